@@ -1,0 +1,43 @@
+# make study   the main job on real CIFAR-10, from nothing to a report
+# make test    everything that CI checks
+# Both set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+
+.PHONY: study test lint types figures clean
+
+study: $(VENV)/study
+	$(BIN)/secateur study $(ARGS)
+
+test: $(VENV)/dev lint types
+	$(BIN)/python -m pytest --durations=10
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+# Everything in README's table of figures; about an hour on two cores.
+figures: $(VENV)/dev
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/gates.py
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/pretrained.py
+
+$(VENV)/study: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secateur needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e . -c constraints.txt
+	touch $@
+
+$(VENV)/dev: $(VENV)/study
+	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,63 @@
+"""Train once, prune to any ratio, with proof, and ship it.
+
+The public names are imported when they are first used, so that importing secateur is cheap and
+what needs no torch never loads it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.errors import SecateurError
+    from secateur.pruning.budget import Budget
+    from secateur.pruning.gates import Gates
+    from secateur.pruning.masks import Masks
+    from secateur.pruning.parameters import prunable
+    from secateur.pruning.selection import select
+    from secateur.study.study import Study
+    from secateur.study.task import Metric, Task, classification
+    from secateur.training import Recipe, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Budget": "secateur.pruning.budget",
+    "Gates": "secateur.pruning.gates",
+    "Masks": "secateur.pruning.masks",
+    "Metric": "secateur.study.task",
+    "Recipe": "secateur.training",
+    "SecateurError": "secateur.errors",
+    "Study": "secateur.study.study",
+    "Task": "secateur.study.task",
+    "classification": "secateur.study.task",
+    "prunable": "secateur.pruning.parameters",
+    "select": "secateur.pruning.selection",
+    "train": "secateur.training",
+}
+
+__all__ = [
+    "Budget",
+    "Gates",
+    "Masks",
+    "Metric",
+    "Recipe",
+    "SecateurError",
+    "Study",
+    "Task",
+    "classification",
+    "prunable",
+    "select",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,196 @@
+"""The command line: arguments only; each command calls one public function.
+
+Exit codes: 0 done, 1 a failed or interrupted run, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect as introspect
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from rich.console import Console
+
+from secateur.errors import SecateurError, UsageError
+from secateur.study.spec import Options
+
+app = typer.Typer(
+    name="secateur",
+    help="Train once, prune to any ratio, with proof, and ship it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per field of `Options`, with the field's help and default."""
+    hints = get_type_hints(Options)
+
+    def parameter(field: Field[Any]) -> introspect.Parameter:
+        default: Any = field.default
+        several = isinstance(default, tuple)
+        if several:
+            default = ",".join(map(str, default))
+        option = typer.Option(help=field.metadata["help"])
+        return introspect.Parameter(
+            field.name,
+            introspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[str if several else hints[field.name], option],
+        )
+
+    @functools.wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        options = {}
+        for field in fields(Options):
+            value = arguments.pop(field.name)
+            if isinstance(field.default, tuple):
+                value = _listed(field.name, value, type(field.default[0]))
+            options[field.name] = value
+        command(options=Options(**options), **arguments)
+
+    own = [
+        p.replace(kind=introspect.Parameter.KEYWORD_ONLY)
+        for p in introspect.signature(command, eval_str=True).parameters.values()
+        if p.name != "options"
+    ]
+    wrapped.__signature__ = introspect.Signature(  # type: ignore[attr-defined]
+        [*own, *map(parameter, fields(Options))]
+    )
+    return wrapped
+
+
+def _listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(
+            f"--{name.replace('_', '-')} takes values with commas between them, got {text!r}"
+        ) from None
+
+
+@app.command()
+@_with_options
+def study(
+    *,
+    options: Options,
+    data: Annotated[str, typer.Option(help="Data set: cifar10, or digits (needs no network).")] = (
+        "cifar10"
+    ),
+    net: Annotated[str, typer.Option(help="Network; `secateur doctor` lists them.")] = "convnet",
+    label_smoothing: Annotated[float, typer.Option(help="Of the training loss, in [0, 1).")] = 0.1,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Study directory.  [default: studies/<task>-<hash>]", show_default=False
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the data's files are already; by default they are fetched and cached.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Train, learn gates, cut at every keep ratio with several seeds, and write a report.
+
+    A study that was stopped goes on where it was when the same command is given again.
+    """
+    from secateur.study.progress import StudyProgress
+    from secateur.study.study import Study
+    from secateur.study.table import table
+    from secateur.study.task import classification
+
+    task = classification(data, net, label_smoothing=label_smoothing, data_dir=data_dir)
+    job = Study(task, options, out=out_dir, device=device)
+    out.print(f"study {job.spec.hash[:12]} in {job.directory}", highlight=False)
+    try:
+        with StudyProgress(job.spec, out) as progress:
+            results = job.run(progress)
+    except KeyboardInterrupt:
+        err.print(
+            "\ninterrupted; what is done is kept. To go on where it stopped:\n  "
+            + shlex.join(["secateur", *sys.argv[1:]]),
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1) from None
+    out.print(table(results.summary))
+    _tell(results.directory, results.files.html)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A study directory.")],
+) -> None:
+    """Rebuild a study's report, curve and table from its records alone."""
+    from secateur.study.study import rebuild
+    from secateur.study.table import table
+
+    results = rebuild(directory)
+    out.print(table(results.summary))
+    _tell(results.directory, results.files.html)
+
+
+@app.command()
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(help="A study directory, a record, or a safetensors file.")
+    ],
+) -> None:
+    """Show what a study directory, a record, a checkpoint or a masks file holds."""
+    from secateur.inspection import inspection
+
+    out.print(inspection(path))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do: cores, bf16, CUDA, compiler, cache, data present."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from secateur.doctor import examine
+
+    view = Table("", "check", "found", "hint", box=None)
+    for check in examine():
+        mark = {True: "[green]ok[/]", False: "[red]no[/]", None: "-"}[check.ok]
+        view.add_row(mark, Text(check.name), Text(check.value), Text(check.hint))
+    out.print(view)
+
+
+def _tell(directory: Path, page: Path) -> None:
+    out.print(f"report: {page.resolve()}", highlight=False, soft_wrap=True)
+    out.print(
+        f"records, curve.svg, curve.png, results.csv: {directory.resolve()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def main() -> None:
+    """Run the command line; turn errors into one line and an exit code."""
+    warnings.showwarning = lambda message, *_: err.print(f"warning: {message}", highlight=False)
+    try:
+        app()
+    except UsageError as error:
+        err.print(f"secateur: {error}", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except SecateurError as error:
+        err.print(f"secateur: {error}", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise SystemExit(1) from None

@@ -1,0 +1,37 @@
+"""What can go wrong. Every message says what was wrong, where, and what to do.
+
+`UsageError` means that the request was wrong (exit code 2 on the command line);
+every other `SecateurError` means that a right request failed (exit code 1).
+"""
+
+
+class SecateurError(Exception):
+    """Base of every error that secateur raises on purpose."""
+
+
+class UsageError(SecateurError, ValueError):
+    """An argument, a name or a combination of them that cannot be meant."""
+
+
+class BudgetError(UsageError):
+    """A budget that no mask of this model can meet."""
+
+
+class ScoreError(SecateurError):
+    """Scores that cannot be ranked: NaN, infinite, or not shaped as the parameters."""
+
+
+class DataError(SecateurError):
+    """A data set that could not be found, fetched or believed."""
+
+
+class TrainingError(SecateurError):
+    """A training that cannot go on, for example because its gradient is not finite."""
+
+
+class FileError(SecateurError):
+    """A file that is missing, truncated, corrupt, or cannot be written."""
+
+
+class StudyError(SecateurError):
+    """A study directory that belongs to another spec, is in use, or lacks records."""

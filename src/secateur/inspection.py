@@ -1,0 +1,82 @@
+"""What a file or folder of secateur's holds, for a person to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.json import JSON
+from rich.table import Table
+from rich.text import Text
+from safetensors import SafetensorError, safe_open
+
+from secateur.errors import FileError, UsageError
+from secateur.study.store import read_records, read_spec, spec_hash
+from secateur.study.summary import summarise
+
+
+def inspection(path: Path) -> RenderableType:
+    """Return a view of a study directory, a record (JSON), or a safetensors file.
+
+    Raises:
+        UsageError: the path is none of these.
+        FileError: the file cannot be read.
+        StudyError: the directory holds no study.
+    """
+    if path.is_dir():
+        return _study(path)
+    if path.suffix == ".json":
+        try:
+            return JSON(path.read_text())
+        except (OSError, ValueError) as error:
+            raise FileError(f"cannot read {path}: {error}") from None
+    if path.suffix == ".safetensors":
+        return _tensors(path)
+    raise UsageError(
+        f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
+        + ("" if path.exists() else " that exists")
+    )
+
+
+def _study(directory: Path) -> RenderableType:
+    spec = read_spec(directory)
+    trials, stages = read_records(directory, spec_hash(spec))
+    summary = summarise(spec, trials)
+    failures = sorted((directory / "failures").glob("*.json"))
+    view = Table.grid(padding=(0, 2))
+    view.add_row("task", str(spec["task"]["name"]))
+    view.add_row("address", spec_hash(spec))
+    view.add_row("criteria", ", ".join(spec["criteria"]))
+    view.add_row("keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"]))
+    view.add_row("seeds", ", ".join(map(str, spec["seeds"])))
+    view.add_row("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages))
+    view.add_row("trials done", f"{len(trials)}, {len(summary.missing)} missing")
+    view.add_row("seconds", f"{sum(r['seconds'] for r in (*trials, *stages)):.0f}")
+    for path in failures:
+        view.add_row("failed", f"{path.stem}: {json.loads(path.read_text())['why']}")
+    excluded = stages[0].get("excluded", {}) if stages else {}
+    for name, reason in excluded.items():
+        view.add_row("not pruned", f"{name}: {reason}")
+    return view
+
+
+def _tensors(path: Path) -> RenderableType:
+    view = Table("tensor", "shape", "type", "non-zero", header_style="bold")
+    for column in view.columns[1:]:
+        column.justify = "right"
+    zeros = total = 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
+                tensor = file.get_tensor(name)
+                kept = int((tensor != 0).sum())
+                zeros, total = zeros + tensor.numel() - kept, total + tensor.numel()
+                share = f"{100 * kept / tensor.numel():.1f} %" if tensor.numel() else "-"
+                view.add_row(name, "×".join(map(str, tensor.shape)), str(tensor.dtype)[6:], share)
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
+    lines = [Text(f"{key}: {value[:200]}") for key, value in metadata.items()]
+    foot = Text(f"{total:,} numbers, {zeros:,} of them zero; {path.stat().st_size:,} bytes on disk")
+    return Group(view, *lines, foot)

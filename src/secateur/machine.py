@@ -1,0 +1,191 @@
+"""What a record says about the machine it was made on, and which arithmetic is fast there."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from secateur import __version__
+from secateur.errors import UsageError
+
+CPUINFO = Path("/proc/cpuinfo")
+
+INSTRUCTIONS = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
+    *("neon", "dotprod", "i8mm", "bf16", "sve", "sve2"),
+)
+"""The instruction sets that decide how fast a network trains or runs, as Linux spells x86's."""
+
+OTHER_NAMES = {"asimd": "neon", "asimddp": "dotprod", "avx512_f": "avx512f", "fma3": "fma"}
+"""What Linux on Arm, and torch, call some of them."""
+
+
+@dataclass(frozen=True)
+class _Machine:
+    cpu: str
+    cores: int
+    physical_cores: int | None
+    memory_gib: float | None
+    gpu: str | None
+    instructions: tuple[str, ...]
+    os: str
+
+
+def describe() -> dict[str, object]:
+    """Return what this machine is, ready for JSON.
+
+    Returns:
+        cpu: model name. cores: logical cores that this process may use. physical_cores: how
+        many cores in hardware those are, or None where the system does not tell. memory_gib:
+        main memory in GiB, or None. gpu: name of the first CUDA device, or None. instructions:
+        those of `INSTRUCTIONS` that the processor has, sorted. os: system, release and
+        architecture.
+    """
+    facts = asdict(_machine())
+    facts["instructions"] = list(facts["instructions"])
+    return facts
+
+
+@cache
+def _machine() -> _Machine:
+    memory = _memory_bytes()
+    return _Machine(
+        cpu=_cpu_name(),
+        cores=len(_usable()),
+        physical_cores=_physical_cores(),
+        memory_gib=None if memory is None else round(memory / 2**30, 1),
+        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        instructions=_instructions(),
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of numpy, Python, secateur and torch, as {name: version}."""
+    return {
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "secateur": __version__,
+        "torch": str(torch.__version__),
+    }
+
+
+@cache
+def bf16(device: torch.device) -> bool:
+    """Return whether bf16 autocast is worth it on a device: its hardware multiplies in bf16.
+
+    On a processor that means AVX-512 BF16 or AMX BF16. Without them torch still runs bf16, but
+    by way of float32, which gains nothing.
+    """
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return False
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_machine().instructions)
+
+
+@cache
+def device(name: str = "auto") -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: "auto" (the first CUDA device where there is one, else the processor), "cpu",
+            "cuda", or "cuda:N" for the CUDA device of number N.
+
+    Raises:
+        UsageError: another name, or a CUDA device that is not there.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda", 0) if there else torch.device("cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
+        raise UsageError(f"there is no device {name!r}; choose auto, cpu, cuda or cuda:N")
+    index = int(number or 0)
+    if not there:
+        built = "sees no CUDA device" if torch.version.cuda else "was built without CUDA"
+        raise UsageError(
+            f"device {name!r} was asked for, but torch {torch.__version__} {built}; "
+            "choose cpu or auto, or install a CUDA build of torch and a driver"
+        )
+    if index >= there:
+        raise UsageError(
+            f"device {name!r} was asked for, but the last CUDA device here is cuda:{there - 1}; "
+            "choose it or one before it"
+        )
+    return torch.device("cuda", index)
+
+
+def _usable() -> frozenset[int]:
+    """Return the numbers of the logical cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return frozenset(affinity(0) if affinity else range(os.cpu_count() or 1))
+
+
+def _processors() -> list[dict[str, str]]:
+    """Return /proc/cpuinfo as one dict for each logical core; empty where there is none."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [
+        {
+            key.strip().lower(): value.strip()
+            for key, _, value in (line.partition(":") for line in block.splitlines())
+        }
+        for block in text.strip().split("\n\n")
+    ]
+
+
+def _told_by_torch() -> dict[str, Any]:
+    """Return what torch found out about the processor; older releases do not say."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    return dict(ask()) if ask else {}
+
+
+def _physical_cores() -> int | None:
+    usable = _usable()
+    cores = {
+        (processor.get("physical id"), processor["core id"])
+        for processor in _processors()
+        if "core id" in processor and int(processor["processor"]) in usable
+    }
+    return len(cores) or _told_by_torch().get("num_physical_cores")
+
+
+def _cpu_name() -> str:
+    for processor in _processors():
+        if name := processor.get("model name"):
+            return name
+    told = _told_by_torch().get("cpu_name")
+    return str(told or platform.processor() or platform.machine() or "unknown")
+
+
+def _instructions() -> tuple[str, ...]:
+    processor = next(iter(_processors()), {})
+    flags = set(processor.get("flags", processor.get("features", "")).split())
+    if not flags:
+        flags = {name for name, has in _told_by_torch().items() if has is True}
+    known = {OTHER_NAMES.get(flag, flag) for flag in flags}
+    return tuple(sorted(known.intersection(INSTRUCTIONS)))
+
+
+def _memory_bytes() -> int | None:
+    sysconf = getattr(os, "sysconf", None)  # not on Windows
+    try:
+        return int(sysconf("SC_PHYS_PAGES") * sysconf("SC_PAGE_SIZE")) if sysconf else None
+    except (OSError, ValueError):
+        return None

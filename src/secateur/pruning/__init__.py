@@ -1,0 +1,1 @@
+"""Cutting: torch in, torch out; knows nothing of studies or compilers."""

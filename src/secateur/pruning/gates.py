@@ -1,0 +1,168 @@
+"""Learned importance: one gate per weight, trained through the cut.
+
+A step of the gate phase draws a keep ratio, keeps exactly the top-K of the current gates, and
+runs the network with those weights only. With v = w * mask the loss gives ∂L/∂v for kept and cut
+weights alike, and the gate learns from both, straight through the selection:
+
+    ∂L/∂gate = ∂L/∂v * w          ∂L/∂w = ∂L/∂v * mask
+
+so a cut weight whose return would lower the loss comes back, and a kept weight that does harm
+sinks. The first formula is the straight-through estimator (Bengio et al. 2013,
+arXiv:1308.3432) of edge-popup (Ramanujan et al. 2020, arXiv:1911.13299), with signed weights and
+no constant fan-in; drawing another ratio at each step makes one order serve every ratio.
+
+The gates are buffers beside their weights (`conv.weight` has `conv.weight_gate`), so they are
+moved, copied and saved with the model, its own keys do not change, its optimizer does not see
+them, and `Gates.remove` leaves no trace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.pruning.budget import Budget
+from secateur.pruning.masks import Masks
+from secateur.pruning.selection import select
+
+SUFFIX = "_gate"
+
+
+class Gates:
+    """The gates of a model, read and written where they live: in the model's buffers."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self._weights = {name: model.get_parameter(name) for name in names}
+        self._model = model
+
+    @classmethod
+    def attach(cls, model: nn.Module, names: Sequence[str]) -> Gates:
+        """Give every weight of the named parameters a gate that starts at its magnitude.
+
+        Args:
+            model: changed in place: gains one float32 buffer `<name>_gate` per parameter.
+            names: parameter names, as in `model.named_parameters()`; any shape.
+
+        Raises:
+            UsageError: a name is no parameter of the model, or has a gate already.
+        """
+        known = dict(model.named_parameters())
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"cannot attach a gate: the model has no parameter {name!r}; "
+                    "names are those of model.named_parameters()"
+                )
+            owner, leaf = _owner(model, name)
+            if hasattr(owner, leaf + SUFFIX):
+                raise UsageError(
+                    f"{name!r} has a gate already; read it with Gates.of(model), "
+                    "or take it away with Gates.of(model).remove()"
+                )
+        for name in names:
+            owner, leaf = _owner(model, name)
+            owner.register_buffer(leaf + SUFFIX, known[name].detach().abs().float())
+        return cls(model, names)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Gates:
+        """Return the gates that a model carries, for example after `deepcopy`.
+
+        Raises:
+            UsageError: the model has no gates.
+        """
+        buffers = dict(model.named_buffers())
+        names = [name for name, _ in model.named_parameters() if name + SUFFIX in buffers]
+        if not names:
+            raise UsageError("the model has no gates; attach them with Gates.attach(model, names)")
+        return cls(model, names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters that have gates."""
+        return tuple(self._weights)
+
+    def scores(self) -> dict[str, Tensor]:
+        """Return name → gates, float32, shaped as the parameter; live tensors, not copies."""
+        return {name: self._model.get_buffer(name + SUFFIX) for name in self._weights}
+
+    def parameters(self) -> list[Tensor]:
+        """Return what an optimizer updates; give it no weight decay."""
+        return list(self.scores().values())
+
+    @contextmanager
+    def cut(self, budget: Budget) -> Iterator[Masks]:
+        """Run forward and backward through the cut: inside, only the top-K weights are there.
+
+        On leaving, the full weights are back, `weight.grad` holds ∂L/∂v * mask, and the gates'
+        `.grad` holds ∂L/∂v * w; both add to what was there before, so that gradients can be
+        accumulated over several cuts. Parameters without gates are not touched. When the block
+        raises, the weights are put back and the gates get no gradient.
+
+        Args:
+            budget: how many weights this step keeps, and where.
+        """
+        masks = select(self.scores(), budget)
+        full = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        earlier = {name: weight.grad for name, weight in self._weights.items()}
+        for name, weight in self._weights.items():
+            weight.data.mul_(masks[name])
+            weight.grad = None
+        try:
+            yield masks
+        except BaseException:
+            self._restore(full, earlier)
+            raise
+        with torch.no_grad():
+            for name, gate in self.scores().items():
+                weight = self._weights[name]
+                weight.data.copy_(full[name])
+                if weight.grad is None:
+                    weight.grad = earlier[name]
+                    continue
+                gate.grad = _add(gate.grad, (weight.grad * full[name]).to(gate.dtype))
+                weight.grad = _add(earlier[name], weight.grad.mul_(masks[name]))
+
+    def _restore(self, full: dict[str, Tensor], earlier: dict[str, Tensor | None]) -> None:
+        for name, weight in self._weights.items():
+            weight.data.copy_(full[name])
+            weight.grad = earlier[name]
+
+    def remove(self) -> None:
+        """Take the gates away; the model is as it was before `attach`."""
+        for name in self._weights:
+            owner, leaf = _owner(self._model, name)
+            delattr(owner, leaf + SUFFIX)
+        self._weights = {}
+
+
+def draw_keep(step: int, *, lowest: float, dense: float) -> float:
+    """Return the keep ratio of one step of the gate phase, in [lowest, 1].
+
+    Log-uniform, so that every octave of sparsity gets equal time; drawn from the additive
+    recurrence frac(step * golden ratio) (Kronecker sequence) and not from a random generator,
+    so that even a short phase covers the whole range evenly.
+
+    Args:
+        step: counts from 0.
+        lowest: the smallest keep ratio, in (0, 1].
+        dense: the fraction of steps, in [0, 1], that keep every weight and so hold the dense end.
+    """
+    u = math.modf((step + 1) * (math.sqrt(5) - 1) / 2)[0]
+    if u < dense:
+        return 1.0
+    return float(lowest ** ((u - dense) / (1 - dense)))
+
+
+def _add(earlier: Tensor | None, new: Tensor) -> Tensor:
+    return new if earlier is None else earlier.add_(new)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf

@@ -1,0 +1,1 @@
+"""Repair after the cut that is not training from scratch."""

@@ -1,0 +1,62 @@
+"""Batch-norm recalibration: running statistics as the pruned network sees its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+
+
+def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = False) -> int:
+    """Reset every batch norm's running statistics and average them over the inputs, in place.
+
+    The average is cumulative (each batch weighs the same), momentum and mode are put back
+    afterwards, and nothing else in the model changes. The inputs must be augmented exactly as in
+    training: statistics of plain images cost a trained network points of accuracy.
+
+    Args:
+        model: any model; one without batch norm (or without running statistics) is left alone.
+        inputs: batches as the model takes them, on its device; no labels.
+        autocast: run in bf16, as the model was trained.
+
+    Returns:
+        How many batch-norm layers were recalibrated.
+
+    Raises:
+        UsageError: there are layers to recalibrate and no inputs to do it with.
+    """
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    if not layers:
+        return 0
+    training = {module: module.training for module in model.modules()}
+    momenta = [layer.momentum for layer in layers]
+    seen = 0
+    try:
+        model.eval()  # dropout stays off: only the batch norms learn
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch's spelling of a cumulative average
+            layer.train()
+        with torch.inference_mode():
+            for batch in inputs:
+                with torch.autocast(batch.device.type, torch.bfloat16, enabled=autocast):
+                    model(batch)
+                seen += 1
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, mode in training.items():
+            module.training = mode
+    if not seen:
+        raise UsageError(
+            "batch-norm recalibration got no inputs; give it some batches of training inputs, "
+            "for example data.calibration(4096, ...)"
+        )
+    return len(layers)

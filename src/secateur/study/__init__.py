@@ -1,0 +1,1 @@
+"""A study: the whole plan of trials, its records and its report."""

@@ -1,0 +1,250 @@
+"""Do what the plan says and leave a record of each item; what has a record is not done again."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from secateur import machine
+from secateur.errors import StudyError, TrainingError
+from secateur.measure import evaluate
+from secateur.pruning.budget import Budget
+from secateur.pruning.criteria import CRITERIA
+from secateur.pruning.gates import Gates, draw_keep
+from secateur.pruning.masks import Masks
+from secateur.pruning.parameters import Prunable, prunable
+from secateur.pruning.recovery.batchnorm import recalibrate
+from secateur.pruning.recovery.finetune import finetune
+from secateur.pruning.selection import select
+from secateur.study.spec import Spec
+from secateur.study.store import Record, Store
+from secateur.study.task import Task
+from secateur.study.trials import DENSE, Stage, Trial, plan
+from secateur.training import Data, Epoch, precision_of, train
+
+CALIBRATION_BATCH = 512
+HISTOGRAM_BINS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a study tells its observer."""
+
+    kind: Literal["found", "begin", "epoch", "done", "failed"]
+    item: Stage | Trial
+    record: Record | None = None
+    epoch: Epoch | None = None
+
+
+Observer = Callable[[Event], object]
+
+
+def execute(
+    task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
+) -> tuple[str, ...]:
+    """Do every item of the plan that has no record yet.
+
+    Args:
+        task: what is trained; its data is loaded once, if there is anything to do.
+        spec: of that task.
+        store: open.
+        device: where to train and measure.
+        observe: told of every item as it begins and ends.
+
+    Returns:
+        Why items could not be done, one text per failure; empty when the study is complete. An
+        item whose stage failed is left out silently: the stage's own text says why.
+    """
+    runner: _Runner | None = None
+    failures: list[str] = []
+    failed: set[Stage] = set()
+    for item in plan(spec):
+        if item.after in failed:
+            if isinstance(item, Stage):
+                failed.add(item)
+            continue
+        if (record := store.read(item)) is not None:
+            observe(Event("found", item, record))
+            continue
+        runner = runner or _Runner(task, spec, store, device, observe)
+        observe(Event("begin", item))
+        try:
+            record = runner.stage(item) if isinstance(item, Stage) else runner.trial(item)
+        except TrainingError as error:
+            path = store.write_failure(item, str(error))
+            failures.append(f"{item.id}: {error} (recorded in {path})")
+            if isinstance(item, Stage):
+                failed.add(item)
+            observe(Event("failed", item))
+            continue
+        observe(Event("done", item, record))
+    return tuple(failures)
+
+
+class _Runner:
+    """Holds what items share: the data, a model to copy, and the last network loaded."""
+
+    def __init__(
+        self, task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
+    ) -> None:
+        self._task, self._spec, self._store = task, spec, store
+        self._device, self._observe = device, observe
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self._model = self._fresh()
+        self._prunable: Prunable = prunable(self._model, include_first=spec.options.first_layer)
+        select(CRITERIA["magnitude"].function(self._model, self._prunable.names), self._tightest)
+        self._data: Data = task.data(device)
+        self._calibration(0)  # too many images asked for is said now, not after the training
+        self._precision = precision_of(spec.recipe("train"), device)
+        self._loaded: tuple[Stage, dict[str, torch.Tensor]] | None = None
+
+    @property
+    def _tightest(self) -> Budget:
+        return self._spec.budget(min(self._spec.options.keep))
+
+    def _fresh(self) -> nn.Module:
+        model = self._task.model().to(self._device)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+    def stage(self, stage: Stage) -> Record:
+        """Train the network of a stage, keep it, and record how it went."""
+        start, started = time.perf_counter(), datetime.now(UTC)
+        seed = _seed(stage.seed, stage.name)
+        if stage.after is None:
+            torch.manual_seed(seed)
+            model = self._fresh()
+        else:
+            model = self._network(stage.after)
+        gates = Gates.attach(model, self._prunable.names) if stage.name == "gates" else None
+        log = train(
+            model,
+            self._data,
+            self._spec.recipe(stage.name),
+            self._task.loss,
+            # gates and control share their batches, so that they differ by the cut alone
+            seed=_seed(stage.seed, "train" if stage.after is None else "second"),
+            around_step=self._cut(gates) if gates else None,
+            extra=gates.parameters() if gates else (),
+            watch=lambda epoch: self._observe(Event("epoch", stage, epoch=epoch)),
+        )
+        digest = self._store.save_network(stage, model.state_dict())
+        record: dict[str, Any] = {
+            "stage": stage.name,
+            "seed": stage.seed,
+            "checkpoint": digest,
+            "log": [asdict(epoch) for epoch in log],
+            "excluded": dict(self._prunable.excluded),
+        }
+        if gates:
+            record["gates"] = {name: _histogram(gate) for name, gate in gates.scores().items()}
+        return self._keep(stage, record, start, started)
+
+    def trial(self, trial: Trial) -> Record:
+        """Cut a stage's network, recover it, measure it, and record that."""
+        start, started = time.perf_counter(), datetime.now(UTC)
+        model = self._network(trial.after)
+        masks = self._masks(model, trial)
+        if trial.after.name == "gates":
+            Gates.of(model).remove()
+        masks.apply(model)
+        autocast = self._precision != "fp32"
+        if trial.recovery == "finetune":
+            recipe = self._spec.recipe("finetune")
+            seed = _seed(trial.seed, "finetune")
+            finetune(model, masks, self._data, recipe, self._task.loss, seed=seed)
+        if trial.recovery != "none":
+            recalibrate(model, self._calibration(trial.seed), autocast=autocast)
+        metrics = {
+            split: evaluate(
+                model, self._data.evaluation(split), self._task.metric.function, autocast=autocast
+            )
+            for split in ("validation", "test")
+        }
+        if not all(map(math.isfinite, metrics.values())):
+            raise TrainingError(
+                f"the {self._task.metric.name} of the pruned network is not a number: {metrics}"
+            )
+        record = {
+            "trial": asdict(trial),
+            "metrics": metrics,
+            "weights": {
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "prunable": masks.total,
+                "kept": masks.kept,
+                "layers": {n: {"kept": k, "total": t} for n, (k, t) in masks.layers.items()},
+            },
+            "masks": masks.digest(),
+        }
+        return self._keep(trial, record, start, started)
+
+    def _calibration(self, seed: int) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(_seed(seed, "calibration"))
+        count = self._spec.options.calibration
+        return self._data.calibration(count, CALIBRATION_BATCH, generator)
+
+    def _masks(self, model: nn.Module, trial: Trial) -> Masks:
+        criterion = CRITERIA["magnitude" if trial.criterion == DENSE else trial.criterion]
+        seed = _seed(trial.seed, trial.criterion)
+        scores = criterion.function(model, self._prunable.names, seed=seed)
+        return select(scores, self._spec.budget(trial.keep))
+
+    def _cut(self, gates: Gates) -> Callable[[int], AbstractContextManager[Masks]]:
+        options = self._spec.options
+
+        def around_step(step: int) -> AbstractContextManager[Masks]:
+            keep = draw_keep(step, lowest=options.lowest_keep, dense=options.dense_steps)
+            return gates.cut(self._spec.budget(keep))
+
+        return around_step
+
+    def _network(self, stage: Stage) -> nn.Module:
+        """Return a fresh copy of a finished stage's network; trains it again if it was damaged."""
+        if self._loaded is None or self._loaded[0] != stage:
+            state = self._store.load_network(stage)
+            if state is None:
+                self.stage(stage)
+                state = self._store.load_network(stage)
+            if state is None:
+                raise StudyError(
+                    f"the checkpoint of {stage.id} cannot be read back from "
+                    f"{self._store.directory}; look at that disk, then start the study again"
+                )
+            self._loaded = (stage, state)
+        model: nn.Module = copy.deepcopy(self._model)
+        if stage.name == "gates":
+            Gates.attach(model, self._prunable.names)
+        model.load_state_dict(self._loaded[1])
+        return model
+
+    def _keep(self, item: Stage | Trial, record: Record, start: float, started: datetime) -> Record:
+        record |= {
+            "seconds": round(time.perf_counter() - start, 3),
+            "started": started.isoformat(timespec="seconds"),
+            "precision": self._precision,
+            "threads": torch.get_num_threads(),
+            "versions": machine.versions(),
+            "hardware": machine.describe(),
+        }
+        self._store.write(item, record)
+        return record
+
+
+def _seed(seed: int, purpose: str) -> int:
+    """Return a seed of its own for each purpose, equal on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "little")
+
+
+def _histogram(gate: torch.Tensor) -> dict[str, list[float] | list[int]]:
+    values = gate.detach().float().cpu().flatten()
+    counts, edges = torch.histogram(values, HISTOGRAM_BINS)
+    return {"edges": edges.tolist(), "counts": counts.long().tolist()}

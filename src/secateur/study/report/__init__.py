@@ -1,0 +1,95 @@
+"""The report of a study: a page, a figure to print and a table, rebuilt from records alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secateur import files
+from secateur.study.report import figures, page
+from secateur.study.report.findings import headline
+from secateur.study.summary import csv_rows, summarise
+
+__all__ = ["ReportFiles", "write"]
+
+_STAGES = ("train", "gates", "control")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFiles:
+    """Where the parts of a report are."""
+
+    html: Path
+    svg: Path
+    png: Path
+    csv: Path
+
+
+def write(
+    directory: Path,
+    spec: Mapping[str, Any],
+    spec_hash: str,
+    trials: Sequence[Mapping[str, Any]],
+    stages: Sequence[Mapping[str, Any]],
+    *,
+    command: str,
+) -> ReportFiles:
+    """Write report.html, curve.svg, curve.png and results.csv into a directory that exists.
+
+    The study may be unfinished: the report says so. The same records give the same bytes.
+    Nothing is written before all four are made, and each is replaced whole.
+
+    Args:
+        directory: an existing directory.
+        spec: the study's JSON.
+        spec_hash: its address, SHA-256 in hex.
+        trials: its trial records, in any order.
+        stages: its stage records, in any order.
+        command: the command line that ran the study, shown as its provenance.
+
+    Returns:
+        The paths of the four files.
+
+    Raises:
+        StudyError: a record lacks a field (names both).
+        FileError: a file cannot be written, for example because the disk is full.
+    """
+    trials, stages = sorted(trials, key=_trial_order), sorted(stages, key=_stage_order)
+    summary = summarise(spec, trials)
+    found = headline(summary, spec)
+    svg, png = figures.curve(summary, spec, found.criterion)
+    html = page.render(
+        summary, spec, trials, stages, headline=found, spec_hash=spec_hash, command=command
+    )
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(csv_rows(summary))
+    made = ReportFiles(
+        html=directory / "report.html",
+        svg=directory / "curve.svg",
+        png=directory / "curve.png",
+        csv=directory / "results.csv",
+    )
+    files.write(made.csv, table.getvalue())
+    files.write(made.svg, svg)
+    files.write(made.png, png)
+    files.write(made.html, html)
+    return made
+
+
+def _trial_order(record: Mapping[str, Any]) -> tuple[str, str, float, int]:
+    trial = record.get("trial", {})  # a record without one is refused by `summarise`
+    return (
+        str(trial.get("criterion")),
+        str(trial.get("recovery")),
+        -float(trial.get("keep", 0)),
+        int(trial.get("seed", 0)),
+    )
+
+
+def _stage_order(record: Mapping[str, Any]) -> tuple[int, int, str]:
+    name = str(record["stage"])
+    return int(record["seed"]), _STAGES.index(name) if name in _STAGES else len(_STAGES), name

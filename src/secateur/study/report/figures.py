@@ -1,0 +1,158 @@
+"""The accuracy-sparsity curve as a figure to print: the same content as the page's curve."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from secateur.study.report.palette import Style, styles
+from secateur.study.report.units import percent, recovery_name
+from secateur.study.statistics import Interval
+from secateur.study.summary import Row, Summary
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "secateur",  # ids in the SVG are hashes; a fixed salt makes them repeatable
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#6a737b",
+    "axes.linewidth": 0.8,
+    "xtick.color": "#4a535b",
+    "ytick.color": "#4a535b",
+    "text.parse_math": False,  # a name may hold a dollar sign
+}
+_INK = "#1d2329"
+_PANEL = (4.3, 3.7)
+_DPI = 200
+
+
+def curve(summary: Summary, spec: Mapping[str, Any], region_of: str) -> tuple[bytes, bytes]:
+    """Draw one panel per recovery: means, intervals, dense with its margin, operating region.
+
+    Args:
+        summary: of the study.
+        spec: the study's JSON.
+        region_of: the criterion whose operating region is shaded.
+
+    Returns:
+        The figure as SVG and as PNG (200 dots an inch), the same bytes for the same summary.
+    """
+    with matplotlib.rc_context(_SETTINGS):
+        recoveries = list(spec["recovery"])
+        width = _PANEL[0] * len(recoveries)
+        figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, len(recoveries), sharey=True, squeeze=False)[0]
+        for axis, recovery in zip(axes, recoveries, strict=True):
+            _panel(axis, summary, spec, recovery, region_of)
+        if summary.unit == "%":  # intervals of few seeds are wide, but none lies outside 0 to 100
+            low, high = axes[0].get_ylim()
+            axes[0].set_ylim(max(low, -2.0), min(high, 102.0))
+        unit = f" ({summary.unit})" if summary.unit else ""
+        axes[0].set_ylabel(f"test {summary.metric}{unit}")
+        figure.supxlabel("sparsity: prunable weights removed (%)", fontsize=9)
+        svg, png = io.BytesIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "secateur"})
+        figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": "secateur"})
+    return svg.getvalue(), png.getvalue()
+
+
+def _panel(
+    axis: Axes, summary: Summary, spec: Mapping[str, Any], recovery: str, region_of: str
+) -> None:
+    style = styles(spec["criteria"])
+    axis.set_title(recovery_name(recovery), fontsize=10, loc="left", color=_INK)
+    axis.grid(axis="y", color="#e3e6e8", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.set_xlim(-3, 101)
+    _dense(axis, summary, recovery)
+    region = summary.regions.get((region_of, recovery))
+    if region is not None and region.lowest_keep is not None:
+        end = 100 * (1 - region.lowest_keep)
+        axis.axvspan(0, end, color=style[region_of].light, alpha=0.09, linewidth=0)
+        axis.text(
+            0.02,
+            0.02,
+            f"{region_of} certified to {percent(1 - region.lowest_keep)}",
+            transform=axis.transAxes,
+            fontsize=7.5,
+            color=style[region_of].light,
+        )
+    drawn = False
+    for depth, criterion in enumerate(spec["criteria"]):  # the first lies on top
+        rows = [r for r in summary.rows if (r.criterion, r.recovery) == (criterion, recovery)]
+        if rows:
+            _line(axis, rows, style[criterion], 5 - depth / len(spec["criteria"]))
+            drawn = True
+    if drawn:
+        axis.legend(
+            frameon=False,
+            fontsize=8,
+            loc="lower left" if summary.higher_is_better else "upper left",
+            bbox_to_anchor=(0, 0.08, 1, 0.84),
+        )
+    else:
+        axis.text(0.5, 0.5, "no trial yet", transform=axis.transAxes, ha="center", color="#6a737b")
+
+
+def _dense(axis: Axes, summary: Summary, recovery: str) -> None:
+    dense = next((d for d in summary.dense if d.recovery == recovery), None)
+    if dense is None:
+        return
+    mean = dense.test.mean
+    worst = mean - summary.margin if summary.higher_is_better else mean + summary.margin
+    axis.axhspan(min(worst, mean), max(worst, mean), color=_INK, alpha=0.12, linewidth=0)
+    axis.axhline(mean, color=_INK, linewidth=0.9)
+    axis.errorbar([0], [mean], yerr=_bars([dense.test]), color=_INK, marker="_", capsize=2)
+    axis.annotate(
+        "dense, and its margin",
+        (99, mean),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7.5,
+        color=_INK,
+    )
+
+
+def _line(axis: Axes, rows: Sequence[Row], style: Style, height: float) -> None:
+    x = [100 * row.sparsity for row in rows]
+    y = [row.test.mean for row in rows]
+    axis.errorbar(
+        x,
+        y,
+        yerr=_bars([row.test for row in rows]),
+        color=style.light,
+        linewidth=1.5,
+        elinewidth=1,
+        capsize=2.5,
+        label=rows[0].criterion,
+        marker=style.matplotlib,
+        markersize=4.5,
+        markerfacecolor="white",
+        zorder=height,
+    )
+    certified = [row for row in rows if row.certified]
+    axis.plot(
+        [100 * row.sparsity for row in certified],
+        [row.test.mean for row in certified],
+        linestyle="none",
+        color=style.light,
+        marker=style.matplotlib,
+        markersize=4.5,
+        zorder=height,
+    )
+
+
+def _bars(intervals: Sequence[Interval]) -> list[list[float]]:
+    """Half-widths below and above the mean; none where a single value has no interval."""
+    below = [0.0 if i.low is None else i.mean - i.low for i in intervals]
+    above = [0.0 if i.high is None else i.high - i.mean for i in intervals]
+    return [below, above]

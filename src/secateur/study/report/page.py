@@ -1,0 +1,140 @@
+"""The page: one HTML file that needs nothing else, on any screen, without a network.
+
+`page.html` is the frame, `page.css` its looks, `charts.js` and `page.js` its behaviour;
+Plotly is put in whole. A content security policy lets only these very scripts run (by their
+hashes) and nothing be fetched, so that no text in a record can do harm.
+
+Ids that a test may rely on: `keep` (range), `criterion` and `recovery` (selects), `theme`
+(button), `zoom` (checkbox); the explorer's figures `out-keep`, `out-metric`, `out-interval`,
+`out-difference`, `out-difference-interval`, `out-certified`, `out-kept`, `out-prunable`,
+`out-parameters`, `out-bytes`, each with the bare figure in its `data-value`; the charts
+`chart-curve`, `chart-comparisons`, `chart-layers`, `chart-gates`, `chart-training`; the tables
+`table-results`, `table-comparisons`, `table-times`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from secateur.study.report import tables
+from secateur.study.report.findings import Headline, Warning, warnings
+from secateur.study.report.payload import embedded, payload
+from secateur.study.report.units import Units, percent, size
+from secateur.study.summary import Summary
+
+Record = Mapping[str, Any]
+
+_FEW = 3  # items that a banner shows unfolded
+
+
+def render(
+    summary: Summary,
+    spec: Record,
+    trials: Sequence[Record],
+    stages: Sequence[Record],
+    *,
+    headline: Headline,
+    spec_hash: str,
+    command: str,
+) -> str:
+    """Return the report as one HTML text: the same text for the same records."""
+    library = get_plotlyjs()
+    script = _template("charts.js") + _template("page.js")
+    units, found = Units.of(summary), warnings(summary, spec)
+    task = str(spec["task"]["name"])
+    started = [str(record["started"]) for record in [*stages, *trials] if record.get("started")]
+    parts = {
+        "policy": _policy(library, script),
+        "title": escape(f"{task}: pruning study"),
+        "task": escape(task),
+        "date": escape(max(started)[:10]) if started else "",
+        "seeds": _count(len(spec["seeds"]), "seed"),
+        "style": _template("page.css"),
+        "headline": escape(headline.sentence),
+        "detail": escape(headline.detail),
+        "warnings": "".join(_banner(each) for each in found if each.severity != "note"),
+        "notes": "".join(_banner(each) for each in found if each.severity == "note"),
+        "tiles": _tiles(summary, headline, units),
+        "metric": escape(summary.metric),
+        "confidence": percent(summary.confidence),
+        "margin": escape(units.margin(summary.margin)),
+        "better": "above" if summary.higher_is_better else "below",
+        "least": "lower" if summary.higher_is_better else "upper",
+        "results": tables.results(summary),
+        "comparisons": tables.comparisons(summary) if summary.comparisons else "",
+        "excluded": tables.excluded(stages),
+        "provenance": tables.provenance(spec_hash, trials, stages, command),
+        "times": tables.times(trials, stages),
+        "spec": escape(json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False)),
+        "data": embedded(payload(summary, spec, trials, stages, headline)),
+        "library": library,
+        "script": script,
+    }
+    # One pass, so that nothing put in is read for placeholders again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("page.html"))
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _template(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _banner(warning: Warning) -> str:
+    if len(warning.items) <= _FEW:
+        items = f" {escape('; '.join(warning.items))}"
+    else:
+        listed = "".join(f"<li>{escape(item)}</li>" for item in warning.items)
+        items = f"<details><summary>All {len(warning.items):,}</summary><ul>{listed}</ul></details>"
+    return (
+        f'<div class="banner {warning.severity}" role="note"><strong>{escape(warning.title)}.'
+        f"</strong> {escape(warning.text)}{items}</div>"
+    )
+
+
+def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
+    dense = next((d for d in summary.dense if d.recovery == headline.recovery), None)
+    row = headline.row
+    tiles: list[tuple[str, str, str]] = []
+    if row is not None:
+        tiles.append(("certified sparsity", percent(row.sparsity), f"cut by {row.criterion}"))
+        tiles.append((f"test {summary.metric}", units.value(row.test.mean), units.limits(row.test)))
+    else:
+        tiles.append(("certified sparsity", "none", f"of {len(summary.rows)} levels measured"))
+    if dense is not None:
+        tiles.append(("dense", units.value(dense.test.mean), units.limits(dense.test)))
+    if row is not None and dense is not None:
+        tiles.append(
+            ("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"),
+        )
+        tiles.append(
+            ("size, estimated", size(row.estimated_bytes), f"dense {size(dense.estimated_bytes)}")
+        )
+    return "".join(
+        f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b>'
+        f"<small>{escape(note)}</small></div>"
+        for name, value, note in tiles
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

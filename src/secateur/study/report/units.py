@@ -1,0 +1,98 @@
+"""How figures are written: one rule for the page, its script and the figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from secateur.study.statistics import Interval
+from secateur.study.summary import Summary
+
+RECOVERIES = {
+    "none": "pruned only",
+    "batchnorm": "+ batch-norm recalibration",
+    "finetune": "+ fine-tuning",
+}
+DENSE_RECOVERIES = {
+    "none": "as trained",
+    "batchnorm": "batch-norm recalibrated",
+    "finetune": "fine-tuned",
+}
+_MOST_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The metric's unit, that of its differences, and how many decimals both are given."""
+
+    unit: str
+    difference_unit: str
+    digits: int
+
+    @classmethod
+    def of(cls, summary: Summary) -> Units:
+        """Choose decimals by the margin: one more than its first figure has."""
+        first = math.floor(math.log10(summary.margin)) if summary.margin > 0 else 0
+        digits = min(max(1 - first, 0), _MOST_DIGITS)
+        difference = "points" if summary.unit == "%" else summary.unit
+        return cls(summary.unit, difference, digits)
+
+    def number(self, value: float, *, signed: bool = False) -> str:
+        """Return the bare number, with a real minus sign; `signed` shows a plus as well."""
+        text = f"{value:{'+' if signed else ''}.{self.digits}f}"
+        if float(text) == 0:
+            text = text.lstrip("+-")
+        return text.replace("-", "−")
+
+    def value(self, value: float) -> str:
+        """Return the number with the metric's unit."""
+        return _joined(self.number(value), self.unit)
+
+    def difference(self, value: float) -> str:
+        """Return a signed difference with its unit."""
+        return _joined(self.number(value, signed=True), self.difference_unit)
+
+    def margin(self, value: float) -> str:
+        """Return a margin as it was declared, with its unit."""
+        return _joined(f"{value:g}", self.difference_unit)
+
+    def limits(self, interval: Interval, *, signed: bool = False) -> str:
+        """Return `[low, high]`, or `n = 1` where a single value has no interval."""
+        if interval.low is None or interval.high is None:
+            return f"n = {interval.n}"
+        low = self.number(interval.low, signed=signed)
+        high = self.number(interval.high, signed=signed)
+        return f"[{low}, {high}]"
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage without needless figures: 0.8 is `80 %`."""
+    return f"{round(100 * fraction, 8):g} %"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in B, kB, MB or GB (powers of 1000), three figures."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB" if count < 999.5 else f"{count:,.0f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `1 h 02 min`, `3 min 05 s` or `4.2 s`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def recovery_name(recovery: str) -> str:
+    """Return the name by which a recovery's curve goes."""
+    return RECOVERIES.get(recovery, f"+ {recovery}")
+
+
+def _joined(number: str, unit: str) -> str:
+    return f"{number} {unit}" if unit else number

@@ -1,0 +1,195 @@
+"""The plan of a study: a frozen value whose hash is its address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from secateur.errors import UsageError
+from secateur.pruning.budget import Budget
+from secateur.pruning.criteria import CRITERIA
+from secateur.study.task import Task
+from secateur.training import Recipe
+
+FORMAT = 1
+RECOVERIES = ("none", "batchnorm", "finetune")
+
+
+def _option(default: Any, text: str) -> Any:
+    """A field whose help text the command line shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a study may be told; the command line is made from these fields.
+
+    Raises:
+        UsageError: an option is out of its range; says which and what it may be.
+    """
+
+    keep: tuple[float, ...] = _option(
+        (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
+        "Keep ratios to cut to, in (0, 1], from most to least kept.",
+    )
+    seeds: int = _option(3, "How many seeds: the whole study is repeated with each.")
+    criteria: tuple[str, ...] = _option(
+        ("gate", "magnitude", "random"), "Criteria that give the scores."
+    )
+    epochs: int = _option(8, "Epochs of phase 1, the plain training of the dense network.")
+    gate_epochs: int = _option(
+        5, "Epochs of phase 2 through the cut; controls train as long with all weights."
+    )
+    finetune: int = _option(
+        0, "Epochs of fine-tuning under held masks for each cut; 0 leaves it out."
+    )
+    batch_size: int = _option(128, "Training batch size.")
+    rate: float = _option(0.1, "Peak learning rate of phase 1.")
+    gate_rate: float = _option(0.1, "Peak learning rate of phase 2, of weights and gates.")
+    weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
+    lowest_keep: float = _option(0.03, "Smallest keep ratio drawn in phase 2.")
+    dense_steps: float = _option(0.1, "Fraction of phase 2's steps that keep every weight.")
+    calibration: int = _option(4096, "Training images for batch-norm recalibration.")
+    scope: Literal["global", "layer"] = _option(
+        "global", "Rank weights over the whole network (global) or within each layer (layer)."
+    )
+    floor: float = _option(0.002, "Fraction of each layer's weights that is always kept.")
+    first_layer: bool = _option(False, "Prune the first layer too.")
+    margin: float = _option(
+        0.5, "Loss against dense that counts as no loss, in the metric's unit; declared, not tuned."
+    )
+    confidence: float = _option(0.95, "Confidence of intervals and of the operating region.")
+    precision: Literal["auto", "fp32"] = _option(
+        "auto", "auto: bf16 autocast where the machine computes in it; fp32: never."
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A task and its options, checked. Equal specs have equal hashes on every machine."""
+
+    name: str
+    description: Mapping[str, object]
+    metric: Mapping[str, object]
+    options: Options
+
+    @classmethod
+    def of(cls, task: Task, options: Options) -> Spec:
+        """Join the options with the task's description.
+
+        Raises:
+            UsageError: the description is not JSON.
+        """
+        metric = {
+            "name": task.metric.name,
+            "unit": task.metric.unit,
+            "higher_is_better": task.metric.higher_is_better,
+        }
+        spec = cls(task.name, dict(task.description), metric, options)
+        try:
+            spec.canonical()
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"the description of task {task.name!r} is not JSON: {error}; "
+                "use strings, finite numbers, booleans, lists and dicts only"
+            ) from None
+        return spec
+
+    def canonical(self) -> str:
+        """Return the one JSON text of this spec: sorted keys, no spaces."""
+        return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the spec as JSON values, every field included."""
+        options = asdict(self.options)
+        return {
+            "format": FORMAT,
+            "task": {"name": self.name, **self.description},
+            "metric": dict(self.metric),
+            "levels": list(options.pop("keep")),
+            "seeds": list(self.seeds),
+            "criteria": list(options.pop("criteria")),
+            "recovery": list(self.recoveries),
+            "margin": options.pop("margin"),
+            "confidence": options.pop("confidence"),
+            "options": {key: value for key, value in options.items() if key != "seeds"},
+        }
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 of the canonical JSON, in hex: the study's address."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, counted from 0."""
+        return tuple(range(self.options.seeds))
+
+    @property
+    def recoveries(self) -> tuple[str, ...]:
+        """Kept apart in every table and curve."""
+        return RECOVERIES if self.options.finetune else RECOVERIES[:-1]
+
+    def budget(self, keep: float) -> Budget:
+        """Return the budget of one level."""
+        return Budget(keep, self.options.scope, self.options.floor)
+
+    def recipe(self, stage: str) -> Recipe:
+        """Return the recipe of a stage: train, gates, control or finetune."""
+        o = self.options
+        if stage == "train":
+            epochs, rate = o.epochs, o.rate
+        elif stage == "finetune":
+            epochs, rate = o.finetune, o.gate_rate / 2
+        else:
+            epochs, rate = o.gate_epochs, o.gate_rate
+        return Recipe(
+            epochs=epochs,
+            batch_size=o.batch_size,
+            rate=rate,
+            weight_decay=o.weight_decay,
+            precision=o.precision,
+        )
+
+
+def _check(o: Options) -> None:
+    for keep in o.keep:
+        Budget(keep, o.scope, o.floor)
+    if not o.keep:
+        raise UsageError("keep has no keep ratio; give at least one, for example 0.5")
+    for more, less in zip(o.keep, o.keep[1:], strict=False):
+        if less >= more:
+            raise UsageError(
+                f"keep ratios must fall from level to level (sparsity must increase), "
+                f"but {less:g} follows {more:g}"
+            )
+    if not o.criteria:
+        raise UsageError(f"no criterion given; the valid ones are {', '.join(sorted(CRITERIA))}")
+    for criterion in o.criteria:
+        if criterion not in CRITERIA:
+            raise UsageError(
+                f"unknown criterion {criterion!r}; the valid ones are {', '.join(sorted(CRITERIA))}"
+            )
+    if len(set(o.criteria)) < len(o.criteria):
+        raise UsageError(f"a criterion is named twice in {', '.join(o.criteria)}")
+    checks = (
+        ("seeds", o.seeds >= 1, "at least 1"),
+        ("gate_epochs", o.gate_epochs >= 1, "at least 1"),
+        ("finetune", o.finetune >= 0, "0 or more epochs"),
+        ("lowest_keep", 0 < o.lowest_keep <= 1, "in (0, 1]"),
+        ("dense_steps", 0 <= o.dense_steps < 1, "in [0, 1)"),
+        ("calibration", o.calibration >= 1, "at least 1"),
+        ("margin", 0 < o.margin < float("inf"), "positive"),
+        ("confidence", 0.5 <= o.confidence < 1, "in [0.5, 1)"),
+    )
+    for name, fine, want in checks:
+        if not fine:
+            raise UsageError(f"{name} is {getattr(o, name)!r}, but must be {want}")
+    Recipe(o.epochs, o.batch_size, o.rate, weight_decay=o.weight_decay, precision=o.precision)
+    Recipe(o.gate_epochs, o.batch_size, o.gate_rate)

@@ -1,0 +1,237 @@
+"""Where a study lives on disk: its spec, its records, its checkpoints.
+
+    spec.json                  the frozen spec
+    records/<id>.json          one per stage and per trial; one that exists is done
+    checkpoints/<id>.safetensors
+    failures/<id>.json         what went wrong with the items that could not be done
+
+A record carries the SHA-256 of its own content, a stage's record that of its checkpoint too.
+What does not match is named, set aside as `<name>.corrupt`, and computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+import safetensors.torch
+from torch import Tensor
+
+from secateur import files
+from secateur.errors import FileError, StudyError
+from secateur.study.spec import Spec
+from secateur.study.trials import Stage, Trial
+
+Record = dict[str, Any]
+
+
+class CorruptFile(UserWarning):
+    """A file of a study was damaged; it is set aside and computed again."""
+
+
+class Store:
+    """A study directory, open for one process at a time; use it in a `with` statement."""
+
+    def __init__(self, directory: Path, spec: Spec) -> None:
+        self.directory = directory
+        self._spec = spec
+        self._lock = filelock.FileLock(directory / ".lock", timeout=0)
+
+    def __enter__(self) -> Store:
+        """Make or open the directory and lock it.
+
+        Raises:
+            FileError: the directory cannot be made or written.
+            StudyError: it holds a study of another spec, or another process works on it.
+        """
+        try:
+            for name in ("records", "checkpoints", "failures"):
+                (self.directory / name).mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise StudyError(
+                f"another process is working on the study in {self.directory}; "
+                "wait for it to end, or give this one another directory with --out"
+            ) from None
+        except OSError as error:
+            raise FileError(
+                f"cannot use {self.directory} as a study directory: {error.strerror or error}; "
+                "choose one that you may write to with --out"
+            ) from error
+        try:
+            self._claim()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def _claim(self) -> None:
+        path = self.directory / "spec.json"
+        if path.exists():
+            here = read_spec(self.directory)
+            if here != json.loads(self._spec.canonical()):
+                raise StudyError(
+                    f"{self.directory} holds a study of another spec "
+                    f"(they differ in {', '.join(_differences(here, self._spec.as_json()))}); "
+                    "choose another directory with --out, or give the options it was started with"
+                )
+        else:
+            text = json.dumps(self._spec.as_json(), indent=2, sort_keys=True)
+            files.write(path, text + "\n")
+
+    def read(self, item: Stage | Trial) -> Record | None:
+        """Return the record of an item, or None when it has yet to be made.
+
+        A corrupt record is named in a `CorruptFile` warning, set aside, and counts as not made.
+        """
+        path = self._record(item)
+        if not path.exists():
+            return None
+        try:
+            record = _verified(path)
+            if record.get("spec") != self._spec.hash:
+                raise ValueError("it belongs to another spec")
+        except (OSError, ValueError) as error:
+            _set_aside(path, str(error))
+            return None
+        return record
+
+    def write(self, item: Stage | Trial, record: Mapping[str, Any]) -> None:
+        """Write a record; from then on the item is done."""
+        content = {"spec": self._spec.hash, **record}
+        files.write(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
+        (self.directory / "failures" / f"{item.id}.json").unlink(missing_ok=True)
+
+    def write_failure(self, item: Stage | Trial, reason: str) -> Path:
+        """Keep why an item could not be done; it is tried again when the study is."""
+        path = self.directory / "failures" / f"{item.id}.json"
+        files.write(path, json.dumps({"spec": self._spec.hash, "failed": item.id, "why": reason}))
+        return path
+
+    def save_network(self, stage: Stage, state: Mapping[str, Tensor]) -> str:
+        """Write a stage's checkpoint and return its SHA-256, which belongs in its record."""
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        content = safetensors.torch.save(tensors)
+        files.write(self._checkpoint(stage), content)
+        return hashlib.sha256(content).hexdigest()
+
+    def load_network(self, stage: Stage) -> dict[str, Tensor] | None:
+        """Return a stage's state dict, or None when it must be trained (again).
+
+        A checkpoint that does not match its record is named in a warning and never used.
+        """
+        record = self.read(stage)
+        if record is None:
+            return None
+        path = self._checkpoint(stage)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            warnings.warn(f"{path} is gone ({error.strerror}); training again", CorruptFile, 2)
+            return None
+        if hashlib.sha256(content).hexdigest() != record["checkpoint"]:
+            _set_aside(path, "its content does not match the hash in its record")
+            return None
+        return safetensors.torch.load(content)
+
+    def _record(self, item: Stage | Trial) -> Path:
+        return self.directory / "records" / f"{item.id}.json"
+
+    def _checkpoint(self, stage: Stage) -> Path:
+        return self.directory / "checkpoints" / f"{stage.id}.safetensors"
+
+
+def read_spec(directory: Path) -> Record:
+    """Return the spec of the study in a directory, as JSON values.
+
+    Raises:
+        StudyError: there is no study, or its spec cannot be read.
+    """
+    path = directory / "spec.json"
+    try:
+        spec = json.loads(path.read_text())
+        if not isinstance(spec, dict):
+            raise ValueError("it is not a JSON object")
+    except FileNotFoundError:
+        raise StudyError(
+            f"{directory} holds no study (no spec.json); give the directory that "
+            "`secateur study` wrote to"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"cannot read {path}: {error}; put the file back, or start the study again elsewhere"
+        ) from None
+    return spec
+
+
+def spec_hash(spec: Record) -> str:
+    """Return the address of a spec given as JSON values."""
+    return _digest(spec)
+
+
+def read_records(directory: Path, spec: str) -> tuple[list[Record], list[Record]]:
+    """Return (trial records, stage records) of a study, sorted by name.
+
+    Damaged records and those of another spec are left out, each with a `CorruptFile` warning;
+    nothing is changed on disk.
+    """
+    trials: list[Record] = []
+    stages: list[Record] = []
+    for path in sorted((directory / "records").glob("*.json")):
+        try:
+            record = _verified(path)
+            if record.get("spec") != spec:
+                raise ValueError("it belongs to another spec")
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{path} is left out: {error}", CorruptFile, 2)
+            continue
+        (trials if "trial" in record else stages).append(record)
+    return trials, stages
+
+
+def _verified(path: Path) -> Record:
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict) or "sha256" not in record:
+        raise ValueError("it is no record")
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    if _digest(content) != record["sha256"]:
+        raise ValueError("its content does not match its own hash")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _set_aside(path: Path, why: str) -> None:
+    aside = path.with_name(path.name + ".corrupt")
+    path.replace(aside)
+    warnings.warn(
+        f"{path} is corrupt ({why}); kept as {aside.name}, computing it again", CorruptFile, 3
+    )
+
+
+def _differences(here: Record, wanted: Record, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted({*here, *wanted}):
+        a, b = here.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r} there, {b!r} here")
+    return found

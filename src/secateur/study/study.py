@@ -1,0 +1,137 @@
+"""A study from Python: one call that runs, resumes and reports."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from secateur import machine
+from secateur.errors import StudyError, UsageError
+from secateur.study import report
+from secateur.study.execute import Observer, execute
+from secateur.study.spec import Options, Spec
+from secateur.study.store import Store, read_records, read_spec, spec_hash
+from secateur.study.summary import Summary, summarise
+from secateur.study.task import Task, classification
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a study found, and where its files are."""
+
+    directory: Path
+    summary: Summary
+    files: report.ReportFiles
+
+
+class Study:
+    """A task and the plan to prune it.
+
+    Args:
+        task: what is trained; by default the default net on CIFAR-10.
+        out: the study directory; by default `studies/<task>-<hash>` in the current folder, so
+            that the same study is always found again, and another one never mixed with it.
+        device: auto, cpu, cuda or cuda:N.
+        options: the plan; by default `Options()`.
+        changes: fields of `secateur.study.spec.Options` to change in it, for example `seeds=5`.
+
+    Raises:
+        UsageError: an option is unknown or out of its range.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        options: Options | None = None,
+        *,
+        out: Path | str | None = None,
+        device: str = "auto",
+        **changes: Any,
+    ) -> None:
+        known = [field.name for field in fields(Options)]
+        for name in changes:
+            if name not in known:
+                raise UsageError(f"unknown option {name!r}; the valid ones are {', '.join(known)}")
+        options = replace(options or Options(), **changes)
+        self.task = task or classification()
+        self.spec = Spec.of(self.task, options)
+        slug = "".join(c if c.isalnum() else "-" for c in self.task.name)
+        default = Path("studies") / f"{slug}-{self.spec.hash[:12]}"
+        self.directory = Path(out) if out is not None else default
+        self._device = machine.device(device)
+
+    def run(self, observe: Observer = lambda event: None) -> Results:
+        """Do what is not done yet, then write the report.
+
+        May be killed at any moment and called again: it ends in the same numbers.
+
+        Args:
+            observe: told of every item as it begins and ends.
+
+        Raises:
+            StudyError: the directory belongs to another study, is in use, or some items failed
+                (the rest of the study and its report are there all the same).
+            DataError, FileError: see their messages.
+        """
+        with Store(self.directory, self.spec) as store:
+            failures = execute(self.task, self.spec, store, self._device, observe)
+            results = rebuild(self.directory)
+        if failures:
+            raise StudyError(
+                "some of the study could not be done; the rest is in "
+                f"{results.files.html}:\n" + "\n".join(f"- {text}" for text in failures)
+            )
+        return results
+
+
+def rebuild(directory: Path) -> Results:
+    """Write a study's report anew from its records alone.
+
+    Raises:
+        StudyError: there is no study in the directory, or it has no records yet.
+        FileError: the report cannot be written there.
+    """
+    spec = read_spec(directory)
+    address = spec_hash(spec)
+    trials, stages = read_records(directory, address)
+    if not trials:
+        raise StudyError(
+            f"the study in {directory} has no usable record yet; run it with `secateur study` first"
+        )
+    files = report.write(directory, spec, address, trials, stages, command=command_of(spec))
+    return Results(directory, summarise(spec, trials), files)
+
+
+def command_of(spec: dict[str, Any]) -> str:
+    """Return the shell command that runs the study of a spec, options at their default left out.
+
+    A task that is not built in has no command; then the Python call is shown.
+    """
+    given = {
+        **spec["options"],
+        "keep": tuple(spec["levels"]),
+        "seeds": len(spec["seeds"]),
+        "criteria": tuple(spec["criteria"]),
+        "margin": spec["margin"],
+        "confidence": spec["confidence"],
+    }
+    changed = {
+        field.name: given[field.name]
+        for field in fields(Options)
+        if field.name in given and given[field.name] != field.default
+    }
+    task = spec["task"]
+    if "net" not in task:
+        arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
+        return f"secateur.Study(task{arguments}).run()  # task: {task['name']}"
+    words = ["secateur", "study", "--data", str(task["data"]), "--net", str(task["net"])]
+    for name, value in changed.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [flag, text]
+    return shlex.join(words)

@@ -1,0 +1,66 @@
+"""The study's table, for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secateur.study.statistics import Interval
+from secateur.study.summary import Row, Summary
+
+
+def table(summary: Summary) -> RenderableType:
+    """Return a table of every row with its interval, and a line per operating region."""
+    unit = summary.unit
+    view = Table(
+        "criterion",
+        "recovery",
+        "sparsity",
+        f"test {summary.metric} ± {100 * summary.confidence:g} % interval",
+        "minus dense",
+        "certified",
+        title=f"margin {summary.margin:g} {unit}, confidence {100 * summary.confidence:g} %",
+        header_style="bold",
+    )
+    for column in view.columns[2:5]:
+        column.justify = "right"
+    last = None
+    for row in (*summary.dense, *summary.rows):
+        if last not in (None, (row.criterion, row.recovery)):
+            view.add_section()
+        last = (row.criterion, row.recovery)
+        view.add_row(
+            row.criterion,
+            row.recovery,
+            f"{100 * row.sparsity:g} %",
+            _interval(row.test),
+            _interval(row.difference) if row.difference else "",
+            _certificate(row),
+        )
+    lines = [_region(summary, *key) for key in summary.regions]
+    if summary.missing:
+        lines.append(Text(f"unfinished: {len(summary.missing)} trials are missing", style="yellow"))
+    return Group(view, *lines)
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.2f}"
+    return f"{interval.mean:.2f} ± {(interval.high - interval.low) / 2:.2f}"
+
+
+def _certificate(row: Row) -> Text:
+    if row.certified:
+        return Text("yes", style="green")
+    return Text("no" if row.noninferiority else "not tested" if row.difference else "")
+
+
+def _region(summary: Summary, criterion: str, recovery: str) -> Text:
+    region = summary.regions[criterion, recovery]
+    name = f"operating region of {criterion}, recovery {recovery}: "
+    if region.refusal:
+        return Text(name + region.refusal, style="yellow")
+    if region.lowest_keep is None:
+        return Text(name + "no level certified")
+    return Text(f"{name}up to {100 * (1 - region.lowest_keep):g} % sparsity", style="green")

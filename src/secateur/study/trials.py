@@ -1,0 +1,68 @@
+"""What a spec comes to: stages that train a network, and trials that cut one and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from secateur.study.spec import Spec
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One training phase of one seed; leaves a checkpoint.
+
+    train: phase 1, all weights, no penalty. gates: phase 2, from phase 1, through the cut.
+    control: from phase 1 too, the same epochs, rates and batches as gates, with all weights; so
+    what is cut without gates, and dense itself, has had exactly as much training.
+    """
+
+    seed: int
+    name: str
+
+    @property
+    def id(self) -> str:
+        """Unique in a study; names its files."""
+        return f"seed-{self.seed}_{self.name}"
+
+    @property
+    def after(self) -> Stage | None:
+        """The stage whose network this one starts from."""
+        return None if self.name == "train" else Stage(self.seed, "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One cut of one network and its measurement; dense is criterion `dense` at keep ratio 1."""
+
+    seed: int
+    criterion: str
+    keep: float
+    recovery: str
+
+    @property
+    def id(self) -> str:
+        """Unique in a study; names its file."""
+        return f"seed-{self.seed}_{self.criterion}_keep-{self.keep:g}_{self.recovery}"
+
+    @property
+    def after(self) -> Stage:
+        """The stage whose network is cut."""
+        return Stage(self.seed, "gates" if self.criterion == "gate" else "control")
+
+
+def plan(spec: Spec) -> Iterator[Stage | Trial]:
+    """Yield everything a study does, in order: each item comes after what it needs."""
+    for seed in spec.seeds:
+        yield Stage(seed, "train")
+        yield Stage(seed, "control")
+        for recovery in spec.recoveries:
+            yield Trial(seed, DENSE, 1.0, recovery)
+        for criterion in sorted(spec.options.criteria, key=lambda name: name != "gate"):
+            if criterion == "gate":
+                yield Stage(seed, "gates")
+            for keep in spec.options.keep:
+                for recovery in spec.recoveries:
+                    yield Trial(seed, criterion, keep, recovery)

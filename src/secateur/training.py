@@ -1,0 +1,192 @@
+"""The one training loop: SGD with Nesterov momentum, one-cycle rate, bf16 where it helps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import TrainingError, UsageError
+from secateur.machine import bf16
+
+CHECK_EVERY = 32  # steps between two looks at the gradient's health: one device sync each
+
+
+class Data(Protocol):
+    """What training, recovery and measuring ask of a data set; batches lie on its device."""
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Return how many batches `epoch` yields."""
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one shuffled, augmented pass over the training data: inputs and targets."""
+
+    def calibration(
+        self, count: int, batch_size: int, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield `count` training inputs in batches, augmented exactly as in training."""
+
+    def evaluation(
+        self, split: Literal["validation", "test"], batch_size: int = ...
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all of a held-out split, in order and as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train: everything that the loop is told, apart from the model, data and loss."""
+
+    epochs: int
+    batch_size: int = 128
+    rate: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["triangular", "cosine"] = "triangular"
+    warmup: float = 0.25
+    """Fraction of all steps in which the rate rises linearly from 0 to its peak."""
+    precision: Literal["auto", "fp32"] = "auto"
+    """auto: bf16 autocast where the machine computes in it, fp32 elsewhere."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("rate", 0 < self.rate < math.inf, "positive"),
+            ("momentum", 0 < self.momentum < 1, "in (0, 1), as Nesterov's needs it"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "zero or positive"),
+            ("schedule", self.schedule in ("triangular", "cosine"), "triangular or cosine"),
+            ("warmup", 0 <= self.warmup < 1, "in [0, 1)"),
+            ("precision", self.precision in ("auto", "fp32"), "auto or fp32"),
+        )
+        for name, fine, want in checks:
+            if not fine:
+                raise UsageError(f"{name} is {getattr(self, name)!r}, but must be {want}")
+
+    def rate_at(self, progress: float) -> float:
+        """Return the learning rate when `progress`, in [0, 1), of all steps are done."""
+        if progress < self.warmup:
+            return self.rate * progress / self.warmup
+        rest = (progress - self.warmup) / (1 - self.warmup)
+        if self.schedule == "cosine":
+            return self.rate * (1 + math.cos(math.pi * rest)) / 2
+        return self.rate * (1 - rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch of training came to."""
+
+    epoch: int
+    """Counts from 1."""
+    loss: float
+    """Mean training loss over the epoch's steps."""
+    rate: float
+    """Learning rate of its last step."""
+    seconds: float
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> str:
+    """Return the arithmetic a recipe gets on a device, as records state it."""
+    return "bf16 autocast" if recipe.precision == "auto" and bf16(device) else "fp32"
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    seed: int,
+    around_step: Callable[[int], AbstractContextManager[object]] | None = None,
+    after_step: Callable[[], object] | None = None,
+    extra: Sequence[Tensor] = (),
+    watch: Callable[[Epoch], object] = lambda epoch: None,
+) -> tuple[Epoch, ...]:
+    """Train a model in place.
+
+    Args:
+        model: on the data's device.
+        data: its `epoch` is asked once per epoch, with a generator made of `seed` and the
+            epoch's number, so that the same seed gives the same batches.
+        recipe: epochs, rates and precision.
+        loss: (outputs as float32, targets) → scalar.
+        seed: of shuffling and augmentation; dropout takes torch's global generator, which is
+            seeded with it too.
+        around_step: given the step's number, the context that forward and backward run in; the
+            gate phase cuts here.
+        after_step: called after each update; held masks are put back here.
+        extra: tensors trained beside the model's own parameters, without weight decay.
+        watch: told of each finished epoch.
+
+    Raises:
+        TrainingError: a gradient was not finite; names the step. The model is then of no use.
+    """
+    torch.manual_seed(seed)
+    device = next(model.parameters()).device
+    autocast = precision_of(recipe, device) != "fp32"
+    own: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": own}]
+    if extra:
+        groups.append({"params": list(extra), "weight_decay": 0.0})
+    optimizer = torch.optim.SGD(
+        groups, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+    )
+    trained = [*own, *extra]
+    steps = data.batches_per_epoch(recipe.batch_size)
+    health = _Health(device)
+    log: list[Epoch] = []
+    for epoch in range(recipe.epochs):
+        start = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        total = torch.zeros((), device=device)
+        rate = 0.0
+        model.train()
+        for index, (inputs, targets) in enumerate(data.epoch(recipe.batch_size, generator)):
+            step = epoch * steps + index
+            rate = recipe.rate_at(step / (steps * recipe.epochs))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with around_step(step) if around_step else nullcontext():
+                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                    outputs = model(inputs)
+                value = loss(outputs.float(), targets)
+                value.backward()  # type: ignore[no-untyped-call]
+            health.look(step, trained)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if after_step:
+                after_step()
+            total += value.detach()
+        health.report()
+        seconds = time.perf_counter() - start
+        log.append(Epoch(epoch + 1, total.item() / steps, rate, seconds))
+        watch(log[-1])
+    return tuple(log)
+
+
+class _Health:
+    """Remembers the first step with a gradient that is not finite, with few device syncs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._first = torch.full((), -1, device=device, dtype=torch.long)
+
+    def look(self, step: int, parameters: Sequence[Tensor]) -> None:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        bad = ~torch.isfinite(norm) & (self._first < 0)
+        self._first = torch.where(bad, step, self._first)
+        if step % CHECK_EVERY == CHECK_EVERY - 1:
+            self.report()
+
+    def report(self) -> None:
+        if (step := int(self._first)) >= 0:
+            raise TrainingError(
+                f"training stopped: the gradient of step {step} is not finite (NaN or infinite); "
+                "lower the learning rate, or look for invalid values in the data"
+            )

@@ -1,0 +1,25 @@
+"""Shared by all tests: a small task, quiet torch."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import torch
+
+from secateur.study.task import Task, classification
+
+# Deterministic, and without a deadline: these machines are shared, and slow for moments.
+hypothesis.settings.register_profile("secateur", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("secateur")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """One thread: the nets of the tests are too small to gain from two."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def digits() -> Task:
+    """The smallest real task: an MLP on the digits that come with the package."""
+    return classification("digits", "mlp", progress=False)

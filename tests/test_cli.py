@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from secateur.cli import main
+from secateur.study.spec import Options
+
+QUICK = ["--data", "digits", "--net", "mlp", "--keep", "0.5", "--seeds", "1", "--epochs", "1"]
+QUICK += ["--gate-epochs", "1", "--calibration", "64", "--device", "cpu"]
+
+
+def run(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        main()
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", ["study", "report", "inspect", "doctor"])
+def test_every_command_explains_itself(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run([command, "--help"], monkeypatch, capsys)
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_the_help_shows_every_option_of_a_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = run(["study", "--help"], monkeypatch, capsys)
+    for name in Options.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in out
+
+
+def test_a_study_prints_its_table_and_where_the_report_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_dir = tmp_path / "study"
+    code, out, err = run(["study", *QUICK, "--out", str(out_dir)], monkeypatch, capsys)
+    assert code == 0, err
+    assert re.search(r"gate\s+batchnorm\s+50 %\s+\d\d\.\d\d", out.replace("│", " "))
+    assert "seeds" in out  # one seed cannot be certified, and it says so
+    assert str(out_dir / "report.html") in out
+
+    code, out, _ = run(["report", str(out_dir)], monkeypatch, capsys)
+    assert code == 0
+    assert "magnitude" in out
+
+    code, out, _ = run(["inspect", str(out_dir)], monkeypatch, capsys)
+    assert code == 0
+    assert "0 missing" in out
+    assert "first layer" in out
+
+    checkpoint = out_dir / "checkpoints" / "seed-0_gates.safetensors"
+    code, out, _ = run(["inspect", str(checkpoint)], monkeypatch, capsys)
+    assert code == 0
+    assert "weight_gate" in out
+
+    record = out_dir / "records" / "seed-0_dense_keep-1_none.json"
+    code, out, _ = run(["inspect", str(record)], monkeypatch, capsys)
+    assert code == 0
+    assert '"criterion": "dense"' in out
+
+
+def test_doctor_says_what_the_machine_can_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(["doctor"], monkeypatch, capsys)
+    assert code == 0
+    for word in ("python", "torch", "cores", "bf16", "CUDA", "compiler", "cache", "CIFAR-10"):
+        assert word.lower() in out.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["study", *QUICK, "--net", "alexnet"], 2, "'alexnet'.*convnet"),
+        (["study", *QUICK, "--data", "mnist"], 2, "'mnist'.*cifar10.*digits"),
+        (["study", *QUICK, "--criteria", "size"], 2, "'size'.*gate.*magnitude.*random"),
+        (["study", *QUICK, "--keep", "0.5,2"], 2, r"\(0, 1\]"),
+        (["study", *QUICK, "--keep", "half"], 2, "takes values with commas"),
+        (["study", *QUICK, "--keep", "0.1,0.5"], 2, "must fall"),
+        (["study", *QUICK, "--seeds", "0"], 2, "seeds is 0"),
+        (["study", *QUICK, "--seeds", "x"], 2, "--seeds"),
+        (["study", *QUICK, "--device", "cuda:99"], 2, "cuda"),
+        (["study", *QUICK, "--label-smoothing", "1"], 2, "label_smoothing"),
+        (["study", *QUICK, "--calibration", "99999"], 2, "99999"),
+        (["report", "nowhere"], 1, "holds no study"),
+        (["inspect", "nowhere"], 2, "cannot inspect nowhere"),
+        (["prune"], 2, "No such command"),
+    ],
+)
+def test_bad_usage_gets_one_clear_error_and_leaves_nothing(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, _, err = run(arguments, monkeypatch, capsys)
+    assert got == code
+    assert re.search(message, err)
+    assert "Traceback" not in err
+
+
+def test_inspecting_a_damaged_file_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    code, _, err = run(["inspect", str(broken)], monkeypatch, capsys)
+    assert code == 1
+    assert "cannot read" in err

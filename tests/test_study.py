@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import secateur
+from secateur.errors import FileError, StudyError, UsageError
+from secateur.study.spec import Options, Spec
+from secateur.study.store import CorruptFile, Store, read_records
+from secateur.study.study import Study, rebuild
+from secateur.study.task import ACCURACY, Task
+from secateur.study.trials import Stage, Trial, plan
+
+SMALL: dict[str, Any] = {
+    "keep": (0.5, 0.1),
+    "seeds": 3,
+    "epochs": 3,
+    "gate_epochs": 2,
+    "calibration": 256,
+}
+ARGUMENTS = ["--data", "digits", "--net", "mlp", "--keep", "0.5,0.1", "--seeds", "3"]
+ARGUMENTS += ["--epochs", "3", "--gate-epochs", "2", "--calibration", "256"]
+
+
+def study(task: Task, out: Path, **options: Any) -> Study:
+    return Study(task, out=out, device="cpu", **{**SMALL, **options})
+
+
+def numbers(directory: Path) -> dict[str, Any]:
+    """Everything in a study's records that must not depend on how it was run."""
+    found = {}
+    for path in sorted((directory / "records").glob("*.json")):
+        record = json.loads(path.read_text())
+        for entry in record.get("log", ()):
+            entry.pop("seconds")
+        for passing in ("seconds", "started", "sha256", "threads"):
+            record.pop(passing)
+        found[path.stem] = record
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A study that ran through in one go, as a user runs it."""
+    directory = tmp_path_factory.mktemp("study")
+    done = command("study", *ARGUMENTS, "--out", str(directory))
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "secateur", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment(),
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def test_a_study_leaves_every_record_and_a_report(finished: Path, digits: Task) -> None:
+    spec = study(digits, finished).spec
+    ids = {item.id for item in plan(spec)}
+    assert {path.stem for path in (finished / "records").glob("*.json")} == ids
+    assert len(ids) == 3 * (3 + 2 + 3 * 2 * 2)
+    for name in ("report.html", "curve.svg", "curve.png", "results.csv", "spec.json"):
+        assert (finished / name).stat().st_size > 0
+
+
+def test_the_records_say_what_is_true(finished: Path, digits: Task) -> None:
+    spec = study(digits, finished).spec
+    trials, stages = read_records(finished, spec.hash)
+    for record in trials:
+        weights = record["weights"]
+        assert weights["kept"] == round(record["trial"]["keep"] * weights["prunable"])
+        assert sum(layer["kept"] for layer in weights["layers"].values()) == weights["kept"]
+        assert record["versions"]["secateur"] == secateur.__version__
+        assert record["hardware"]["cores"] >= 1
+        assert record["precision"] in ("fp32", "bf16 autocast")
+    by_id = {tuple(r["trial"].values()): r["metrics"]["test"] for r in trials}
+    for seed in spec.seeds:
+        assert by_id[seed, "dense", 1.0, "batchnorm"] > 80
+        assert by_id[seed, "gate", 0.1, "batchnorm"] > by_id[seed, "random", 0.1, "batchnorm"]
+    gates = [record for record in stages if record["stage"] == "gates"]
+    assert all(sum(h["counts"]) > 0 for record in gates for h in record["gates"].values())
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_numbers(
+    finished: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    total = len(list((finished / "records").glob("*.json")))
+    targets = sorted(chance.sample(range(0, total - 1), 6))
+    kills = 0
+    for target in targets:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "secateur", "study", *ARGUMENTS, "--out", str(tmp_path)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("records/*.json"))) < target and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.4)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills >= 3
+    assert command("study", *ARGUMENTS, "--out", str(tmp_path)).returncode == 0
+    assert numbers(tmp_path) == numbers(finished)
+    assert (tmp_path / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "secateur", "study", *ARGUMENTS, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    while not list(tmp_path.glob("records/*.json")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "To go on where it stopped" in error
+    assert f"secateur study {' '.join(ARGUMENTS)} --out {tmp_path}" in error
+
+
+def test_a_finished_study_is_not_done_again(finished: Path, digits: Task) -> None:
+    events = []
+    study(digits, finished).run(lambda event: events.append(event.kind))
+    assert set(events) == {"found"}
+
+
+def test_the_report_is_rebuilt_from_records_alone(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    for path in (finished / "records").glob("*.json"):
+        (tmp_path / "records" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "spec.json").write_bytes((finished / "spec.json").read_bytes())
+    rebuild(tmp_path)
+    for name in ("report.html", "curve.svg", "results.csv"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_corrupt_record_is_named_and_computed_again(
+    finished: Path, digits: Task, tmp_path: Path
+) -> None:
+    copy_study(finished, tmp_path)
+    trial = tmp_path / "records" / "seed-1_gate_keep-0.1_batchnorm.json"
+    record = json.loads(trial.read_text())
+    record["metrics"]["test"] = 99.9
+    trial.write_text(json.dumps(record))
+    with pytest.warns(CorruptFile, match=rf"{trial.name} is corrupt \(its content"):
+        study(digits, tmp_path).run()
+    assert numbers(tmp_path) == numbers(finished)
+    assert trial.with_name(trial.name + ".corrupt").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_damaged_checkpoint_is_named_and_trained_again(
+    finished: Path, digits: Task, tmp_path: Path, damage: str
+) -> None:
+    copy_study(finished, tmp_path)
+    (tmp_path / "records" / "seed-2_gate_keep-0.1_none.json").unlink()
+    checkpoint = tmp_path / "checkpoints" / "seed-2_gates.safetensors"
+    if damage == "truncated":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
+    else:
+        checkpoint.unlink()
+    with pytest.warns(CorruptFile, match=r"seed-2_gates\.safetensors is (corrupt|gone)"):
+        study(digits, tmp_path).run()
+    assert numbers(tmp_path) == numbers(finished)
+
+
+def copy_study(source: Path, target: Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir(exist_ok=True)
+        elif path.name != ".lock":
+            (target / path.relative_to(source)).write_bytes(path.read_bytes())
+
+
+def test_a_directory_of_another_spec_is_refused(finished: Path, digits: Task) -> None:
+    with pytest.raises(StudyError, match=r"another spec .*margin: 0\.5 there, 0\.7 here"):
+        study(digits, finished, margin=0.7).run()
+
+
+def test_two_processes_on_one_directory(digits: Task, tmp_path: Path) -> None:
+    job = study(digits, tmp_path)
+    with (
+        Store(tmp_path, job.spec),
+        pytest.raises(StudyError, match="another process is working on the study"),
+    ):
+        job.run()
+
+
+def test_an_output_directory_that_cannot_be_made(digits: Task, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot use .*file.*study directory"):
+        study(digits, tmp_path / "file" / "study").run()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full device")
+def test_a_full_disk_leaves_nothing_half_written(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = study(digits, tmp_path)
+    with Store(tmp_path, job.spec) as store:
+        full = os.open("/dev/full", os.O_WRONLY)
+        monkeypatch.setattr(
+            "secateur.files.tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary"))
+        )
+        (tmp_path / "temporary").write_text("")
+        with pytest.raises(FileError, match="No space left on device"):
+            store.write(Stage(0, "train"), {"seconds": 1})
+    assert not (tmp_path / "temporary").exists()
+    assert not list((tmp_path / "records").iterdir())
+
+
+def test_a_nan_loss_is_recorded_and_the_other_seeds_go_on(digits: Task, tmp_path: Path) -> None:
+    """Seed 1 alone gets a NaN: its first weights are told by their sum."""
+    poison: list[float] = []
+
+    def model() -> torch.nn.Module:
+        net = digits.model()
+        poison.append(float(next(net.parameters()).sum()))
+        return net
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        bad = len(poison) == 3  # the template, seed 0, seed 1
+        return digits.loss(outputs, targets) * (float("nan") if bad else 1)
+
+    task = replace(digits, model=model, loss=loss)
+    with pytest.raises(StudyError, match=r"seed-1_train: .*gradient of step 0 is not finite"):
+        study(task, tmp_path, criteria=("gate",), keep=(0.5,)).run()
+    why = json.loads((tmp_path / "failures" / "seed-1_train.json").read_text())["why"]
+    assert "not finite" in why
+    seeds = {path.name[:6] for path in (tmp_path / "records").glob("*gate*")}
+    assert seeds == {"seed-0", "seed-2"}
+    assert (tmp_path / "report.html").exists()
+    # Tried again without the fault, it is completed, and nothing else is done twice.
+    results = study(digits, tmp_path, criteria=("gate",), keep=(0.5,)).run()
+    assert not results.summary.missing
+    assert not list((tmp_path / "failures").iterdir())
+
+
+def test_a_model_with_nothing_to_prune(digits: Task, tmp_path: Path) -> None:
+    bare = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    task = replace(digits, model=lambda: bare)
+    with pytest.raises(UsageError, match="first layer"):
+        study(task, tmp_path).run()
+
+
+def test_finetuning_is_a_recovery_of_its_own(digits: Task, tmp_path: Path) -> None:
+    results = study(digits, tmp_path, seeds=1, finetune=2, criteria=("magnitude",)).run()
+    rows = {(row.recovery, row.keep): row for row in results.summary.rows}
+    assert {recovery for recovery, _ in rows} == {"none", "batchnorm", "finetune"}
+    assert rows["finetune", 0.1].test.mean > rows["batchnorm", 0.1].test.mean
+    assert all("seeds" in str(region.refusal) for region in results.summary.regions.values())
+
+
+def test_a_users_own_task_is_the_same_kind_of_thing(digits: Task, tmp_path: Path) -> None:
+    """Another model, loss and metric: lower is better, and the study knows nothing of digits."""
+
+    def error(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.argmax(1) != targets).float()
+
+    task = Task(
+        name="mine",
+        model=lambda: torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+        ),
+        data=digits.data,
+        loss=torch.nn.functional.cross_entropy,
+        metric=replace(ACCURACY, name="error", unit="", function=error, higher_is_better=False),
+        description={"version": 1},
+    )
+    results = study(task, tmp_path, seeds=2, margin=0.02).run()
+    assert results.summary.metric == "error"
+    assert not results.summary.higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": (0.5, 0.0)}, r"\(0, 1\]"),
+        ({"keep": (1.5,)}, r"\(0, 1\]"),
+        ({"keep": (0.1, 0.5)}, "must fall"),
+        ({"keep": (0.5, 0.5)}, "must fall"),
+        ({"keep": ()}, "no keep ratio"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"seeds": -1}, "seeds is -1"),
+        ({"criteria": ("gates",)}, "unknown criterion 'gates'; the valid ones are .*magnitude"),
+        ({"criteria": ()}, "no criterion"),
+        ({"criteria": ("gate", "gate")}, "twice"),
+        ({"confidence": 1.0}, "confidence is"),
+        ({"margin": 0.0}, "margin is"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"colour": 1}, "unknown option 'colour'; the valid ones are .*keep"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(
+    digits: Task, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        study(digits, tmp_path / "study", **options)
+    assert not (tmp_path / "study").exists()
+
+
+def test_every_field_changes_the_address(digits: Task) -> None:
+    base = Spec.of(digits, Options())
+    changed: dict[str, Any] = {
+        "keep": (0.5,), "seeds": 4, "criteria": ("gate",), "epochs": 9, "gate_epochs": 9,
+        "finetune": 1, "batch_size": 64, "rate": 0.3, "gate_rate": 0.3, "weight_decay": 0.1,
+        "lowest_keep": 0.5, "dense_steps": 0.5, "calibration": 10, "scope": "layer",
+        "floor": 0.01, "first_layer": True, "margin": 1.0, "confidence": 0.9,
+        "precision": "fp32",
+    }  # fmt: skip
+    assert set(changed) == set(Options.__dataclass_fields__)
+    hashes = {Spec.of(digits, replace(Options(), **{k: v})).hash for k, v in changed.items()}
+    hashes.add(Spec.of(replace(digits, name="other"), Options()).hash)
+    assert len(hashes) == len(changed) + 1
+    assert base.hash not in hashes
+    assert base.hash == Spec.of(digits, Options()).hash
+
+
+def test_a_description_that_is_not_json_is_refused(digits: Task) -> None:
+    with pytest.raises(UsageError, match="not JSON"):
+        Spec.of(replace(digits, description={"when": object()}), Options())
+
+
+def test_the_plan_puts_everything_after_what_it_needs(digits: Task) -> None:
+    seen: set[Stage | Trial] = set()
+    for item in plan(Spec.of(digits, Options())):
+        assert item.after is None or item.after in seen
+        assert item not in seen
+        seen.add(item)
