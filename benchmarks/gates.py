@@ -35,7 +35,7 @@ def main() -> int:
     model = build(arguments.net).to(device, memory_format=torch.channels_last)
     gates = Gates.attach(model, prunable(model).names)
     optimizer = torch.optim.SGD(
-        [*model.parameters(), *gates.parameters()], 1e-3, 0.9, nesterov=True
+        [*model.parameters(), *gates.values().values()], 1e-3, 0.9, nesterov=True
     )
     inputs = torch.randn(arguments.batch_size, 3, 32, 32, device=device)
     inputs = inputs.to(memory_format=torch.channels_last)

@@ -23,3 +23,9 @@ def _one_thread() -> None:
 def digits() -> Task:
     """The smallest real task: an MLP on the digits that come with the package."""
     return classification("digits", "mlp", progress=False)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "inspection": VALUES | {"study"},
     "doctor": VALUES | {"data", "nets", ""},
     "cli": VALUES | {"study", "inspection", "doctor"},
+    "__main__": {"cli"},
     "": {"errors", "pruning", "study", "training"},
 }
 

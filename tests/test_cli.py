@@ -95,7 +95,7 @@ def test_doctor_says_what_the_machine_can_do(
         (["study", *QUICK, "--seeds", "x"], 2, "--seeds"),
         (["study", *QUICK, "--device", "cuda:99"], 2, "cuda"),
         (["study", *QUICK, "--label-smoothing", "1"], 2, "label_smoothing"),
-        (["study", *QUICK, "--calibration", "99999"], 2, "99999"),
+        (["study", *QUICK, "--calibration", "0"], 2, "calibration is 0"),
         (["report", "nowhere"], 1, "holds no study"),
         (["inspect", "nowhere"], 2, "cannot inspect nowhere"),
         (["prune"], 2, "No such command"),

@@ -179,9 +179,13 @@ def test_calibration_gives_different_training_images_augmented_as_in_training():
     assert torch.equal(again, torch.cat(batches))
 
 
-@pytest.mark.parametrize("count", [0, -1, 41])
+def test_calibration_takes_all_images_when_there_are_fewer():
+    assert [len(x) for x in made(40).calibration(41, 30, seeded())] == [30, 10]
+
+
+@pytest.mark.parametrize("count", [0, -1])
 def test_calibration_on_an_impossible_number_of_images_is_refused(count):
-    with pytest.raises(UsageError, match="40 training images"):
+    with pytest.raises(UsageError, match="at least 1"):
         made(40).calibration(count, 10, seeded())
 
 

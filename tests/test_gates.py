@@ -50,11 +50,12 @@ def inputs() -> torch.Tensor:
     return torch.randn(5, 4, 7, generator=torch.Generator().manual_seed(1))
 
 
-def test_gates_start_at_the_magnitude_of_any_parameter(model: nn.Module) -> None:
+def test_importance_starts_at_the_magnitude_of_any_parameter(model: nn.Module) -> None:
     gates = Gates.attach(model, NAMES)
     assert gates.names == NAMES
-    for name, gate in gates.scores().items():
-        assert torch.equal(gate, model.get_parameter(name).detach().abs())
+    for name, score in gates.scores().items():
+        assert torch.equal(score, model.get_parameter(name).detach().abs())
+        assert (gates.values()[name] == 0).all()
 
 
 def test_the_models_own_parameters_and_outputs_do_not_change(
@@ -74,22 +75,22 @@ def test_the_models_own_parameters_and_outputs_do_not_change(
 
 def test_gates_survive_deepcopy_and_state_dict(model: nn.Module) -> None:
     gates = Gates.attach(model, NAMES)
-    gates.scores()["linear.weight"].add_(1)
+    gates.values()["linear.weight"].add_(1)
     copied = Gates.of(copy.deepcopy(model))
     assert copied.names == NAMES
     fresh = Mixed()
     loaded = Gates.attach(fresh, NAMES)
     fresh.load_state_dict(model.state_dict())
-    for name, gate in gates.scores().items():
-        assert torch.equal(copied.scores()[name], gate)
-        assert torch.equal(loaded.scores()[name], gate)
-    gates.scores()["linear.weight"].zero_()
-    assert (copied.scores()["linear.weight"] > 0).all()
+    for name, gate in gates.values().items():
+        assert torch.equal(copied.values()[name], gate)
+        assert torch.equal(loaded.values()[name], gate)
+    gates.values()["linear.weight"].zero_()
+    assert (copied.values()["linear.weight"] > 0).all()
 
 
 def test_inside_the_cut_exactly_k_weights_are_left(model: nn.Module) -> None:
     gates = Gates.attach(model, NAMES)
-    total = sum(gate.numel() for gate in gates.parameters())
+    total = sum(gate.numel() for gate in gates.values().values())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with gates.cut(Budget(0.3, floor=0)) as masks:
         left = sum(int((model.get_parameter(name) != 0).sum()) for name in NAMES)
@@ -106,7 +107,7 @@ def test_gradients_match_autograd_through_an_explicit_product(
     with gates.cut(Budget(0.4)) as masks:
         model(inputs).square().sum().backward()
     weights = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}
-    learned = {n: g.clone().requires_grad_() for n, g in gates.scores().items()}
+    learned = {n: g.clone().requires_grad_() for n, g in gates.values().items()}
     values = {
         n: w * (masks[n] + learned[n] - learned[n].detach()) if n in learned else w
         for n, w in weights.items()
@@ -114,9 +115,9 @@ def test_gradients_match_autograd_through_an_explicit_product(
     torch.func.functional_call(model, values, (inputs,)).square().sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, weights[name].grad)
-    for name, gate in gates.scores().items():
+    for name, gate in gates.values().items():
         torch.testing.assert_close(gate.grad, learned[name].grad)
-    assert (gates.scores()["linear.weight"].grad[~masks["linear.weight"]] != 0).any()
+    assert (gates.values()["linear.weight"].grad[~masks["linear.weight"]] != 0).any()
 
 
 def test_gradients_of_several_cuts_add_up(model: nn.Module, inputs: torch.Tensor) -> None:
@@ -127,11 +128,11 @@ def test_gradients_of_several_cuts_add_up(model: nn.Module, inputs: torch.Tensor
             model(inputs).square().sum().backward()
         return {
             **{n: p.grad.clone() for n, p in model.named_parameters()},
-            **{n + "_gate": g.grad.clone() for n, g in gates.scores().items()},
+            **{n + "_gate": g.grad.clone() for n, g in gates.values().items()},
         }
 
     def clear() -> None:
-        for tensor in (*model.parameters(), *gates.parameters()):
+        for tensor in (*model.parameters(), *gates.values().values()):
             tensor.grad = None
 
     one = step(0.5)
@@ -162,7 +163,7 @@ def test_a_cut_weight_that_lowers_the_loss_comes_back() -> None:
         linear.weight.fill_(0.5)
         linear.weight[0, 3] = 0.4
     gates = Gates.attach(linear, ["weight"])
-    optimizer = torch.optim.SGD(gates.parameters(), 0.5)
+    optimizer = torch.optim.SGD(gates.values().values(), 0.5)
     x = torch.randn(256, 8)
     for _ in range(20):
         with gates.cut(Budget(1 / 8)):

@@ -52,7 +52,10 @@ def _study(directory: Path) -> RenderableType:
     view.add_row("seeds", ", ".join(map(str, spec["seeds"])))
     view.add_row("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages))
     view.add_row("trials done", f"{len(trials)}, {len(summary.missing)} missing")
-    view.add_row("seconds", f"{sum(r['seconds'] for r in (*trials, *stages)):.0f}")
+    seconds = sum(record["seconds"] for record in (*trials, *stages))
+    work = sum(record["work"] for record in (*trials, *stages))  # training, recovery, evaluating
+    overhead = 100 * (1 - work / seconds) if seconds else 0.0
+    view.add_row("seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating")
     for path in failures:
         view.add_row("failed", f"{path.stem}: {json.loads(path.read_text())['why']}")
     excluded = stages[0].get("excluded", {}) if stages else {}

@@ -30,7 +30,7 @@ class Data(Protocol):
     def calibration(
         self, count: int, batch_size: int, generator: torch.Generator
     ) -> Iterator[Tensor]:
-        """Yield `count` training inputs in batches, augmented exactly as in training."""
+        """Yield `count` training inputs (all, if fewer) in batches, augmented as in training."""
 
     def evaluation(
         self, split: Literal["validation", "test"], batch_size: int = ...

@@ -29,7 +29,7 @@ MEAN = (0.49139968, 0.48215841, 0.44653091)
 """Mean of each channel over the official training images, scaled to [0, 1]."""
 STD = (0.24703223, 0.24348513, 0.26158784)
 """Standard deviation of each channel, likewise."""
-AUGMENTATION = Augmentation(pad=4, fill="reflect", flip=True)
+AUGMENTATION = Augmentation(pad=2, fill="reflect", flip=True)
 """The default: shifts by up to 4 pixels, the edge mirrored, and flips."""
 
 ORIGIN = sources.Origin(

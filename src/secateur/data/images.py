@@ -162,22 +162,19 @@ class ImageData:
     def calibration(
         self, count: int, batch_size: int, generator: torch.Generator
     ) -> Iterator[Tensor]:
-        """Return `count` different training images, augmented exactly as in training.
+        """Return `count` different training images, or all if fewer, augmented as in training.
 
         Batches are float32 [B, C, H, W] channels_last; the last may be smaller. Drawn when
-        called. Raises UsageError when `count` is below 1 or above the number of training images,
-        or batch_size < 1.
+        called. Raises UsageError when `count` or `batch_size` is below 1.
         """
         _check_batch_size(batch_size)
-        if not 1 <= count <= len(self.train):
-            raise UsageError(
-                f"calibration on {count} images: {self.name} has {len(self.train)} training "
-                f"images; ask for 1 to {len(self.train)}"
-            )
+        if count < 1:
+            raise UsageError(f"calibration on {count} images; ask for at least 1")
+        count = min(count, len(self.train))
         return (x for x, _ in self._training(count, count, batch_size, generator))
 
     def evaluation(
-        self, split: Literal["validation", "test"], batch_size: int = 1000
+        self, split: Literal["validation", "test"], batch_size: int = 250
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Return every image of `split` in order, normalised and not augmented.
 

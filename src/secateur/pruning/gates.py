@@ -1,15 +1,18 @@
 """Learned importance: one gate per weight, trained through the cut.
 
-A step of the gate phase draws a keep ratio, keeps exactly the top-K of the current gates, and
-runs the network with those weights only. With v = w * mask the loss gives ∂L/∂v for kept and cut
-weights alike, and the gate learns from both, straight through the selection:
+A weight's importance is its magnitude plus what its gate has learned, s = |w| + gate, and the
+gates start at zero. A step of the gate phase draws a keep ratio, keeps exactly the top-K of s,
+and runs the network with those weights only. With v = w * mask the loss gives ∂L/∂v for kept and
+cut weights alike, and the gate learns from both, straight through the selection:
 
     ∂L/∂gate = ∂L/∂v * w          ∂L/∂w = ∂L/∂v * mask
 
 so a cut weight whose return would lower the loss comes back, and a kept weight that does harm
 sinks. The first formula is the straight-through estimator (Bengio et al. 2013,
 arXiv:1308.3432) of edge-popup (Ramanujan et al. 2020, arXiv:1911.13299), with signed weights and
-no constant fan-in; drawing another ratio at each step makes one order serve every ratio.
+no constant fan-in; drawing another ratio at each step makes one order serve every ratio. The
+magnitude is that of the moment, so that the order follows weights that move; frozen weights
+leave the whole order to the gates.
 
 The gates are buffers beside their weights (`conv.weight` has `conv.weight_gate`), so they are
 moved, copied and saved with the model, its own keys do not change, its optimizer does not see
@@ -28,6 +31,7 @@ from torch import Tensor, nn
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.masks import Masks
+from secateur.pruning.parameters import parameters, unwrapped
 from secateur.pruning.selection import select
 
 SUFFIX = "_gate"
@@ -37,12 +41,12 @@ class Gates:
     """The gates of a model, read and written where they live: in the model's buffers."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        self._weights = {name: model.get_parameter(name) for name in names}
-        self._model = model
+        self._model = unwrapped(model)
+        self._weights = parameters(self._model, names)
 
     @classmethod
     def attach(cls, model: nn.Module, names: Sequence[str]) -> Gates:
-        """Give every weight of the named parameters a gate that starts at its magnitude.
+        """Give every weight of the named parameters a gate, at zero: importance is magnitude yet.
 
         Args:
             model: changed in place: gains one float32 buffer `<name>_gate` per parameter.
@@ -51,13 +55,9 @@ class Gates:
         Raises:
             UsageError: a name is no parameter of the model, or has a gate already.
         """
-        known = dict(model.named_parameters())
+        model = unwrapped(model)
+        weights = parameters(model, names)
         for name in names:
-            if name not in known:
-                raise UsageError(
-                    f"cannot attach a gate: the model has no parameter {name!r}; "
-                    "names are those of model.named_parameters()"
-                )
             owner, leaf = _owner(model, name)
             if hasattr(owner, leaf + SUFFIX):
                 raise UsageError(
@@ -66,7 +66,8 @@ class Gates:
                 )
         for name in names:
             owner, leaf = _owner(model, name)
-            owner.register_buffer(leaf + SUFFIX, known[name].detach().abs().float())
+            gate = torch.zeros_like(weights[name], dtype=torch.float32, requires_grad=False)
+            owner.register_buffer(leaf + SUFFIX, gate)
         return cls(model, names)
 
     @classmethod
@@ -76,6 +77,7 @@ class Gates:
         Raises:
             UsageError: the model has no gates.
         """
+        model = unwrapped(model)
         buffers = dict(model.named_buffers())
         names = [name for name, _ in model.named_parameters() if name + SUFFIX in buffers]
         if not names:
@@ -87,13 +89,17 @@ class Gates:
         """The parameters that have gates."""
         return tuple(self._weights)
 
-    def scores(self) -> dict[str, Tensor]:
-        """Return name → gates, float32, shaped as the parameter; live tensors, not copies."""
+    def values(self) -> dict[str, Tensor]:
+        """Return name → gates, float32, shaped as the parameter; live tensors, not copies.
+
+        An optimizer updates them; give it no weight decay for them.
+        """
         return {name: self._model.get_buffer(name + SUFFIX) for name in self._weights}
 
-    def parameters(self) -> list[Tensor]:
-        """Return what an optimizer updates; give it no weight decay."""
-        return list(self.scores().values())
+    def scores(self) -> dict[str, Tensor]:
+        """Return name → importance |w| + gate, float32, shaped as the parameter; copies."""
+        gates = self.values()
+        return {n: gates[n] + w.detach().abs().float() for n, w in self._weights.items()}
 
     @contextmanager
     def cut(self, budget: Budget) -> Iterator[Masks]:
@@ -119,7 +125,7 @@ class Gates:
             self._restore(full, earlier)
             raise
         with torch.no_grad():
-            for name, gate in self.scores().items():
+            for name, gate in self.values().items():
                 weight = self._weights[name]
                 weight.data.copy_(full[name])
                 if weight.grad is None:

@@ -1,92 +1,174 @@
-"""Which tensors may be cut, and a named reason for each that may not."""
+"""Which parameters may be cut, and a named reason for each that may not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.optim.swa_utils import AveragedModel
 
 from secateur.errors import UsageError
 
-_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
-_LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The dtypes that weights and scores may have."""
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
+_LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """The parameters of one model, told apart: `names` and `excluded` together are all."""
+    """Which parameters of a model may be cut; every parameter is in exactly one of the two."""
 
     names: tuple[str, ...]
-    """Parameters whose weights may be cut, in the model's order."""
+    """Those that may, in order of registration."""
     excluded: Mapping[str, str]
-    """Parameter name → why it is left whole."""
+    """Those that may not, and why: name → reason."""
+
+    def total(self, model: nn.Module) -> int:
+        """Return how many prunable weights the model has.
+
+        Raises:
+            UsageError: a name is no parameter of the model.
+        """
+        return sum(weight.numel() for weight in parameters(model, self.names).values())
 
 
 def prunable(
     model: nn.Module, *, include_first: bool = False, exclude: Sequence[str] = ()
 ) -> Prunable:
-    """Say which parameters of a model may be cut.
+    """Say of every parameter whether it may be cut.
 
-    Weights of two or more dimensions may: linear, convolution, attention projections, recurrent
-    layers, a module's own. Left whole are biases and norms, embedding tables, the first linear or
-    convolution layer in registration order (few weights, and all that follows depends on it),
-    frozen parameters, and what `exclude` names. A shared parameter counts once, by its first name.
+    Prunable are the weights of linear, convolutional, recurrent and attention layers, and any
+    other parameter of two or more dimensions. Not prunable are biases and norms (anything of
+    fewer than two dimensions), embedding tables, frozen parameters, and the first layer: it is
+    small, reads the input itself, and loses most when cut. A parameter that several layers share
+    appears once, under its first name; what excludes it in one of them excludes it.
 
     Args:
-        include_first: cut the first layer too.
-        exclude: glob patterns of parameter names, for example `head.*`.
+        model: not changed. Wrappers for data-parallel training are looked through.
+        include_first: let the first layer be cut too. It is the first linear or convolutional
+            layer in order of registration, unless an embedding, a recurrent layer or attention
+            comes before it.
+        exclude: globs over parameter names (`*` also matches dots), for example `"head.*"`.
 
     Raises:
-        UsageError: no parameter is left to cut (says why for each), or a glob matches nothing.
+        UsageError: a glob matches no parameter, or nothing is left to cut; lists the reasons.
     """
-    parameters = dict(model.named_parameters())
+    model = unwrapped(model)
+    if isinstance(exclude, str):
+        raise UsageError(f"exclude is the string {exclude!r}; give a list of globs")
+    places = _places(model)
     for glob in exclude:
-        if not any(fnmatchcase(name, glob) for name in parameters):
+        if not any(fnmatchcase(name, glob) for at in places.values() for name, _ in at):
             raise UsageError(
-                f"the exclusion {glob!r} matches no parameter; there are {', '.join(parameters)}"
+                f"the glob {glob!r} of exclude matches no parameter; "
+                f"the names are {', '.join(at[0][0] for at in places.values())}"
             )
-    owners = {
-        id(parameter): module
-        for module in reversed(list(model.modules()))
-        for parameter in module.parameters(recurse=False)
-    }
     first = None if include_first else _first_layer(model)
+    names: list[str] = []
     excluded: dict[str, str] = {}
-    for name, parameter in parameters.items():
-        matching = [glob for glob in exclude if fnmatchcase(name, glob)]
-        reasons = (
-            *_reasons(parameter, owners[id(parameter)]),
-            ("first layer", parameter is first),
-            *((f"excluded by {glob!r}", True) for glob in matching),
-        )
-        if reason := next((text for text, holds in reasons if holds), None):
+    for name, parameter in model.named_parameters():
+        reason = _reason(parameter, places[id(parameter)], first, exclude)
+        if reason is None:
+            names.append(name)
+        else:
             excluded[name] = reason
-    names = tuple(name for name in parameters if name not in excluded)
     if not names:
-        why = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        raise UsageError(
-            "the model has no prunable weight "
-            f"({why or 'it has no parameters'}); include the first layer, or exclude less"
-        )
-    return Prunable(names, MappingProxyType(excluded))
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
+        hint = "; include_first=True lets it be cut" if "first layer" in excluded.values() else ""
+        raise UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
+    return Prunable(tuple(names), excluded)
+
+
+def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return name → parameter: the model's own tensors, not copies.
+
+    Raises:
+        UsageError: a name is no parameter of the model.
+    """
+    model = unwrapped(model)
+    found: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            found[name] = model.get_parameter(name)
+        except AttributeError:
+            raise UsageError(
+                f"the model has no parameter {name!r}; names are those of model.named_parameters()"
+            ) from None
+    return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside wrappers that put "module." before every name (DDP, EMA)."""
+    while isinstance(model, _WRAPPERS):
+        model = model.module
+    return model
+
+
+def _places(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
+    """Return id of a parameter → every (name, owning module) it can be reached by."""
+    places: dict[int, list[tuple[str, nn.Module]]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = f"{path}.{leaf}" if path else leaf
+            places.setdefault(id(parameter), []).append((name, module))
+    return places
 
 
 def _first_layer(model: nn.Module) -> Tensor | None:
-    layers = (module for module in model.modules() if isinstance(module, _LAYERS))
-    return next((layer.weight for layer in layers), None)
+    """Return the weight of the first layer where that is a linear or convolutional one."""
+    layer = next((module for module in model.modules() if isinstance(module, _LAYERS)), None)
+    return layer.weight if isinstance(layer, _FIRST) else None
 
 
-def _reasons(parameter: nn.Parameter, owner: nn.Module) -> tuple[tuple[str, bool], ...]:
-    """Return (reason, whether it holds) of everything that one tensor alone can tell."""
-    return (
-        ("on the meta device, without values", parameter.is_meta),
-        ("stored sparse", parameter.layout != torch.strided),
-        (f"of type {parameter.dtype}", not parameter.is_floating_point()),
-        ("bias or norm", parameter.dim() < 2),
-        ("embedding table", isinstance(owner, _LOOKUPS)),
-        ("frozen", not parameter.requires_grad),
-    )
+def _reason(
+    parameter: nn.Parameter,
+    places: Sequence[tuple[str, nn.Module]],
+    first: Tensor | None,
+    exclude: Sequence[str],
+) -> str | None:
+    """Return why a parameter may not be cut, or None."""
+    for glob in exclude:
+        if any(fnmatchcase(name, glob) for name, _ in places):
+            return f"excluded by {glob!r}"
+    return next(_reasons(parameter, places, first), None)
+
+
+def _reasons(
+    parameter: nn.Parameter, places: Sequence[tuple[str, nn.Module]], first: Tensor | None
+) -> Iterator[str]:
+    owners = [owner for _, owner in places]
+    leaves = [name.rpartition(".")[2] for name, _ in places]
+    if isinstance(parameter, nn.UninitializedParameter):
+        yield "not initialised yet: run the model once"
+        return
+    if any(isinstance(owner, _EMBEDDINGS) for owner in owners):
+        yield "embedding table"
+    if any(isinstance(owner, _NORMS) for owner in owners) or parameter.dim() < 2:
+        yield "bias or norm"
+    if any(leaf == "bias" or leaf.startswith("bias_") for leaf in leaves):
+        yield "bias or norm"
+    if parameter is first:
+        yield "first layer"
+    if any(isinstance(owner, ParametrizationList) for owner in owners):
+        yield "parametrized: cutting it would not cut the weight"
+    if parameter.layout != torch.strided:
+        yield "sparse layout"
+    if parameter.is_meta:
+        yield "on the meta device"
+    if parameter.dtype not in DTYPES:
+        yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}"
+    if parameter.numel() == 0:
+        yield "has no weights"
+    if not parameter.requires_grad:
+        yield "frozen"

@@ -32,7 +32,7 @@ from secateur.study.task import Task
 from secateur.study.trials import DENSE, Stage, Trial, plan
 from secateur.training import Data, Epoch, precision_of, train
 
-CALIBRATION_BATCH = 512
+CALIBRATION_BATCH = 256
 HISTOGRAM_BINS = 64
 
 
@@ -104,7 +104,6 @@ class _Runner:
         self._prunable: Prunable = prunable(self._model, include_first=spec.options.first_layer)
         select(CRITERIA["magnitude"].function(self._model, self._prunable.names), self._tightest)
         self._data: Data = task.data(device)
-        self._calibration(0)  # too many images asked for is said now, not after the training
         self._precision = precision_of(spec.recipe("train"), device)
         self._loaded: tuple[Stage, dict[str, torch.Tensor]] | None = None
 
@@ -134,7 +133,7 @@ class _Runner:
             # gates and control share their batches, so that they differ by the cut alone
             seed=_seed(stage.seed, "train" if stage.after is None else "second"),
             around_step=self._cut(gates) if gates else None,
-            extra=gates.parameters() if gates else (),
+            extra=list(gates.values().values()) if gates else (),
             watch=lambda epoch: self._observe(Event("epoch", stage, epoch=epoch)),
         )
         digest = self._store.save_network(stage, model.state_dict())
@@ -144,6 +143,7 @@ class _Runner:
             "checkpoint": digest,
             "log": [asdict(epoch) for epoch in log],
             "excluded": dict(self._prunable.excluded),
+            "work": round(sum(epoch.seconds for epoch in log), 3),
         }
         if gates:
             record["gates"] = {name: _histogram(gate) for name, gate in gates.scores().items()}
@@ -158,6 +158,7 @@ class _Runner:
             Gates.of(model).remove()
         masks.apply(model)
         autocast = self._precision != "fp32"
+        measuring = time.perf_counter()
         if trial.recovery == "finetune":
             recipe = self._spec.recipe("finetune")
             seed = _seed(trial.seed, "finetune")
@@ -170,6 +171,7 @@ class _Runner:
             )
             for split in ("validation", "test")
         }
+        work = time.perf_counter() - measuring
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(
                 f"the {self._task.metric.name} of the pruned network is not a number: {metrics}"
@@ -184,6 +186,7 @@ class _Runner:
                 "layers": {n: {"kept": k, "total": t} for n, (k, t) in masks.layers.items()},
             },
             "masks": masks.digest(),
+            "work": round(work, 3),
         }
         return self._keep(trial, record, start, started)
 

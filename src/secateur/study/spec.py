@@ -32,7 +32,7 @@ class Options:
     """
 
     keep: tuple[float, ...] = _option(
-        (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
+        (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
         "Keep ratios to cut to, in (0, 1], from most to least kept.",
     )
     seeds: int = _option(3, "How many seeds: the whole study is repeated with each.")
@@ -41,18 +41,20 @@ class Options:
     )
     epochs: int = _option(8, "Epochs of phase 1, the plain training of the dense network.")
     gate_epochs: int = _option(
-        5, "Epochs of phase 2 through the cut; controls train as long with all weights."
+        8, "Epochs of phase 2 through the cut; controls train as long with all weights."
     )
     finetune: int = _option(
         0, "Epochs of fine-tuning under held masks for each cut; 0 leaves it out."
     )
     batch_size: int = _option(128, "Training batch size.")
     rate: float = _option(0.1, "Peak learning rate of phase 1.")
-    gate_rate: float = _option(0.1, "Peak learning rate of phase 2, of weights and gates.")
+    gate_rate: float = _option(0.05, "Peak learning rate of phase 2, of weights and gates.")
     weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
-    lowest_keep: float = _option(0.03, "Smallest keep ratio drawn in phase 2.")
-    dense_steps: float = _option(0.1, "Fraction of phase 2's steps that keep every weight.")
-    calibration: int = _option(4096, "Training images for batch-norm recalibration.")
+    lowest_keep: float = _option(0.08, "Smallest keep ratio drawn in phase 2.")
+    dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
+    calibration: int = _option(
+        4096, "Training images for batch-norm recalibration; all of them if there are fewer."
+    )
     scope: Literal["global", "layer"] = _option(
         "global", "Rank weights over the whole network (global) or within each layer (layer)."
     )

@@ -14,9 +14,9 @@ DENSE = "dense"
 class Stage:
     """One training phase of one seed; leaves a checkpoint.
 
-    train: phase 1, all weights, no penalty. gates: phase 2, from phase 1, through the cut.
-    control: from phase 1 too, the same epochs, rates and batches as gates, with all weights; so
-    what is cut without gates, and dense itself, has had exactly as much training.
+    train: phase 1, all weights, no penalty: the dense network. gates: phase 2, from phase 1,
+    through the cut. control: from phase 1 too, the same epochs, rates and batches as gates, with
+    all weights; so what is cut without gates has had exactly as much training.
     """
 
     seed: int
@@ -50,19 +50,21 @@ class Trial:
     @property
     def after(self) -> Stage:
         """The stage whose network is cut."""
-        return Stage(self.seed, "gates" if self.criterion == "gate" else "control")
+        return Stage(self.seed, {DENSE: "train", "gate": "gates"}.get(self.criterion, "control"))
 
 
 def plan(spec: Spec) -> Iterator[Stage | Trial]:
     """Yield everything a study does, in order: each item comes after what it needs."""
+    yielded: set[Stage] = set()
     for seed in spec.seeds:
         yield Stage(seed, "train")
-        yield Stage(seed, "control")
         for recovery in spec.recoveries:
             yield Trial(seed, DENSE, 1.0, recovery)
-        for criterion in sorted(spec.options.criteria, key=lambda name: name != "gate"):
-            if criterion == "gate":
-                yield Stage(seed, "gates")
+        for criterion in spec.options.criteria:
+            stage = Trial(seed, criterion, 1.0, "none").after
+            if stage not in yielded:
+                yielded.add(stage)
+                yield stage
             for keep in spec.options.keep:
                 for recovery in spec.recoveries:
                     yield Trial(seed, criterion, keep, recovery)

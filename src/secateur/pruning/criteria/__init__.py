@@ -1,61 +1,77 @@
-"""Rules that give scores. Each criterion is one file here, found by its name.
+"""Criteria: rules that give every weight a score; higher means more important.
 
-A criterion's file has one function `scores(model, names, *, seed)` that returns one float tensor
-per parameter name, shaped as the parameter; a higher score is more important. Its docstring's
-first line describes it.
+Each module of this package is one criterion: its name is the module's, its description the first
+line of the module's docstring, its rule the module's function `scores`. A new criterion is a new
+file.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
 
+__all__ = ["CRITERIA", "Criterion", "Rule", "find"]
 
-class Scoring(Protocol):
-    """The signature of every criterion."""
+
+class Rule(Protocol):
+    """What every criterion's `scores` is."""
 
     def __call__(
         self, model: nn.Module, names: Sequence[str], *, seed: int = 0
     ) -> dict[str, Tensor]:
-        """Return name → scores of the named parameters; `seed` matters where chance does."""
+        """Return name → scores of the named parameters.
+
+        Args:
+            model: not changed.
+            names: parameter names, as `prunable(model).names`.
+            seed: of whatever the criterion draws at random; the others ignore it.
+
+        Returns:
+            Floating tensors, finite, shaped as the parameters and on their device, that share no
+            memory with the model; in the order of `names`.
+
+        Raises:
+            UsageError: a name is no parameter of the model, or the model lacks what the
+                criterion reads.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A criterion by its name."""
+    """A rule that gives scores, and how to speak of it."""
 
     name: str
     description: str
-    function: Scoring
+    """One line, for help texts and reports."""
+    function: Rule
 
 
-def find(name: str) -> Criterion:
-    """Return a criterion.
-
-    Raises:
-        UsageError: there is none of that name; lists those that there are.
-    """
-    if name not in CRITERIA:
-        raise UsageError(
-            f"unknown criterion {name!r}; the valid ones are {', '.join(sorted(CRITERIA))}"
-        )
-    return CRITERIA[name]
-
-
-def _load(name: str) -> Criterion:
-    module = importlib.import_module(f"{__name__}.{name}")
-    function: Scoring = module.scores
-    return Criterion(name, (module.__doc__ or "").strip().split("\n")[0], function)
+def _criterion(name: str) -> Criterion:
+    module = import_module(f"{__name__}.{name}")
+    return Criterion(name, (module.__doc__ or "").partition("\n")[0], module.scores)
 
 
 CRITERIA: dict[str, Criterion] = {
-    module.name: _load(module.name) for module in pkgutil.iter_modules(__path__)
+    name: _criterion(name) for name in sorted(module.name for module in iter_modules(__path__))
 }
 """Every criterion, by its name."""
+
+
+def find(name: str) -> Criterion:
+    """Return the criterion of a name.
+
+    Raises:
+        UsageError: there is no such criterion; lists those that there are.
+    """
+    if name not in CRITERIA:
+        raise UsageError(
+            f"there is no criterion {name!r}; choose one of {', '.join(sorted(CRITERIA))}"
+        )
+    return CRITERIA[name]

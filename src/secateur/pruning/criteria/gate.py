@@ -1,4 +1,4 @@
-"""Gate: the learned importance of each weight."""
+"""The gate: magnitude plus what was learned through the cut, by gradient descent."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.pruning.gates import Gates
+from secateur.pruning.gates import SUFFIX
+from secateur.pruning.parameters import parameters, unwrapped
 
 
 def scores(model: nn.Module, names: Sequence[str], *, seed: int = 0) -> dict[str, Tensor]:
-    """Return the gates of the named parameters, float32; `seed` does not matter.
+    """Return |w| + gate, float32; `seed` is not used.
 
     Raises:
-        UsageError: the model, or one of the parameters, has no gates.
+        UsageError: a parameter has no gate; gates must be attached and learned first.
     """
-    gates = Gates.of(model).scores()
-    for name in names:
-        if name not in gates:
-            raise UsageError(
-                f"{name!r} has no gate (there are gates for {', '.join(gates)}); "
-                "attach gates to every parameter that is to be cut, and learn them first"
-            )
-    return {name: gates[name].detach().clone() for name in names}
+    buffers = dict(unwrapped(model).named_buffers())
+    weights = parameters(model, names)
+    missing = [name for name in weights if name + SUFFIX not in buffers]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of {len(names)} parameters have no gate (the first is "
+            f"{missing[0]!r}); attach gates with Gates.attach(model, names) and learn them, "
+            "or choose another criterion"
+        )
+    return {
+        name: buffers[name + SUFFIX] + weight.detach().abs().float()
+        for name, weight in weights.items()
+    }

@@ -1,4 +1,4 @@
-"""Magnitude: a weight's absolute value."""
+"""The weight's absolute value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from secateur.pruning.parameters import parameters
+
 
 def scores(model: nn.Module, names: Sequence[str], *, seed: int = 0) -> dict[str, Tensor]:
-    """Return |w| of the named parameters, in their own dtype; `seed` does not matter."""
-    return {name: model.get_parameter(name).detach().abs() for name in names}
+    """Return |w|, in the weight's own dtype, which holds it exactly; `seed` is not used."""
+    return {name: weight.detach().abs() for name, weight in parameters(model, names).items()}

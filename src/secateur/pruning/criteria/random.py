@@ -1,4 +1,4 @@
-"""Random: uniform noise, the control that every criterion must beat."""
+"""Random numbers: the control that every other criterion must beat."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from secateur.pruning.parameters import parameters
+
 
 def scores(model: nn.Module, names: Sequence[str], *, seed: int = 0) -> dict[str, Tensor]:
-    """Return uniform float32 noise; depends on the seed and each tensor's name and shape alone."""
-    return {name: _noise(model.get_parameter(name), name, seed) for name in names}
+    """Return numbers uniform in [0, 1), float32.
+
+    A tensor's numbers depend on the seed, its name and its shape alone: not on the other tensors,
+    on the device or on torch's global generator, which is left as it was.
+    """
+    return {
+        name: _uniform(seed, name, weight.shape).to(weight.device)
+        for name, weight in parameters(model, names).items()
+    }
 
 
-def _noise(parameter: Tensor, name: str, seed: int) -> Tensor:
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    return torch.rand(parameter.shape, generator=generator).to(parameter.device)
+def _uniform(seed: int, name: str, shape: torch.Size) -> Tensor:
+    digest = hashlib.sha256(repr((seed, name, tuple(shape))).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.rand(shape, generator=generator, dtype=torch.float32)

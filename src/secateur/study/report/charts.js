@@ -2,7 +2,7 @@
 // The charts: each function reads the data, the state and the theme, and draws one.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = { ...data.start, zoom: false, seed: data.gates.length ? data.gates[0].seed : null };
+const state = { ...data.start, zoom: false, log: Math.min(...data.levels) < 0.05, seed: data.gates.length ? data.gates[0].seed : null };
 const metric = data.metric;
 const byName = new Map(data.criteria.map((c) => [c.name, c]));
 
@@ -67,23 +67,32 @@ function draw(id, traces, layout) {
 }
 
 const axisTitle = () => (metric.unit ? `test ${metric.name} (${metric.unit})` : `test ${metric.name}`);
-const sparsityAxis = () => ({
-  title: { text: "sparsity: prunable weights removed (%)" }, range: [-2.5, 101],
-  tickvals: narrow() ? [0, 25, 50, 75, 100] : [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100],
-});
+// Where a keep ratio lies on the sparsity axis, from 0 (dense) to 100 (the right end). The
+// logarithmic scale gives each halving of the weights the same width.
+const least = Math.min(...data.levels);
+const at = (keep) => (state.log ? (100 * Math.log(keep)) / Math.log(least * 0.9) : 100 * (1 - keep));
+const TICKS = [0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99];
+
+function sparsityAxis() {
+  const even = narrow() ? [0, 25, 50, 75, 100] : [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
+  const ticks = state.log ? TICKS.filter((t) => 1 - t / 100 >= 0.95 * least) : even;
+  return { title: { text: "sparsity: prunable weights removed (%)" }, range: [-2.5, 101],
+    tickvals: ticks.map((t) => at(1 - t / 100)), ticktext: ticks };
+}
 
 // Labels at the ends of lines, moved apart where they would lie over each other.
 function endLabels(ends, range, height) {
-  const least = (15 / height) * (range[1] - range[0]);
+  const gap = (15 / height) * (range[1] - range[0]);
   const sorted = ends.filter((e) => e.y >= range[0] && e.y <= range[1]).sort((a, b) => a.y - b.y);
   sorted.forEach((end, i) => {
-    end.at = i ? Math.max(end.y, sorted[i - 1].at + least) : end.y;
+    end.at = i ? Math.max(end.y, sorted[i - 1].at + gap) : end.y;
   });
-  for (let i = sorted.length - 1, top = range[1]; i >= 0; top = sorted[i].at - least, i--)
+  for (let i = sorted.length - 1, top = range[1]; i >= 0; top = sorted[i].at - gap, i--)
     sorted[i].at = Math.min(sorted[i].at, top);
   return sorted.map((end) => ({
     x: end.x, xanchor: "left", xshift: 9, y: end.at, yanchor: "middle",
     text: `<b>${plain(end.name)}</b>`, showarrow: false, font: { color: end.colour, size: 12.5 },
+    bgcolor: faded(css("--card"), 0.7), borderpad: 1,
   }));
 }
 
@@ -123,10 +132,10 @@ function drawCurve() {
   const region = data.regions.find(
     (r) => r.criterion === state.criterion && r.recovery === state.recovery);
   if (region && region.lowest_keep !== null) {
-    const end = 100 * (1 - region.lowest_keep), tint = colour(state.criterion);
+    const end = at(region.lowest_keep), tint = colour(state.criterion);
     shapes.push({ type: "rect", yref: "paper", y0: 0, y1: 1, x0: 0, x1: end, layer: "below",
       fillcolor: faded(tint, dark() ? 0.13 : 0.08), line: { width: 0 } });
-    annotations.push({ x: end / 2, yref: "paper", y: 0, yanchor: "bottom", showarrow: false,
+    annotations.push({ x: 0, xanchor: "left", yref: "paper", y: 0, yanchor: "bottom", showarrow: false,
       text: `operating region, to ${percent(1 - region.lowest_keep)}`,
       font: { color: tint, size: 12 } });
   }
@@ -146,7 +155,7 @@ function drawCurve() {
         arrayminus: [below(dense.test)], color: css("--ink"), thickness: 1.4, width: 4 },
       marker: { color: css("--ink"), size: 7, symbol: "line-ew-open" } });
   }
-  const level = 100 * (1 - data.levels[state.level]);
+  const level = at(data.levels[state.level]);
   shapes.push({ type: "line", x0: level, x1: level, yref: "paper", y0: 0, y1: 1, layer: "below",
     line: { color: css("--soft"), width: 1, dash: "dot" } });
   // The criterion chosen is drawn last, over the others.
@@ -155,10 +164,10 @@ function drawCurve() {
     const rows = rowsOf(name, state.recovery);
     if (!rows.length) continue;
     const tint = colour(name), chosen = name === state.criterion;
-    const x = rows.map((r) => 100 * r.sparsity), bounded = rows.filter((r) => r.test.low !== null);
+    const x = rows.map((r) => at(r.keep)), bounded = rows.filter((r) => r.test.low !== null);
     traces.push({ hoverinfo: "skip", mode: "lines", fill: "toself", line: { width: 0 },
       fillcolor: faded(tint, 0.15),
-      x: [...bounded, ...[...bounded].reverse()].map((r) => 100 * r.sparsity),
+      x: [...bounded, ...[...bounded].reverse()].map((r) => at(r.keep)),
       y: [...bounded.map((r) => r.test.high), ...[...bounded].reverse().map((r) => r.test.low)] });
     traces.push({ x, y: rows.map((r) => r.test.mean), mode: "lines+markers", name: plain(name),
       line: { color: tint, width: chosen ? 2.6 : 1.8 },
@@ -174,6 +183,8 @@ function drawCurve() {
         { yes: "certified", no: "not certified", "not tested": "not tested" }[r.certified]) });
     ends.push({ name, x: x[x.length - 1], y: rows[rows.length - 1].test.mean, colour: tint });
   }
+  if (!ends.length) annotations.push({ xref: "paper", yref: "paper", x: 0.5, y: 0.5,
+    text: "no trial yet", showarrow: false, font: { color: css("--soft"), size: 14 } });
   const height = $("chart-curve").clientHeight - 62;
   annotations.push(...endLabels(ends, range, height));
   draw("chart-curve", traces, { shapes, annotations,
@@ -189,7 +200,7 @@ function drawComparisons() {
     const rows = found.filter((c) => c.other === other), tint = colour(other);
     const unit = metric.difference_unit;
     values.push(...rows.flatMap((c) => [c.difference.mean, c.difference.low ?? 0, c.difference.high ?? 0]));
-    traces.push({ x: rows.map((c) => 100 * (1 - c.keep) + (i - (others.length - 1) / 2) * 0.9),
+    traces.push({ x: rows.map((c) => at(c.keep) + (i - (others.length - 1) / 2) * Math.min(0.9, 2 / others.length)),
       y: rows.map((c) => c.difference.mean), mode: "lines+markers",
       line: { color: tint, width: 1.6 }, marker: { color: tint, size: 8, symbol: byName.get(other).symbol },
       error_y: { type: "data", symmetric: false, color: tint, thickness: 1.4, width: 3,
@@ -198,7 +209,7 @@ function drawComparisons() {
         `<b>${plain(c.criterion)} \u2212 ${plain(other)}</b>, ${percent(1 - c.keep)} sparse<br>` +
         `${withUnit(number(c.difference.mean, true), unit)} ${limits(c.difference, true)}<br>` +
         `n = ${c.difference.n}`) });
-    ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: 100 * (1 - rows[rows.length - 1].keep), y: rows[rows.length - 1].difference.mean, colour: tint });
+    ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: at(rows[rows.length - 1].keep), y: rows[rows.length - 1].difference.mean, colour: tint });
   });
   const unit = metric.difference_unit ? ` (${metric.difference_unit})` : "";
   const range = spread(values);
@@ -210,15 +221,22 @@ function drawComparisons() {
     xaxis: sparsityAxis(), yaxis: { title: { text: plain(`gate \u2212 other${unit}`) }, range } });
 }
 
+// Where every prunable parameter is a weight, its name need not say so.
+const allWeights = data.layers.names.every((name) => name.endsWith(".weight"));
+const short = (name) => (allWeights ? name.replace(/\.weight$/, "") : name);
+
 function drawLayers() {
   const rows = rowsOf(state.criterion, state.recovery);
   const { names, totals } = data.layers;
-  const labels = names.map((name) => (narrow() && name.length > 14 ? "\u2026" + name.slice(-13) : name));
+  const labels = names.map((name) => {
+    const text = short(name);
+    return narrow() && text.length > 14 ? "\u2026" + text.slice(-13) : text;
+  });
   const share = (r, i) => (r.layers[i] === null ? null : (100 * r.layers[i]) / totals[i]);
   const z = names.map((_, i) => rows.map((r) => share(r, i)));
   const written = rows.length <= (narrow() ? 5 : 14);
   const text = z.map((line) => line.map((v) =>
-    v === null ? "" : v === 0 ? "\u00d7" : written ? (v < 9.95 ? v.toFixed(1) : v.toFixed(0)) : ""));
+    v === null ? "" : v === 0 ? "\u00d7" : written ? (v < 0.05 ? "&lt;0.1" : v < 9.95 ? v.toFixed(1) : v.toFixed(0)) : ""));
   $("chart-layers").style.height = `${Math.max(190, 92 + 27 * names.length)}px`;
   const ticks = { tickmode: "array", tickvals: rows.map((_, i) => i), ticktext: rows.map((r) => Number((100 * r.sparsity).toFixed(8))) };
   draw("chart-layers", [{ type: "heatmap", z, text, texttemplate: "%{text}", zmin: 0, zmax: 100,
@@ -278,7 +296,8 @@ function drawGates() {
     const svg = document.createElementNS(ns, "svg"), path = document.createElementNS(ns, "path");
     const ends = document.createElement("div"), most = Math.sqrt(Math.max(1, ...counts));
     box.className = "mini";
-    title.textContent = title.title = name;
+    title.textContent = short(name);
+    title.title = name;
     svg.setAttribute("viewBox", `0 0 ${counts.length} 100`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("role", "img");
@@ -287,9 +306,11 @@ function drawGates() {
     path.setAttribute("d", `M0 100${steps.join("")}V100Z`);
     path.setAttribute("fill", colour(byName.has("gate") ? "gate" : data.criteria[0].name));
     svg.append(path);
-    for (const edge of [edges[0], edges[edges.length - 1]]) {
+    const first = edges[0], last = edges[edges.length - 1];
+    const decimals = Math.min(20, Math.max(0, 1 - Math.floor(Math.log10(last - first || 1))));
+    for (const edge of [first, last]) {
       const mark = document.createElement("span");
-      mark.textContent = Number(edge.toPrecision(2)).toString().replace("-", "\u2212");
+      mark.textContent = (Number(edge.toFixed(decimals)) || 0).toString().replace("-", "\u2212");
       ends.append(mark);
     }
     box.append(title, svg, ends);

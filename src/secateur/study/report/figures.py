@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,6 +33,8 @@ _SETTINGS: dict[Any, Any] = {
 _INK = "#1d2329"
 _PANEL = (4.3, 3.7)
 _DPI = 200
+_LOG_BELOW = 0.05  # keep ratio
+_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)
 
 
 def curve(summary: Summary, spec: Mapping[str, Any], region_of: str) -> tuple[bytes, bytes]:
@@ -52,6 +56,16 @@ def curve(summary: Summary, spec: Mapping[str, Any], region_of: str) -> tuple[by
         axes = figure.subplots(1, len(recoveries), sharey=True, squeeze=False)[0]
         for axis, recovery in zip(axes, recoveries, strict=True):
             _panel(axis, summary, spec, recovery, region_of)
+        lines = dict(_legend(axes))
+        if lines:
+            figure.legend(
+                lines.values(),
+                lines.keys(),
+                loc="outside upper left",
+                ncols=min(len(lines), 3 * len(recoveries)),
+                frameon=False,
+                fontsize=8.5,
+            )
         if summary.unit == "%":  # intervals of few seeds are wide, but none lies outside 0 to 100
             low, high = axes[0].get_ylim()
             axes[0].set_ylim(max(low, -2.0), min(high, 102.0))
@@ -71,12 +85,13 @@ def _panel(
     axis.set_title(recovery_name(recovery), fontsize=10, loc="left", color=_INK)
     axis.grid(axis="y", color="#e3e6e8", linewidth=0.7)
     axis.set_axisbelow(True)
-    axis.set_xlim(-3, 101)
+    _scale(axis, spec["levels"])
     _dense(axis, summary, recovery)
     region = summary.regions.get((region_of, recovery))
     if region is not None and region.lowest_keep is not None:
-        end = 100 * (1 - region.lowest_keep)
-        axis.axvspan(0, end, color=style[region_of].light, alpha=0.09, linewidth=0)
+        axis.axvspan(
+            0, 100 * (1 - region.lowest_keep), color=style[region_of].light, alpha=0.09, linewidth=0
+        )
         axis.text(
             0.02,
             0.02,
@@ -91,15 +106,31 @@ def _panel(
         if rows:
             _line(axis, rows, style[criterion], 5 - depth / len(spec["criteria"]))
             drawn = True
-    if drawn:
-        axis.legend(
-            frameon=False,
-            fontsize=8,
-            loc="lower left" if summary.higher_is_better else "upper left",
-            bbox_to_anchor=(0, 0.08, 1, 0.84),
-        )
-    else:
+    if not drawn:
         axis.text(0.5, 0.5, "no trial yet", transform=axis.transAxes, ha="center", color="#6a737b")
+
+
+def _legend(axes: Sequence[Axes]) -> Iterator[tuple[str, Artist]]:
+    """Name and line of every criterion that some panel shows."""
+    for axis in axes:
+        handles, names = axis.get_legend_handles_labels()
+        yield from zip(names, handles, strict=True)
+
+
+def _scale(axis: Axes, levels: Sequence[float]) -> None:
+    """Give each halving of the weights the same width where the study goes beyond 95 %."""
+    axis.set_xlim(-3, 101)
+    least = min(levels)
+    if least < _LOG_BELOW:
+        functions = (lambda x: -np.log(_kept(x)), lambda y: 100 * (1 - np.exp(-y)))
+        axis.set_xscale("function", functions=functions)
+        axis.set_xlim(-3, 100 * (1 - 0.85 * least))
+        axis.set_xticks([t for t in _TICKS if 1 - t / 100 >= 0.95 * least])
+
+
+def _kept(sparsity: np.ndarray) -> np.ndarray:
+    """Fraction kept at a sparsity in per cent; never 0, whose logarithm is not finite."""
+    return np.maximum(1 - np.asarray(sparsity) / 100, 1e-12)
 
 
 def _dense(axis: Axes, summary: Summary, recovery: str) -> None:
@@ -113,8 +144,10 @@ def _dense(axis: Axes, summary: Summary, recovery: str) -> None:
     axis.errorbar([0], [mean], yerr=_bars([dense.test]), color=_INK, marker="_", capsize=2)
     axis.annotate(
         "dense, and its margin",
-        (99, mean),
-        xytext=(0, 3),
+        (1, mean),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3 if summary.higher_is_better else -3),
+        va="bottom" if summary.higher_is_better else "top",
         textcoords="offset points",
         ha="right",
         fontsize=7.5,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from secateur.study.report.units import Units, percent, recovery_name
 from secateur.study.statistics import MINIMUM_SEEDS, Region
-from secateur.study.summary import Row, Summary
+from secateur.study.summary import Row, Suggestion, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:
+class Notice:
     """Something a reader must know before believing the figures. Plain text."""
 
     severity: Literal["error", "warning", "note"]
@@ -45,9 +45,17 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
     units = Units.of(summary)
     how = f"Cut by {criterion}, {recovery_name(recovery)}"
     row = _row(summary, criterion, recovery, region.lowest_keep)
+    if not summary.rows:
+        return Headline(criterion, recovery, None, f"Nothing of {task} has been cut yet.", "")
     if row is None:
-        sentence = f"No keep ratio of {task} is certified."
-        return Headline(criterion, recovery, None, sentence, _why_not(summary, how, region))
+        detail = f"{how}: {_stop(summary, region)}"
+        others = _certified(summary)
+        if others:
+            sentence = f"{task} has no certified keep ratio with what validation data suggest."
+            detail += f" Certified are {others}."
+        else:
+            sentence = f"No keep ratio of {task} is certified."
+        return Headline(criterion, recovery, None, sentence, detail)
     side = "below" if summary.higher_is_better else "above"
     sentence = (
         f"{task} can lose {percent(row.sparsity)} of its prunable weights: {summary.metric} "
@@ -59,19 +67,19 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
         detail += f", {units.difference(row.difference.mean)} against dense"
     detail += f", with {row.kept:,} of {row.prunable:,} prunable weights kept."
     if region.stopped_at is not None:
-        detail += f" {_stop(summary, region)}"
+        detail += f" Further: {_stop(summary, region)}"
     return Headline(criterion, recovery, row, sentence, detail)
 
 
-def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Warning]:
+def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Notice]:
     """List what makes the figures weaker than they look, gravest first."""
-    found: list[Warning] = []
+    found: list[Notice] = []
     seeds = len(spec["seeds"])
     lost = [row for row in summary.dense if row.at_chance]
     if lost:
         names = ", ".join(recovery_name(row.recovery) for row in lost)
         found.append(
-            Warning(
+            Notice(
                 "error",
                 "The dense network does no better than chance",
                 f"Its {summary.metric} is {Units.of(summary).value(lost[0].test.mean)} ({names}). "
@@ -81,7 +89,7 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Warning]:
         )
     if summary.missing:
         found.append(
-            Warning(
+            Notice(
                 "warning",
                 f"Unfinished: {_count(len(summary.missing), 'planned trial')} missing",
                 "Figures below are of the trials so far and may change. Run the same command "
@@ -91,7 +99,7 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Warning]:
         )
     if summary.invalid:
         found.append(
-            Warning(
+            Notice(
                 "warning",
                 f"{_count(len(summary.invalid), 'trial')} without a usable figure",
                 "The metric is absent or not finite; these trials are in no figure below.",
@@ -100,7 +108,7 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Warning]:
         )
     if seeds < MINIMUM_SEEDS:
         found.append(
-            Warning(
+            Notice(
                 "warning",
                 f"Only {_count(seeds, 'seed')}",
                 f"Nothing is certified with fewer than {MINIMUM_SEEDS} seeds; "
@@ -111,7 +119,7 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Warning]:
     emptied = tuple(_emptied(summary))
     if emptied:
         found.append(
-            Warning(
+            Notice(
                 "warning",
                 "Layers were emptied",
                 "A layer without any weight passes on nothing of its input. Raise the floor or "
@@ -121,10 +129,10 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Warning]:
         )
     chance = tuple(_at_chance(summary))
     if chance:
-        found.append(Warning("note", "Some cut networks do no better than chance", "", chance))
+        found.append(Notice("note", "Some cut networks do no better than chance", "", chance))
     if summary.unplanned:
         found.append(
-            Warning(
+            Notice(
                 "note",
                 f"{_count(len(summary.unplanned), 'record')} that this study did not plan",
                 "They are in no figure below.",
@@ -143,9 +151,24 @@ def verdict(row: Row) -> Literal["yes", "no", "not tested"]:
 
 def _chosen(summary: Summary, spec: Mapping[str, Any]) -> tuple[str, str]:
     if summary.suggested:
-        return min(summary.suggested, key=lambda pair: summary.suggested[pair].keep)
+        return min(summary.suggested, key=lambda pair: _rank(summary, summary.suggested[pair]))
     criteria: Sequence[str] = spec["criteria"]
     return criteria[0], spec["recovery"][-1]
+
+
+def _certified(summary: Summary) -> str:
+    """Every operating region there is, and how far it goes."""
+    return "; ".join(
+        f"{criterion}, {recovery_name(recovery)}, to {percent(1 - region.lowest_keep)} sparsity"
+        for (criterion, recovery), region in summary.regions.items()
+        if region.lowest_keep is not None
+    )
+
+
+def _rank(summary: Summary, suggestion: Suggestion) -> tuple[float, float]:
+    """Smallest keep ratio first, then the smallest loss on validation data."""
+    gain = suggestion.validation.mean
+    return suggestion.keep, -gain if summary.higher_is_better else gain
 
 
 def _row(summary: Summary, criterion: str, recovery: str, keep: float | None) -> Row | None:
@@ -153,26 +176,20 @@ def _row(summary: Summary, criterion: str, recovery: str, keep: float | None) ->
     return next((r for r in summary.rows if (r.criterion, r.recovery, r.keep) == wanted), None)
 
 
-def _why_not(summary: Summary, how: str, region: Region) -> str:
-    if not summary.rows:
-        return "No trial has been recorded yet."
-    return f"{how}: {_stop(summary, region)}"
-
-
 def _stop(summary: Summary, region: Region) -> str:
     """Say why the sequence of tests ended where it did."""
     if region.refusal is not None:
-        text = region.refusal
-        return text[:1].upper() + text[1:] + "."
+        return f"{region.refusal}."
     if region.stopped_at is None:
         return ""
     test, units = region.tests[region.stopped_at], Units.of(summary)
     if test is None:
         return ""
     worse = -test.bound if summary.higher_is_better else test.bound
+    bound, margin = units.margin(round(worse, units.digits)), units.margin(summary.margin)
     return (
-        f"At {percent(1 - region.stopped_at)} sparsity it is not certified: it may be worse than "
-        f"dense by {units.number(worse)}, and the margin is {units.margin(summary.margin)}."
+        f"at {percent(1 - region.stopped_at)} sparsity it may be worse than dense by up to "
+        f"{bound}, and the margin is {margin}."
     )
 
 

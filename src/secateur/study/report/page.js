@@ -19,7 +19,7 @@ function explore() {
     put("out-metric", "no record");
     $("out-suggested").hidden = true;
     for (const id of ["interval", "difference", "difference-interval", "certified", "kept", "prunable",
-      "parameters", "bytes", "bytes-share"]) put(`out-${id}`, id === "certified" ? "not measured" : "\u2013");
+      "parameters", "bytes", "bytes-share"]) put(`out-${id}`, { certified: "not measured", interval: "" }[id] ?? (/-/.test(id) ? "" : "\u2013"));
     return;
   }
   put("out-metric", withUnit(number(row.test.mean), metric.unit), row.test.mean);
@@ -98,6 +98,12 @@ function start() {
   $("criterion").addEventListener("change", (e) => { state.criterion = e.target.value; show(); });
   $("recovery").addEventListener("change", (e) => setRecovery(e.target.value));
   $("gate-seed").addEventListener("change", (e) => { state.seed = Number(e.target.value); drawGates(); });
+  $("log").checked = state.log;
+  $("log").addEventListener("change", (e) => {
+    state.log = e.target.checked;
+    drawCurve();
+    if (data.comparisons.length) drawComparisons();
+  });
   $("zoom").addEventListener("change", (e) => { state.zoom = e.target.checked; drawCurve(); });
 
   $("keep").max = data.levels.length - 1;

@@ -26,7 +26,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from secateur.study.report import tables
-from secateur.study.report.findings import Headline, Warning, warnings
+from secateur.study.report.findings import Headline, Notice, warnings
 from secateur.study.report.payload import embedded, payload
 from secateur.study.report.units import Units, percent, size
 from secateur.study.summary import Summary
@@ -56,13 +56,14 @@ def render(
         "policy": _policy(library, script),
         "title": escape(f"{task}: pruning study"),
         "task": escape(task),
-        "date": escape(max(started)[:10]) if started else "",
+        "date": f'<span class="dot">·</span> {escape(max(started)[:10])}' if started else "",
         "seeds": _count(len(spec["seeds"]), "seed"),
         "style": _template("page.css"),
         "headline": escape(headline.sentence),
         "detail": escape(headline.detail),
         "warnings": "".join(_banner(each) for each in found if each.severity != "note"),
         "notes": "".join(_banner(each) for each in found if each.severity == "note"),
+        "verdict": "certified" if headline.row else "",
         "tiles": _tiles(summary, headline, units),
         "metric": escape(summary.metric),
         "confidence": percent(summary.confidence),
@@ -99,36 +100,39 @@ def _template(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _banner(warning: Warning) -> str:
-    if len(warning.items) <= _FEW:
-        items = f" {escape('; '.join(warning.items))}"
+def _banner(notice: Notice) -> str:
+    if len(notice.items) <= _FEW:
+        items = f" {escape('; '.join(notice.items))}"
     else:
-        listed = "".join(f"<li>{escape(item)}</li>" for item in warning.items)
-        items = f"<details><summary>All {len(warning.items):,}</summary><ul>{listed}</ul></details>"
+        listed = "".join(f"<li>{escape(item)}</li>" for item in notice.items)
+        items = f"<details><summary>All {len(notice.items):,}</summary><ul>{listed}</ul></details>"
     return (
-        f'<div class="banner {warning.severity}" role="note"><strong>{escape(warning.title)}.'
-        f"</strong> {escape(warning.text)}{items}</div>"
+        f'<div class="banner {notice.severity}" role="note"><strong>{escape(notice.title)}.'
+        f"</strong> {escape(notice.text)}{items}</div>"
     )
 
 
 def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
+    pair = headline.criterion, headline.recovery
     dense = next((d for d in summary.dense if d.recovery == headline.recovery), None)
-    row = headline.row
+    row, suggestion = headline.row, summary.suggested.get(pair)
     tiles: list[tuple[str, str, str]] = []
     if row is not None:
         tiles.append(("certified sparsity", percent(row.sparsity), f"cut by {row.criterion}"))
-        tiles.append((f"test {summary.metric}", units.value(row.test.mean), units.limits(row.test)))
     else:
-        tiles.append(("certified sparsity", "none", f"of {len(summary.rows)} levels measured"))
+        measured = sum((r.criterion, r.recovery) == pair for r in summary.rows)
+        tiles.append(("certified sparsity", "none", f"{_count(measured, 'level')} measured"))
+    if row is None and suggestion is not None:
+        row = suggestion.row
+        tiles.append(("suggested sparsity", percent(row.sparsity), "by validation data only"))
+    if row is not None:
+        tiles.append((f"test {summary.metric}", units.value(row.test.mean), units.limits(row.test)))
     if dense is not None:
         tiles.append(("dense", units.value(dense.test.mean), units.limits(dense.test)))
-    if row is not None and dense is not None:
-        tiles.append(
-            ("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"),
-        )
-        tiles.append(
-            ("size, estimated", size(row.estimated_bytes), f"dense {size(dense.estimated_bytes)}")
-        )
+    if row is not None:
+        whole = f"dense {size(dense.estimated_bytes)}" if dense else ""
+        tiles.append(("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"))
+        tiles.append(("size, estimated", size(row.estimated_bytes), whole))
     return "".join(
         f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b>'
         f"<small>{escape(note)}</small></div>"

@@ -12,6 +12,7 @@ from secateur.study.statistics import Interval
 from secateur.study.summary import Row, Summary
 from secateur.study.trials import DENSE
 
+_FEW = 3  # names that a sentence lists
 _VERDICTS = {"yes": "certified", "no": "not certified", "not tested": "not tested"}
 
 
@@ -70,12 +71,15 @@ def provenance(
 
 
 def excluded(stages: Sequence[Mapping[str, Any]]) -> str:
-    """Return a sentence on the parameters that are never cut, each with its reason."""
+    """Return a sentence on the parameters that are never cut, by reason; many are counted."""
     found = {name: why for stage in stages for name, why in stage.get("excluded", {}).items()}
     by_reason: dict[str, list[str]] = {}
     for name, why in found.items():
         by_reason.setdefault(str(why), []).append(str(name))
-    reasons = [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
+    reasons = [
+        f"{', '.join(names) if len(names) <= _FEW else f'{len(names)} parameters'} ({why})"
+        for why, names in by_reason.items()
+    ]
     return f"Never cut: {escape('; '.join(reasons))}." if reasons else ""
 
 

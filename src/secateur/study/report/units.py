@@ -19,6 +19,7 @@ DENSE_RECOVERIES = {
     "finetune": "fine-tuned",
 }
 _MOST_DIGITS = 6
+_SPACE = "\u00a0"  # a number and its unit stay on one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,17 @@ class Units:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as a percentage without needless figures: 0.8 is `80 %`."""
-    return f"{round(100 * fraction, 8):g} %"
+    """Return a fraction as a percentage without needless figures: 80 % for 0.8."""
+    return f"{round(100 * fraction, 8):g}{_SPACE}%"
 
 
 def size(count: float) -> str:
     """Return a number of bytes in B, kB, MB or GB (powers of 1000), three figures."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
-            return f"{count:.3g} {unit}"
+            return f"{count:.3g}{_SPACE}{unit}"
         count /= 1000
-    return f"{count:.3g} GB" if count < 999.5 else f"{count:,.0f} GB"
+    return f"{count:.3g}{_SPACE}GB" if count < 999.5 else f"{count:,.0f}{_SPACE}GB"
 
 
 def duration(seconds: float) -> str:
@@ -95,4 +96,4 @@ def recovery_name(recovery: str) -> str:
 
 
 def _joined(number: str, unit: str) -> str:
-    return f"{number} {unit}" if unit else number
+    return f"{number}{_SPACE}{unit}" if unit else number

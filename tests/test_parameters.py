@@ -1,0 +1,151 @@
+"""Every parameter is prunable or has a named reason why not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from secateur import prunable
+from secateur.errors import UsageError
+from secateur.nets import NETS, build
+
+
+class Everything(nn.Module):
+    """One of each kind of parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, 7, 8))
+        self.scale = nn.Parameter(torch.ones(()))
+        self.conv1 = nn.Conv1d(4, 8, 3)
+        self.conv2 = nn.Conv2d(4, 8, 3)
+        self.conv3 = nn.Conv3d(4, 8, 3)
+        self.up = nn.ConvTranspose2d(8, 4, 2)
+        self.norm1 = nn.BatchNorm2d(8)
+        self.norm2 = nn.LayerNorm([3, 8])
+        self.norm3 = nn.GroupNorm(2, 8)
+        self.attention = nn.MultiheadAttention(8, 2, add_bias_kv=True)
+        self.cross = nn.MultiheadAttention(8, 2, kdim=4, vdim=6)
+        self.lstm = nn.LSTM(8, 5, bidirectional=True)
+        self.gru = nn.GRU(8, 5)
+        self.words = nn.Embedding(11, 8)
+        self.head = nn.Linear(8, 11)
+
+
+PRUNABLE = {
+    *("position", "conv2.weight", "conv3.weight", "up.weight", "head.weight"),
+    *("attention.in_proj_weight", "attention.out_proj.weight", "cross.out_proj.weight"),
+    *("cross.q_proj_weight", "cross.k_proj_weight", "cross.v_proj_weight"),
+    *("lstm.weight_ih_l0", "lstm.weight_hh_l0"),
+    *("lstm.weight_ih_l0_reverse", "lstm.weight_hh_l0_reverse"),
+    *("gru.weight_ih_l0", "gru.weight_hh_l0"),
+}
+
+
+def test_the_weights_of_every_layer_may_be_cut() -> None:
+    model = Everything()
+    found = prunable(model)
+    assert set(found.names) == PRUNABLE
+    assert found.excluded["conv1.weight"] == "first layer"
+    assert found.excluded["words.weight"] == "embedding table"
+    others = set(found.excluded) - {"conv1.weight", "words.weight"}
+    assert {found.excluded[name] for name in others} == {"bias or norm"}
+    assert {"scale", "norm2.weight", "attention.bias_k", "lstm.bias_hh_l0"} <= others
+    assert found.total(model) == sum(model.get_parameter(name).numel() for name in PRUNABLE)
+
+
+@pytest.mark.parametrize("model", [Everything(), *map(build, NETS)], ids=["all", *NETS])
+def test_names_and_reasons_cover_every_parameter_once(model: nn.Module) -> None:
+    found = prunable(model, exclude=["*.bias"])
+    names = [name for name, _ in model.named_parameters()]
+    assert sorted([*found.names, *found.excluded]) == sorted(names)
+    assert list(found.names) == [name for name in names if name in found.names]
+
+
+def test_the_first_layer_may_be_included() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Linear(4, 2))
+    assert prunable(model).names == ("2.weight",)
+    assert prunable(model, include_first=True).names == ("1.weight", "2.weight")
+
+
+@pytest.mark.parametrize("first", [nn.Embedding(5, 4), nn.LSTM(4, 4)])
+def test_a_linear_layer_after_an_embedding_is_not_the_first(first: nn.Module) -> None:
+    assert "1.weight" in prunable(nn.Sequential(first, nn.Linear(4, 2))).names
+
+
+def test_globs_exclude_by_name() -> None:
+    model = Everything()
+    found = prunable(model, exclude=["conv*", "head.weight"])
+    assert set(found.names) == {n for n in PRUNABLE if not n.startswith(("conv", "head"))}
+    assert found.excluded["conv1.bias"] == found.excluded["conv3.weight"] == "excluded by 'conv*'"
+    assert found.excluded["head.weight"] == "excluded by 'head.weight'"
+    with pytest.raises(UsageError, match=r"'tail\.\*'.*matches no parameter.*conv1\.weight"):
+        prunable(model, exclude=["head.*", "tail.*"])
+    with pytest.raises(UsageError, match="list of globs"):
+        prunable(model, exclude="head.*")
+
+
+def test_shared_parameters_appear_once() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 3)})
+    model["c"].weight = model["b"].weight
+    model["again"] = model["b"]
+    found = prunable(model)
+    assert found.names == ("b.weight",)
+    assert set(found.excluded) == {"a.weight", "a.bias", "b.bias", "c.bias"}
+    assert prunable(model, include_first=True, exclude=["c.weight"]).names == ("a.weight",)
+
+
+def test_a_weight_tied_to_an_embedding_is_an_embedding() -> None:
+    model = nn.ModuleDict({"head": nn.Linear(4, 9), "words": nn.Embedding(9, 4)})
+    model["body"] = nn.Linear(4, 4)
+    model["words"].weight = model["head"].weight
+    found = prunable(model)
+    assert found.names == ("body.weight",)
+    assert found.excluded["head.weight"] == "embedding table"
+
+
+def test_parameters_that_cannot_be_cut_say_why() -> None:
+    model = nn.Module()
+    model.fine = nn.Parameter(torch.ones(2, 2))
+    model.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    model.integer = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
+    model.complex = nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
+    model.meta = nn.Parameter(torch.ones(2, 2, device="meta"))
+    model.sparse = nn.Parameter(torch.eye(2).to_sparse())
+    model.empty = nn.Parameter(torch.ones(2, 0))
+    model.lazy = nn.Module()
+    model.lazy.weight = nn.UninitializedParameter()
+    model.normed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2, bias=False))
+    found = prunable(model)
+    assert found.names == ("fine",)
+    assert found.excluded == {
+        "frozen": "frozen",
+        "integer": "dtype is int8",
+        "complex": "dtype is complex64",
+        "meta": "on the meta device",
+        "sparse": "sparse layout",
+        "empty": "has no weights",
+        "lazy.weight": "not initialised yet: run the model once",
+        "normed.parametrizations.weight.original0": (
+            "parametrized: cutting it would not cut the weight"
+        ),
+        "normed.parametrizations.weight.original1": (
+            "parametrized: cutting it would not cut the weight"
+        ),
+    }
+
+
+def test_a_model_with_nothing_to_cut_lists_the_reasons() -> None:
+    with pytest.raises(UsageError, match=r"0\.weight: first layer; 0\.bias: bias.*include_first"):
+        prunable(nn.Sequential(nn.Linear(3, 2)))
+    with pytest.raises(UsageError, match="no parameters"):
+        prunable(nn.ReLU())
+
+
+def test_wrapped_models_have_the_names_of_the_model_inside() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert prunable(nn.DataParallel(model)) == prunable(model)
+    assert prunable(model).total(nn.DataParallel(model)) == 8
+    with pytest.raises(UsageError, match=r"no parameter '1\.weight'"):
+        prunable(model).total(nn.Linear(3, 3))

@@ -1,0 +1,267 @@
+"""The report of a study: its four files, from whole, partial and hostile records."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secateur.errors import FileError, StudyError
+from secateur.study import report
+from secateur.study.summary import csv_rows, summarise
+from synthetic_study import HASH, LAYERS, Record, make_spec, make_stages, make_trials
+
+COMMAND = "secateur study --data cifar10 --net convnet"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>{{library}} & \" \u2028"
+FETCHING = {"src", "href", "srcset", "data", "action", "formaction", "poster", "background"}
+
+
+class _Page(HTMLParser):
+    """Elements, the page's own text and what scripts of each type hold."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs).get("type"), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            kind, text = self.scripts[-1]
+            self.scripts[-1] = (kind, text + data)
+        elif self.cdata_elem != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).replace("\u00a0", " ").split())
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return dict(json.loads(next(t for kind, t in self.scripts if kind == "application/json")))
+
+
+def _write(
+    folder: Path, spec: Record, trials: list[Record], stages: list[Record]
+) -> report.ReportFiles:
+    return report.write(folder, spec, HASH, trials, stages, command=COMMAND)
+
+
+def _page(folder: Path, spec: Record, trials: list[Record], stages: list[Record]) -> _Page:
+    return _Page(_write(folder, spec, trials, stages).html.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def spec() -> Record:
+    return make_spec()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, spec: Record) -> report.ReportFiles:
+    folder = tmp_path_factory.mktemp("whole")
+    return _write(folder, spec, make_trials(spec), make_stages(spec))
+
+
+@pytest.fixture(scope="module")
+def page(whole: report.ReportFiles) -> _Page:
+    return _Page(whole.html.read_text(encoding="utf-8"))
+
+
+def test_writes_its_four_files_and_nothing_else(whole: report.ReportFiles) -> None:
+    names = ["curve.png", "curve.svg", "report.html", "results.csv"]
+    assert sorted(path.name for path in whole.html.parent.iterdir()) == names
+    assert whole.png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert ET.fromstring(whole.svg.read_text(encoding="utf-8")).tag.endswith("svg")
+
+
+def test_table_reads_back_as_it_was_summarised(whole: report.ReportFiles, spec: Record) -> None:
+    with whole.csv.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    summary = summarise(spec, make_trials(spec))
+    rows = (*summary.dense, *summary.rows)
+    assert [list(line.values()) for line in table] == csv_rows(summary)[1:]
+    assert [float(line["test_mean"]) for line in table] == [row.test.mean for row in rows]
+
+
+def test_same_records_in_any_order_give_the_same_bytes(
+    whole: report.ReportFiles, spec: Record, tmp_path: Path
+) -> None:
+    again = _write(tmp_path, spec, make_trials(spec)[::-1], make_stages(spec)[::-1])
+    for part in ("html", "svg", "png", "csv"):
+        assert getattr(again, part).read_bytes() == getattr(whole, part).read_bytes()
+
+
+def test_page_fetches_nothing_and_may_not(page: _Page) -> None:
+    fetched = [
+        (tag, value)
+        for tag, attributes in page.elements
+        for name, value in attributes.items()
+        if name in FETCHING and value not in (None, "data:,")
+    ]
+    assert fetched == []
+    policy = next(
+        a["content"] or ""
+        for _, a in page.elements
+        if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "unsafe-eval" not in policy
+
+
+def test_headline_says_how_far_and_how_sure(page: _Page) -> None:
+    assert (
+        "cifar10/convnet can lose 80 % of its prunable weights: accuracy stays less than "
+        "0.5 points below dense (95 % confidence, 3 seeds)." in page.text
+    )
+
+
+def test_page_says_where_its_figures_come_from(page: _Page) -> None:
+    for text in (COMMAND, HASH, "torch 2.13.0", "AMD EPYC", "bf16 autocast", "2026-11-22", "168"):
+        assert text in page.text
+    assert "Never cut: first.weight (first layer)." in page.text
+
+
+def test_script_is_given_the_summary(page: _Page, spec: Record) -> None:
+    rows = summarise(spec, make_trials(spec)).rows
+    given = page.data["rows"]
+    assert [row["test"]["mean"] for row in given] == [row.test.mean for row in rows]
+    assert [row["kept"] for row in given] == [row.kept for row in rows]
+    assert page.data["layers"]["names"] == list(LAYERS)
+    assert [len(seed["layers"]) for seed in page.data["gates"]] == [4, 4, 4]
+    assert {(s["stage"], s["seed"]) for s in page.data["training"]} == {
+        (stage, seed) for stage in ("train", "gates", "control") for seed in range(3)
+    }
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    spec = make_spec(
+        name=HOSTILE,
+        levels=(0.5,),
+        metric={"name": HOSTILE, "unit": HOSTILE, "higher_is_better": True},
+    )
+    layers = {HOSTILE: 1000, "$\\frac{1}": 500}
+    stages = make_stages(spec, layers=layers)
+    for stage in stages:
+        stage["hardware"] = {"cpu": HOSTILE}
+        stage["excluded"] = {HOSTILE: HOSTILE}
+    trials = make_trials(spec, layers=layers)
+    trials[3]["weights"]["layers"][HOSTILE]["kept"] = 0
+    made = report.write(tmp_path, spec, HASH, trials, stages, command=HOSTILE)
+    page = _Page(made.html.read_text(encoding="utf-8"))
+    assert len(page.scripts) == 3
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+    assert page.data["layers"]["names"][0] == HOSTILE
+    assert "<img src=x onerror='alert(2)'>{{library}}" in page.text
+    ET.fromstring(made.svg.read_text(encoding="utf-8"))
+
+
+def test_one_seed_is_refused_a_certificate(tmp_path: Path) -> None:
+    spec = make_spec(seeds=1)
+    page = _page(tmp_path, spec, make_trials(spec), make_stages(spec))
+    assert "No keep ratio of cifar10/convnet is certified." in page.text
+    assert "Only 1 seed." in page.text
+    assert {row["certified"] for row in page.data["rows"]} == {"not tested"}
+    assert {row["test"]["low"] for row in page.data["rows"]} == {None}
+
+
+def test_unfinished_study_names_what_is_missing(tmp_path: Path, spec: Record) -> None:
+    page = _page(tmp_path, spec, make_trials(spec)[:-5], make_stages(spec)[:2])
+    assert "Unfinished: 5 planned trials missing." in page.text
+    assert "random" in page.text
+
+
+def test_study_without_records_still_has_a_page(tmp_path: Path, spec: Record) -> None:
+    page = _page(tmp_path, spec, [], [])
+    assert "Nothing of cifar10/convnet has been cut yet." in page.text
+    assert page.data["rows"] == []
+
+
+def test_failed_first_level_is_said_with_its_bound(tmp_path: Path) -> None:
+    spec = make_spec(levels=(0.1,), criteria=("random",))
+    page = _page(tmp_path, spec, make_trials(spec), [])
+    assert "is certified." in page.text
+    assert re.search(r"at 90 % sparsity it may be worse than dense by up to \d+\.\d", page.text)
+
+
+def test_certificate_of_another_cut_is_not_denied(tmp_path: Path) -> None:
+    spec = make_spec(levels=(0.9,), criteria=("gate", "magnitude"), recovery=("none",))
+    trials = make_trials(spec)
+    for trial in trials:  # gate: best on validation data, but too uneven to be certified
+        if trial["trial"]["criterion"] == "gate":
+            trial["metrics"]["validation"] += 5
+            trial["metrics"]["test"] += 4 * trial["trial"]["seed"]
+    page = _page(tmp_path, spec, trials, [])
+    assert "cifar10/convnet has no certified keep ratio with what validation data" in page.text
+    assert "Certified are magnitude, pruned only, to 10 % sparsity." in page.text
+
+
+def test_loss_in_another_unit_without_gates(tmp_path: Path) -> None:
+    spec = make_spec(
+        metric={"name": "cross entropy", "unit": "nats", "higher_is_better": False},
+        criteria=("magnitude", "random"),
+        margin=0.02,
+    )
+    page = _page(tmp_path, spec, make_trials(spec), [])
+    assert "cross entropy stays less than 0.02 nats above dense" in page.text
+    assert page.data["metric"]["digits"] == 3
+    assert page.data["comparisons"] == page.data["gates"] == page.data["training"] == []
+
+
+def test_network_at_chance_is_a_warning(tmp_path: Path) -> None:
+    spec = make_spec(levels=(0.5,))
+    trials = make_trials(spec)
+    for trial in trials:
+        trial["metrics"] = {"validation": 10.0, "test": 10.0}
+    page = _page(tmp_path, spec, trials, [])
+    assert "The dense network does no better than chance." in page.text
+
+
+def test_emptied_layers_are_named(tmp_path: Path) -> None:
+    spec = make_spec(levels=(0.5, 0.02))
+    trials = make_trials(spec)
+    trials[-1]["weights"]["layers"]["body.2.conv"]["kept"] = 0
+    page = _page(tmp_path, spec, trials, [])
+    assert "random at 98 % sparsity: body.2.conv" in page.text
+
+
+def test_wide_intervals_of_percentages_stay_in_the_figure(tmp_path: Path) -> None:
+    spec = make_spec(levels=(0.5,), seeds=2)
+    trials = make_trials(spec)
+    trials[-1]["metrics"]["test"] = 5.0
+    assert _write(tmp_path, spec, trials, []).svg.exists()
+
+
+def test_criteria_without_a_style_are_told_apart(tmp_path: Path) -> None:
+    spec = make_spec(levels=(0.5,), criteria=("gate", "mine", "yours"))
+    criteria = _page(tmp_path, spec, make_trials(spec), []).data["criteria"]
+    assert [c["name"] for c in criteria] == ["gate", "mine", "yours"]
+    assert len({c["light"] for c in criteria}) == 3
+
+
+def test_folder_that_is_not_there_is_a_file_error(tmp_path: Path, spec: Record) -> None:
+    with pytest.raises(FileError, match=r"results\.csv"):
+        _write(tmp_path / "absent", spec, make_trials(spec), [])
+
+
+def test_broken_record_leaves_an_old_report_alone(tmp_path: Path, spec: Record) -> None:
+    trials = make_trials(spec)
+    before = _write(tmp_path, spec, trials, []).html.read_bytes()
+    del trials[0]["metrics"]
+    with pytest.raises(StudyError, match="metrics"):
+        _write(tmp_path, spec, trials, [])
+    assert (tmp_path / "report.html").read_bytes() == before
