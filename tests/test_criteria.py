@@ -10,6 +10,7 @@ from torch import nn
 
 from secateur import Budget, Gates, prunable, select
 from secateur.errors import UsageError
+from secateur.nets import build
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.parameters import DTYPES
 
@@ -56,6 +57,21 @@ def test_every_criterion_gives_scores_that_can_be_selected(name: str, model: nn.
         CRITERIA[name].function(model, ["1.weight", "missing.weight"])
 
 
+@pytest.mark.parametrize("net", ["convnet-s", "mlp", "resnet20"])
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_criterion_scores_every_kind_of_net(name: str, net: str) -> None:
+    model = build(net)
+    names = prunable(model).names
+    Gates.attach(model, names)
+    before = copy.deepcopy(model.state_dict())
+    scores = CRITERIA[name].function(model, names)
+    total = sum(model.get_parameter(key).numel() for key in names)
+    assert sum(score.numel() for score in scores.values()) == total
+    assert all(torch.isfinite(score).all() for score in scores.values())
+    assert select(scores, Budget(0.1)).kept == round(0.1 * total)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_magnitude_is_the_absolute_value(model: nn.Module, dtype: torch.dtype) -> None:
     model.to(dtype)
@@ -65,8 +81,10 @@ def test_magnitude_is_the_absolute_value(model: nn.Module, dtype: torch.dtype) -
 
 def test_gate_reads_the_learned_gates(model: nn.Module) -> None:
     gates = Gates.attach(model, ["0.weight"])
-    gates.scores()["0.weight"].copy_(torch.rand(4, 3, 3, 3))
+    learned = torch.rand(4, 3, 3, 3) - 0.5
+    gates.values()["0.weight"].copy_(learned)
     scores = CRITERIA["gate"].function(nn.DataParallel(model), ["0.weight"])
+    assert torch.equal(scores["0.weight"], model.get_parameter("0.weight").detach().abs() + learned)
     assert torch.equal(scores["0.weight"], gates.scores()["0.weight"])
 
 

@@ -146,6 +146,7 @@ def test_a_model_with_nothing_to_cut_lists_the_reasons() -> None:
 def test_wrapped_models_have_the_names_of_the_model_inside() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     assert prunable(nn.DataParallel(model)) == prunable(model)
+    assert prunable(torch.compile(model, backend="eager")) == prunable(model)
     assert prunable(model).total(nn.DataParallel(model)) == 8
     with pytest.raises(UsageError, match=r"no parameter '1\.weight'"):
         prunable(model).total(nn.Linear(3, 3))

@@ -327,6 +327,8 @@ def test_counts_are_rounded_as_documented() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_masks_of_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     generator = torch.Generator().manual_seed(0)
     scores = {
         f"layer{i}": torch.randn(30, 100, generator=generator).round(decimals=2) for i in range(9)

@@ -55,7 +55,7 @@ def prunable(
     appears once, under its first name; what excludes it in one of them excludes it.
 
     Args:
-        model: not changed. Wrappers for data-parallel training are looked through.
+        model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
         include_first: let the first layer be cut too. It is the first linear or convolutional
             layer in order of registration, unless an embedding, a recurrent layer or attention
             comes before it.
@@ -109,10 +109,15 @@ def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside wrappers that put "module." before every name (DDP, EMA)."""
-    while isinstance(model, _WRAPPERS):
-        model = model.module
-    return model
+    """Return the module inside wrappers that put "module." before every name (DDP, EMA).
+
+    `torch.compile` wraps too, and puts "_orig_mod." there.
+    """
+    while True:
+        inner = getattr(model, "module" if isinstance(model, _WRAPPERS) else "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:

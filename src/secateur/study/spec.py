@@ -41,7 +41,7 @@ class Options:
     )
     epochs: int = _option(8, "Epochs of phase 1, the plain training of the dense network.")
     gate_epochs: int = _option(
-        8, "Epochs of phase 2 through the cut; controls train as long with all weights."
+        7, "Epochs of phase 2 through the cut; controls train as long with all weights."
     )
     finetune: int = _option(
         0, "Epochs of fine-tuning under held masks for each cut; 0 leaves it out."
