@@ -155,6 +155,17 @@ def test_comparisons_are_gate_minus_each_other_criterion():
     assert comparison.difference.n == 3
 
 
+def test_the_gate_is_compared_with_dense_trained_on_for_as_long():
+    spec = plan(levels=[1.0, 0.5])
+    found = summarise(spec, trials(spec)).comparisons
+    control = {(c.recovery, c.keep): c.difference for c in found if c.other == "control"}
+    assert set(control) == {(r, keep) for r in ("none", "batchnorm") for keep in (1.0, 0.5)}
+    at_once = {(c.recovery, c.keep): c.difference for c in found if c.other == "random"}
+    # Uncut, the criterion that is cut from the control is the control.
+    assert control["none", 1.0] == at_once["none", 1.0]
+    assert control["none", 0.5].mean < at_once["none", 0.5].mean
+
+
 def test_without_gates_there_is_nothing_to_compare():
     spec = plan(criteria=["random"])
     assert summarise(spec, trials(spec)).comparisons == ()

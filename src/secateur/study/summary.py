@@ -26,6 +26,7 @@ from secateur.study.statistics import (
 from secateur.study.trials import DENSE, Trial
 
 GATE = "gate"
+CONTROL = "control"
 _OWN_DENSE_ONLY = ("none", "batchnorm")
 _CHANCE_ERRORS = 3.0
 _CHANCE_IMAGES = 1000
@@ -67,6 +68,10 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """`criterion` minus `other` on test data, paired by seed, at one recovery and keep ratio.
+
+    `other` is a criterion at the same keep ratio, or `control`: the uncut network of the control
+    stage, dense trained on for as long as the gates were. It is known where a criterion that is
+    cut from it has keep ratio 1 among its levels.
 
     Each interval holds on its own: nothing is corrected for looking at many of them.
     """
@@ -346,6 +351,12 @@ def _comparisons(
         difference = _interval(gate, against, "test", spec)
         if difference is not None:
             yield Comparison(GATE, other, recovery, keep, difference)
+    for recovery, keep in product(spec["recovery"], levels):
+        gate = cells.get((GATE, recovery, keep), {})
+        uncut = (cells.get((other, recovery, 1.0), {}) for other in others)
+        difference = _interval(gate, next(filter(None, uncut), {}), "test", spec)
+        if difference is not None:
+            yield Comparison(GATE, CONTROL, recovery, keep, difference)
 
 
 def _is_within_margin(difference: Interval, spec: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.study.statistics import Interval
-from secateur.study.summary import Row, Summary
+from secateur.study.summary import GATE, Row, Summary
 
 
 def table(summary: Summary) -> RenderableType:
@@ -39,6 +39,7 @@ def table(summary: Summary) -> RenderableType:
             _certificate(row),
         )
     lines = [_region(summary, *key) for key in summary.regions]
+    lines += [_control(summary, row) for row in summary.dense if row.recovery != "none"]
     if summary.missing:
         lines.append(Text(f"unfinished: {len(summary.missing)} trials are missing", style="yellow"))
     return Group(view, *lines)
@@ -54,6 +55,21 @@ def _certificate(row: Row) -> Text:
     if row.certified:
         return Text("yes", style="green")
     return Text("no" if row.noninferiority else "not tested" if row.difference else "")
+
+
+def _control(summary: Summary, dense: Row) -> Text:
+    """Say how far dense itself gets with the gates' additional training."""
+    uncut = [
+        row
+        for row in summary.rows
+        if (row.keep, row.recovery) == (1.0, dense.recovery) and row.criterion != GATE
+    ]
+    if not uncut or not uncut[0].difference:
+        return Text()
+    return Text(
+        f"control, dense trained on as long as the gates, recovery {dense.recovery}: "
+        f"{_interval(uncut[0].test)} {summary.unit}, {uncut[0].difference.mean:+.2f} against dense"
+    )
 
 
 def _region(summary: Summary, criterion: str, recovery: str) -> Text:

@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const state = { ...data.start, zoom: false, log: Math.min(...data.levels) < 0.05, seed: data.gates.length ? data.gates[0].seed : null };
 const metric = data.metric;
-const byName = new Map(data.criteria.map((c) => [c.name, c]));
+const byName = new Map([...data.criteria, data.control].map((c) => [c.name, c]));
 
 const $ = (id) => document.getElementById(id);
 const dark = () => document.documentElement.dataset.theme === "dark";

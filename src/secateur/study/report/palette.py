@@ -28,6 +28,7 @@ _STYLES = {
     "lamp": Style("#007d5b", "#3ecba4", "triangle-up", "^"),
     "taylor": Style("#b0478d", "#e79acb", "triangle-down", "v"),
     "wanda": Style("#8f6a00", "#e3b94c", "pentagon", "p"),
+    "control": Style("#8c2f39", "#f2a1a8", "x", "x"),
     "obs": Style("#5c44a0", "#b6a5ec", "hexagon", "h"),
 }
 

@@ -12,7 +12,7 @@ from secateur.study.report.findings import Headline, verdict
 from secateur.study.report.palette import styles
 from secateur.study.report.units import DENSE_RECOVERIES, Units, recovery_name
 from secateur.study.statistics import Interval
-from secateur.study.summary import Row, Summary
+from secateur.study.summary import CONTROL, Row, Summary
 
 Record = Mapping[str, Any]
 
@@ -30,6 +30,7 @@ def payload(
     start = summary.suggested.get((headline.criterion, headline.recovery))
     keep = headline.row.keep if headline.row else start.keep if start else None
     levels = sorted(spec["levels"], reverse=True)
+    control = styles([CONTROL])[CONTROL]
     return {
         "metric": {
             "name": summary.metric,
@@ -45,6 +46,12 @@ def payload(
             {"name": name, "light": s.light, "dark": s.dark, "symbol": s.plotly}
             for name, s in styles(spec["criteria"]).items()
         ],
+        "control": {
+            "name": CONTROL,
+            "light": control.light,
+            "dark": control.dark,
+            "symbol": control.plotly,
+        },
         "recoveries": [
             {
                 "name": name,
