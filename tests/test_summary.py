@@ -19,7 +19,10 @@ from secateur.study.statistics import (
 from secateur.study.summary import chance_limit, csv_rows, estimated_bytes, summarise
 
 NOISE = (0.0, 0.2, -0.1, 0.1, -0.2)
-LOSS = {"gate": {0.5: 0.1, 0.1: 0.2, 0.02: 9.0}, "random": {0.5: 0.3, 0.1: 20.0, 0.02: 78.0}}
+LOSS = {
+    "gate": {1.0: 0.1, 0.5: 0.1, 0.1: 0.2, 0.02: 9.0},
+    "random": {1.0: -0.2, 0.5: 0.3, 0.1: 20.0, 0.02: 78.0},
+}
 
 
 def plan(seeds=3, recovery=("none", "batchnorm"), **fields):
