@@ -14,6 +14,7 @@ import pytest
 
 from secateur.errors import FileError, StudyError
 from secateur.study import report
+from secateur.study.report.findings import headline
 from secateur.study.summary import csv_rows, summarise
 from synthetic_study import HASH, LAYERS, Record, make_spec, make_stages, make_trials
 
@@ -126,6 +127,21 @@ def test_headline_says_how_far_and_how_sure(page: _Page) -> None:
     assert (
         "cifar10/convnet can lose 80 % of its prunable weights: accuracy stays less than "
         "0.5 points below dense (95 % confidence, 3 seeds)." in page.text
+    )
+
+
+def test_headline_tells_the_control_too(tmp_path: Path) -> None:
+    """What the gates lose against dense that was trained on for as long stands at the top."""
+    spec = make_spec(levels=(1.0, 0.5))
+    summary = summarise(spec, make_trials(spec))
+    (control,) = (
+        c.difference
+        for c in summary.comparisons
+        if (c.other, c.recovery, c.keep) == ("control", "batchnorm", 0.5)
+    )
+    detail = headline(summary, spec).detail
+    assert f"Against dense trained on for as long as the gates: {control.mean:+.2f}" in (
+        detail.replace("−", "-")
     )
 
 

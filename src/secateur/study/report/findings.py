@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from secateur.study.report.units import Units, percent, recovery_name
 from secateur.study.statistics import MINIMUM_SEEDS, Region
-from secateur.study.summary import Row, Suggestion, Summary
+from secateur.study.summary import CONTROL, Row, Suggestion, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,10 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
     if row.difference is not None:
         detail += f", {units.difference(row.difference.mean)} against dense"
     detail += f", with {row.kept:,} of {row.prunable:,} prunable weights kept."
+    for c in summary.comparisons:
+        if (c.criterion, c.other, c.recovery, c.keep) == (criterion, CONTROL, recovery, row.keep):
+            against = f"{units.difference(c.difference.mean)} {units.limits(c.difference)}"
+            detail += f" Against dense trained on for as long as the gates: {against}."
     if region.stopped_at is not None:
         detail += f" Further: {_stop(summary, region)}"
     return Headline(criterion, recovery, row, sentence, detail)
