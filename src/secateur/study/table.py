@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +41,7 @@ def table(summary: Summary) -> RenderableType:
             _certificate(row),
         )
     lines = [_region(summary, *key) for key in summary.regions]
-    lines += [_control(summary, row) for row in summary.dense if row.recovery != "none"]
+    lines += [line for row in summary.dense for line in _control(summary, row)]
     if summary.missing:
         lines.append(Text(f"unfinished: {len(summary.missing)} trials are missing", style="yellow"))
     return Group(view, *lines)
@@ -57,19 +59,19 @@ def _certificate(row: Row) -> Text:
     return Text("no" if row.noninferiority else "not tested" if row.difference else "")
 
 
-def _control(summary: Summary, dense: Row) -> Text:
+def _control(summary: Summary, dense: Row) -> Iterator[Text]:
     """Say how far dense itself gets with the gates' additional training."""
     uncut = [
         row
         for row in summary.rows
         if (row.keep, row.recovery) == (1.0, dense.recovery) and row.criterion != GATE
     ]
-    if not uncut or not uncut[0].difference:
-        return Text()
-    return Text(
-        f"control, dense trained on as long as the gates, recovery {dense.recovery}: "
-        f"{_interval(uncut[0].test)} {summary.unit}, {uncut[0].difference.mean:+.2f} against dense"
-    )
+    if uncut and uncut[0].difference:
+        yield Text(
+            f"control, dense trained on as long as the gates, recovery {dense.recovery}: "
+            f"{_interval(uncut[0].test)} {summary.unit}, "
+            f"{uncut[0].difference.mean:+.2f} against dense"
+        )
 
 
 def _region(summary: Summary, criterion: str, recovery: str) -> Text:
