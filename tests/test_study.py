@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import secateur
-from secateur.errors import FileError, StudyError, UsageError
+from secateur.errors import BudgetError, FileError, StudyError, UsageError
 from secateur.study.spec import Options, Spec
 from secateur.study.store import CorruptFile, Store, read_records
 from secateur.study.study import Study, rebuild
@@ -271,6 +271,15 @@ def test_a_model_with_nothing_to_prune(digits: Task, tmp_path: Path) -> None:
     task = replace(digits, model=lambda: bare)
     with pytest.raises(UsageError, match="first layer"):
         study(task, tmp_path).run()
+
+
+@pytest.mark.parametrize("changes", [{"keep": (0.1,)}, {"lowest_keep": 0.05}])
+def test_floors_that_cannot_be_met_are_said_before_training(
+    digits: Task, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(BudgetError, match="the floor of 0.3 in every tensor"):
+        study(digits, tmp_path, floor=0.3, **changes).run()
+    assert not list((tmp_path / "records").iterdir())
 
 
 def test_finetuning_is_a_recovery_of_its_own(digits: Task, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -65,6 +65,13 @@ def execute(
         Why items could not be done, one text per failure; empty when the study is complete. An
         item whose stage failed is left out silently: the stage's own text says why.
     """
+    with _deterministic(device):
+        return _execute(task, spec, store, device, observe)
+
+
+def _execute(
+    task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
+) -> tuple[str, ...]:
     runner: _Runner | None = None
     failures: list[str] = []
     failed: set[Stage] = set()
@@ -91,6 +98,18 @@ def execute(
     return tuple(failures)
 
 
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On a GPU, ask for kernels that give the same sums each time; a CPU's do."""
+    before = torch.get_deterministic_debug_mode()
+    if device.type == "cuda":
+        torch.set_deterministic_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
 class _Runner:
     """Holds what items share: the data, a model to copy, and the last network loaded."""
 
@@ -99,7 +118,6 @@ class _Runner:
     ) -> None:
         self._task, self._spec, self._store = task, spec, store
         self._device, self._observe = device, observe
-        torch.use_deterministic_algorithms(True, warn_only=True)
         self._model = self._fresh()
         self._prunable: Prunable = prunable(self._model, include_first=spec.options.first_layer)
         select(CRITERIA["magnitude"].function(self._model, self._prunable.names), self._tightest)
@@ -109,7 +127,10 @@ class _Runner:
 
     @property
     def _tightest(self) -> Budget:
-        return self._spec.budget(min(self._spec.options.keep))
+        """The budget that leaves least room for the floors; an impossible one is said at once."""
+        options = self._spec.options
+        drawn = options.lowest_keep if "gate" in options.criteria else 1.0
+        return self._spec.budget(min(*options.keep, drawn))
 
     def _fresh(self) -> nn.Module:
         model = self._task.model().to(self._device)
