@@ -277,7 +277,7 @@ def test_a_model_with_nothing_to_prune(digits: Task, tmp_path: Path) -> None:
 def test_floors_that_cannot_be_met_are_said_before_training(
     digits: Task, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(BudgetError, match="the floor of 0.3 in every tensor"):
+    with pytest.raises(BudgetError, match=r"the floor of 0\.3 in every tensor"):
         study(digits, tmp_path, floor=0.3, **changes).run()
     assert not list((tmp_path / "records").iterdir())
 

@@ -91,7 +91,7 @@ class StudyProgress:
             self._line,
             description=f"seed {item.seed}: {_describe(item)}",
             completed=spent / (spent + left) if left is not None else 0.0,
-            left="" if left is None else f"about {max(1, round(left / 60))} min left",
+            left=_duration(left),
         )
 
     def _seconds_left(self) -> float | None:
@@ -100,6 +100,12 @@ class StudyProgress:
         epoch = _mean(self._epoch_seconds)
         trial = _mean(self._trial_seconds) or TRIAL_IN_EPOCHS * epoch
         return max(self._epochs, 0) * epoch + self._trials * trial
+
+
+def _duration(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
 
 
 def _mean(values: list[float]) -> float:

@@ -22,7 +22,7 @@ def table(summary: Summary) -> RenderableType:
         f"test {summary.metric} ± {100 * summary.confidence:g} % interval",
         "minus dense",
         "certified",
-        title=f"margin {summary.margin:g} {unit}, confidence {100 * summary.confidence:g} %",
+        title=f"margin {summary.margin:g} {'points' if unit == '%' else unit}, confidence {100 * summary.confidence:g} %",
         header_style="bold",
     )
     for column in view.columns[2:5]:
@@ -40,7 +40,16 @@ def table(summary: Summary) -> RenderableType:
             _interval(row.difference) if row.difference else "",
             _certificate(row),
         )
-    lines = [_region(summary, *key) for key in summary.regions]
+    lines = [
+        _region(summary, *key) for key, region in summary.regions.items() if not region.refusal
+    ]
+    refused: dict[str, list[str]] = {}
+    for (criterion, recovery), region in summary.regions.items():
+        if region.refusal:
+            refused.setdefault(region.refusal, []).append(f"{criterion} ({recovery})")
+    lines += [
+        Text(f"{refusal}: {', '.join(names)}", style="yellow") for refusal, names in refused.items()
+    ]
     lines += [line for row in summary.dense for line in _control(summary, row)]
     if summary.missing:
         lines.append(Text(f"unfinished: {len(summary.missing)} trials are missing", style="yellow"))
@@ -77,8 +86,6 @@ def _control(summary: Summary, dense: Row) -> Iterator[Text]:
 def _region(summary: Summary, criterion: str, recovery: str) -> Text:
     region = summary.regions[criterion, recovery]
     name = f"operating region of {criterion}, recovery {recovery}: "
-    if region.refusal:
-        return Text(name + region.refusal, style="yellow")
     if region.lowest_keep is None:
         return Text(name + "no level certified")
     return Text(f"{name}up to {100 * (1 - region.lowest_keep):g} % sparsity", style="green")
