@@ -14,7 +14,7 @@ from secateur.study.summary import GATE, Row, Summary
 
 def table(summary: Summary) -> RenderableType:
     """Return a table of every row with its interval, and a line per operating region."""
-    unit = summary.unit
+    points = "points" if summary.unit == "%" else summary.unit
     view = Table(
         "criterion",
         "recovery",
@@ -22,7 +22,7 @@ def table(summary: Summary) -> RenderableType:
         f"test {summary.metric} ± {100 * summary.confidence:g} % interval",
         "minus dense",
         "certified",
-        title=f"margin {summary.margin:g} {'points' if unit == '%' else unit}, confidence {100 * summary.confidence:g} %",
+        title=f"margin {summary.margin:g} {points}, confidence {100 * summary.confidence:g} %",
         header_style="bold",
     )
     for column in view.columns[2:5]:
