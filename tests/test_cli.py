@@ -86,6 +86,7 @@ def test_doctor_says_what_the_machine_can_do(
     ("arguments", "code", "message"),
     [
         (["study", *QUICK, "--net", "alexnet"], 2, "'alexnet'.*convnet"),
+        (["study", *QUICK, "--net", "vgg16"], 2, "too small"),
         (["study", *QUICK, "--data", "mnist"], 2, "'mnist'.*cifar10.*digits"),
         (["study", *QUICK, "--criteria", "size"], 2, "'size'.*gate.*magnitude.*random"),
         (["study", *QUICK, "--keep", "0.5,2"], 2, r"\(0, 1\]"),
@@ -114,6 +115,7 @@ def test_bad_usage_gets_one_clear_error_and_leaves_nothing(
     assert got == code
     assert re.search(message, err)
     assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_inspecting_a_damaged_file_is_one_error(

@@ -249,7 +249,7 @@ def test_a_nan_loss_is_recorded_and_the_other_seeds_go_on(digits: Task, tmp_path
         return net
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        bad = len(poison) == 3  # the template, seed 0, seed 1
+        bad = len(poison) == 4  # the check, the template, seed 0, seed 1
         return digits.loss(outputs, targets) * (float("nan") if bad else 1)
 
     task = replace(digits, model=model, loss=loss)
@@ -270,7 +270,8 @@ def test_a_model_with_nothing_to_prune(digits: Task, tmp_path: Path) -> None:
     bare = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     task = replace(digits, model=lambda: bare)
     with pytest.raises(UsageError, match="first layer"):
-        study(task, tmp_path).run()
+        study(task, tmp_path / "study").run()
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize("changes", [{"keep": (0.1,)}, {"lowest_keep": 0.05}])
@@ -278,8 +279,8 @@ def test_floors_that_cannot_be_met_are_said_before_training(
     digits: Task, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(BudgetError, match=r"the floor of 0\.3 in every tensor"):
-        study(digits, tmp_path, floor=0.3, **changes).run()
-    assert not list((tmp_path / "records").iterdir())
+        study(digits, tmp_path / "study", floor=0.3, **changes).run()
+    assert not (tmp_path / "study").exists()
 
 
 def test_finetuning_is_a_recovery_of_its_own(digits: Task, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from torch import nn
 from secateur import machine
 from secateur.errors import StudyError, TrainingError
 from secateur.measure import evaluate
-from secateur.pruning.budget import Budget
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gates import Gates, draw_keep
 from secateur.pruning.masks import Masks
@@ -47,6 +46,21 @@ class Event:
 
 
 Observer = Callable[[Event], object]
+
+
+def feasible(model: nn.Module, spec: Spec) -> Prunable:
+    """Return what may be cut of a model, after trying the smallest keep ratio on it.
+
+    Raises:
+        UsageError: the model has no prunable weight.
+        BudgetError: the floors make that keep ratio impossible.
+    """
+    options = spec.options
+    found = prunable(model, include_first=options.first_layer)
+    drawn = options.lowest_keep if "gate" in options.criteria else 1.0
+    scores = CRITERIA["magnitude"].function(model, found.names)
+    select(scores, spec.budget(min(*options.keep, drawn)))
+    return found
 
 
 def execute(
@@ -119,18 +133,10 @@ class _Runner:
         self._task, self._spec, self._store = task, spec, store
         self._device, self._observe = device, observe
         self._model = self._fresh()
-        self._prunable: Prunable = prunable(self._model, include_first=spec.options.first_layer)
-        select(CRITERIA["magnitude"].function(self._model, self._prunable.names), self._tightest)
+        self._prunable = feasible(self._model, spec)
         self._data: Data = task.data(device)
         self._precision = precision_of(spec.recipe("train"), device)
         self._loaded: tuple[Stage, dict[str, torch.Tensor]] | None = None
-
-    @property
-    def _tightest(self) -> Budget:
-        """The budget that leaves least room for the floors; an impossible one is said at once."""
-        options = self._spec.options
-        drawn = options.lowest_keep if "gate" in options.criteria else 1.0
-        return self._spec.budget(min(*options.keep, drawn))
 
     def _fresh(self) -> nn.Module:
         model = self._task.model().to(self._device)

@@ -10,7 +10,7 @@ from typing import Any
 from secateur import machine
 from secateur.errors import StudyError, UsageError
 from secateur.study import report
-from secateur.study.execute import Observer, execute
+from secateur.study.execute import Observer, execute, feasible
 from secateur.study.spec import Options, Spec
 from secateur.study.store import Store, read_records, read_spec, spec_hash
 from secateur.study.summary import Summary, summarise
@@ -71,10 +71,13 @@ class Study:
             observe: told of every item as it begins and ends.
 
         Raises:
+            UsageError: the model cannot be built or has nothing to cut, or the floors make a keep
+                ratio impossible; nothing is written then.
             StudyError: the directory belongs to another study, is in use, or some items failed
                 (the rest of the study and its report are there all the same).
             DataError, FileError: see their messages.
         """
+        feasible(self.task.model(), self.spec)  # before anything is written
         with Store(self.directory, self.spec) as store:
             failures = execute(self.task, self.spec, store, self._device, observe)
             results = rebuild(self.directory)
