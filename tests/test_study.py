@@ -322,7 +322,7 @@ def test_a_users_own_task_is_the_same_kind_of_thing(digits: Task, tmp_path: Path
         ({"keep": ()}, "no keep ratio"),
         ({"seeds": 0}, "seeds is 0"),
         ({"seeds": -1}, "seeds is -1"),
-        ({"criteria": ("gates",)}, "unknown criterion 'gates'; the valid ones are .*magnitude"),
+        ({"criteria": ("gates",)}, "no criterion 'gates'; choose one of .*magnitude"),
         ({"criteria": ()}, "no criterion"),
         ({"criteria": ("gate", "gate")}, "twice"),
         ({"confidence": 1.0}, "confidence is"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
-from secateur.pruning.criteria import CRITERIA
+from secateur.pruning.criteria import CRITERIA, find
 from secateur.study.task import Task
 from secateur.training import Recipe
 
@@ -174,10 +174,7 @@ def _check(o: Options) -> None:
     if not o.criteria:
         raise UsageError(f"no criterion given; the valid ones are {', '.join(sorted(CRITERIA))}")
     for criterion in o.criteria:
-        if criterion not in CRITERIA:
-            raise UsageError(
-                f"unknown criterion {criterion!r}; the valid ones are {', '.join(sorted(CRITERIA))}"
-            )
+        find(criterion)
     if len(set(o.criteria)) < len(o.criteria):
         raise UsageError(f"a criterion is named twice in {', '.join(o.criteria)}")
     checks = (

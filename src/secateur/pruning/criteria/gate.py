@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.pruning.gates import SUFFIX
+from secateur.pruning.gates import SUFFIX, Gates
 from secateur.pruning.parameters import parameters, unwrapped
 
 
@@ -18,15 +18,11 @@ def scores(model: nn.Module, names: Sequence[str], *, seed: int = 0) -> dict[str
         UsageError: a parameter has no gate; gates must be attached and learned first.
     """
     buffers = dict(unwrapped(model).named_buffers())
-    weights = parameters(model, names)
-    missing = [name for name in weights if name + SUFFIX not in buffers]
+    missing = [name for name in parameters(model, names) if name + SUFFIX not in buffers]
     if missing:
         raise UsageError(
             f"{len(missing)} of {len(names)} parameters have no gate (the first is "
             f"{missing[0]!r}); attach gates with Gates.attach(model, names) and learn them, "
             "or choose another criterion"
         )
-    return {
-        name: buffers[name + SUFFIX] + weight.detach().abs().float()
-        for name, weight in weights.items()
-    }
+    return Gates(model, names).scores()
