@@ -35,3 +35,7 @@ class FileError(SecateurError):
 
 class StudyError(SecateurError):
     """A study directory that belongs to another spec, is in use, or lacks records."""
+
+
+class CompileError(SecateurError):
+    """A network that cannot be compiled, or an engine that cannot be built or run here."""

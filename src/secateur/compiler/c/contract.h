@@ -1,0 +1,226 @@
+/* Contractions: y[o][p] = act(bias[o] + residual[o][p] + sum over c, k of w[o][c, k] x[c][p + k]).
+ *
+ * Convolutions of any kind and linear layers are all this. A position p is (z, y, x); each step
+ * of it is a whole vector, LANES positions (or images) side by side, so every load is aligned.
+ * Strides are in floats. All of `sec_shape` is known when the C is compiled.
+ *
+ * The non-zeros of a sparse layer are cut into blocks of input channels, small enough for what a
+ * tile of positions reads to stay in the first-level cache, and chunks of output channels. In each
+ * lie rows, one for an output channel, ordered by their number of non-zeros, because short loops of
+ * slowly growing length are predicted. A row's header is two bytes: how many non-zeros, and which
+ * channel of the chunk, with two flags. A non-zero is one byte, which of the block's (c, k) it is,
+ * and its value. */
+#ifndef SECATEUR_CONTRACT_H
+#define SECATEUR_CONTRACT_H
+#include "vector.h"
+
+enum { SEC_FIRST = 128, SEC_LAST = 64 };  /* of a row: begins, ends its output channel */
+
+typedef struct {
+  int positions[3];          /* how many vectors of outputs along z, y, x */
+  long in[3], out[3], res[3];/* strides of those steps */
+  long out_channel, res_channel;
+  int act;
+  float alpha, beta;
+} sec_shape;
+
+typedef struct {
+  int blocks, chunks, chunk;     /* chunk: output channels a chunk holds */
+  long in_block;                 /* floats from one block of input channels to the next */
+  int table;                     /* from one block's offsets to the next's; 0: all the same */
+  const uint32_t *start;         /* [blocks * chunks + 1][2]: first row, first non-zero */
+  const uint8_t *rows;           /* [rows][2] */
+  const uint8_t *codes;
+  const float *values;
+  const float *bias;             /* [outputs] */
+  const int32_t *offset;         /* by code: what it adds to the address, bytes */
+} sec_sparse;
+
+INLINE void sec_sparse_tile(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, int block, int chunk, const int th, const int tw) {
+  const int n = th * tw, pairs = n <= 8;
+  const uint32_t *s = w->start + 2 * ((long)block * w->chunks + chunk);
+  const uint8_t *row = w->rows + 2 * (long)s[0], *last_row = w->rows + 2 * (long)s[2];
+  const uint8_t *code = w->codes + s[1];
+  const float *value = w->values + s[1];
+  const char *base = (const char *)(in + block * w->in_block);
+  const int32_t *offset = w->offset + (long)block * w->table;
+  const int first_channel = chunk * w->chunk;
+  for (; row < last_row; row += 2) {
+    const int count = row[0], channel = first_channel + (row[1] & 63);
+    float *y = out + channel * g->out_channel;
+    vec acc[32], more[8];
+    if (row[1] & SEC_FIRST) {
+      const vec b = sec_all(w->bias[channel]);
+      UNROLL for (int i = 0; i < n; i++) acc[i] = b;
+    } else {
+      UNROLL for (int i = 0; i < th; i++)
+        UNROLL for (int j = 0; j < tw; j++)
+          acc[i * tw + j] = *(const vec *)(y + i * g->out[1] + j * g->out[2]);
+    }
+    int k = 0;
+    if (pairs) {  /* few accumulators: two sets of them hide the latency of an addition */
+      UNROLL for (int i = 0; i < n; i++) more[i] = sec_all(0);
+      ROLLED for (; k + 1 < count; k += 2) {
+        const float *x0 = (const float *)(base + offset[code[k]]);
+        const float *x1 = (const float *)(base + offset[code[k + 1]]);
+        const vec w0 = sec_all(value[k]), w1 = sec_all(value[k + 1]);
+        UNROLL for (int i = 0; i < th; i++)
+          UNROLL for (int j = 0; j < tw; j++) {
+            acc[i * tw + j] += w0 * *(const vec *)(x0 + i * g->in[1] + j * g->in[2]);
+            more[i * tw + j] += w1 * *(const vec *)(x1 + i * g->in[1] + j * g->in[2]);
+          }
+      }
+      UNROLL for (int i = 0; i < n; i++) acc[i] += more[i];
+    }
+    ROLLED for (; k < count; k++) {
+      const float *x = (const float *)(base + offset[code[k]]);
+      const vec v = sec_all(value[k]);
+      UNROLL for (int i = 0; i < th; i++)
+        UNROLL for (int j = 0; j < tw; j++)
+          acc[i * tw + j] += v * *(const vec *)(x + i * g->in[1] + j * g->in[2]);
+    }
+    code += count;
+    value += count;
+    if (row[1] & SEC_LAST) {
+      if (res) {
+        const float *r = res + channel * g->res_channel;
+        UNROLL for (int i = 0; i < th; i++)
+          UNROLL for (int j = 0; j < tw; j++)
+            acc[i * tw + j] += *(const vec *)(r + i * g->res[1] + j * g->res[2]);
+      }
+      UNROLL for (int i = 0; i < n; i++) acc[i] = sec_act(acc[i], g->act, g->alpha, g->beta);
+    }
+    UNROLL for (int i = 0; i < th; i++)
+      UNROLL for (int j = 0; j < tw; j++)
+        *(vec *)(y + i * g->out[1] + j * g->out[2]) = acc[i * tw + j];
+  }
+}
+
+INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
+                             const float *res, int c0, int c1, const int th, const int tw) {
+  for (int b = 0; b < w->blocks; b++)
+    for (int c = c0; c < c1; c++) sec_sparse_tile(w, g, in, out, res, b, c, th, tw);
+}
+
+/* The whole layer, in tiles of th x tw vectors; threads share the chunks. What is left at the
+   right and at the bottom is done by tiles of their own size. */
+INLINE void sec_sparse_layer(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
+                             const float *res, int t, int T, const int th, const int tw) {
+  const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
+  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
+  for (int z = 0; z < g->positions[0]; z++) {
+    const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
+    float *oz = out + z * g->out[0];
+#define AT(y, x) iz + (y) * g->in[1] + (x) * g->in[2], oz + (y) * g->out[1] + (x) * g->out[2], \
+                 res ? rz + (y) * g->res[1] + (x) * g->res[2] : 0
+    for (int y = 0; y + th <= ny; y += th) {
+      for (int x = 0; x + tw <= nx; x += tw) sec_sparse_tiles(w, g, AT(y, x), c0, c1, th, tw);
+      if (rw) sec_sparse_tiles(w, g, AT(y, nx - rw), c0, c1, th, rw);
+    }
+    if (rh) {
+      for (int x = 0; x + tw <= nx; x += tw) sec_sparse_tiles(w, g, AT(ny - rh, x), c0, c1, rh, tw);
+      if (rw) sec_sparse_tiles(w, g, AT(ny - rh, nx - rw), c0, c1, rh, rw);
+    }
+  }
+}
+
+/* A dense layer. Weights lie as [output / 16][channel of its group][k][16]. */
+typedef struct {
+  int outputs, groups, channels, taps;  /* outputs of one group, input channels of one group */
+  int channels_a_block;
+  long in_channel;
+  const float *weights;
+  const float *bias;
+  const int32_t *offset;                /* [taps], bytes */
+} sec_dense;
+
+INLINE void sec_dense_tile(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                           const float *res, const float *weights, int output, int from, int to,
+                           const int ob, const int th, const int tw) {
+  vec acc[8][24];
+  UNROLL for (int o = 0; o < ob; o++) {
+    float *y = out + (output + o) * g->out_channel;
+    if (from == 0) {
+      const vec b = sec_all(w->bias[output + o]);
+      UNROLL for (int i = 0; i < th * tw; i++) acc[o][i] = b;
+    } else {
+      UNROLL for (int i = 0; i < th; i++)
+        UNROLL for (int j = 0; j < tw; j++)
+          acc[o][i * tw + j] = *(const vec *)(y + i * g->out[1] + j * g->out[2]);
+    }
+  }
+  for (int c = from; c < to; c++) {
+    const char *base = (const char *)(in + c * w->in_channel);
+    const float *v = weights + (long)c * w->taps * 16;
+    ROLLED for (int k = 0; k < w->taps; k++, v += 16) {
+      const float *x = (const float *)(base + w->offset[k]);
+      vec p[24];
+      UNROLL for (int i = 0; i < th; i++)
+        UNROLL for (int j = 0; j < tw; j++)
+          p[i * tw + j] = *(const vec *)(x + i * g->in[1] + j * g->in[2]);
+      UNROLL for (int o = 0; o < ob; o++) {
+        const vec b = sec_all(v[o]);
+        UNROLL for (int i = 0; i < th * tw; i++) acc[o][i] += b * p[i];
+      }
+    }
+  }
+  UNROLL for (int o = 0; o < ob; o++) {
+    float *y = out + (output + o) * g->out_channel;
+    if (to == w->channels) {
+      if (res) {
+        const float *r = res + (output + o) * g->res_channel;
+        UNROLL for (int i = 0; i < th; i++)
+          UNROLL for (int j = 0; j < tw; j++)
+            acc[o][i * tw + j] += *(const vec *)(r + i * g->res[1] + j * g->res[2]);
+      }
+      UNROLL for (int i = 0; i < th * tw; i++)
+        acc[o][i] = sec_act(acc[o][i], g->act, g->alpha, g->beta);
+    }
+    UNROLL for (int i = 0; i < th; i++)
+      UNROLL for (int j = 0; j < tw; j++)
+        *(vec *)(y + i * g->out[1] + j * g->out[2]) = acc[o][i * tw + j];
+  }
+}
+
+INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, long q0, long q1, const int ob, const int th,
+                            const int tw) {
+  const int a_group = (w->outputs + ob - 1) / ob, step = w->channels_a_block;
+  for (int from = 0; from < w->channels || from == 0; from += step) {
+    const int to = from + step < w->channels ? from + step : w->channels;
+    for (long q = q0; q < q1; q++) {
+      const int group = (int)(q / a_group), o = (int)(q % a_group) * ob;
+      const int output = group * w->outputs + o;
+      const float *x = in + (long)group * w->channels * w->in_channel;
+      const float *v = w->weights + 16 * ((long)group * ((w->outputs + 15) / 16) + o / 16) *
+                       w->channels * w->taps + o % 16;
+      const int left = w->outputs - o;
+      if (left >= ob) sec_dense_tile(w, g, x, out, res, v, output, from, to, ob, th, tw);
+      else for (int i = 0; i < left; i++)
+        sec_dense_tile(w, g, x, out, res, v + i, output + i, from, to, 1, th, tw);
+    }
+  }
+}
+
+INLINE void sec_dense_layer(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, int t, int T, const int ob, const int th,
+                            const int tw) {
+  const long units = (long)w->groups * ((w->outputs + ob - 1) / ob);
+  const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T);
+  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
+  for (int z = 0; z < g->positions[0]; z++) {
+    const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
+    float *oz = out + z * g->out[0];
+    for (int y = 0; y + th <= ny; y += th) {
+      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(y, x), q0, q1, ob, th, tw);
+      if (rw) sec_dense_tiles(w, g, AT(y, nx - rw), q0, q1, ob, th, rw);
+    }
+    if (rh) {
+      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(ny - rh, x), q0, q1, ob, rh, tw);
+      if (rw) sec_dense_tiles(w, g, AT(ny - rh, nx - rw), q0, q1, ob, rh, rw);
+    }
+  }
+}
+#undef AT
+#endif

@@ -1,0 +1,50 @@
+/* What a compiled network (model.c, generated) and the runtime (runtime.c) know of each other. */
+#ifndef SECATEUR_RUNTIME_H
+#define SECATEUR_RUNTIME_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* One tile of work: `count` samples from sample `first` on, of the caller's arrays. */
+typedef struct {
+  char *arena;               /* scratch memory of this team, 64-byte aligned */
+  const char *weights;       /* the constants, 64-byte aligned, 16-bit values already decoded */
+  const void *const *inputs; /* row-major arrays of the caller, in the order of the network's inputs */
+  void *const *outputs;
+  size_t first, count;
+} sec_frame;
+
+/* One operator. It does its share of the work, of thread `thread` of `threads`; which thread does
+   what never changes a result. A barrier follows. */
+typedef void (*sec_step)(const sec_frame *frame, int thread, int threads);
+
+typedef struct {
+  size_t batch;              /* samples a tile holds */
+  size_t arena;              /* bytes of scratch memory a team needs */
+  size_t steps;
+  const sec_step *step;
+  const char *const *names;  /* what each step does, for profiles */
+} sec_program;
+
+/* Constants are stored narrow and decoded once, when an engine is made. With no sections that
+   need decoding, the stored bytes are used where they lie. */
+typedef struct {
+  size_t from, to, count;    /* byte offset in the stored data, in the decoded data, number of values */
+  int kind;                  /* 0: bytes as they are, 1: IEEE half -> float, 2: bfloat16 -> float */
+} sec_section;
+
+typedef struct {
+  const char *info;                /* JSON: see artifact.py */
+  size_t inputs, outputs;
+  const size_t *input_bytes;       /* of one sample; of the whole array where batch is fixed */
+  const size_t *output_bytes;
+  const sec_program *programs;     /* ascending by batch; the first has batch 1, or the fixed batch */
+  size_t program_count;
+  int fixed_batch;                 /* 1: the caller's batch must equal programs[0].batch */
+  const unsigned char *stored;     /* 64-byte aligned */
+  size_t stored_bytes, decoded_bytes;
+  const sec_section *sections;
+  size_t section_count;
+} sec_model;
+
+extern const sec_model sec_the_model;
+#endif

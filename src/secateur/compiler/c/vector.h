@@ -1,0 +1,100 @@
+/* Vectors of floats, in the extensions that GCC and clang share. LANES is set by the target. */
+#ifndef SECATEUR_VECTOR_H
+#define SECATEUR_VECTOR_H
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include "runtime.h"
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t veci __attribute__((vector_size(LANES * 4)));
+
+#define INLINE static inline __attribute__((always_inline, unused))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#define ROLLED _Pragma("GCC unroll 1")
+#endif
+
+/* The share of thread t of T of the whole numbers below n: [sec_from, sec_from of t + 1). */
+INLINE long sec_share(long n, int t, int T) { return n * t / T; }
+
+#define SEC_LEAST(a, b) ((a) < (b) ? (a) : (b))
+
+INLINE vec sec_all(float x) { return x - (vec){0}; }
+
+/* The first half is for floats one by one; loops over them are vectorised by the compiler. */
+INLINE float sec_exp(float x) {
+  /* Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error 2e-7. */
+  float y = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  float n = rintf(y * 1.44269504f);
+  float r = y - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  union { int32_t i; float f; } two = {((int32_t)n + 127) << 23};
+  float e = p * two.f;
+  e = x < -103.0f ? 0.0f : x > 88.72283f ? INFINITY : e;
+  return x != x ? x : e;
+}
+INLINE float sec_sigmoid(float x) { return 1.0f / (1.0f + sec_exp(-x)); }
+INLINE float sec_tanh(float x) {
+  /* Near 0 the difference of exponentials loses digits: an odd polynomial there (Cephes' tanhf). */
+  float a = fabsf(x), s = x * x;
+  float small = x + x * s * (-3.33332819422e-1f + s * (1.33314422036e-1f + s * (-5.37397155531e-2f
+              + s * (2.06390887954e-2f + s * -5.70498872745e-3f))));
+  float large = 1.0f - 2.0f / (sec_exp(2.0f * a) + 1.0f);
+  return a < 0.625f ? small : x < 0 ? -large : large;
+}
+INLINE float sec_erf(float x) {
+  /* Two rational pieces: |x| <= 1 by erf's own series (Abramowitz & Stegun 7.1.5, fitted), beyond
+     by 1 - t * exp(-x^2) * polynomial(t) (7.1.26's form with more terms). Error below 3e-7. */
+  float a = fabsf(x), s = x * x;
+  float small = x * (1.12837916709551f + s * (-0.376126389031838f + s * (0.112837916709551f
+              + s * (-0.0268661706451313f + s * (0.00522397762544219f + s * (-0.000854832702345085f
+              + s * (0.000120553329817897f + s * (-1.49256503584063e-5f + s * (1.64621143658892e-6f)))))))));
+  float t = 1.0f / (1.0f + 0.5f * a);
+  float tail = t * sec_exp(-s - 1.26551223f + t * (1.00002368f + t * (0.37409196f + t * (0.09678418f
+             + t * (-0.18628806f + t * (0.27886807f + t * (-1.13520398f + t * (1.48851587f
+             + t * (-0.82215223f + t * 0.17087277f)))))))));
+  float large = x < 0 ? tail - 1.0f : 1.0f - tail;
+  return a < 1.0f ? small : large;
+}
+
+enum { SEC_NONE, SEC_RELU, SEC_LEAKY, SEC_CLIP, SEC_SIGMOID, SEC_HARDSIGMOID, SEC_HARDSWISH,
+       SEC_TANH, SEC_GELU, SEC_GELUTANH, SEC_SILU, SEC_ELU, SEC_SOFTPLUS };
+
+INLINE float sec_act1(float x, const int act, const float alpha, const float beta) {
+  switch (act) {
+    case SEC_RELU: return x < 0 ? 0 : x;
+    case SEC_LEAKY: return x < 0 ? alpha * x : x;
+    case SEC_CLIP: return x < alpha ? alpha : x > beta ? beta : x;
+    case SEC_SIGMOID: return sec_sigmoid(x);
+    case SEC_HARDSIGMOID: { float y = alpha * x + beta; return y < 0 ? 0 : y > 1 ? 1 : y; }
+    case SEC_HARDSWISH: { float y = x * (1.0f / 6) + 0.5f; return x * (y < 0 ? 0 : y > 1 ? 1 : y); }
+    case SEC_TANH: return sec_tanh(x);
+    case SEC_GELU: return 0.5f * x * (1.0f + sec_erf(x * 0.70710678118654752f));
+    case SEC_GELUTANH: return 0.5f * x * (1.0f + sec_tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+    case SEC_SILU: return x * sec_sigmoid(x);
+    case SEC_ELU: return x < 0 ? alpha * (sec_exp(x) - 1.0f) : x;
+    case SEC_SOFTPLUS: return x > 20.0f ? x : logf(1.0f + sec_exp(x));
+    default: return x;
+  }
+}
+
+INLINE vec sec_act(vec x, const int act, const float alpha, const float beta) {
+  if (act == SEC_NONE) return x;
+  if (act == SEC_RELU) return (vec)((veci)x & ~(x < sec_all(0)));
+  float y[LANES] __attribute__((aligned(LANES * 4)));
+  memcpy(y, &x, sizeof y);
+  for (int l = 0; l < LANES; l++) y[l] = sec_act1(y[l], act, alpha, beta);
+  memcpy(&x, y, sizeof y);
+  return x;
+}
+#endif

@@ -1,0 +1,238 @@
+"""From programs to C: one function for each step, tables of them, and the constants as one blob."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.kernels import C_TYPES, Machine, Place, Step, Weights
+from secateur.compiler.kernels.contraction import macs
+from secateur.compiler.kernels.fill import filler
+from secateur.compiler.layout import LINE, Layout
+from secateur.compiler.plan import Planned, Program
+
+
+@dataclass
+class _Blob:
+    """Constants, each distinct one stored once, at multiples of a cache line."""
+
+    parts: list[bytes] = field(default_factory=list)
+    floats: list[bool] = field(default_factory=list)
+    size: int = 0
+    known: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, array: np.ndarray) -> int:
+        data = np.ascontiguousarray(array)
+        content = data.tobytes()
+        key = hashlib.sha256(data.dtype.str.encode() + content).digest()
+        if key not in self.known:
+            self.known[key] = self.size
+            self.parts.append(content + bytes(-len(content) % LINE))
+            self.floats.append(data.dtype == np.float32)
+            self.size += len(self.parts[-1])
+        return self.known[key]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is compiled.
+
+    Attributes:
+        model: text of model.c.
+        stored: constants as they lie in the file.
+        steps: by program, {name, op, layer, nonzeros, macs} of each step, for tables.
+    """
+
+    model: str
+    stored: bytes
+    steps: tuple[tuple[dict[str, Any], ...], ...]
+
+
+def emit(
+    graph: Graph,
+    programs: Sequence[Program],
+    machine: Machine,
+    *,
+    sparse: Mapping[str, bool],
+    info: Mapping[str, Any],
+    values: str = "fp32",
+) -> Source:
+    """Write model.c.
+
+    Args:
+        graph: for the constants; its shapes do not matter.
+        programs: ascending by batch.
+        machine: the target.
+        sparse: by node name, whether a layer skips zeros.
+        info: goes into the artifact as JSON, `steps` added.
+        values: how float constants are stored: "fp32", "fp16", "bf16".
+    """
+    blob = _Blob()
+    step = Step(machine, Weights(blob.add), lambda node: sparse.get(node.name, False))
+    functions: list[str] = []
+    tables: list[str] = []
+    described = []
+    for p, program in enumerate(programs):
+        names = []
+        for k, planned in enumerate(program.steps):
+            name = f"p{p}_step{k}"
+            functions.append(_function(name, planned, program, graph, step, blob))
+            names.append(name)
+        table = ", ".join(names)
+        labels = ", ".join(json.dumps(_label(s.node)) for s in program.steps)
+        tables.append(f"static const sec_step p{p}_steps[] = {{{table}}};")
+        tables.append(f"static const char *const p{p}_names[] = {{{labels}}};")
+        described.append(tuple(_describe(s.node, program, graph, sparse) for s in program.steps))
+    rows = ",\n  ".join(
+        f"{{{p.batch}, {p.arena}, {len(p.steps)}, p{i}_steps, p{i}_names}}"
+        for i, p in enumerate(programs)
+    )
+    first = programs[0]
+    model = "\n".join(
+        [
+            f"#define LANES {machine.lanes}",
+            '#include "vector.h"',
+            '#include "halo.h"',
+            '#include "contract.h"',
+            '#include "plain.h"',
+            "extern const unsigned char sec_stored[];",
+            *functions,
+            *tables,
+            f"static const sec_program programs[] = {{\n  {rows}}};",
+            _sizes("input_bytes", graph.inputs, first),
+            _sizes("output_bytes", graph.outputs, first),
+        ]
+    )
+    stored, sections, decoded = _store(blob, values)
+    text = json.dumps({**info, "steps": described}, separators=(",", ":"))
+    model += f"""
+static const sec_section sections[] = {{{sections or "{0, 0, 0, 0}"}}};
+const sec_model sec_the_model = {{
+  {_c_string(text)},
+  {len(graph.inputs)}, {len(graph.outputs)}, input_bytes, output_bytes,
+  programs, {len(programs)}, {int(not first.batched)},
+  sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0}}};
+"""
+    return Source(model, stored, tuple(described))
+
+
+def _function(
+    name: str, planned: Planned, program: Program, graph: Graph, step: Step, blob: _Blob
+) -> str:
+    node = planned.node
+    inputs = [
+        _place(value, program, graph, blob, planned.constants.get(i)) if value else None
+        for i, value in enumerate(node.inputs)
+    ]
+    outputs = [_place(v, program, graph, blob) for v in node.outputs if v]
+    if planned.kernel.fills:
+        halo = program.halos.get(node.outputs[0])
+        step = Step(step.machine, step.weights, step.sparse, filler(outputs[0], halo))
+    body = planned.kernel.emit(node, inputs, outputs, step)
+    lines = "\n  ".join(body.splitlines())
+    return (
+        f"/* {_label(node).replace('*/', '')} */\n"
+        f"static void {name}(const sec_frame *f, int t, int T) {{\n"
+        f"  (void)f; (void)t; (void)T;\n  {lines}\n}}"
+    )
+
+
+def _place(
+    value: str, program: Program, graph: Graph, blob: _Blob, constant: Layout | None = None
+) -> Place:
+    tensor = program.types[value]
+    kind = C_TYPES[tensor.dtype.name]
+    if value in graph.constants:
+        assert constant is not None
+        array = graph.constants[value]
+        return Place(
+            tensor.dtype,
+            constant,
+            lambda: f"((const {kind} *)(f->weights + {blob.add(_packed(array, constant))}))",
+            array,
+        )
+    home, layout = program.homes[value], program.layouts[value]
+    root = program.layouts[home.root]
+    if home.kind == "arena":
+        ref = f"({kind} *)(f->arena + {home.offset}) + {root.offset}"
+    else:
+        source = "inputs" if home.kind == "input" else "outputs"
+        qualifier = "const " if home.kind == "input" else ""
+        sample = program.types[value].size // (tensor.shape[0] if program.batched else 1)
+        first = f" + f->first * {sample}" if program.batched else ""
+        ref = f"({qualifier}{kind} *)f->{source}[{home.index}]{first}"
+    return Place(tensor.dtype, layout, lambda: f"({ref})")
+
+
+def _packed(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return the buffer of a constant in a layout, one-dimensional."""
+    buffer = np.zeros(layout.elements, array.dtype)
+    buffer[layout.positions().ravel()] = array.ravel()
+    return buffer
+
+
+def _label(node: Node) -> str:
+    return f"{node.op} {node.name}"
+
+
+def _describe(
+    node: Node, program: Program, graph: Graph, sparse: Mapping[str, bool]
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": _label(node), "op": node.op, "layer": node.name}
+    if node.op in ("FusedConv", "FusedLinear"):
+        weight = graph.constants[node.inputs[1]]
+        dense = macs(node, program.types)
+        share = np.count_nonzero(weight) / max(1, weight.size)
+        entry |= {
+            "macs": dense,
+            "nonzeros": int(np.count_nonzero(weight)),
+            "sparse_macs": round(dense * share),
+            "kernel": "sparse" if sparse.get(node.name) else "dense",
+        }
+    return entry
+
+
+def _sizes(name: str, values: Sequence[str], program: Program) -> str:
+    sizes = []
+    for value in values:
+        tensor = program.types[value]
+        samples = tensor.shape[0] if program.batched else 1
+        sizes.append(tensor.size * tensor.dtype.itemsize // samples)
+    return f"static const size_t {name}[] = {{{', '.join(map(str, sizes))}}};"
+
+
+def _store(blob: _Blob, values: str) -> tuple[bytes, str, int]:
+    """Return the stored bytes, the C of the sections that decode them, and the decoded size."""
+    if values == "fp32":
+        return b"".join(blob.parts) or bytes(LINE), "", 0
+    stored, sections, size, at = [], [], 0, 0
+    for part, floats in zip(blob.parts, blob.floats, strict=True):
+        if floats:
+            x = np.frombuffer(part, np.float32)
+            narrow = x.astype(np.float16) if values == "fp16" else _bf16(x)
+            data, kind, count = narrow.tobytes(), 1 if values == "fp16" else 2, len(x)
+        else:
+            data, kind, count = part, 0, len(part)
+        sections.append(f"{{{size}, {at}, {count}, {kind}}}")
+        stored.append(data + bytes(-len(data) % LINE))
+        size += len(stored[-1])
+        at += len(part)
+    return b"".join(stored) or bytes(LINE), ",\n  ".join(sections), at
+
+
+def _bf16(x: np.ndarray) -> np.ndarray:
+    """Round float32 to bfloat16, ties to even; NaN stays NaN."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)
+
+
+def _c_string(text: str) -> str:
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return "\n  ".join(f'"{quoted[i : i + 2000]}"' for i in range(0, len(quoted), 2000))

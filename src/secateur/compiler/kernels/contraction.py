@@ -1,0 +1,283 @@
+"""Convolutions and linear layers, sparse and dense: `FusedConv`, `FusedLinear`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from secateur.compiler.graph import Node
+from secateur.compiler.kernels import (
+    Body,
+    Halo,
+    Kernel,
+    Machine,
+    Place,
+    Step,
+    Types,
+    packing,
+    tiles,
+)
+from secateur.compiler.kernels.elementwise import activation
+from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
+from secateur.compiler.layout import PLAIN, Cut, Layout
+
+CHUNK = 16
+"""Output channels of a chunk: what threads share. Wide layers take twice or four times as many."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of positions: how many, and the strides (floats) of input, output, residual."""
+
+    count: int
+    input: int
+    output: int
+    residual: int
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A layer, whatever it was: outputs x (channels, taps) at positions."""
+
+    weight: np.ndarray  # [outputs, channels of a group, taps]
+    groups: int
+    taps: tuple[int, ...]  # offset of each tap, floats
+    channel: int  # stride of input channels, floats
+    out_channel: int
+    res_channel: int
+    axes: tuple[Axis, ...]  # outermost first
+
+
+def emit(
+    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
+) -> str:
+    """Write the call of the kernel that fits, with all that it needs to know as constants."""
+    x, w, b, r = (*inputs, None, None)[:4]
+    assert x is not None and w is not None and w.constant is not None
+    y = outputs[0]
+    c = (_conv if node.op == "FusedConv" else _linear)(node, x, w.constant, y, r)
+    bias = np.zeros(len(c.weight), np.float32) if b is None else b.constant
+    assert bias is not None
+    lanes = y.layout.lanes
+    outer, inner = c.axes[:-3], c.axes[-3:]
+    z, high, wide = (Axis(1, 0, 0, 0),) * (3 - len(inner)) + inner
+    body = Body()
+    body.line(f"const float *in = {x.ref};")
+    body.line(f"float *out = {y.ref};")
+    body.line(f"const float *res = {r.ref if r else '0'};")
+    body.line(_shape(node, (z, high, wide), c))
+    names = [f"n{k}" for k in range(len(outer))]
+    if step.sparse(node):
+        call = _sparse(body, c, bias, (high.count, wide.count), lanes, step)
+        channels = (
+            "(long)sec_share(w.chunks, t, T) * w.chunk",
+            f"SEC_LEAST((long)sec_share(w.chunks, t + 1, T) * w.chunk, {len(c.weight)})",
+        )
+    else:
+        call, channels = _dense(body, c, bias, (high.count, wide.count), lanes, step)
+    opened = body.loops([a.count for a in outer], names, shared=False)
+    moved = [
+        pointer + "".join(f" + {n} * {getattr(a, which)}" for n, a in zip(names, outer, strict=True))
+        for pointer, which in (("in", "input"), ("out", "output"), ("res", "residual"))
+    ]
+    if r is None or not outer:
+        moved[2] = "res"
+    body.line(call.format(*moved))
+    body.close(opened)
+    if fill := step.fill(*channels):
+        body.line(fill)
+    return body.text()
+
+
+def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
+    def three(which: str) -> str:
+        return "{" + ", ".join(str(getattr(a, which)) for a in positions) + "}"
+
+    return (
+        f"const sec_shape g = {{{three('count')}, {three('input')}, {three('output')}, "
+        f"{three('residual')}, {c.out_channel}, {c.res_channel}, {activation(node)}}};"
+    )
+
+
+def _sparse(
+    body: Body,
+    c: Contraction,
+    bias: np.ndarray,
+    plane: tuple[int, int],
+    lanes: int,
+    step: Step,
+) -> str:
+    outputs, width, taps = c.weight.shape
+    # the same blocks for every program of an artifact, whose planes differ: their weights are shared
+    blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps))
+    chunk = next(k for k in (CHUNK, 2 * CHUNK, 4 * CHUNK) if outputs <= k * 16 or k == 4 * CHUNK)
+    s = packing.sparse(c.weight, c.groups, blocks, chunk)
+    if blocks.parts > 1:
+        span = blocks.taps_a_part
+        offsets = [
+            channel * c.channel + (c.taps[k] if k < taps else 0)
+            for channel in range(width * c.groups)
+            for part in range(blocks.parts)
+            for k in range(part * span, (part + 1) * span)
+        ]
+        in_block, table = 0, span
+    else:
+        offsets = [k * c.channel + tap for k in range(blocks.channels) for tap in c.taps]
+        in_block, table = blocks.channels * c.channel, 0
+    body.line(_table("int32_t", "offset", [4 * o for o in offsets]))
+    p = step.weights.pointer
+    body.line(
+        f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {table}, "
+        f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, offset}};"
+    )
+    if lanes == 1:
+        return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
+    tile = tiles.sparse(*plane, step.machine)
+    return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {tile.high}, {tile.wide});"
+
+
+def _dense(
+    body: Body,
+    c: Contraction,
+    bias: np.ndarray,
+    plane: tuple[int, int],
+    lanes: int,
+    step: Step,
+) -> tuple[str, tuple[str, str]]:
+    outputs, width, taps = c.weight.shape
+    mine = outputs // c.groups
+    together, tile = tiles.dense(*plane, mine, step.machine)
+    reads = (tile.high + 2) * (tile.wide + 2) * lanes * 4
+    a_block = max(1, min(width, tiles.CACHE // 2 // reads))
+    body.line(_table("int32_t", "offset", [4 * o for o in c.taps]))
+    p = step.weights.pointer
+    body.line(
+        f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
+        f"{p(packing.dense(c.weight, c.groups))}, {p(bias)}, offset}};"
+    )
+    if lanes == 1:
+        a_group = -(-mine // 16)
+        unit, call = 16, "sec_dense_plain(&w, &g, {}, {}, {}, t, T);"
+    else:
+        a_group, unit = -(-mine // together), together
+        call = f"sec_dense_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {together}, {tile.high}, {tile.wide});"
+    bounds = []
+    for share in ("t", "t + 1"):
+        q = f"sec_share({c.groups * a_group}, {share}, T)"
+        bounds.append(
+            f"{q} / {a_group} * {mine} + SEC_LEAST({q} % {a_group} * {unit}, {mine})"
+        )
+    return call, (bounds[0], bounds[1])
+
+
+def _channels_a_block(taps: int) -> int:
+    """Channels whose inputs fit the cache, for a tile of 2 x 8 vectors of 16 floats."""
+    side = round(taps**0.5)
+    return max(1, tiles.CACHE // ((2 + side - 1) * (8 + side - 1) * 64))
+
+
+def _table(kind: str, name: str, values: Sequence[int]) -> str:
+    return f"static const {kind} {name}[] = {{{', '.join(map(str, values))}}};"
+
+
+def _conv(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
+    win = window(node, w.shape[2:])
+    xs, ys = x.layout.strides, y.layout.strides
+    rs = r.layout.strides if r else (0,) * len(ys)
+    rank = len(win.kernel)
+    taps = tuple(
+        sum(
+            (i * d - p) * s
+            for i, d, p, s in zip(at, win.dilations, win.before, xs[2:], strict=True)
+        )
+        for at in product(*map(range, win.kernel))
+    )
+    spatial = [
+        Axis(y.layout.blocks[2 + k], win.strides[k] * xs[2 + k], ys[2 + k], rs[2 + k])
+        for k in range(rank)
+    ]
+    samples = [Axis(y.layout.blocks[0], xs[0], ys[0], rs[0])]
+    axes = _merged(samples if y.layout.blocks[0] > 1 else [], spatial)
+    weight = w.reshape(w.shape[0], w.shape[1], -1)
+    return Contraction(weight, node.get("group", 1), taps, xs[1], ys[1], rs[1], axes)
+
+
+def _merged(outer: Sequence[Axis], inner: Sequence[Axis]) -> tuple[Axis, ...]:
+    """Put the axis with the smallest stride last; drop those of one position."""
+    axes = [a for a in (*outer, *inner) if a.count > 1]
+    return tuple(sorted(axes, key=lambda a: -a.output)) or (Axis(1, 0, 0, 0),)
+
+
+def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
+    last = len(x.layout.shape) - 1
+    xs, ys = x.layout.strides, y.layout.strides
+    rs = r.layout.strides if r else (0,) * len(ys)
+    axes = [Axis(y.layout.blocks[a], xs[a], ys[a], rs[a]) for a in range(last)]
+    weight = w.reshape(*w.shape, 1)
+    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], _merged(axes, []))
+
+
+def conv_cuts(
+    node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
+) -> tuple[list[Cut | None], list[Cut]]:
+    """Samples in the lanes, or the plane of one image over them; weights are packed by `emit`."""
+    wanted, out = spatial_cuts(node, types, cuts[0], machine, batch, types[node.inputs[1]].shape[2:])
+    return _with_residual(node, wanted, out), [out]
+
+
+def linear_cuts(
+    node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
+) -> tuple[list[Cut | None], list[Cut]]:
+    """Keep a cut that leaves the features whole; else cut the axis with the most positions."""
+    shape = types[node.inputs[0]].shape
+    whole = set(range(len(shape) - 1))
+    cut = cuts[0]
+    if not cut.axes or not cut.within(whole):
+        positions = max(whole, key=lambda a: shape[a], default=None)
+        cut = PLAIN
+        if positions is not None and shape[positions] >= machine.lanes // 2 and not batch:
+            block = -(-shape[positions] // machine.lanes)
+            cut = Cut.of({positions: (-(-shape[positions] // block), block)})
+    return _with_residual(node, cut, cut), [cut]
+
+
+def _with_residual(node: Node, wanted: Cut, out: Cut) -> list[Cut | None]:
+    cuts: list[Cut | None] = [wanted, PLAIN, PLAIN, out]
+    return cuts[: len(node.inputs)]
+
+
+def conv_halo(
+    node: Node, types: Types, cuts: Sequence[Cut], outs: Sequence[Cut]
+) -> list[Halo | None]:
+    """The rows that the window reaches beyond the blocks."""
+    win = window(node, types[node.inputs[1]].shape[2:])
+    return [window_halo(win, types, node, cuts[0], outs[0], 0.0)]
+
+
+def linear_order(
+    _node: Node, types: Types, layouts: Sequence[Layout | None], cut: Cut
+) -> Sequence[int] | None:
+    """Features outermost: the vectors of one feature lie side by side."""
+    x = layouts[0]
+    if x is None or not cut.axes:
+        return None
+    last = len(x.shape) - 1
+    return [last, *(a for a in x.order if a != last)]
+
+
+KERNELS = (
+    Kernel(ops=("FusedConv",), emit=emit, cuts=conv_cuts, halo=conv_halo, fills=True),
+    Kernel(ops=("FusedLinear",), emit=emit, cuts=linear_cuts, order=linear_order, fills=True),
+)
+
+
+def macs(node: Node, types: Types) -> int:
+    """Return the dense multiply-adds of a layer at its type's shapes."""
+    w = types[node.inputs[1]].shape
+    out = types[node.outputs[0]].shape
+    positions = prod(out) // (out[1] if node.op == "FusedConv" else out[-1])
+    return positions * prod(w)

@@ -1,0 +1,124 @@
+"""Moving a value from one layout to another, and the caller's arrays in and out.
+
+`Relayout` is an operator of the plan, not of a graph: it copies a value of the same logical shape.
+Attributes: `samples`, 1 where axis 0 counts samples of which a tile may hold fewer than it has
+room for (`f->count`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secateur.compiler.graph import Node
+from secateur.compiler.kernels import Body, Kernel, Place, Step
+from secateur.compiler.layout import Layout
+
+
+def emit(
+    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step
+) -> str:
+    """Copy element by element, in the order of the side whose lanes are looped over."""
+    source, target = inputs[0], outputs[0]
+    assert source is not None
+    body = Body()
+    leader = target if target.layout.lanes > 1 or source.layout.lanes == 1 else source
+    other = source if leader is target else target
+    layout = leader.layout
+    names = [f"i{a}" for a in range(len(layout.shape))]
+    order = layout.order
+    body.line(f"const {source.c} *x = {source.ref};")
+    body.line(f"{target.c} *y = {target.ref};")
+    lanes = layout.lanes
+    alike = layout.same_place(other.layout)
+    plain = other.layout.lanes == 1
+    if plain and lanes > 1:
+        steps = [
+            sum(
+                lane // s % g * b * stride
+                for s, g, b, stride in zip(
+                    layout.lane_strides,
+                    layout.grid,
+                    layout.blocks,
+                    other.layout.strides,
+                    strict=True,
+                )
+                if g > 1
+            )
+            for lane in range(lanes)
+        ]
+        body.line(f"static const int64_t lane[{lanes}] = {{{', '.join(map(str, steps))}}};")
+    opened = body.loops([layout.blocks[a] for a in order], [names[a] for a in order])
+    body.line(f"const long mine = {leader.at(names)};")
+    if plain or alike:
+        body.line(f"const long its = {_offset(other, names)};")
+    if lanes > 1:
+        body.lanes(lanes)
+        opened += 1
+    index = [_logical(layout, a, names[a]) for a in range(len(names))]
+    checks = [
+        f"{index[a]} < {layout.shape[a]}"
+        for a in range(len(names))
+        if layout.grid[a] * layout.blocks[a] != layout.shape[a]
+    ]
+    if used := _lanes_used(layout):
+        checks.append(f"l < {used}")
+    if node.get("samples"):
+        checks.append(f"{index[0]} < (long)f->count")
+    own = "mine + l" if lanes > 1 else "mine"
+    if alike:
+        away = "its + l" if lanes > 1 else "its"
+    elif plain:
+        away = "its + lane[l]" if lanes > 1 else "its"
+    else:
+        away = _anywhere(other.layout, index)
+    read, write = (away, own) if leader is target else (own, away)
+    check = " && ".join(checks)
+    if not check:
+        body.line(f"y[{write}] = x[{read}];")
+    elif leader is target:
+        body.line(f"y[{write}] = ({check}) ? x[{read}] : 0;")
+    else:
+        body.line(f"if ({check}) y[{write}] = x[{read}];")
+    body.close(opened)
+    return body.text()
+
+
+def _logical(layout: Layout, axis: int, name: str) -> str:
+    if layout.grid[axis] == 1:
+        return name
+    lane = f"l / {layout.lane_strides[axis]} % {layout.grid[axis]}"
+    return f"({name} + {lane} * {layout.blocks[axis]})"
+
+
+def _lanes_used(layout: Layout) -> int:
+    """Return how many lanes hold blocks, or 0 where all do."""
+    used = 1
+    for g in layout.grid:
+        used *= g
+    return used if used < layout.lanes else 0
+
+
+def _offset(place: Place, names: Sequence[str]) -> str:
+    """Return the offset of block position `names` in lane 0, in a layout that may be uncut."""
+    terms = [
+        f"{name}*{stride}"
+        for name, stride, n in zip(names, place.layout.strides, place.layout.shape, strict=True)
+        if n > 1
+    ]
+    return " + ".join(terms) or "0"
+
+
+def _anywhere(layout: Layout, index: Sequence[str]) -> str:
+    """Return the offset of a logical index in any layout."""
+    terms = []
+    for axis, i in enumerate(index):
+        grid, block = layout.grid[axis], layout.blocks[axis]
+        if grid == 1:
+            terms.append(f"({i})*{layout.strides[axis]}")
+        else:
+            terms.append(f"({i}) % {block} * {layout.strides[axis]}")
+            terms.append(f"({i}) / {block} * {layout.lane_strides[axis]}")
+    return " + ".join(terms) or "0"
+
+
+KERNELS = (Kernel(ops=("Relayout",), emit=emit, carry=lambda *_: [None]),)

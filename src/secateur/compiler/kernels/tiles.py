@@ -1,0 +1,70 @@
+"""How many positions a contraction works on at once, and what that costs.
+
+Costs are in vector operations (one multiply-add of a whole vector, from the first-level cache), the
+unit in which kernels were measured; they only need to rank the choices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.compiler.kernels import Machine
+
+CACHE = 64 * 1024
+"""Bytes of inputs that one tile may read for one block of channels. Somewhat beyond a first-level
+cache was best: what overflows streams in from the second level while the rest is worked on."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Vectors of positions worked on at once: high x wide; and its cost for a whole plane."""
+
+    high: int
+    wide: int
+    cost: float
+
+
+def choose(high: int, wide: int, most: int, fixed: float, floor: float) -> Tile:
+    """Return the cheapest tile for a plane of high x wide vectors.
+
+    Args:
+        high, wide: the plane.
+        most: vectors that fit the registers.
+        fixed: cost of one step (a broadcast, an index) beside its multiply-adds.
+        floor: least cost of a step, set by the latency of dependent additions.
+    """
+    best: Tile | None = None
+    for h in range(1, min(high, most) + 1):
+        for w in range(1, min(wide, most // h) + 1):
+            rest_h, rest_w = high % h, wide % w
+            cost = 0.0
+            for a, times_a in ((h, high // h), (rest_h, 1 if rest_h else 0)):
+                for b, times_b in ((w, wide // w), (rest_w, 1 if rest_w else 0)):
+                    cost += times_a * times_b * max(a * b + fixed, floor)
+            # a wide tile rereads fewer columns of halo than a high one; equal cost goes to wide
+            if best is None or cost < best.cost * (1 - 1e-9):
+                best = Tile(h, w, cost)
+            elif abs(cost - best.cost) < 1e-9 and w > best.wide:
+                best = Tile(h, w, cost)
+    assert best is not None
+    return best
+
+
+def sparse(high: int, wide: int, machine: Machine) -> Tile:
+    """Tile of a sparse layer: half of the registers hold sums."""
+    return choose(high, wide, 16 if machine.registers >= 32 else 10, fixed=1.2, floor=4.0)
+
+
+def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Tile]:
+    """Return (outputs at once, tile) of a dense layer: outputs x vectors of sums."""
+    options = []
+    for together in (8, 4, 2, 1):
+        if together > outputs and together > 1:
+            continue
+        room = (machine.registers - 2) // (together + 1)
+        if room < 1:
+            continue
+        tile = choose(high, wide, room, fixed=0.5, floor=4.0 / together)
+        options.append((tile.cost, -together, together, tile))
+    _, _, together, tile = min(options, key=lambda o: o[:2])
+    return together, tile
