@@ -39,6 +39,22 @@ class _Blob:
         return self.known[key]
 
 
+@dataclass
+class _Prepared:
+    """Memory that is filled once when an engine is made."""
+
+    code: list[str] = field(default_factory=list)
+    size: int = 0
+    known: dict[str, int] = field(default_factory=dict)
+
+    def add(self, key: str, size: int, code: str) -> int:
+        if key not in self.known:
+            self.known[key] = self.size
+            self.code.append(f"{{ char *to = prepared + {self.size}; {code} }}")
+            self.size += -(-size // LINE) * LINE
+        return self.known[key]
+
+
 @dataclass(frozen=True)
 class Source:
     """What is compiled.
@@ -73,8 +89,8 @@ def emit(
         info: goes into the artifact as JSON, `steps` added.
         values: how float constants are stored: "fp32", "fp16", "bf16".
     """
-    blob = _Blob()
-    step = Step(machine, Weights(blob.add), lambda node: sparse.get(node.name, False))
+    blob, prepared = _Blob(), _Prepared()
+    step = Step(machine, Weights(blob.add, prepared.add), lambda node: sparse.get(node.name, False))
     functions: list[str] = []
     tables: list[str] = []
     described = []
@@ -99,8 +115,9 @@ def emit(
             f"#define LANES {machine.lanes}",
             '#include "vector.h"',
             '#include "halo.h"',
+            '#include "transpose.h"',
             '#include "contract.h"',
-            '#include "plain.h"',
+            '#include "single.h"',
             "extern const unsigned char sec_stored[];",
             *functions,
             *tables,
@@ -111,13 +128,21 @@ def emit(
     )
     stored, sections, decoded = _store(blob, values)
     text = json.dumps({**info, "steps": described}, separators=(",", ":"))
+    body = "\n  ".join(prepared.code)
     model += f"""
+static __attribute__((unused)) void prepare(const char *weights, char *prepared) {{
+  sec_frame frame = {{0, weights, prepared, 0, 0, 0, 0}};
+  const sec_frame *f = &frame;
+  (void)f;
+  {body}
+}}
 static const sec_section sections[] = {{{sections or "{0, 0, 0, 0}"}}};
 const sec_model sec_the_model = {{
   {_c_string(text)},
   {len(graph.inputs)}, {len(graph.outputs)}, input_bytes, output_bytes,
   programs, {len(programs)}, {int(not first.batched)},
-  sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0}}};
+  sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0},
+  {prepared.size}, {"prepare" if prepared.size else "0"}}};
 """
     return Source(model, stored, tuple(described))
 
@@ -234,5 +259,5 @@ def _bf16(x: np.ndarray) -> np.ndarray:
 
 
 def _c_string(text: str) -> str:
-    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-    return "\n  ".join(f'"{quoted[i : i + 2000]}"' for i in range(0, len(quoted), 2000))
+    lines = (json.dumps(text[i : i + 2000])[1:-1] for i in range(0, len(text), 2000))
+    return "\n  ".join(f'"{line}"' for line in lines)

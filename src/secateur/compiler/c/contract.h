@@ -38,7 +38,7 @@ typedef struct {
 
 INLINE void sec_sparse_tile(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
                             const float *res, int block, int chunk, const int th, const int tw) {
-  const int n = th * tw, pairs = n <= 8;
+  const int n = th * tw, sets = n == 1 ? 8 : n <= 2 ? 4 : n <= 8 ? 2 : 1;
   const uint32_t *s = w->start + 2 * ((long)block * w->chunks + chunk);
   const uint8_t *row = w->rows + 2 * (long)s[0], *last_row = w->rows + 2 * (long)s[2];
   const uint8_t *code = w->codes + s[1];
@@ -59,19 +59,19 @@ INLINE void sec_sparse_tile(const sec_sparse *w, const sec_shape *g, const float
           acc[i * tw + j] = *(const vec *)(y + i * g->out[1] + j * g->out[2]);
     }
     int k = 0;
-    if (pairs) {  /* few accumulators: two sets of them hide the latency of an addition */
-      UNROLL for (int i = 0; i < n; i++) more[i] = sec_all(0);
-      ROLLED for (; k + 1 < count; k += 2) {
-        const float *x0 = (const float *)(base + offset[code[k]]);
-        const float *x1 = (const float *)(base + offset[code[k + 1]]);
-        const vec w0 = sec_all(value[k]), w1 = sec_all(value[k + 1]);
-        UNROLL for (int i = 0; i < th; i++)
-          UNROLL for (int j = 0; j < tw; j++) {
-            acc[i * tw + j] += w0 * *(const vec *)(x0 + i * g->in[1] + j * g->in[2]);
-            more[i * tw + j] += w1 * *(const vec *)(x1 + i * g->in[1] + j * g->in[2]);
-          }
-      }
-      UNROLL for (int i = 0; i < n; i++) acc[i] += more[i];
+    if (sets > 1) {  /* few accumulators: several sets of them hide the latency of an addition */
+      UNROLL for (int i = 0; i < (sets - 1) * n; i++) more[i] = sec_all(0);
+      ROLLED for (; k + sets <= count; k += sets)
+        UNROLL for (int m = 0; m < sets; m++) {
+          const float *x = (const float *)(base + offset[code[k + m]]);
+          const vec v = sec_all(value[k + m]);
+          vec *sum = m ? more + (m - 1) * n : acc;
+          UNROLL for (int i = 0; i < th; i++)
+            UNROLL for (int j = 0; j < tw; j++)
+              sum[i * tw + j] += v * *(const vec *)(x + i * g->in[1] + j * g->in[2]);
+        }
+      UNROLL for (int m = 1; m < sets; m++)
+        UNROLL for (int i = 0; i < n; i++) acc[i] += more[(m - 1) * n + i];
     }
     ROLLED for (; k < count; k++) {
       const float *x = (const float *)(base + offset[code[k]]);

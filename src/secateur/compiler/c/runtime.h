@@ -8,6 +8,7 @@
 typedef struct {
   char *arena;               /* scratch memory of this team, 64-byte aligned */
   const char *weights;       /* the constants, 64-byte aligned, 16-bit values already decoded */
+  const char *prepared;      /* what sec_model.prepare made of them, 64-byte aligned */
   const void *const *inputs; /* row-major arrays of the caller, in the order of the network's inputs */
   void *const *outputs;
   size_t first, count;
@@ -44,6 +45,8 @@ typedef struct {
   size_t stored_bytes, decoded_bytes;
   const sec_section *sections;
   size_t section_count;
+  size_t prepared_bytes;           /* memory that prepare fills, once, when an engine is made */
+  void (*prepare)(const char *weights, char *prepared);  /* null where prepared_bytes is 0 */
 } sec_model;
 
 extern const sec_model sec_the_model;

@@ -86,9 +86,16 @@ class Place:
 
 @dataclass
 class Weights:
-    """The constants of an artifact, each stored once; kernels add to it and get C expressions."""
+    """The constants of an artifact, each stored once; kernels add to it and get C expressions.
+
+    Attributes:
+        add: stores an array's bytes, returns their offset.
+        prepare: (key, bytes, C) -> offset in `f->prepared` of memory that the C fills once, when an
+            engine is made, from `weights`; it is called `to` there. A key is served once.
+    """
 
     add: Callable[[np.ndarray], int]
+    prepare: Callable[[str, int, str], int]
 
     def pointer(self, array: np.ndarray) -> str:
         """Store an array (row-major) and return a C pointer expression of its element type."""

@@ -29,6 +29,10 @@ CHUNK = 16
 """Output channels of a chunk: what threads share. Wide layers take twice or four times as many."""
 
 
+SPAN = 128
+"""Inputs that `single.h` looks up at once."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis of positions: how many, and the strides (floats) of input, output, residual."""
@@ -59,7 +63,7 @@ def emit(
     x, w, b, r = (*inputs, None, None)[:4]
     assert x is not None and w is not None and w.constant is not None
     y = outputs[0]
-    c = (_conv if node.op == "FusedConv" else _linear)(node, x, w.constant, y, r)
+    c = describe(node, x, w.constant, y, r)
     bias = np.zeros(len(c.weight), np.float32) if b is None else b.constant
     assert bias is not None
     lanes = y.layout.lanes
@@ -91,6 +95,11 @@ def emit(
     if fill := step.fill(*channels):
         body.line(fill)
     return body.text()
+
+
+def describe(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
+    """Return what a layer contracts, with the strides of its places."""
+    return (_conv if node.op == "FusedConv" else _linear)(node, x, w, y, r)
 
 
 def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
@@ -128,16 +137,51 @@ def _sparse(
     else:
         offsets = [k * c.channel + tap for k in range(blocks.channels) for tap in c.taps]
         in_block, table = blocks.channels * c.channel, 0
-    body.line(_table("int32_t", "offset", [4 * o for o in offsets]))
     p = step.weights.pointer
-    body.line(
-        f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {table}, "
-        f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, offset}};"
+    layer = (
+        f"{{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {table}, "
+        f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, "
     )
+    if lanes == 1 and step.machine.lanes == 16 and _single(c):
+        body.line(f"const sec_sparse w = {layer}0}};")
+        steps = packing.padded_steps(c.weight, 16, SPAN)
+        key = f"{p(s.values)} {p(s.rows)}"
+        single = f"(sec_single){{{width}, {outputs}, {steps}}}"
+        body.line(f"const sec_single s = {single};")
+        at = step.weights.prepare(
+            key,
+            _single_bytes(width, outputs, steps),
+            f"const sec_sparse w = {layer}0}}; "
+            f"sec_single_prepare(&w, {single}, {blocks.channels}, to);",
+        )
+        return (
+            f"sec_single_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
+            "g.act, g.alpha, g.beta, t, T);"
+        )
+    body.line(_table("int32_t", "offset", [4 * o for o in offsets]))
+    body.line(f"const sec_sparse w = {layer}offset}};")
     if lanes == 1:
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
     tile = tiles.sparse(*plane, step.machine)
     return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {tile.high}, {tile.wide});"
+
+
+def _single(c: Contraction) -> bool:
+    """Whether it is y = W x for plain vectors."""
+    return (
+        c.groups == 1
+        and c.taps == (0,)
+        and c.channel == c.out_channel == 1
+        and c.res_channel in (0, 1)
+        and all(a.count == 1 for a in c.axes)
+    )
+
+
+def _single_bytes(inputs: int, outputs: int, steps: int) -> int:
+    """Return the size of a prepared layer; see `c/single.h`."""
+    groups, spans = -(-outputs // 16), -(-inputs // SPAN)
+    parts = (4 * (groups + 1), groups * spans, 16 * steps, 64 * steps)
+    return sum(-(-part // 64) * 64 for part in parts)
 
 
 def _dense(

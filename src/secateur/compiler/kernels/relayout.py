@@ -20,6 +20,8 @@ def emit(
     """Copy element by element, in the order of the side whose lanes are looped over."""
     source, target = inputs[0], outputs[0]
     assert source is not None
+    if (run := _run(source, target)) is not None:
+        return _rows(node, source, target, run)
     body = Body()
     leader = target if target.layout.lanes > 1 or source.layout.lanes == 1 else source
     other = source if leader is target else target
@@ -32,21 +34,8 @@ def emit(
     alike = layout.same_place(other.layout)
     plain = other.layout.lanes == 1
     if plain and lanes > 1:
-        steps = [
-            sum(
-                lane // s % g * b * stride
-                for s, g, b, stride in zip(
-                    layout.lane_strides,
-                    layout.grid,
-                    layout.blocks,
-                    other.layout.strides,
-                    strict=True,
-                )
-                if g > 1
-            )
-            for lane in range(lanes)
-        ]
-        body.line(f"static const int64_t lane[{lanes}] = {{{', '.join(map(str, steps))}}};")
+        steps = ", ".join(map(str, _lane_offsets(layout, other.layout)))
+        body.line(f"static const int64_t lane[{lanes}] = {{{steps}}};")
     opened = body.loops([layout.blocks[a] for a in order], [names[a] for a in order])
     body.line(f"const long mine = {leader.at(names)};")
     if plain or alike:
@@ -79,6 +68,52 @@ def emit(
         body.line(f"y[{write}] = ({check}) ? x[{read}] : 0;")
     else:
         body.line(f"if ({check}) y[{write}] = x[{read}];")
+    body.close(opened)
+    return body.text()
+
+
+def _lane_offsets(layout: Layout, plain: Layout) -> list[int]:
+    """Return, by lane of a cut layout, where its block begins in a plain one."""
+    parts = list(zip(layout.lane_strides, layout.grid, layout.blocks, plain.strides, strict=True))
+    return [
+        sum(lane // s % g * b * stride for s, g, b, stride in parts if g > 1)
+        for lane in range(layout.lanes)
+    ]
+
+
+def _run(source: Place, target: Place) -> int | None:
+    """Return the axis along which rows of a plain float source become vectors of the target."""
+    x, y = source.layout, target.layout
+    full = all(g * b == n for g, b, n in zip(y.grid, y.blocks, y.shape, strict=True))
+    if x.lanes > 1 or y.lanes == 1 or source.dtype.itemsize != 4 or not full or _lanes_used(y):
+        return None
+    return next((a for a, s in enumerate(x.strides) if s == 1 and y.blocks[a] >= y.lanes), None)
+
+
+def _rows(node: Node, source: Place, target: Place, run: int) -> str:
+    x, y = source.layout, target.layout
+    body = Body()
+    lanes = y.lanes
+    steps = ", ".join(map(str, _lane_offsets(y, x)))
+    body.line(f"static const int64_t lane[{lanes}] = {{{steps}}};")
+    body.line(f"const float *x = (const float *){source.ref};")
+    body.line(f"float *y = (float *){target.ref};")
+    names = [f"i{a}" for a in range(len(y.shape))]
+    axes = [a for a in y.order if a != run]
+    opened = body.loops([y.blocks[a] for a in axes], [names[a] for a in axes])
+    index = ["0" if a == run else n for a, n in enumerate(names)]
+    body.line(f"const float *from[{lanes}];")
+    body.lanes(lanes)
+    if node.get("samples"):  # lanes beyond the last sample repeat the first one
+        sample = _logical(y, 0, names[0])
+        body.line(f"const long there = {sample} < (long)f->count;")
+        body.line(f"from[l] = x + (there ? {_offset(source, index)} + lane[l] : 0);")
+    else:
+        body.line(f"from[l] = x + {_offset(source, index)} + lane[l];")
+    body.close()
+    body.line(
+        f"sec_to_lanes(from, y + {target.at(index)}, {y.strides[run]}, {y.blocks[run]});"
+    )
     body.close(opened)
     return body.text()
 

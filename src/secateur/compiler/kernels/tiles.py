@@ -41,10 +41,9 @@ def choose(high: int, wide: int, most: int, fixed: float, floor: float) -> Tile:
             for a, times_a in ((h, high // h), (rest_h, 1 if rest_h else 0)):
                 for b, times_b in ((w, wide // w), (rest_w, 1 if rest_w else 0)):
                     cost += times_a * times_b * max(a * b + fixed, floor)
-            # a wide tile rereads fewer columns of halo than a high one; equal cost goes to wide
-            if best is None or cost < best.cost * (1 - 1e-9):
-                best = Tile(h, w, cost)
-            elif abs(cost - best.cost) < 1e-9 and w > best.wide:
+            # of equals, the one that reads least: a window of three reaches one row further each way
+            key = (round(cost, 6), (h + 2) * (w + 2), -w)
+            if best is None or key < (round(best.cost, 6), (best.high + 2) * (best.wide + 2), -best.wide):
                 best = Tile(h, w, cost)
     assert best is not None
     return best

@@ -1,0 +1,138 @@
+"""Where other engines live: each in an environment of its own, made when it is first needed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from secateur.errors import CompileError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An engine to compare with."""
+
+    name: str
+    """Also the name of its distribution."""
+    packages: tuple[str, ...]
+    """What its environment holds, with versions."""
+    skips_zeros: bool = False
+    pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 11), (3, 99))
+    """The first and the last Python that its packages install on."""
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("onnxruntime", ("onnxruntime==1.32.0", "numpy==2.4.6")),
+        Peer("openvino", ("openvino==2026.4.1", "numpy==2.4.6")),
+        Peer("deepsparse", ("deepsparse==1.8.0", "numpy==1.26.4"), True, ((3, 10), (3, 11))),
+    )
+}
+"""Every engine that there is an adapter for in worker.py, by name."""
+
+
+def peers(names: str) -> tuple[Peer, ...]:
+    """Return the peers that a list with commas names, in its order; none for an empty one.
+
+    Raises:
+        UsageError: a name that is not in `PEERS`, or one given twice.
+    """
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    for name in listed:
+        if name not in PEERS:
+            raise UsageError(f"cannot compare with {name!r}; choose of {', '.join(PEERS)}")
+        if listed.count(name) > 1:
+            raise UsageError(f"{name} is named twice in {names!r}; name it once")
+    return tuple(PEERS[name] for name in listed)
+
+
+def given(options: tuple[str, ...]) -> dict[str, Path]:
+    """Return peer → Python of its environment, from options of the form `openvino=FOLDER`.
+
+    Raises:
+        UsageError: another form, another peer, or no Python there.
+    """
+    found = {}
+    for option in options:
+        name, equals, path = option.partition("=")
+        if not equals or name not in PEERS:
+            raise UsageError(
+                f"cannot use environment {option!r}; write PEER=FOLDER, with a peer of "
+                f"{', '.join(PEERS)}"
+            )
+        found[name] = _python_in(Path(path))
+        if not found[name].is_file():
+            raise UsageError(
+                f"there is no Python at {found[name]}, which {option!r} asks for; give the folder "
+                "of a virtual environment"
+            )
+    return found
+
+
+def python(peer: Peer, environments: Mapping[str, Path], *, cache: Path | None = None) -> Path:
+    """Return the Python that has a peer: a given one, this one, or one of its own in the cache.
+
+    Args:
+        peer: whose.
+        environments: peer → Python, as `given` returns.
+        cache: folder of environments; made if need be. By default the user's cache.
+
+    Raises:
+        CompileError: its packages cannot be installed; with the end of what pip said.
+    """
+    if peer.name in environments:
+        return environments[peer.name]
+    if importlib.util.find_spec(peer.name):
+        return Path(sys.executable)
+    first, last = peer.pythons
+    if not first <= sys.version_info[:2] <= last:
+        raise CompileError(
+            f"{' '.join(peer.packages)} cannot be installed on this Python "
+            f"{sys.version_info[0]}.{sys.version_info[1]}, only on {first[0]}.{first[1]} to "
+            f"{last[0]}.{last[1]}; make an environment with such a Python, and name it with "
+            f"--env {peer.name}=FOLDER"
+        )
+    what = f"{sys.version_info[0]}.{sys.version_info[1]} {' '.join(peer.packages)}"
+    name = f"{peer.name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    folder = (cache or platformdirs.user_cache_path("secateur") / "engines") / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "complete").exists():  # written last
+            _install(peer, folder)
+    return _python_in(folder)
+
+
+def _install(peer: Peer, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    commands = [
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(_python_in(folder)), "-m", "pip", "install", "--no-input", *peer.packages],
+    ]
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(folder, ignore_errors=True)
+            said = (done.stderr or done.stdout).strip()[-600:]
+            raise CompileError(
+                f"cannot install {' '.join(peer.packages)} to compare with: {said}\n"
+                f"Leave {peer.name} out of --against, or name an environment that has it with "
+                f"--env {peer.name}=FOLDER"
+            )
+    (folder / "complete").touch()
+
+
+def _python_in(path: Path) -> Path:
+    if path.is_dir():
+        return path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return path

@@ -1,0 +1,135 @@
+"""A benchmark's result as tables for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secateur.bench.race import BUSY
+from secateur.bench.result import Result, Speedup, Step, Timing
+
+
+def view(result: Result) -> RenderableType:
+    """Return a table for each batch size, what is slower or could not be measured, and steps."""
+    parts: list[RenderableType] = [_table(result, batch) for batch in result.batches]
+    ours = result.timings[0].engine if result.timings else ""
+    for loss in result.losses:
+        parts.append(
+            Text(
+                f"{ours} is slower than {loss.over} at batch {loss.batch}: {times(loss)}",
+                style="bold red",
+            )
+        )
+    parts += [
+        Text(f"not measured at batch {r.batch}: {r.why}", style="red") for r in result.refusals
+    ]
+    if result.others is not None and result.others > BUSY:
+        parts.append(
+            Text(
+                f"other processes took {100 * result.others:.0f} % of the cores; measure again "
+                "when the machine is quiet",
+                style="red",
+            )
+        )
+    for batch in dict.fromkeys(step.batch for step in result.steps):
+        parts.append(_steps(result, [step for step in result.steps if step.batch == batch]))
+    parts.append(Text(conditions(result), style="dim"))
+    return Group(*parts)
+
+
+def times(speedup: Speedup) -> str:
+    """Return a speed-up in words: its median and what 80 % of the rounds lie between."""
+    return f"{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"
+
+
+def conditions(result: Result) -> str:
+    """Return what was measured, how and on what, in one paragraph."""
+    machine = result.machine
+    where = "bound to cores" if result.pinned else "not bound; first of cores"
+    facts = [
+        f"{result.model}, float32, random inputs, {result.date}.",
+        f"{machine['cpu']}, {machine['os']};",
+        f"{result.threads} threads, {where} {','.join(map(str, result.cores))}.",
+        f"{result.rounds} rounds; in each, every engine in turn for {result.seconds:g} s after a "
+        "warm-up.",
+        "p50 and p95: of all runs. Per second: median of rounds. Speed-up: median of the rounds' "
+        "ratios, 10–90 % in brackets.",
+        "Memory: the most that the engine's process held, Python and numpy included.",
+    ]
+    if result.others is not None:
+        facts.append(f"Other processes took {100 * result.others:.0f} % of these cores meanwhile.")
+    if result.compile is not None:
+        facts.append(f"Compiled in {result.compile:.1f} s.")
+    if result.timings and result.timings[0].price is not None:
+        facts.append("Cost: an estimate, price an hour / 3600 / throughput × 10⁶.")
+    return " ".join(facts)
+
+
+def _table(result: Result, batch: int) -> Table:
+    timings = result.at(batch)
+    speedups = {s.over: times(s) for s in result.speedups if s.batch == batch}
+    costs = timings[0].cost is not None
+    energy = any(timing.joules is not None for timing in timings)
+    view = Table(title=f"batch {batch}", title_justify="left", header_style="bold")
+    view.add_column("engine")
+    columns = ["p50 ms", "p95 ms", "per second", "memory MB", "file MB", "outputs differ"]
+    columns += ["cost per million"] * costs + ["J each"] * energy
+    for column in (*columns, f"{timings[0].engine} is faster by"):
+        view.add_column(column, justify="right")
+    for timing in timings:
+        extra = [f"{timing.cost:.4g}" if timing.cost is not None else "-"] * costs
+        extra += [f"{timing.joules:.3g}" if timing.joules is not None else "-"] * energy
+        view.add_row(
+            f"{timing.engine} {timing.version}",
+            *_numbers(timing),
+            *extra,
+            speedups.get(timing.engine, ""),
+        )
+    return view
+
+
+def _numbers(timing: Timing) -> list[str]:
+    return [
+        f"{1e3 * timing.p50:.3f}",
+        f"{1e3 * timing.p95:.3f}",
+        f"{timing.throughput:,.0f}",
+        "-" if timing.memory is None else f"{timing.memory / 1e6:.0f}",
+        f"{timing.file / 1e6:.2f}",
+        f"{timing.difference:.1e}" if timing.difference else "",
+    ]
+
+
+def _steps(result: Result, steps: list[Step]) -> Table:
+    total = sum(step.seconds for step in steps) or 1.0
+    roof = result.roofline
+    peak = (
+        f"; the roofline, measured, is {roof.registers / 1e9:.0f} GFLOP/s from registers and "
+        f"{roof.cache / 1e9:.0f} with an operand from the first-level cache, {roof.threads} threads"
+        if roof
+        else ""
+    )
+    view = Table(
+        title=f"steps at batch {steps[0].batch}",
+        title_justify="left",
+        header_style="bold",
+        caption=f"speed and roofline: on the non-zeros{peak}",
+        caption_justify="left",
+    )
+    for column in ("op", "layer", "kernel"):
+        view.add_column(column)
+    for column in ("non-zeros", "ms", "share", "GFLOP/s", "of roofline"):
+        view.add_column(column, justify="right")
+    for step in steps:
+        works = step.macs > 0
+        view.add_row(
+            step.op,
+            step.layer,
+            step.kernel,
+            f"{step.nonzeros:,}" if works else "",
+            f"{1e3 * step.seconds:.3f}",
+            f"{100 * step.seconds / total:.1f} %",
+            f"{step.speed / 1e9:.0f}" if works else "",
+            f"{100 * step.speed / roof.registers:.0f} %" if works and roof else "",
+        )
+    return view

@@ -1,0 +1,51 @@
+/* LANES rows of floats into vectors: element i of every row side by side. */
+#ifndef SECATEUR_TRANSPOSE_H
+#define SECATEUR_TRANSPOSE_H
+#include "vector.h"
+
+typedef float vec_anywhere __attribute__((vector_size(LANES * 4), aligned(4)));
+
+/* One stage swaps blocks of d elements between rows i and i + d; after log2(LANES) stages rows
+   and columns have changed places. */
+#define LOW(d, j) ((j) & (d) ? LANES + (j) - (d) : (j))
+#define HIGH(d, j) ((j) & (d) ? LANES + (j) : (j) + (d))
+#if LANES == 16
+#define PICK(a, b, P, d) __builtin_shufflevector(a, b, P(d, 0), P(d, 1), P(d, 2), P(d, 3), P(d, 4), \
+  P(d, 5), P(d, 6), P(d, 7), P(d, 8), P(d, 9), P(d, 10), P(d, 11), P(d, 12), P(d, 13), P(d, 14), P(d, 15))
+#elif LANES == 8
+#define PICK(a, b, P, d) \
+  __builtin_shufflevector(a, b, P(d, 0), P(d, 1), P(d, 2), P(d, 3), P(d, 4), P(d, 5), P(d, 6), P(d, 7))
+#else
+#define PICK(a, b, P, d) __builtin_shufflevector(a, b, P(d, 0), P(d, 1), P(d, 2), P(d, 3))
+#endif
+#define STAGE(d) if (LANES > d) \
+  UNROLL for (int i = 0; i < LANES; i++) if (!(i & d)) { \
+    const vec a = x[i], b = x[i + d]; \
+    x[i] = PICK(a, b, LOW, d); \
+    x[i + d] = PICK(a, b, HIGH, d); \
+  }
+
+/* y[i * stride ..] = {from[0][i], from[1][i], ...} for i below n. */
+static __attribute__((noinline, unused)) void sec_to_lanes(const float *const from[LANES], float *y,
+                                                           long stride, long n) {
+  const long whole = n - n % LANES;
+  for (long i = 0; i < whole; i += LANES) {
+    vec x[LANES];
+    UNROLL for (int l = 0; l < LANES; l++) x[l] = (vec)*(const vec_anywhere *)(from[l] + i);
+    STAGE(1) STAGE(2)
+#if LANES > 4
+    STAGE(4)
+#endif
+#if LANES > 8
+    STAGE(8)
+#endif
+    UNROLL for (int l = 0; l < LANES; l++) *(vec *)(y + (i + l) * stride) = x[l];
+  }
+  for (long i = whole; i < n; i++)
+    for (int l = 0; l < LANES; l++) y[i * stride + l] = from[l][i];
+}
+#undef STAGE
+#undef PICK
+#undef HIGH
+#undef LOW
+#endif

@@ -1,0 +1,56 @@
+"""Sparse or dense: which kernel a layer gets, by a model of what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.kernels import Machine, Place, contraction, tiles
+from secateur.compiler.layout import Layout
+from secateur.compiler.plan import Program
+
+LAYERS = ("FusedConv", "FusedLinear")
+"""Operators that have both kernels."""
+
+
+def sparse(
+    graph: Graph, programs: Sequence[Program], machine: Machine
+) -> dict[str, bool]:
+    """Choose for every layer, for all programs together, because they share its weights.
+
+    The cost of a layer is that of one sample, summed over the programs.
+
+    Returns:
+        by node name, whether the layer skips its zeros.
+    """
+    chosen = {}
+    for node in graph.nodes:
+        if node.op in LAYERS:
+            costs = [cost(node, graph, program, machine) for program in programs]
+            chosen[node.name] = sum(s for s, _ in costs) < sum(d for _, d in costs)
+    return chosen
+
+
+def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[float, float]:
+    """Return the cost of a layer in one program, (sparse, dense), in vector operations a sample."""
+    planned = next(s.node for s in program.steps if s.node.name == node.name)
+    weight = graph.constants[node.inputs[1]]
+    non_zeros = int(np.count_nonzero(weight))
+    x, y = (_place(program, v) for v in (planned.inputs[0], planned.outputs[0]))
+    c = contraction.describe(planned, x, weight, y, None)
+    *outer, high, wide = (1, 1, *(a.count for a in c.axes))
+    times = int(np.prod(outer)) / program.batch
+    outputs = len(weight) // c.groups
+    if y.layout.lanes == 1:
+        # one by one against sixteen at once, which stop at the speed of memory
+        return non_zeros * high * wide * times * 1.7, weight.size * high * wide * times / 8
+    together, tile = tiles.dense(high, wide, outputs, machine)
+    lines = -(-outputs // together) * c.groups * weight[0].size
+    return non_zeros * tiles.sparse(high, wide, machine).cost * times, lines * tile.cost * times
+
+
+def _place(program: Program, value: str) -> Place:
+    layout: Layout = program.layouts[value]
+    return Place(program.types[value].dtype, layout, lambda: "")

@@ -1,0 +1,156 @@
+"""Which shape each input of a model gets: from the file, from the caller, from the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from secateur.compiler.graph import Tensor
+from secateur.compiler.onnx_tensors import checked_shape
+from secateur.errors import CompileError, UsageError
+
+Dim = int | str | None  # fixed; dynamic and named; dynamic without a name
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input as the file declares it; `dims` is None where not even the rank is given."""
+
+    dtype: np.dtype[Any]
+    dims: tuple[Dim, ...] | None
+
+
+def resolve(
+    declared: Mapping[str, Declared],
+    given: Mapping[str, tuple[int, ...]],
+    fixed: Mapping[str, np.ndarray],
+    batch: int | None,
+) -> tuple[dict[str, Tensor], bool]:
+    """Return the type of every input that stays an input, and whether the model is batched.
+
+    A dynamic extent that carries a name is the same wherever the name is: to give it for one
+    input gives it for all.
+
+    Args:
+        declared: inputs by name, in order.
+        given: shapes by input; -1 first leaves the batch free.
+        fixed: arrays by input; these inputs become constants.
+        batch: extent of the first axis, where it is dynamic in every input; 1 where None.
+
+    Raises:
+        UsageError: a name that is no input, a shape that contradicts the file, or a dynamic
+            extent that nothing fixes.
+        CompileError: a negative or huge extent.
+    """
+    if batch is not None and batch < 1:
+        raise UsageError(f"a batch of {batch} makes no sense; give at least 1")
+    for name in (*given, *fixed):
+        if name not in declared:
+            raise UsageError(
+                f"the model has no input {name!r}; its inputs are "
+                f"{', '.join(map(repr, declared)) or 'none'}"
+            )
+    bound: dict[str, int] = {}
+    for name, value in fixed.items():
+        if value.dtype != declared[name].dtype:
+            raise UsageError(
+                f"input {name!r} takes {declared[name].dtype}, and was fixed to "
+                f"an array of {value.dtype}"
+            )
+        _meet(name, declared[name].dims, value.shape, bound)
+    shapes = {name: entry.dims for name, entry in declared.items() if name not in fixed}
+    for name, shape in given.items():
+        if any(dim < (-1 if axis == 0 else 0) for axis, dim in enumerate(shape)):
+            raise UsageError(
+                f"shape {list(shape)} for input {name!r} has a negative extent; "
+                "only the first may be -1, which leaves the batch free"
+            )
+        met = _meet(name, declared[name].dims, shape, bound)
+        if name in shapes:
+            shapes[name] = met
+    for name, dims in shapes.items():
+        if dims is None:
+            raise UsageError(f"input {name!r} has no shape; {_advice(name, (None, 3, None, None))}")
+        shapes[name] = tuple(bound.get(d, d) if isinstance(d, str) else d for d in dims)
+    return _with_batch(declared, shapes, batch)
+
+
+def _with_batch(
+    declared: Mapping[str, Declared],
+    shapes: Mapping[str, tuple[Dim, ...] | None],
+    batch: int | None,
+) -> tuple[dict[str, Tensor], bool]:
+    first = [dims[0] if dims else 0 for dims in shapes.values()]
+    batched = bool(first) and not any(isinstance(dim, int) for dim in first)
+    names = {dim for dim in first if isinstance(dim, str)}
+    types: dict[str, Tensor] = {}
+    for name, known in shapes.items():
+        dims = known or ()
+        dims = (batch or 1, *dims[1:]) if batched else dims
+        dynamic = [axis for axis, dim in enumerate(dims) if not isinstance(dim, int)]
+        if dynamic:
+            what = "tied to the batch" if batched and dims[dynamic[0]] in names else "dynamic"
+            raise UsageError(
+                f"axis {dynamic[0]} of input {name!r} is {what}; {_advice(name, dims)}"
+            )
+        where = f"input {name!r}"
+        shape = checked_shape(tuple(dim for dim in dims if isinstance(dim, int)), where)
+        types[name] = Tensor(declared[name].dtype, shape)
+    return types, batched
+
+
+def _meet(
+    name: str, dims: tuple[Dim, ...] | None, shape: tuple[int, ...], bound: dict[str, int]
+) -> tuple[Dim, ...]:
+    """Check a shape against the declared one, and note what it says about named extents."""
+    if dims is None:
+        return tuple(None if dim < 0 else dim for dim in shape)
+    known = list(dims)
+    fits = len(shape) == len(dims)
+    for axis, (dim, extent) in enumerate(zip(dims, shape, strict=False)):
+        if extent < 0:  # stays free, if it is
+            fits &= not isinstance(dim, int)
+            continue
+        if isinstance(dim, str):
+            fits &= bound.setdefault(dim, extent) == extent
+        elif dim is not None:
+            fits &= dim == extent
+        known[axis] = extent
+    if not fits:
+        raise UsageError(
+            f"input {name!r} has shape [{', '.join(_spelt(dims))}] in the model, "
+            f"which {list(shape)} does not fit"
+        )
+    return tuple(known)
+
+
+def _spelt(dims: tuple[Dim, ...]) -> list[str]:
+    return ["?" if dim is None else str(dim) for dim in dims]
+
+
+def _advice(name: str, dims: tuple[Dim, ...]) -> str:
+    example = ",".join(
+        str(dim) if isinstance(dim, int) else "1" if axis == 0 else "32"
+        for axis, dim in enumerate(dims)
+    )
+    return f"fix it, for example with --input-shape {name}={example}"
+
+
+def declared_dims(proto: Any, where: str) -> tuple[Dim, ...]:
+    """Return the extents of a TensorShapeProto.
+
+    Raises:
+        CompileError: one is negative.
+    """
+    dims: list[Dim] = []
+    for dim in proto.dim:
+        if dim.HasField("dim_value"):
+            if dim.dim_value < 0:
+                raise CompileError(f"{where} has a negative extent, {dim.dim_value}")
+            dims.append(dim.dim_value)
+        else:
+            dims.append(dim.dim_param or None)
+    return tuple(dims)

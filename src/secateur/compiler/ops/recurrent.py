@@ -1,0 +1,183 @@
+"""Recurrent layers over a whole sequence: RNN, GRU and LSTM, one or both ways.
+
+Sizes: n steps, b samples, i inputs, h hidden units, d directions, g gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.compiler.graph import Node, Tensor, unsupported
+from secateur.compiler.ops import Arrays, Operator, rules
+from secateur.compiler.ops.activation import sigmoid
+from secateur.compiler.ops.convolution import filled, wide
+from secateur.compiler.ops.rules import FLOATS, Operands
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One direction's weights, in the order of gates that ONNX has (iofc, zrh)."""
+
+    r: np.ndarray  # [g * h, h]
+    r_bias: np.ndarray  # [g * h]
+    peepholes: np.ndarray  # [3 * h] in the order i, o, f; zeros where there are none
+    linear_before_reset: bool
+
+    def gates(self, values: np.ndarray, count: int) -> list[np.ndarray]:
+        """Cut [..., count * h] into the gates."""
+        return np.split(values, count, axis=-1)
+
+
+States = tuple[np.ndarray, ...]
+Step = Callable[[Cell, np.ndarray, States], States]
+
+
+def _rnn(cell: Cell, projected: np.ndarray, states: States) -> States:
+    return (np.tanh(projected + states[0] @ cell.r.T + cell.r_bias),)
+
+
+def _gru(cell: Cell, projected: np.ndarray, states: States) -> States:
+    h = states[0]
+    xz, xr, xh = cell.gates(projected, 3)
+    wz, wr, wh = np.split(cell.r, 3)
+    bz, br, bh = cell.gates(cell.r_bias, 3)
+    z = sigmoid(xz + h @ wz.T + bz)
+    r = sigmoid(xr + h @ wr.T + br)
+    past = r * (h @ wh.T + bh) if cell.linear_before_reset else (r * h) @ wh.T + bh
+    return ((1 - z) * np.tanh(xh + past) + z * h,)
+
+
+def _lstm(cell: Cell, projected: np.ndarray, states: States) -> States:
+    h, c = states
+    xi, xo, xf, xc = cell.gates(projected + h @ cell.r.T + cell.r_bias, 4)
+    pi, po, pf = cell.gates(cell.peepholes, 3)
+    c_new = sigmoid(xf + pf * c) * c + sigmoid(xi + pi * c) * np.tanh(xc)
+    return sigmoid(xo + po * c_new) * np.tanh(c_new), c_new
+
+
+@dataclass(frozen=True)
+class Family:
+    """What tells RNN, GRU and LSTM apart: gates, kept states, activations of one direction."""
+
+    gates: int
+    states: int
+    activations: tuple[str, ...]
+    step: Step
+
+
+FAMILIES = {
+    "RNN": Family(1, 1, ("Tanh",), _rnn),
+    "GRU": Family(3, 1, ("Sigmoid", "Tanh"), _gru),
+    "LSTM": Family(4, 2, ("Sigmoid", "Tanh", "Tanh"), _lstm),
+}
+
+
+def directions(node: Node) -> tuple[bool, ...]:
+    """Return, for each direction of a recurrent node, whether it runs backwards.
+
+    Raises:
+        CompileError: it has an unknown `direction`.
+    """
+    known = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+    direction = node.get("direction", "forward")
+    if direction not in known:
+        raise unsupported(node, f"direction={direction}")
+    return known[direction]
+
+
+def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
+    family = FAMILIES[node.op]
+    rules.arity(node, operands, 3, 8 if node.op == "LSTM" else 6)
+    x, r = (rules.operand(node, operands, i, "XWR"[i], FLOATS) for i in (0, 2))
+    d = len(directions(node))
+    _plain_gates(node, family, d)
+    if len(x.shape) != 3 or len(r.shape) != 3:
+        raise unsupported(node, f"X of shape {x.shape} and R of shape {r.shape}")
+    first = node.get("layout", 0)
+    n, b = (x.shape[1], x.shape[0]) if first else x.shape[:2]
+    h, g = r.shape[2], family.gates
+    state = (b, d, h) if first else (d, b, h)
+    shapes = {
+        "W": (1, (d, g * h, x.shape[2])), "R": (2, (d, g * h, h)), "B": (3, (d, 2 * g * h)),
+        "initial_h": (5, state), "initial_c": (6, state), "P": (7, (d, 3 * h)),
+    }  # fmt: skip
+    for name, (index, shape) in shapes.items():
+        found = rules.optional(node, operands, index, name, FLOATS)
+        rules.same_dtype(node, x, found)
+        if found is not None and found.shape != shape:
+            raise unsupported(node, f"{name} has shape {found.shape}, not {shape}")
+    if node.get("hidden_size", h) != h:
+        raise unsupported(node, f"hidden_size={node.get('hidden_size')} with R of {r.shape}")
+    lengths = rules.optional(node, operands, 4, "sequence_lens", rules.INDICES)
+    if lengths is not None and (lengths.value is None or np.any(lengths.value != n)):
+        raise unsupported(node, "sequence_lens other than the constant full length")
+    y = Tensor(x.dtype, (b, n, d, h) if first else (n, d, b, h))
+    return (y, *(Tensor(x.dtype, state),) * family.states)
+
+
+def _plain_gates(node: Node, family: Family, count: int) -> None:
+    given: Sequence[str] = node.get("activations") or family.activations * count
+    if [name.lower() for name in given] != [name.lower() for name in family.activations * count]:
+        raise unsupported(node, f"activations={tuple(given)}; only the default ones are supported")
+    if node.get("activation_alpha") or node.get("activation_beta"):
+        raise unsupported(node, "activation_alpha and activation_beta are not supported")
+    if node.get("input_forget", 0):
+        raise unsupported(node, "input_forget=1 is not supported")
+    if node.get("layout", 0) not in {0, 1}:
+        raise unsupported(node, f"layout={node.get('layout')}")
+
+
+@np.errstate(all="ignore")
+def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
+    family = FAMILIES[node.op]
+    kind = rules.array(arrays, 0).dtype
+    dtype = wide(kind)
+    given = [None if a is None else a.astype(dtype, copy=False) for a in filled(arrays, 8)]
+    x, w, r, b, _, initial_h, initial_c, p = given
+    assert x is not None
+    assert w is not None
+    assert r is not None
+    batch_first, hidden = node.get("layout", 0), r.shape[2]
+    x = x.swapaxes(0, 1) if batch_first else x
+    outputs: list[np.ndarray] = []
+    finals: list[States] = []
+    for i, backwards in enumerate(directions(node)):
+        bias = np.zeros(2 * len(w[i]), dtype) if b is None else b[i]
+        cell = Cell(
+            r[i],
+            bias[len(w[i]) :],
+            np.zeros(3 * hidden, dtype) if p is None else p[i],
+            bool(node.get("linear_before_reset", 0)),
+        )
+        projected = x @ w[i].T + bias[: len(w[i])]
+        states = tuple(
+            np.zeros((x.shape[1], hidden), dtype)
+            if state is None
+            else (state[:, i] if batch_first else state[i])
+            for state in (initial_h, initial_c)[: family.states]
+        )
+        y = np.empty((len(x), x.shape[1], hidden), dtype)
+        for t in range(len(x))[:: -1 if backwards else 1]:
+            states = family.step(cell, projected[t], states)
+            y[t] = states[0]
+        outputs.append(y)
+        finals.append(states)
+    # [n, b, h] by direction -> [b, n, d, h] or [n, d, b, h]; final states alike without n.
+    axis = -2 if batch_first else 1
+    stacked = np.stack([y.swapaxes(0, 1) if batch_first else y for y in outputs], axis)
+    last = [np.stack(states, 1 if batch_first else 0) for states in zip(*finals, strict=True)]
+    return tuple(np.ascontiguousarray(value, kind) for value in (stacked, *last))
+
+
+_COMMON = {
+    "activation_alpha", "activation_beta", "activations", "direction", "hidden_size", "layout",
+}  # fmt: skip
+
+OPERATORS = (
+    Operator("RNN", _infer, _reference, frozenset(_COMMON)),
+    Operator("GRU", _infer, _reference, frozenset(_COMMON | {"linear_before_reset"})),
+    Operator("LSTM", _infer, _reference, frozenset(_COMMON | {"input_forget"})),
+)

@@ -1,0 +1,106 @@
+"""What can be known before the network runs is computed once, here.
+
+Shapes and values are found in one walk, because each needs the other: the shape of a `Reshape`
+is often computed from shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from secateur.compiler.graph import Graph, Node, Tensor, unsupported
+from secateur.compiler.ops import find
+from secateur.compiler.ops.cast import ELEMENT_TYPES
+from secateur.compiler.passes import shapes
+
+MAX_BYTES = 256 * 2**20  # a constant larger than this is computed when the network runs
+_SHAPE_ONLY = {"Shape", "Size"}  # operators that look at no value
+_NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
+
+
+def run(graph: Graph) -> Graph:
+    """Return the graph with known values as constants, and types for all values.
+
+    An `If` whose condition is known gives way to its branch.
+
+    Raises:
+        CompileError: an operator is not supported, inputs do not fit together, or the condition
+            of an `If` depends on the inputs.
+    """
+    walk = _Walk(graph)
+    walk.visit(graph.nodes)
+    return graph.with_(nodes=tuple(walk.nodes), constants=walk.constants, types=walk.types)
+
+
+class _Walk:
+    def __init__(self, graph: Graph) -> None:
+        self.constants = dict(graph.constants)
+        self.types = {name: graph.types[name] for name in (*graph.inputs, *graph.constants)}
+        self.nodes: list[Node] = []
+
+    def visit(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node.op == "If":
+                self._choose(node)
+            else:
+                self._node(self._plain(node))
+
+    def _choose(self, node: Node) -> None:
+        condition = self.constants.get(node.inputs[0])
+        if condition is None:
+            raise unsupported(
+                node,
+                "its condition depends on the network's inputs; export the model so that it has "
+                "none, or fix the input that decides",
+            )
+        if condition.size != 1:
+            raise unsupported(node, f"its condition has shape {list(condition.shape)}")
+        branch = node.attributes["then_branch" if condition.item() else "else_branch"]
+        self.visit(branch.nodes)
+        for number, (inner, outer) in enumerate(zip(branch.outputs, node.outputs, strict=False)):
+            if outer:
+                name = f"{node.name}/{number}" if number else node.name
+                self._node(Node("Identity", name, (inner,), (outer,)))
+
+    def _plain(self, node: Node) -> Node:
+        if node.op == "CastLike":  # all types are known here, so it is a Cast
+            wanted = self.types[node.inputs[1]].dtype
+            return Node("Cast", node.name, node.inputs[:1], node.outputs, {"to": _NUMBERS[wanted]})
+        return node
+
+    def _node(self, node: Node) -> None:
+        types = shapes.infer(node, self.types, self.constants)
+        known = self._evaluate(node, types)
+        if known is None:
+            self.nodes.append(node)
+        for number, (name, tensor) in enumerate(zip(node.outputs, types, strict=True)):
+            if name:
+                self.types[name] = tensor
+                if known is not None:
+                    self.constants[name] = known[number]
+
+    def _evaluate(self, node: Node, types: tuple[Tensor, ...]) -> tuple[np.ndarray, ...] | None:
+        """Return the node's outputs, where they are known and of reasonable size."""
+        if sum(tensor.size * tensor.dtype.itemsize for tensor in types) > MAX_BYTES:
+            return None
+        arrays: list[np.ndarray | None] = []
+        for name in node.inputs:
+            if not name:
+                arrays.append(None)
+            elif name in self.constants:
+                arrays.append(self.constants[name])
+            elif node.op in _SHAPE_ONLY:
+                arrays.append(_nothing(self.types[name]))
+            else:
+                return None
+        with np.errstate(all="ignore"):
+            outputs = tuple(map(np.asarray, find(node).reference(node, tuple(arrays))))
+        shapes.check(node, outputs, types)
+        return outputs
+
+
+def _nothing(tensor: Tensor) -> np.ndarray:
+    """Return an array of any shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
