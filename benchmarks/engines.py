@@ -143,8 +143,9 @@ def table(records: Sequence[Record]) -> str:
                     "per_second": f"{timing['throughput']:.1f}",
                     "memory_bytes": timing["memory"],
                     "file_bytes": timing["file"],
-                    **{"speedup": ratio.get("median")},
-                    **{key: ratio.get(key) for key in ("low", "high")},
+                    "speedup": _rounded(ratio.get("median")),
+                    "low": _rounded(ratio.get("low")),
+                    "high": _rounded(ratio.get("high")),
                     "rounds": len(timing["rounds"]),
                     "runs": timing["runs"],
                     "threads": len(record["cores"]),
@@ -152,6 +153,10 @@ def table(records: Sequence[Record]) -> str:
                 }
             )
     return text.getvalue()
+
+
+def _rounded(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.4f}"
 
 
 def speedup(record: Record, batch: int, over: Sequence[str]) -> Record | None:

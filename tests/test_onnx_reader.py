@@ -226,7 +226,8 @@ def test_an_unknown_condition_is_refused() -> None:
     proto = if_model(condition)
     refused(proto, CompileError, r"If 'n_z' cannot be compiled: its condition depends on")
     fixed = {"flag": np.zeros(1, F32)}
-    assert om.ops(passes.apply(om.read(proto, fixed=fixed))) == ["Mul", "Neg"]
+    graph = passes.apply(om.read(proto, fixed=fixed), passes.PASSES[:2])
+    assert om.ops(graph) == ["Mul", "Neg"]
 
 
 # Shapes of inputs.
@@ -359,9 +360,9 @@ def test_values_that_do_not_fit_their_shape() -> None:
         (lambda g: g.node[0].input.__setitem__(0, "q"), r"MatMul 'n_t' reads 'q', which nothing"),
         (lambda g: g.node[0].output.__setitem__(0, "x"), r"'x' is given to two values"),
         (lambda g: g.node[1].output.__setitem__(0, "t"), r"'t' is given to two values"),
-        (lambda g: g.initializer.extend(g.initializer), r"'w' is given to two values"),
-        (lambda g: g.input.extend(g.input), r"'x' is given to two values"),
-        (lambda g: g.output.extend(g.output), r"'y' is given to two values"),
+        (lambda g: g.initializer.append(g.initializer[0]), r"'w' is given to two values"),
+        (lambda g: g.input.append(g.input[0]), r"'x' is given to two values"),
+        (lambda g: g.output.append(g.output[0]), r"'y' is given to two values"),
         (lambda g: g.output.add(name="q"), r"output 'q' of the model is never computed"),
         (lambda g: setattr(g.node[1], "op_type", "Reluu"), r"Reluu 'n_y': No Op registered"),
         (lambda g: setattr(g.node[1], "op_type", "Add"), r"Add 'n_y': .*input size 1 not in"),

@@ -71,7 +71,7 @@ def given(options: tuple[str, ...]) -> dict[str, Path]:
                 f"cannot use environment {option!r}; write PEER=FOLDER, with a peer of "
                 f"{', '.join(PEERS)}"
             )
-        found[name] = _python_in(Path(path))
+        found[name] = _python_in(Path(path).absolute())
         if not found[name].is_file():
             raise UsageError(
                 f"there is no Python at {found[name]}, which {option!r} asks for; give the folder "
@@ -132,7 +132,5 @@ def _install(peer: Peer, folder: Path) -> None:
     (folder / "complete").touch()
 
 
-def _python_in(path: Path) -> Path:
-    if path.is_dir():
-        return path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    return path
+def _python_in(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

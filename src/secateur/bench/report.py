@@ -50,7 +50,8 @@ def conditions(result: Result) -> str:
     facts = [
         f"{result.model}, float32, random inputs, {result.date}.",
         f"{machine['cpu']}, {machine['os']};",
-        f"{result.threads} threads, {where} {','.join(map(str, result.cores))}.",
+        f"{result.threads} thread{'s' * (result.threads > 1)},",
+        f"{where} {','.join(map(str, result.cores))}.",
         f"{result.rounds} rounds; in each, every engine in turn for {result.seconds:g} s after a "
         "warm-up.",
         "p50 and p95: of all runs. Per second: median of rounds. Speed-up: median of the rounds' "
@@ -105,7 +106,7 @@ def _steps(result: Result, steps: list[Step]) -> Table:
     roof = result.roofline
     peak = (
         f"; the roofline, measured, is {roof.registers / 1e9:.0f} GFLOP/s from registers and "
-        f"{roof.cache / 1e9:.0f} with an operand from the first-level cache, {roof.threads} threads"
+        f"{roof.cache / 1e9:.0f} with an operand from the first-level cache"
         if roof
         else ""
     )

@@ -83,6 +83,17 @@ def execute(
         return _execute(task, spec, store, device, observe)
 
 
+def network(
+    task: Task, spec: Spec, store: Store, device: torch.device, trial: Trial
+) -> nn.Module:
+    """Return the network of a trial, cut and recovered, in evaluation mode.
+
+    A stage whose checkpoint is not there, or is damaged, is trained first.
+    """
+    with _deterministic(device):
+        return _Runner(task, spec, store, device, lambda event: None).network(trial).eval()
+
+
 def _execute(
     task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
 ) -> tuple[str, ...]:
@@ -179,19 +190,10 @@ class _Runner:
     def trial(self, trial: Trial) -> Record:
         """Cut a stage's network, recover it, measure it, and record that."""
         start, started = time.perf_counter(), datetime.now(UTC)
-        model = self._network(trial.after)
-        masks = self._masks(model, trial)
-        if trial.after.name == "gates":
-            Gates.of(model).remove()
-        masks.apply(model)
+        model, masks = self._cut_network(trial)
         autocast = self._precision != "fp32"
         measuring = time.perf_counter()
-        if trial.recovery == "finetune":
-            recipe = self._spec.recipe("finetune")
-            seed = _seed(trial.seed, "finetune")
-            finetune(model, masks, self._data, recipe, self._task.loss, seed=seed)
-        if trial.recovery != "none":
-            recalibrate(model, self._calibration(trial.seed), autocast=autocast)
+        self._recover(model, masks, trial)
         metrics = {
             split: evaluate(
                 model, self._data.evaluation(split), self._task.metric.function, autocast=autocast
@@ -216,6 +218,29 @@ class _Runner:
             "work": round(work, 3),
         }
         return self._keep(trial, record, start, started)
+
+    def network(self, trial: Trial) -> nn.Module:
+        """Return the network that a trial measures: cut, and recovered."""
+        model, masks = self._cut_network(trial)
+        self._recover(model, masks, trial)
+        return model
+
+    def _cut_network(self, trial: Trial) -> tuple[nn.Module, Masks]:
+        model = self._network(trial.after)
+        masks = self._masks(model, trial)
+        if trial.after.name == "gates":
+            Gates.of(model).remove()
+        masks.apply(model)
+        return model, masks
+
+    def _recover(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
+        if trial.recovery == "finetune":
+            recipe = self._spec.recipe("finetune")
+            seed = _seed(trial.seed, "finetune")
+            finetune(model, masks, self._data, recipe, self._task.loss, seed=seed)
+        if trial.recovery != "none":
+            autocast = self._precision != "fp32"
+            recalibrate(model, self._calibration(trial.seed), autocast=autocast)
 
     def _calibration(self, seed: int) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(_seed(seed, "calibration"))

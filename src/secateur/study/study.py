@@ -7,14 +7,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from secateur import machine
 from secateur.errors import StudyError, UsageError
-from secateur.study import report
-from secateur.study.execute import Observer, execute, feasible
+from secateur.study import execute, report
+from secateur.study.execute import Observer, feasible
 from secateur.study.spec import Options, Spec
 from secateur.study.store import Store, read_records, read_spec, spec_hash
 from secateur.study.summary import Summary, summarise
 from secateur.study.task import Task, classification
+from secateur.study.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Study:
         """
         feasible(self.task.model(), self.spec)  # before anything is written
         with Store(self.directory, self.spec) as store:
-            failures = execute(self.task, self.spec, store, self._device, observe)
+            failures = execute.execute(self.task, self.spec, store, self._device, observe)
             results = rebuild(self.directory)
         if failures:
             raise StudyError(
@@ -87,6 +90,58 @@ class Study:
                 f"{results.files.html}:\n" + "\n".join(f"- {text}" for text in failures)
             )
         return results
+
+
+    def network(
+        self, keep: float, *, criterion: str = "gate", seed: int = 0, recovery: str | None = None
+    ) -> nn.Module:
+        """Return the network that the study measured at a keep ratio, to be shipped.
+
+        Args:
+            keep: any keep ratio in (0, 1], also one that is no level of the study.
+            criterion: of the study.
+            seed: number of the study's seed.
+            recovery: none, batchnorm or finetune; by default the best that the study has.
+
+        Returns:
+            A module in evaluation mode, on the study's device, its cut weights exactly zero.
+
+        Raises:
+            UsageError: the study has no such criterion or seed, or the keep ratio is impossible.
+            StudyError: there is no such study in the directory, or it is in use.
+        """
+        options = self.spec.options
+        if criterion not in options.criteria:
+            raise UsageError(
+                f"the study has no criterion {criterion!r}, only {', '.join(options.criteria)}"
+            )
+        if not 0 <= seed < options.seeds:
+            raise UsageError(f"the study has seeds 0 to {options.seeds - 1}, not {seed}")
+        read_spec(self.directory)  # a study that was never run has no network to give
+        offered = self.spec.recoveries
+        chosen = recovery or next(r for r in ("finetune", "batchnorm", "none") if r in offered)
+        trial = Trial(seed=seed, criterion=criterion, keep=keep, recovery=chosen)
+        with Store(self.directory, self.spec) as store:
+            return execute.network(self.task, self.spec, store, self._device, trial)
+
+
+def opened(directory: Path, *, data_dir: Path | None = None, device: str = "auto") -> Study:
+    """Return the study in a directory, of a built-in task, as `secateur study` wrote it.
+
+    Raises:
+        StudyError: there is none, or its task is not built in (then use `Study` with that task).
+    """
+    spec = read_spec(directory)
+    task = spec["task"]
+    if "net" not in task:
+        raise StudyError(
+            f"the task of the study in {directory} is not built in; from Python, "
+            "Study(task, ...).network(keep) gives its network"
+        )
+    rebuilt = classification(
+        task["data"], task["net"], label_smoothing=task["label_smoothing"], data_dir=data_dir
+    )
+    return Study(rebuilt, Options(**_options(spec)), out=directory, device=device)
 
 
 def rebuild(directory: Path) -> Results:
@@ -107,12 +162,8 @@ def rebuild(directory: Path) -> Results:
     return Results(directory, summarise(spec, trials), files)
 
 
-def command_of(spec: dict[str, Any]) -> str:
-    """Return the shell command that runs the study of a spec, options at their default left out.
-
-    A task that is not built in has no command; then the Python call is shown.
-    """
-    given = {
+def _options(spec: dict[str, Any]) -> dict[str, Any]:
+    return {
         **spec["options"],
         "keep": tuple(spec["levels"]),
         "seeds": len(spec["seeds"]),
@@ -120,6 +171,14 @@ def command_of(spec: dict[str, Any]) -> str:
         "margin": spec["margin"],
         "confidence": spec["confidence"],
     }
+
+
+def command_of(spec: dict[str, Any]) -> str:
+    """Return the shell command that runs the study of a spec, options at their default left out.
+
+    A task that is not built in has no command; then the Python call is shown.
+    """
+    given = _options(spec)
     changed = {
         field.name: given[field.name]
         for field in fields(Options)

@@ -3,6 +3,7 @@
 #define SECATEUR_RUNTIME_H
 #include <stddef.h>
 #include <stdint.h>
+#include "names.h"
 
 /* One tile of work: `count` samples from sample `first` on, of the caller's arrays. */
 typedef struct {

@@ -54,6 +54,7 @@ class Contraction:
     out_channel: int
     res_channel: int
     axes: tuple[Axis, ...]  # outermost first
+    positions: int  # of one sample
 
 
 def emit(
@@ -122,7 +123,7 @@ def _sparse(
 ) -> str:
     outputs, width, taps = c.weight.shape
     # the same blocks for every program of an artifact, whose planes differ: their weights are shared
-    blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps))
+    blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps, c.positions))
     chunk = next(k for k in (CHUNK, 2 * CHUNK, 4 * CHUNK) if outputs <= k * 16 or k == 4 * CHUNK)
     s = packing.sparse(c.weight, c.groups, blocks, chunk)
     if blocks.parts > 1:
@@ -133,17 +134,18 @@ def _sparse(
             for part in range(blocks.parts)
             for k in range(part * span, (part + 1) * span)
         ]
-        in_block, table = 0, span
+        in_block, stride = 0, span
     else:
         offsets = [k * c.channel + tap for k in range(blocks.channels) for tap in c.taps]
-        in_block, table = blocks.channels * c.channel, 0
+        in_block, stride = blocks.channels * c.channel, 0
+    low = min(offsets)
     p = step.weights.pointer
     layer = (
-        f"{{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {table}, "
+        f"{{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
         f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, "
     )
     if lanes == 1 and step.machine.lanes == 16 and _single(c):
-        body.line(f"const sec_sparse w = {layer}0}};")
+        body.line(f"const sec_sparse w = {layer}0, 0}};")
         steps = packing.padded_steps(c.weight, 16, SPAN)
         key = f"{p(s.values)} {p(s.rows)}"
         single = f"(sec_single){{{width}, {outputs}, {steps}}}"
@@ -151,15 +153,26 @@ def _sparse(
         at = step.weights.prepare(
             key,
             _single_bytes(width, outputs, steps),
-            f"const sec_sparse w = {layer}0}}; "
+            f"const sec_sparse w = {layer}0, 0}}; "
             f"sec_single_prepare(&w, {single}, {blocks.channels}, to);",
         )
         return (
             f"sec_single_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
             "g.act, g.alpha, g.beta, t, T);"
         )
-    body.line(_table("int32_t", "offset", [4 * o for o in offsets]))
-    body.line(f"const sec_sparse w = {layer}offset}};")
+    table = _table("int32_t", "offset", [4 * (o - low) for o in offsets])
+    places = "0"
+    if lanes > 1 and (max(offsets) - low) // lanes < 2**16:
+        at = step.weights.prepare(
+            f"{p(s.values)} {p(s.rows)} {table}",
+            2 * len(s.codes),
+            f"{table} const sec_sparse w = {layer}offset, 0}}; sec_look_up(&w, (uint16_t *)to);",
+        )
+        places = f"(const uint16_t *)(f->prepared + {at})"
+    body.line(table)
+    body.line(f"const sec_sparse w = {layer}offset, {places}}};")
+    if low:
+        body.line(f"in += {low};")
     if lanes == 1:
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
     tile = tiles.sparse(*plane, step.machine)
@@ -218,10 +231,17 @@ def _dense(
     return call, (bounds[0], bounds[1])
 
 
-def _channels_a_block(taps: int) -> int:
-    """Channels whose inputs fit the cache, for a tile of 2 x 8 vectors of 16 floats."""
+def _channels_a_block(taps: int, positions: int) -> int:
+    """Return how many channels a block should have.
+
+    As many as fit the cache, for a tile of 4 x 4 vectors of 16 floats; without limit where one
+    sample has so few positions that a tile in the lanes of a single sample is one vector, because
+    short rows cost more than the cache then gains.
+    """
+    if positions <= 16:
+        return packing.CODES
     side = round(taps**0.5)
-    return max(1, tiles.CACHE // ((2 + side - 1) * (8 + side - 1) * 64))
+    return max(1, tiles.CACHE // ((4 + side - 1) ** 2 * 64))
 
 
 def _table(kind: str, name: str, values: Sequence[int]) -> str:
@@ -247,7 +267,9 @@ def _conv(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Con
     samples = [Axis(y.layout.blocks[0], xs[0], ys[0], rs[0])]
     axes = _merged(samples if y.layout.blocks[0] > 1 else [], spatial)
     weight = w.reshape(w.shape[0], w.shape[1], -1)
-    return Contraction(weight, node.get("group", 1), taps, xs[1], ys[1], rs[1], axes)
+    return Contraction(
+        weight, node.get("group", 1), taps, xs[1], ys[1], rs[1], axes, prod(y.layout.shape[2:])
+    )
 
 
 def _merged(outer: Sequence[Axis], inner: Sequence[Axis]) -> tuple[Axis, ...]:
@@ -262,7 +284,10 @@ def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> 
     rs = r.layout.strides if r else (0,) * len(ys)
     axes = [Axis(y.layout.blocks[a], xs[a], ys[a], rs[a]) for a in range(last)]
     weight = w.reshape(*w.shape, 1)
-    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], _merged(axes, []))
+    positions = prod(y.layout.shape[1:last])
+    return Contraction(
+        weight, 1, (0,), xs[last], ys[last], rs[last], _merged(axes, []), positions
+    )
 
 
 def conv_cuts(

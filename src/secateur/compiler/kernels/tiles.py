@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from secateur.compiler.kernels import Machine
 
-CACHE = 64 * 1024
-"""Bytes of inputs that one tile may read for one block of channels. Somewhat beyond a first-level
-cache was best: what overflows streams in from the second level while the rest is worked on."""
+CACHE = 37 * 1024
+"""Bytes of inputs that one tile may read for one block of channels: the rest of a first-level cache
+of 48 KiB is for sums and weights."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from secateur.compiler.graph import Graph
-from secateur.compiler.passes import batchnorm, dead, fold, identity, verify
+from secateur.compiler.passes import batchnorm, dead, fold, fuse, identity, verify
 
 Pass = tuple[str, Callable[[Graph], Graph]]
 
@@ -17,6 +19,8 @@ PASSES: tuple[Pass, ...] = (
     ("dead", dead.run),
     ("batchnorm", batchnorm.run),  # removed channels leave sums that join biases
     ("identity", identity.run),
+    ("fuse", fuse.run),
+    ("identity", identity.run),  # what fusing leaves behind
 )
 
 
@@ -31,7 +35,8 @@ def apply(graph: Graph, passes: Sequence[Pass] = PASSES) -> Graph:
         CompileError: the network cannot be compiled, or a pass broke the graph, which is a
             defect of secateur.
     """
-    for name, run in passes:
-        graph = run(graph)
-        verify.check(graph, f"pass {name}")
+    with np.errstate(all="ignore"):  # weights may hold anything
+        for name, run in passes:
+            graph = run(graph)
+            verify.check(graph, f"pass {name}")
     return graph

@@ -50,14 +50,11 @@ class _Contractions:
     def visit(self, node: Node) -> None:
         if node.op in {"MaxPool", "AveragePool"}:
             self.nodes.append(self._pool(node))
-        elif self.types[node.outputs[0]].dtype != np.float32:
-            self.nodes.append(node)
-        elif node.op == "Conv":
-            self.nodes.append(self._conv(node))
-        elif not (node.op == "Gemm" and self._gemm(node)) and not (
-            node.op == "MatMul" and self._matmul(node)
-        ):
-            self.nodes.append(node)
+            return
+        write = {"Conv": self._conv, "Gemm": self._gemm, "MatMul": self._matmul}.get(node.op)
+        if write and self.types[node.outputs[0]].dtype == np.float32 and write(node):
+            return
+        self.nodes.append(node)
 
     def _pool(self, node: Node) -> Node:
         spatial = self.types[node.inputs[0]].shape[2:]
@@ -72,20 +69,21 @@ class _Contractions:
         }
         return replace(node, attributes=attributes | explicit)
 
-    def _conv(self, node: Node) -> Node:
+    def _conv(self, node: Node) -> bool:
+        """Append the fused form, if there is one; so do the others of this kind."""
         x, w, b = (*node.inputs, "")[:3]
         if w not in self.constants or (b and b not in self.constants):
-            return node
+            return False
         form = window(node, self.types[x].shape[2:], self.types[w].shape[2:])
         attributes = {
             "pads": form.before + form.after,
             "strides": form.strides,
             "dilations": form.dilations,
             "group": node.get("group", 1),
+            **_NO_ACTIVATION,
         }
-        return Node(
-            "FusedConv", node.name, (x, w, b, ""), node.outputs, attributes | _NO_ACTIVATION
-        )
+        self.nodes.append(Node("FusedConv", node.name, (x, w, b, ""), node.outputs, attributes))
+        return True
 
     def _matmul(self, node: Node) -> bool:
         a, b = node.inputs
@@ -119,7 +117,9 @@ class _Contractions:
         else:
             y = self._value(f"{node.name}_product", output)
             self._linear(node, a, weight, "", y)
-            if beta != 1:
+            if known is not None:
+                c = self._constant(f"{node.name}_sum", known * np.float32(beta))
+            elif beta != 1:
                 factor = self._constant(f"{node.name}_beta", np.array(beta, np.float32))
                 scaled = self._value(f"{node.name}_scaled", self.types[c])
                 self._add(Node("Mul", f"{node.name}_scale", (c, factor), (scaled,)))

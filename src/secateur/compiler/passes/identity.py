@@ -83,7 +83,7 @@ class _Walk:
         """Give outputs that were dropped their names back."""
         names: dict[str, str] = {}
         last: list[Node] = []
-        taken = {node.name for node in self.graph.nodes}
+        taken = {node.name for node in self.nodes}
         for output in self.graph.outputs:
             value = self.same.get(output, output)
             if value == output:

@@ -315,8 +315,6 @@ def _over(array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None
 
 def _normalized(view: View, root: Node) -> tuple[str, int, float, list[Node]] | None:
     """Read (x - mean) / sqrt(variance + epsilon): x, its first normalized axis, epsilon, nodes."""
-    if not is_float(view, root):
-        return None
     for centred, divisor, dividing in _quotients(view, root):
         deviation = view.maker(divisor, "Sqrt")
         total = view.maker(deviation.inputs[0], "Add") if deviation is not None else None
@@ -330,7 +328,8 @@ def _normalized(view: View, root: Node) -> tuple[str, int, float, list[Node]] | 
             if upper is None or lower is None or lower[:2] != upper[:2]:
                 continue
             x, axis, nodes = upper
-            if _trailing(view, mean) == axis:
+            whole = view.types[x] == view.types[root.outputs[0]]
+            if whole and view.types[x].dtype == np.float32 and _trailing(view, mean) == axis:
                 nodes = [root, *dividing, deviation, total, mean, s[1], *nodes, *lower[2]]
                 return x, axis, epsilon, nodes
     return None

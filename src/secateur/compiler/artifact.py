@@ -1,0 +1,186 @@
+"""Engine files: a library, and after it what it is, which machine it needs, and a checksum.
+
+    library | JSON | tail of 64 bytes: length of library, length of JSON, SHA-256 of all before
+    the tail and of the two lengths, magic
+
+Systems load such a file as the library that it begins with. In a wasm module, JSON and tail are a
+custom section. The checksum finds damage; it does not make a file from a stranger safe to run.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from secateur.compiler import targets
+from secateur.compiler.targets import Target
+from secateur.errors import CompileError, FileError
+
+FORMAT = 1
+"""Of the JSON; a file of a later one is refused."""
+
+MAGIC = b"secateur engine\n"
+
+_LENGTHS = struct.Struct("<QQ")
+_TAIL = _LENGTHS.size + 32 + len(MAGIC)
+_SECTION = b"secateur"
+_CHUNK = 1 << 20
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Info:
+    """What an engine file says of itself.
+
+    Attributes:
+        target: name of the target that it was compiled for.
+        system, architecture, features, lanes: of that target; see `Target`.
+        network: name, secateur (version), batched, values, origin (SHA-256 of the model), inputs
+            and outputs (name, dtype, shape of one sample), batches and steps of the programs.
+        bytes: size of the file.
+    """
+
+    target: str
+    system: str
+    architecture: str
+    features: tuple[str, ...]
+    lanes: int
+    network: Mapping[str, Any]
+    bytes: int = 0
+
+
+def pack(library: bytes, target: Target, network: Mapping[str, Any]) -> bytes:
+    """Return the content of an engine file; write it with `files.write`.
+
+    Args:
+        library: what the toolchain built.
+        target: what for.
+        network: see `Info.network`.
+    """
+    content = {
+        "format": FORMAT,
+        "target": target.name,
+        "system": target.system,
+        "architecture": target.architecture,
+        "features": target.features,
+        "lanes": target.lanes,
+        "network": dict(network),
+    }
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    if target.system == "wasi":
+        name = _leb(len(_SECTION)) + _SECTION
+        library += b"\0" + _leb(len(name) + len(text) + _TAIL) + name
+    body = library + text
+    lengths = _LENGTHS.pack(len(library), len(text))
+    return body + lengths + sha256(body + lengths).digest() + MAGIC
+
+
+def read(source: Path | bytes) -> Info:
+    """Return what an engine file says of itself, once its checksum is right.
+
+    Raises:
+        FileError: it is missing, not an engine, truncated, corrupted, or of a later version.
+    """
+    if isinstance(source, bytes):
+        return _read(BytesIO(source), len(source), "this engine")
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            return _read(file, path.stat().st_size, str(path))
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def check(info: Info) -> None:
+    """Refuse an engine that this machine cannot run.
+
+    Raises:
+        CompileError: it is for another system or processor; says which, and what this one is.
+    """
+    here = (targets.this_system(), targets.this_architecture())
+    again = "compile the network again, for this machine"
+    if info.system == "wasi":
+        raise CompileError(
+            f"this engine is for {info.target}: a wasm module, which a wasm runtime loads and "
+            f"Python cannot; {again}, to run it here"
+        )
+    if (info.system, info.architecture) != here:
+        raise CompileError(
+            f"this engine is for {info.target} ({info.system} on {info.architecture}), but this "
+            f"machine is {here[0]} on {here[1]}; {again}"
+        )
+    has = _instructions()
+    lacking = [name for name in info.features if has and name not in has]
+    if lacking:
+        raise CompileError(
+            f"this engine is for {info.target} and needs {', '.join(lacking)}, which this "
+            f"processor lacks; {again}"
+        )
+
+
+@cache
+def _instructions() -> frozenset[str]:
+    """Return the instruction sets of this processor; none where the system does not tell.
+
+    The engine itself checks once more.
+    """
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _read(file: BinaryIO, size: int, name: str) -> Info:
+    file.seek(max(0, size - _TAIL))
+    tail = file.read(_TAIL)
+    if len(tail) < _TAIL or not tail.endswith(MAGIC):
+        raise FileError(f"{name} is not a secateur engine, or is truncated; compile it again")
+    library, length = _LENGTHS.unpack_from(tail)
+    checksum = sha256()
+    if library + length + _TAIL == size:
+        file.seek(0)
+        left = size - _TAIL
+        while left and (chunk := file.read(min(_CHUNK, left))):
+            checksum.update(chunk)
+            left -= len(chunk)
+        checksum.update(tail[: _LENGTHS.size])
+    if checksum.digest() != tail[_LENGTHS.size : -len(MAGIC)]:
+        raise FileError(f"{name} is corrupted: its checksum is wrong; copy or compile it again")
+    file.seek(library)
+    try:
+        content = json.loads(file.read(length))
+        if content["format"] > FORMAT:
+            raise FileError(
+                f"{name} was made by a later secateur ({content['network'].get('secateur')}); "
+                "upgrade this one"
+            )
+        return Info(
+            *(str(content[key]) for key in ("target", "system", "architecture")),
+            tuple(map(str, content["features"])),
+            int(content["lanes"]),
+            dict(content["network"]),
+            size,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{name} is corrupted: its description cannot be read ({error})") from None
+
+
+def _leb(number: int) -> bytes:
+    """Return a whole number as wasm writes it: seven bits a byte, the lowest first."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*out, number))

@@ -1,0 +1,215 @@
+"""Networks as C: the sources of one, and a folder of them that needs nothing but a C compiler."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur import __version__
+from secateur.compiler.targets import Target
+from secateur.errors import FileError, UsageError
+
+RUNTIME = (
+    *("runtime.c", "pool.c", "guard.c", "features.c"),
+    *("runtime.h", "system.h", "pool.h", "guard.h", "features.h", "names.h"),
+)
+"""The C files that every network needs."""
+
+MANIFEST = "bundle.json"
+"""Says which files of a folder are ours, and what the network is."""
+
+_C = files("secateur.compiler") / "c"
+
+
+def sources(
+    model: Mapping[str, str], network: Mapping[str, Any], prefix: str = "secateur"
+) -> dict[str, str]:
+    """Return all C files of a network but its weights: {file name: text}.
+
+    Args:
+        model: generated files by name, such as {"model.c": ...}; the headers of secateur that they
+            include are added.
+        network: what `Source` says of it: name, inputs, outputs, batched.
+        prefix: what public names begin with.
+
+    Raises:
+        UsageError: the prefix is not a C identifier.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or prefix.startswith("sec_"):
+        raise UsageError(
+            f"prefix {prefix!r} cannot begin a name in C; use letters, digits and _, a letter first"
+        )
+    found = dict(model)
+    waiting = [*found.values()]
+    for name in RUNTIME:
+        found[name] = _read(name)
+    while waiting:
+        for name in re.findall(r'^#include "([^"]+)"', waiting.pop(), re.MULTILINE):
+            if name not in found:
+                found[name] = _read(name)
+                waiting.append(found[name])
+    found["names.h"] = (
+        found["names.h"]
+        .replace("#define SEC_PREFIX secateur", f"#define SEC_PREFIX {prefix}")
+        .replace('"secateur.h"', f'"{prefix}.h"')
+    )
+    fields = {
+        "PREFIX": prefix,
+        "GUARD": f"{prefix.upper()}_H",
+        "NAME": _comment(network.get("name", "A network")),
+        "VERSION": _comment(network.get("secateur", __version__)),
+        "ARRAYS": "\n".join(_arrays(network)),
+    }
+    found[f"{prefix}.h"] = _filled("secateur.h.in", fields)
+    found["main.c"] = _filled("main.c.in", fields)
+    return found
+
+
+def weights_c(weights: bytes) -> bytes:
+    """Return weights.c: the constants as an array, exact to the bit."""
+    padded = np.frombuffer(weights + bytes(-len(weights) % 32), "<u8")
+    digits = np.frombuffer(padded.astype(">u8").tobytes().hex().encode(), np.uint8)
+    text = np.empty((len(padded) // 4, 4, 19), np.uint8)
+    text[..., :2] = np.frombuffer(b"0x", np.uint8)
+    text[..., 2:18] = digits.reshape(-1, 4, 16)
+    text[..., 18] = ord(",")
+    text[:, 3, 18] = ord("\n")
+    body = text.tobytes().replace(b"\n", b",\n")
+    return (
+        b'#include <stdint.h>\n#include "names.h"\n\n'
+        b"/* The constants, on a little-endian machine; model.c declares them as bytes. */\n"
+        b"const uint64_t sec_stored[] __attribute__((aligned(64))) = {\n" + body + b"};\n"
+    )
+
+
+def write_bundle(
+    folder: Path,
+    model: Mapping[str, str],
+    weights: bytes,
+    network: Mapping[str, Any],
+    target: Target,
+    *,
+    prefix: str = "secateur",
+    force: bool = False,
+) -> None:
+    """Write a folder that `make` turns into a library and an example program.
+
+    It is seen whole or not at all. A folder that is there already is replaced where it is a bundle
+    and holds no other files.
+
+    Args:
+        folder: to write.
+        model, network, prefix: see `sources`.
+        weights: the constants.
+        target: whose compiler flags the Makefile proposes.
+        force: replace a folder even if it holds other files.
+
+    Raises:
+        UsageError: the folder holds other files, or the prefix cannot be one.
+        FileError: it cannot be written.
+    """
+    content: dict[str, bytes] = {
+        name: text.encode() for name, text in sources(model, network, prefix).items()
+    }
+    fields = {
+        "PREFIX": prefix,
+        "NAME": str(network.get("name", "A network")),
+        "VERSION": str(network.get("secateur", __version__)),
+        "FLAGS": " ".join(target.gnu_flags),
+        "TARGET": target.name,
+        "MODEL": " ".join(sorted(name for name in model if name.endswith(".c"))),
+        "ARRAYS": "\n".join(line.removeprefix(" * ") for line in _arrays(network)),
+    }
+    content["weights.c"] = weights_c(weights)
+    content["Makefile"] = _filled("Makefile.in", fields).encode()
+    content["README.txt"] = _filled("README.txt.in", fields).encode()
+    manifest = {"files": sorted([*content, MANIFEST]), "target": target.name, "network": network}
+    content[MANIFEST] = json.dumps(manifest, indent=1, default=list).encode() + b"\n"
+    folder = Path(folder)
+    if not force:
+        _refuse_others(folder)
+    try:
+        _replace(folder, content)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {folder}: {error.strerror or error}; "
+            "free some space or choose a folder that you may write to"
+        ) from error
+
+
+def _read(name: str) -> str:
+    return (_C / name).read_text(encoding="utf-8")
+
+
+def _filled(name: str, fields: Mapping[str, str]) -> str:
+    text = _read(name)
+    for field, value in fields.items():
+        text = text.replace(f"@{field}@", value)
+    return text
+
+
+def _comment(text: object) -> str:
+    """Return a text that cannot end a C comment, on one line."""
+    return " ".join(str(text).split()).replace("*/", "* /")
+
+
+def _arrays(network: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for kind in ("inputs", "outputs"):
+        for i, array in enumerate(network.get(kind, ())):
+            axes = ["batch"] if network.get("batched") else []
+            shape = " x ".join([*axes, *map(str, array["shape"])]) or "one number"
+            lines.append(f" *   {kind}[{i}]  {_comment(array['name'])}: {array['dtype']}, {shape}")
+    return lines
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise UsageError where a path holds anything but a bundle that secateur wrote."""
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    what = f"{folder} is there already and "
+    if not folder.is_dir() or folder.is_symlink():
+        raise UsageError(f"{what}is not a folder; choose another name")
+    try:
+        ours = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
+        built = {".o", ".a", ".so", ""}  # by `make`
+    except (OSError, ValueError, KeyError, TypeError):
+        ours, built = set(), set()
+    for path in folder.iterdir():
+        if path.name not in ours and not (path.suffix in built and path.is_file()):
+            raise UsageError(
+                f"{what}holds {path.name}, which is not part of a bundle; "
+                "choose another name, or force it to be replaced"
+            )
+
+
+def _replace(folder: Path, content: Mapping[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, data in content.items():
+            (new / name).write_bytes(data)
+        new.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            folder.rename(old / folder.name)
+            try:
+                new.rename(folder)
+            except OSError:
+                (old / folder.name).rename(folder)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
+        else:
+            new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise

@@ -1,0 +1,7 @@
+/* Compiled with the flags of model.c: the instruction sets that the two may use. */
+#include "guard.h"
+
+#define FEATURE(name, leaf, subleaf, reg, bit, state) name,
+const char *const sec_required[] = {
+#include "features.h"
+    0};

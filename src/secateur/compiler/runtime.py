@@ -1,0 +1,321 @@
+"""Engines: compiled networks that run with numpy alone."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from secateur.compiler import artifact
+from secateur.compiler.artifact import Info
+from secateur.errors import CompileError, FileError, UsageError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_loads = itertools.count()
+
+
+class Engine:
+    """A compiled network.
+
+    Called with one array for each input, in order, or with one mapping from input names to arrays,
+    it returns the output, or a tuple of them. Arrays must have the dtype and the shape that the
+    network was compiled for; where the network is batched, the first axis may have any extent. An
+    array that is not contiguous is copied. NaN is not looked for: it goes through the network as
+    arithmetic has it.
+
+    Threads may share an engine: one call at a time has all of its threads, others run alone beside
+    it. The outputs do not depend on the number of threads.
+    """
+
+    def __init__(self, source: Path | str | bytes, threads: int | None = None) -> None:
+        """Load an engine; see `load`."""
+        content = source if isinstance(source, bytes) else Path(source)
+        self._info = artifact.read(content)
+        artifact.check(self._info)
+        if threads is not None and not 1 <= threads <= 1024:
+            raise UsageError(f"an engine has 1 to 1024 threads, not {threads}")
+        network = self._info.network
+        self._inputs = tuple(map(_Port, network["inputs"]))
+        self._outputs = tuple(map(_Port, network["outputs"]))
+        self._batched = bool(network["batched"])
+        self._native: _Native | None = _Native(content, self._info, threads or 0)
+        self._threads = self._native.threads()
+        self._pointers = ctypes.c_void_p * len(self._inputs), ctypes.c_void_p * len(self._outputs)
+
+    @classmethod
+    def load(cls, path: Path | str, threads: int | None = None) -> Engine:
+        """Load an engine file. It holds machine code: load only what you trust.
+
+        Args:
+            path: what `secateur compile` wrote.
+            threads: at most so many work on a call; None means one for each physical core that
+                this process may use.
+
+        Raises:
+            FileError: the file is missing, truncated, corrupted, or not an engine.
+            CompileError: it was compiled for another machine, or cannot be loaded.
+            UsageError: a number of threads that cannot be.
+        """
+        return cls(Path(path), threads)
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Run the network.
+
+        Raises:
+            UsageError: wrong names, shapes or dtypes, or the engine is closed.
+            CompileError: there is not enough memory.
+        """
+        native, given, outputs, batch = self._prepare(arrays)
+        if batch:
+            native.run(*self._addresses(given, outputs), batch)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def profile(self, *arrays: Any, repeats: int = 1) -> list[tuple[str, float]]:
+        """Return each step of the network and its seconds, on average of some runs.
+
+        The batch is run by the one program that would run most of it.
+
+        Raises:
+            UsageError: wrong names, shapes or dtypes, an empty batch, or the engine is closed.
+            CompileError: there is not enough memory.
+        """
+        native, given, outputs, batch = self._prepare(arrays)
+        if not batch:
+            raise UsageError("an empty batch takes no time; give at least one sample")
+        return native.profile(*self._addresses(given, outputs), batch, repeats)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the engine is, ready for JSON: of the network, and of what it was compiled for."""
+        info = self._info
+        return {
+            **info.network,
+            "target": info.target,
+            "features": list(info.features),
+            "bytes": info.bytes,
+        }
+
+    @property
+    def threads(self) -> int:
+        """How many threads work on a call."""
+        return self._threads
+
+    def close(self) -> None:
+        """Free threads and memory, once calls that are under way have ended; no harm if twice."""
+        self._native = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        ports = ", ".join(f"{p.name}: {p.describe(self._batched)}" for p in self._inputs)
+        return (
+            f"<Engine {self._info.network.get('name', '')}({ports}) for {self._info.target}, "
+            f"threads: {self._threads}, {self._info.bytes:,} bytes>"
+        )
+
+    def _prepare(self, arrays: Sequence[Any]) -> tuple[_Native, list[Array], list[Array], int]:
+        """Return the library, the inputs as C wants them, empty outputs, and the batch."""
+        native = self._native  # our own reference: `close` in another thread cannot take it away
+        if native is None:
+            raise UsageError("this engine is closed; load it again")
+        if len(arrays) == 1 and isinstance(arrays[0], Mapping):
+            arrays = self._in_order(arrays[0])
+        if len(arrays) != len(self._inputs):
+            names = ", ".join(port.name for port in self._inputs)
+            raise UsageError(
+                f"the network has {len(self._inputs)} inputs ({names}), but {len(arrays)} arrays "
+                "were given"
+            )
+        given = [
+            port.check(array, self._batched)
+            for port, array in zip(self._inputs, arrays, strict=True)
+        ]
+        batch = len(given[0]) if self._batched and given else native.fixed
+        if self._batched and any(len(array) != batch for array in given):
+            sizes = ", ".join(
+                f"{port.name} has {len(array)}"
+                for port, array in zip(self._inputs, given, strict=True)
+            )
+            raise UsageError(f"all inputs must have the same number of samples, but {sizes}")
+        first = (batch,) if self._batched else ()
+        outputs = [np.empty((*first, *port.shape), port.dtype) for port in self._outputs]
+        return native, given, outputs, batch
+
+    def _in_order(self, given: Mapping[str, Any]) -> list[Any]:
+        names = [port.name for port in self._inputs]
+        if set(given) != set(names):
+            missing = sorted(set(names) - set(given))
+            unknown = sorted(map(str, set(given) - set(names)))
+            parts = [f"{', '.join(missing)} missing"] if missing else []
+            parts += [f"{', '.join(unknown)} unknown"] if unknown else []
+            raise UsageError(f"the inputs are {', '.join(names)}: {'; '.join(parts)}")
+        return [given[name] for name in names]
+
+    def _addresses(self, given: Sequence[Array], outputs: Sequence[Array]) -> tuple[Any, Any]:
+        inputs, results = self._pointers
+        return inputs(*map(_address, given)), results(*map(_address, outputs))
+
+
+class _Port:
+    """An input or output."""
+
+    def __init__(self, described: Mapping[str, Any]) -> None:
+        self.name = str(described["name"])
+        self.dtype = np.dtype(str(described["dtype"]))
+        self.shape = tuple(map(int, described["shape"]))
+
+    def describe(self, batched: bool) -> str:
+        axes = ", ".join([*(["batch"] if batched else []), *map(str, self.shape)])
+        return f"{self.dtype}[{axes}]"
+
+    def check(self, value: Any, batched: bool) -> Array:
+        """Return an array as C wants it: this dtype and shape, contiguous, aligned."""
+        array = np.asarray(value)
+        shape = array.shape[1:] if batched and array.ndim else array.shape
+        if array.dtype != self.dtype or shape != self.shape or (batched and not array.ndim):
+            raise UsageError(
+                f"input {self.name} must be {self.describe(batched)}, "
+                f"got {array.dtype}{list(array.shape)}{self._hint(array, shape, batched)}"
+            )
+        if array.flags.c_contiguous and array.flags.aligned:
+            return array
+        return np.array(array, order="C")
+
+    def _hint(self, array: Array, shape: tuple[int, ...], batched: bool) -> str:
+        if batched and array.shape == self.shape and array.dtype == self.dtype:
+            return "; add an axis for the batch: x[None]"
+        if shape == self.shape and array.dtype.kind in "fiub":
+            return f"; convert it: x.astype(np.{self.dtype})"
+        return ""
+
+
+class _Native:
+    """The C side: a library, and one engine of it. Freed when nobody refers to it any more."""
+
+    def __init__(self, source: Path | bytes, info: Info, threads: int) -> None:
+        library = _open(source)
+        close = weakref.finalize(self, _close, library._handle)
+        close.atexit = False  # threads that still run it must not find it gone
+        pointer, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+        signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
+            "create": (pointer, (integer, ctypes.POINTER(ctypes.c_char_p))),
+            "destroy": (None, (pointer,)),
+            "run": (integer, (pointer, pointer, pointer, size)),
+            "error_text": (ctypes.c_char_p, (integer,)),
+            "threads": (integer, (pointer,)),
+            "fixed_batch": (size, ()),
+            "steps": (size, (size,)),
+            "step_name": (ctypes.c_char_p, (size, size)),
+            "program_for": (size, (size,)),
+            "profile": (integer, (*[pointer] * 3, size, integer, pointer, size)),
+        }
+        self._functions = {}
+        for name, (result, arguments) in signatures.items():
+            function = getattr(library, f"secateur_{name}", None)
+            if function is None:
+                raise FileError(f"this engine lacks the function {name}; compile it again")
+            function.restype, function.argtypes = result, arguments
+            self._functions[name] = function
+        error = ctypes.c_char_p()
+        self._engine = self._functions["create"](threads, ctypes.byref(error))
+        if not self._engine:
+            why = (error.value or b"unknown error").decode()
+            raise CompileError(f"cannot load an engine for {info.target}: {why}")
+        close.detach()
+        close = weakref.finalize(
+            self, _destroy, self._functions["destroy"], self._engine, library._handle
+        )
+        close.atexit = False
+        self._run = self._functions["run"]
+        self.fixed = int(self._functions["fixed_batch"]())
+
+    def threads(self) -> int:
+        return int(self._functions["threads"](self._engine))
+
+    def run(self, inputs: Any, outputs: Any, batch: int) -> None:
+        if code := self._run(self._engine, inputs, outputs, batch):
+            self._fail(code)
+
+    def profile(
+        self, inputs: Any, outputs: Any, batch: int, repeats: int
+    ) -> list[tuple[str, float]]:
+        call = self._functions
+        program = call["program_for"](batch)
+        count = call["steps"](program)
+        seconds = (ctypes.c_double * count)()
+        if code := call["profile"](self._engine, inputs, outputs, batch, repeats, seconds, program):
+            self._fail(code)
+        names = (call["step_name"](program, step).decode() for step in range(count))
+        return list(zip(names, seconds, strict=True))
+
+    def _fail(self, code: int) -> None:
+        text = self._functions["error_text"](code).decode()
+        raise CompileError(f"the engine cannot run: {text}")
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _open(source: Path | bytes) -> ctypes.CDLL:
+    try:
+        if isinstance(source, Path):
+            return ctypes.CDLL(_unseen(source))
+        descriptor, name = tempfile.mkstemp(prefix="secateur-", suffix=".engine")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(source)
+            return ctypes.CDLL(name)
+        finally:
+            if sys.platform == "win32":  # a library in use cannot be removed there
+                weakref.finalize(_open, Path(name).unlink, missing_ok=True)
+            else:
+                Path(name).unlink()
+    except OSError as error:
+        raise CompileError(f"the system cannot load this engine: {error}") from error
+
+
+def _unseen(path: Path) -> str:
+    """Return a spelling of a path that was not used before.
+
+    Loaders take a library for one that is loaded already when its path is, even if the file has
+    been replaced; they also compare files, so the same file is still loaded only once.
+    """
+    absolute = path.absolute()
+    if sys.platform == "win32":  # a file in use cannot be replaced there
+        return str(absolute)
+    bits = f"{next(_loads):b}".replace("0", "./").replace("1", ".//")
+    return f"{absolute.parent}/{bits}{absolute.name}"
+
+
+def _destroy(destroy: Any, engine: int, library: int) -> None:
+    destroy(engine)
+    _close(library)
+
+
+def _close(library: int) -> None:
+    import _ctypes
+
+    if sys.platform == "win32":
+        _ctypes.FreeLibrary(library)
+    else:
+        _ctypes.dlclose(library)
