@@ -23,12 +23,15 @@ MAY_IMPORT = {
     "measure": VALUES,
     "nets": VALUES | {"nets"},
     "data": VALUES | {"data"},
-    "study": VALUES | {"pruning", "training", "measure", "nets", "data", "study"},
+    "export": VALUES,
+    "compiler": {"errors", "files", "compiler", "export", ""},
+    "bench": VALUES | {"bench", "compiler"},
+    "study": VALUES | {"pruning", "training", "measure", "nets", "data", "study", "export"},
     "inspection": VALUES | {"study"},
     "doctor": VALUES | {"data", "nets", ""},
-    "cli": VALUES | {"study", "inspection", "doctor"},
+    "cli": VALUES | {"study", "inspection", "doctor", "compiler", "bench"},
     "__main__": {"cli"},
-    "": {"errors", "pruning", "study", "training"},
+    "": {"compiler", "errors", "pruning", "study", "training"},
 }
 
 

@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.compiler.pipeline import compile, compile_network
+    from secateur.compiler.runtime import Engine
     from secateur.errors import SecateurError
     from secateur.pruning.budget import Budget
     from secateur.pruning.gates import Gates
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Budget": "secateur.pruning.budget",
+    "Engine": "secateur.compiler.runtime",
     "Gates": "secateur.pruning.gates",
     "Masks": "secateur.pruning.masks",
     "Metric": "secateur.study.task",
@@ -32,6 +35,8 @@ _HOMES = {
     "Study": "secateur.study.study",
     "Task": "secateur.study.task",
     "classification": "secateur.study.task",
+    "compile": "secateur.compiler.pipeline",
+    "compile_network": "secateur.compiler.pipeline",
     "prunable": "secateur.pruning.parameters",
     "select": "secateur.pruning.selection",
     "train": "secateur.training",
@@ -39,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "Budget",
+    "Engine",
     "Gates",
     "Masks",
     "Metric",
@@ -47,6 +53,8 @@ __all__ = [
     "Study",
     "Task",
     "classification",
+    "compile",
+    "compile_network",
     "prunable",
     "select",
     "train",

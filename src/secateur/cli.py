@@ -156,6 +156,151 @@ def inspect(
     out.print(inspection(path))
 
 
+@app.command(name="compile")
+def compile_(
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file, or a study directory (then give --keep).")
+    ],
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="What to write.  [default: MODEL's name here]", show_default=False
+        ),
+    ] = None,
+    emit: Annotated[
+        str, typer.Option(help="library, or c: a folder of C sources that needs nothing else.")
+    ] = "library",
+    target: Annotated[
+        str, typer.Option(help="native, or a name that an unknown one lists (secateur[cross]).")
+    ] = "native",
+    values: Annotated[
+        str, typer.Option(help="How weights are stored: fp32, fp16 or bf16; fp32 in arithmetic.")
+    ] = "fp32",
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Time sparse and dense kernels here, and choose by that.")
+    ] = False,
+    keep: Annotated[
+        float | None, typer.Option(help="Of a study: the keep ratio to ship.", show_default=False)
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="Of a study.")] = "gate",
+    seed: Annotated[int, typer.Option(help="Of a study: which of its seeds.")] = 0,
+) -> None:
+    """Compile a pruned network to a library, or to C, that skips the zeros."""
+    from secateur.compiler import pipeline
+
+    if emit not in ("library", "c"):
+        raise UsageError(f"--emit is library or c, not {emit!r}")
+    source: Path | bytes = model
+    name = model.stem
+    if model.is_dir():
+        if keep is None:
+            raise UsageError(f"{model} is a study: give --keep, the keep ratio to compile")
+        from secateur.study.study import opened
+
+        with err.status(f"cutting the study's network to {keep:g}"):
+            source = opened(model).onnx(keep, criterion=criterion, seed=seed)
+        name = f"{model.resolve().name}-keep-{keep:g}"
+    elif keep is not None:
+        raise UsageError("--keep is for a study directory; an ONNX file is compiled as it is")
+    options: dict[str, Any] = {
+        "target": target,
+        "values": values,
+        "input_shapes": dict(map(_shape, input_shape or ())),
+        "name": name,
+        "tune": tune,
+    }
+    if emit == "c":
+        folder = out_file or Path(name)
+        with err.status(f"compiling {name} to C"):
+            pipeline.emit_c(source, folder, **options)
+        out.print(f"wrote {folder}: `make` there builds a library and an example", highlight=False)
+        return
+    with err.status(f"compiling {name}"):
+        compiled = pipeline.compile_network(source, **options)
+        path = out_file or Path(name + compiled.target.suffix)
+        compiled.write(path)
+    out.print(compiled.summary(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file, which is compiled first, or a compiled network.")
+    ],
+    against: Annotated[
+        str, typer.Option(help="Peers: onnxruntime, openvino, deepsparse; with commas.")
+    ] = "onnxruntime",
+    onnx: Annotated[
+        Path | None,
+        typer.Option(help="What peers load, of a compiled network.", show_default=False),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,64",
+    threads: Annotated[
+        int | None, typer.Option(help="[default: one a physical core]", show_default=False)
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of every engine.")] = 20,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Time every step, against the roofline.")
+    ] = False,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an hour of this machine; gives the cost of a million inferences.",
+            show_default=False,
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PEER=FOLDER, a virtual environment to use. Repeats.", show_default=False
+        ),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(help="NAME=1,3,32,32. Repeats.", show_default=False)
+    ] = None,
+    values: Annotated[str, typer.Option(help="Of weights, when compiling.")] = "fp32",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a network on secateur and on other engines, side by side."""
+    from secateur.bench import run, view
+
+    with err.status("measuring") as status:
+        result = run(
+            model,
+            against,
+            onnx=onnx,
+            batches=_listed("batch", batch, int),
+            threads=threads,
+            rounds=rounds,
+            layers=layers,
+            price=price,
+            env=env or (),
+            input_shapes=dict(map(_shape, input_shape or ())),
+            values=values,
+            progress=status.update,
+        )
+    if json_:
+        print(result.json())
+    else:
+        out.print(view(result))
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, extents = text.rpartition("=")
+    try:
+        return name, tuple(int(extent) for extent in extents.split(","))
+    except ValueError:
+        name = ""
+    raise UsageError(f"--input-shape is NAME=1,3,32,32, not {text!r}")
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine can do: cores, bf16, CUDA, compiler, cache, data present."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.errors import CompileError, UsageError
@@ -44,26 +45,31 @@ def to_onnx(
         raise UsageError("example must be a tensor or a sequence of tensors: the module's inputs")
     inputs = [f"input{i}" if len(examples) > 1 else "input" for i in range(len(examples))]
     training = module.training
-    content = io.BytesIO()
     try:
         module.eval()
-        with torch.no_grad(), warnings.catch_warnings():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            torch.no_grad(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # the exporter's advice to its own developers
             given = module(*examples)
             several = isinstance(given, (tuple, list))
             outputs = [f"output{i}" for i in range(len(given))] if several else ["output"]
             free = {name: {0: "batch"} for name in (*inputs, *outputs)} if batched else None
             # The older exporter needs no more than the package onnx, and its graphs are plain.
+            path = Path(folder) / "network.onnx"
             torch.onnx.export(
                 module,
                 examples,
-                content,
+                path,
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=inputs,
                 output_names=outputs,
                 dynamic_axes=free,
             )
+            return path.read_bytes()
     except ModuleNotFoundError as error:
         raise CompileError(
             f"exporting needs the package {error.name}: pip install 'secateur[compile]'"
@@ -75,4 +81,3 @@ def to_onnx(
         ) from error
     finally:
         module.train(training)
-    return content.getvalue()

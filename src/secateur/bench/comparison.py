@@ -29,7 +29,7 @@ def run(
     layers: bool = False,
     price: float | None = None,
     env: Sequence[str] = (),
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     values: str = "fp32",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
@@ -151,9 +151,11 @@ def _check(
         raise UsageError(f"needs 2 rounds or more of some time, got {rounds} of {seconds:g} s")
 
 
-def _compiled(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]], values: str) -> Path:
-    from secateur.compiler.pipeline import compile_model
+def _compiled(
+    model: Path, folder: Path, shapes: Mapping[str, tuple[int, ...]], values: str
+) -> Path:
+    from secateur.compiler.pipeline import compile_network
 
     path: Path = folder / "network.so"
-    compile_model(model, path, input_shapes=shapes, values=values)
+    compile_network(model, input_shapes=shapes, values=values).write(path)
     return path

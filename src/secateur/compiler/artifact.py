@@ -19,6 +19,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from secateur.compiler import targets
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, FileError
@@ -161,17 +163,21 @@ def _read(file: BinaryIO, size: int, name: str) -> Info:
     file.seek(library)
     try:
         content = json.loads(file.read(length))
+        network = content["network"]
         if content["format"] > FORMAT:
             raise FileError(
-                f"{name} was made by a later secateur ({content['network'].get('secateur')}); "
-                "upgrade this one"
+                f"{name} was made by a later secateur ({network.get('secateur')}); upgrade this one"
             )
+        for array in (*network["inputs"], *network["outputs"]):
+            _ = str(array["name"]), np.dtype(array["dtype"]), tuple(map(int, array["shape"]))
         return Info(
-            *(str(content[key]) for key in ("target", "system", "architecture")),
-            tuple(map(str, content["features"])),
-            int(content["lanes"]),
-            dict(content["network"]),
-            size,
+            target=str(content["target"]),
+            system=str(content["system"]),
+            architecture=str(content["architecture"]),
+            features=tuple(map(str, content["features"])),
+            lanes=int(content["lanes"]),
+            network={**network, "batched": bool(network["batched"])},
+            bytes=size,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{name} is corrupted: its description cannot be read ({error})") from None

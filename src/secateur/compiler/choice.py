@@ -15,9 +15,7 @@ LAYERS = ("FusedConv", "FusedLinear")
 """Operators that have both kernels."""
 
 
-def sparse(
-    graph: Graph, programs: Sequence[Program], machine: Machine
-) -> dict[str, bool]:
+def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[str, bool]:
     """Choose for every layer, for all programs together, because they share its weights.
 
     The cost of a layer is that of one sample, summed over the programs.
@@ -34,7 +32,7 @@ def sparse(
 
 
 def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[float, float]:
-    """Return the cost of a layer in one program, (sparse, dense), in vector operations a sample."""
+    """Return the cost of a layer in one program, (sparse, dense), in cycles a sample."""
     planned = next(s.node for s in program.steps if s.node.name == node.name)
     weight = graph.constants[node.inputs[1]]
     non_zeros = int(np.count_nonzero(weight))
@@ -44,11 +42,14 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     times = int(np.prod(outer)) / program.batch
     outputs = len(weight) // c.groups
     if y.layout.lanes == 1:
-        # one by one against sixteen at once, which stop at the speed of memory
-        return non_zeros * high * wide * times * 1.7, weight.size * high * wide * times / 8
+        each = 0.42 if contraction.is_vector(c) and machine.lanes == 16 else 1.8
+        # dense weights come no faster than memory gives them
+        return non_zeros * high * wide * times * each, weight.size * high * wide * times * 0.17
     together, tile = tiles.dense(high, wide, outputs, machine)
     lines = -(-outputs // together) * c.groups * weight[0].size
-    return non_zeros * tiles.sparse(high, wide, machine).cost * times, lines * tile.cost * times
+    return non_zeros * tiles.sparse(
+        high, wide, len(c.taps), machine
+    ).cost * times, lines * tile.cost * times
 
 
 def _place(program: Program, value: str) -> Place:

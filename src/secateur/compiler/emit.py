@@ -62,12 +62,13 @@ class Source:
     Attributes:
         model: text of model.c.
         stored: constants as they lie in the file.
-        steps: by program, {name, op, layer, nonzeros, macs} of each step, for tables.
+        network: what the artifact says of itself; `steps`, by program, has {name, op, layer,
+            macs, nonzeros, sparse_macs, kernel} of each step, for tables.
     """
 
     model: str
     stored: bytes
-    steps: tuple[tuple[dict[str, Any], ...], ...]
+    network: dict[str, Any]
 
 
 def emit(
@@ -104,7 +105,7 @@ def emit(
         labels = ", ".join(json.dumps(_label(s.node)) for s in program.steps)
         tables.append(f"static const sec_step p{p}_steps[] = {{{table}}};")
         tables.append(f"static const char *const p{p}_names[] = {{{labels}}};")
-        described.append(tuple(_describe(s.node, program, graph, sparse) for s in program.steps))
+        described.append([_describe(s.node, program, graph, sparse) for s in program.steps])
     rows = ",\n  ".join(
         f"{{{p.batch}, {p.arena}, {len(p.steps)}, p{i}_steps, p{i}_names}}"
         for i, p in enumerate(programs)
@@ -118,6 +119,7 @@ def emit(
             '#include "transpose.h"',
             '#include "contract.h"',
             '#include "single.h"',
+            '#include "matmul.h"',
             "extern const unsigned char sec_stored[];",
             *functions,
             *tables,
@@ -127,7 +129,8 @@ def emit(
         ]
     )
     stored, sections, decoded = _store(blob, values)
-    text = json.dumps({**info, "steps": described}, separators=(",", ":"))
+    network = {**info, "steps": described}
+    text = json.dumps(network, separators=(",", ":"))
     body = "\n  ".join(prepared.code)
     model += f"""
 static __attribute__((unused)) void prepare(const char *weights, char *prepared) {{
@@ -144,7 +147,7 @@ const sec_model sec_the_model = {{
   sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0},
   {prepared.size}, {"prepare" if prepared.size else "0"}}};
 """
-    return Source(model, stored, tuple(described))
+    return Source(model, stored, network)
 
 
 def _function(

@@ -134,6 +134,7 @@ def packed(
     before: Sequence[int] | None = None,
     after: Sequence[int] | None = None,
     itemsize: int = 4,
+    tight: bool = False,
 ) -> Layout:
     """Return the layout that packs a value densely, its axes in an order.
 
@@ -144,13 +145,13 @@ def packed(
         order: axes from outermost to innermost; cut axes last by default.
         before, after: halo rows by axis.
         itemsize: bytes of an element.
+        tight: leave gaps, which keep rows from colliding in the cache, only between rows of the
+            innermost axis.
     """
     axes = range(len(shape))
     none = (0,) * len(shape)
     width = lanes if cut.axes else 1
-    layout = Layout(
-        tuple(shape), cut, width, none, tuple(before or none), tuple(after or none)
-    )
+    layout = Layout(tuple(shape), cut, width, none, tuple(before or none), tuple(after or none))
     if order is None:
         cut_axes = set(cut.as_dict())
         order = sorted(axes, key=lambda a: a in cut_axes)
@@ -159,6 +160,7 @@ def packed(
         strides[axis] = step
         step *= layout.before[axis] + blocks[axis] + layout.after[axis]
         # rows of equal sets collide in the cache: move each on by some lines
-        if width > 1 and position < len(order) - 1 and step * itemsize % (ALIAS // 2) == 0:
+        gap = width > 1 and position < len(order) - 1 and (position == 0 or not tight)
+        if gap and step * itemsize % (ALIAS // 2) == 0:
             step += ALIAS // 4 // itemsize
     return replace(layout, strides=tuple(strides))

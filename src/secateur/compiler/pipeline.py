@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from secateur import __version__
-from secateur.compiler import choice, emit, interpreter, onnx_reader, passes
+from secateur import __version__, files
+from secateur.compiler import (
+    artifact,
+    bundle,
+    choice,
+    emit,
+    interpreter,
+    onnx_reader,
+    passes,
+    toolchain,
+)
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan
+from secateur.compiler.runtime import Engine
+from secateur.compiler.targets import Target
 from secateur.errors import CompileError, UsageError
 
 VALUES = ("fp32", "fp16", "bf16")
@@ -26,6 +38,224 @@ after the other is then as good, because its values fit the caches."""
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest difference between engine and reference, relative to the largest output."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network, compiled.
+
+    Attributes:
+        content: of the engine file.
+        source: what it was compiled from.
+        target: what for.
+        difference: from the reference, relative to the largest output; None for a target whose
+            code this machine cannot run, which is not verified.
+        dense, sparse: how many layers skip zeros, and how many do not.
+    """
+
+    content: bytes
+    source: emit.Source
+    target: Target
+    difference: float | None
+    sparse: int
+    dense: int
+
+    def write(self, path: Path) -> None:
+        """Write the engine file, whole or not at all.
+
+        Raises:
+            FileError: it cannot be written; what was there before stays.
+        """
+        files.write(path, self.content)
+
+    def summary(self, path: Path) -> str:
+        """Return what to tell of the file that was written."""
+        if self.difference is None:
+            checked = f"not verified: this machine cannot run code for {self.target.name}"
+        else:
+            checked = f"verified: within {self.difference:.1e} of the reference"
+        return (
+            f"{path}: {len(self.content):,} bytes for {self.target.name}; "
+            f"{self.sparse} layers skip zeros, {self.dense} do not; {checked}"
+        )
+
+    def engine(self, threads: int | None = None) -> Engine:
+        """Load it.
+
+        Raises:
+            CompileError: it is for another machine.
+        """
+        return Engine(self.content, threads)
+
+
+def compile(
+    model: Any,
+    example: Any = None,
+    *,
+    out: Path | str | None = None,
+    threads: int | None = None,
+    **options: Any,
+) -> Engine:
+    """Compile a network for this machine, and load it.
+
+    Args:
+        model: an ONNX file, its content, or a torch module.
+        example: the module's inputs, a tensor or a sequence of them; only for a torch module.
+        out: where to write the engine file; by default it stays in memory.
+        threads: see `Engine.load`.
+        options: of `compile_network`: values, input_shapes, fixed, name, tune.
+
+    Returns:
+        engine; `engine(x)` takes and gives numpy arrays.
+
+    Raises:
+        UsageError, CompileError, FileError: see `compile_network` and `export.to_onnx`.
+    """
+    compiled = compile_network(_source(model, example), **options)
+    if out is not None:
+        compiled.write(Path(out))
+    return compiled.engine(threads)
+
+
+def _source(model: Any, example: Any) -> Path | bytes:
+    if isinstance(model, (bytes, Path, str)):
+        if example is not None:
+            raise UsageError("example is for a torch module; an ONNX model knows its inputs")
+        return model if isinstance(model, bytes) else Path(model)
+    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto
+        return bytes(model.SerializeToString())
+    if not hasattr(model, "state_dict"):
+        raise UsageError(
+            f"a {type(model).__name__} cannot be compiled; give an ONNX file, its content, or a "
+            "torch module with an example of its input"
+        )
+    if example is None:
+        raise UsageError("a torch module is traced: give an example of its input as well")
+    from secateur.export import to_onnx
+
+    return to_onnx(model, example)
+
+
+def compile_network(
+    source: Path | bytes,
+    *,
+    target: str = "native",
+    values: str = "fp32",
+    input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
+    fixed: Mapping[str, np.ndarray] = EMPTY,
+    name: str | None = None,
+    tune: bool = False,
+) -> Compiled:
+    """Compile an ONNX model and compare the engine with the reference.
+
+    Args:
+        source: an ONNX file or its content.
+        target: "native", or a name in `targets.CROSS`.
+        values: how weights are stored: fp32, fp16 or bf16. They are computed with in fp32.
+        input_shapes: shapes of inputs that are dynamic beyond the batch.
+        fixed: inputs that become constants.
+        name: of the network; by default the file's.
+        tune: choose between sparse and dense kernels by timing both here, not by a cost model.
+
+    Raises:
+        UsageError: an option that cannot be meant.
+        CompileError: the network cannot be compiled, says where and why; there is no compiler; or
+            the engine differs from the reference.
+        FileError: the model cannot be read.
+    """
+    goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
+    written = source_of(network, name, values=values, origin=_content(source))
+    content = built(written, goal)
+    difference = None
+    if goal.name == "native":
+        with Engine(content) as engine:
+            difference = verify(network, engine, values)
+    skipping = sum(network.sparse.values())
+    return Compiled(content, written, goal, difference, skipping, len(network.sparse) - skipping)
+
+
+def _content(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _planned(
+    source: Path | bytes,
+    target: str,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    fixed: Mapping[str, np.ndarray],
+    name: str | None,
+    tune: bool,
+) -> tuple[Target, Network, str]:
+    goal = toolchain.target(target)
+    if tune and goal.name != "native":
+        raise UsageError(f"tuning measures on this machine, which cannot run code for {goal.name}")
+    machine = Machine(goal.lanes, goal.registers)
+    network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
+    name = name or (source.stem if isinstance(source, Path) else "network")
+    return goal, tuned(network, name, goal) if tune else network, name
+
+
+def emit_c(
+    source: Path | bytes,
+    folder: Path,
+    *,
+    target: str = "native",
+    values: str = "fp32",
+    input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
+    fixed: Mapping[str, np.ndarray] = EMPTY,
+    name: str | None = None,
+    tune: bool = False,
+) -> None:
+    """Write a network as a folder of C99 that needs nothing but a C compiler.
+
+    For "native" it is compiled and verified first. The C of another target is written for that one's
+    vectors and not verified. Args and errors are those of `compile_network`.
+    """
+    if target == "native":
+        compiled = compile_network(
+            source, values=values, input_shapes=input_shapes, fixed=fixed, name=name, tune=tune
+        )
+        goal, written = compiled.target, compiled.source
+    else:
+        goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
+        written = source_of(network, name, values=values, origin=_content(source))
+    bundle.write_bundle(folder, {"model.c": written.model}, written.stored, written.network, goal)
+
+
+def built(source: emit.Source, target: Target) -> bytes:
+    """Return the content of an engine file, not verified."""
+    library = toolchain.build({"model.c": source.model}, source.stored, source.network, target)
+    return artifact.pack(library, target, source.network)
+
+
+def tuned(network: Network, name: str, target: Target) -> Network:
+    """Choose the kernel of every layer by timing both in engines of this machine.
+
+    The time of a layer is that of one sample, summed over the programs, as in `choice`.
+    """
+    seconds = []
+    for sparse in (True, False):
+        every = replace(network, sparse=dict.fromkeys(network.sparse, sparse))
+        with Engine(built(source_of(every, name), target), threads=1) as engine:
+            seconds.append(_layers(network, engine))
+    choices = {layer: seconds[0][layer] < seconds[1][layer] for layer in network.sparse}
+    return replace(network, sparse=choices)
+
+
+def _layers(network: Network, engine: Engine) -> dict[str, float]:
+    """Return the seconds of every layer for one sample, summed over the programs."""
+    total = dict.fromkeys(network.sparse, 0.0)
+    rng = np.random.default_rng(0)
+    for graph, program in zip(network.graphs, network.programs, strict=True):
+        inputs = [_random(rng, graph, v) for v in graph.inputs]
+        best: dict[str, float] = {}
+        for _ in range(5):
+            for step, spent in engine.profile(*inputs, repeats=5):
+                layer = step.split(" ", 1)[1]
+                best[layer] = min(best.get(layer, np.inf), spent)
+        for layer in total:
+            total[layer] += best[layer] / program.batch
+    return total
 
 
 @dataclass(frozen=True)
@@ -65,23 +295,20 @@ def prepare(
         input_shapes, fixed: see `onnx_reader.read`.
         sparse: decisions that are already made, by layer; the others are made by cost.
     """
-    options = {"input_shapes": input_shapes, "fixed": fixed}
-    first = onnx_reader.read(source, **options, batch=1)
+    read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
+    first = read(batch=1)
     reference = passes.apply(first.graph, passes.PASSES[:1])
     graphs = [passes.apply(first.graph)]
     programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
     if first.batched:
         many = machine.lanes * _samples_a_lane(graphs[0])
-        batch = onnx_reader.read(source, **options, batch=many)
-        graph = passes.apply(batch.graph)
+        graph = passes.apply(read(batch=many).graph)
         program = plan(graph, machine, batch=many, lanes=True, batched=True)
         if program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
     decisions = {**choice.sparse(graphs[0], programs, machine), **sparse}
-    return Network(
-        reference, tuple(graphs), tuple(programs), first.batched, decisions, machine
-    )
+    return Network(reference, tuple(graphs), tuple(programs), first.batched, decisions, machine)
 
 
 def _samples_a_lane(graph: Graph) -> int:
@@ -98,7 +325,9 @@ def _samples_a_lane(graph: Graph) -> int:
     return 4 if most == 1 else 1
 
 
-def source_of(network: Network, name: str, *, values: str = "fp32", origin: bytes = b"") -> emit.Source:
+def source_of(
+    network: Network, name: str, *, values: str = "fp32", origin: bytes = b""
+) -> emit.Source:
     """Write the C of a network.
 
     Raises:
@@ -128,16 +357,12 @@ def _described(graph: Graph, value: str, program: Program) -> dict[str, Any]:
     return {"name": value, "dtype": tensor.dtype.name, "shape": shape}
 
 
-def verify(
-    network: Network,
-    run: Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, ...]],
-    values: str,
-) -> float:
+def verify(network: Network, run: Callable[[Mapping[str, np.ndarray]], Any], values: str) -> float:
     """Compare an engine with the reference on random inputs.
 
     Args:
         network: what was compiled.
-        run: the engine: {input: array} -> outputs.
+        run: the engine: {input: array} -> output, or a tuple of them.
         values: how its weights are stored, which decides the tolerance.
 
     Returns:
@@ -154,16 +379,16 @@ def verify(
     rng = np.random.default_rng(0)
     worst = 0.0
     for count in counts:
-        samples = [
-            {v: _random(rng, graph, v) for v in graph.inputs} for _ in range(min(count, 3))
-        ]
+        samples = [{v: _random(rng, graph, v) for v in graph.inputs} for _ in range(min(count, 3))]
         wanted = [interpreter.run(graph, sample) for sample in samples]
         order = [k % len(samples) for k in range(count)]
         if network.batched:
             given = {v: np.concatenate([samples[k][v] for k in order]) for v in graph.inputs}
         else:
             given = samples[0]
-        for name, got in zip(graph.outputs, run(given), strict=True):
+        outputs = run(given)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        for name, got in zip(graph.outputs, outputs, strict=True):
             for at, k in enumerate(order):
                 mine = got[at : at + 1] if network.batched else got
                 worst = max(worst, _difference(name, mine, wanted[k][name], TOLERANCE[values]))

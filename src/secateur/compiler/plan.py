@@ -144,8 +144,10 @@ class _Cuts:
         return self.moved[key]
 
     def with_halo(self, name: str, cut: Cut, halo: Halo) -> str:
-        if name in self.external or name in self.graph.constants or (
-            name in self.halos and self.halos[name].padding != halo.padding
+        if (
+            name in self.external
+            or name in self.graph.constants
+            or (name in self.halos and self.halos[name].padding != halo.padding)
         ):
             name = self.relayout(name, cut, halo.padding)
         old = self.halos.get(name, halo)
@@ -158,29 +160,28 @@ class _Cuts:
 
     def finish(self) -> None:
         """Bring every output into the caller's order."""
-        made = {o for node, _ in self.nodes for o in node.outputs}
         for index, name in enumerate(self.graph.outputs):
             final = fresh(self.names, f"{name}@out{index}")
             self.names.add(final)
-            source = name if name in made or name in self.external else name
             node = Node(
-                "Relayout", final, (source,), (final,), {"output": index, "samples": int(self.batched)}
+                "Relayout",
+                final,
+                (name,),
+                (final,),
+                {"output": index, "samples": int(self.batched)},
             )
             self.nodes.append((node, {0: PLAIN} if name in self.graph.constants else {}))
             self.types[final], self.cuts[final] = self.types[name], PLAIN
 
 
-def _lay_out(
-    graph: Graph, machine: Machine, first: _Cuts, *, batch: int, batched: bool
-) -> Program:
+def _lay_out(graph: Graph, machine: Machine, first: _Cuts, *, batch: int, batched: bool) -> Program:
     layouts: dict[str, Layout] = {}
     homes: dict[str, Home] = {}
     for index, name in enumerate(graph.inputs):
         layouts[name] = packed(graph.types[name].shape)
         homes[name] = Home("input", name, index)
     steps: list[Planned] = []
-    nodes = _straight_to_outputs(first.nodes, graph)
-    for node, cuts in nodes:
+    for node, cuts in first.nodes:
         kernel = find(node)
         constants = {
             i: packed(first.types[node.inputs[i]].shape, cut, lanes=machine.lanes)
@@ -217,34 +218,19 @@ def _lay_out(
                 before=halo.before if halo else None,
                 after=halo.after if halo else None,
                 itemsize=tensor.dtype.itemsize,
+                tight=kernel.tight,
             )
             homes[out] = Home(kind, out, max(index, 0))
         steps.append(Planned(node, kernel, constants))
         if not kernel.fills:
-            steps += [
-                _filling(out, first.halos[out])
-                for out in node.outputs
-                if out in first.halos
-            ]
+            steps += [_filling(out, first.halos[out]) for out in node.outputs if out in first.halos]
     homes, arena = _allocate(steps, layouts, homes, first.types)
-    return Program(
-        batch, tuple(steps), layouts, homes, first.halos, first.types, arena, batched
-    )
+    return Program(batch, tuple(steps), layouts, homes, first.halos, first.types, arena, batched)
 
 
 def _filling(name: str, halo: Halo) -> Planned:
     node = Node("Fill", f"{name}@fill", (name,), (), {"padding": halo.padding})
     return Planned(node, find(node))
-
-
-def _straight_to_outputs(
-    nodes: list[tuple[Node, dict[int, Cut]]], graph: Graph
-) -> list[tuple[Node, dict[int, Cut]]]:
-    """Let a kernel write a plain output in the caller's memory where nobody else reads it.
-
-    Left to the final `Relayout`: whatever must hold fewer samples than the tile has room for.
-    """
-    return nodes
 
 
 def _allocate(

@@ -212,39 +212,20 @@ class _Native:
     """The C side: a library, and one engine of it. Freed when nobody refers to it any more."""
 
     def __init__(self, source: Path | bytes, info: Info, threads: int) -> None:
-        library = _open(source)
-        close = weakref.finalize(self, _close, library._handle)
-        close.atexit = False  # threads that still run it must not find it gone
-        pointer, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-        signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
-            "create": (pointer, (integer, ctypes.POINTER(ctypes.c_char_p))),
-            "destroy": (None, (pointer,)),
-            "run": (integer, (pointer, pointer, pointer, size)),
-            "error_text": (ctypes.c_char_p, (integer,)),
-            "threads": (integer, (pointer,)),
-            "fixed_batch": (size, ()),
-            "steps": (size, (size,)),
-            "step_name": (ctypes.c_char_p, (size, size)),
-            "program_for": (size, (size,)),
-            "profile": (integer, (*[pointer] * 3, size, integer, pointer, size)),
-        }
-        self._functions = {}
-        for name, (result, arguments) in signatures.items():
-            function = getattr(library, f"secateur_{name}", None)
-            if function is None:
-                raise FileError(f"this engine lacks the function {name}; compile it again")
-            function.restype, function.argtypes = result, arguments
-            self._functions[name] = function
-        error = ctypes.c_char_p()
-        self._engine = self._functions["create"](threads, ctypes.byref(error))
-        if not self._engine:
-            why = (error.value or b"unknown error").decode()
-            raise CompileError(f"cannot load an engine for {info.target}: {why}")
-        close.detach()
-        close = weakref.finalize(
-            self, _destroy, self._functions["destroy"], self._engine, library._handle
-        )
-        close.atexit = False
+        library, leftover = _open(source)
+        try:
+            self._functions = _functions(library)
+            error = ctypes.c_char_p()
+            self._engine = self._functions["create"](threads, ctypes.byref(error))
+            if not self._engine:
+                why = (error.value or b"unknown error").decode()
+                raise CompileError(f"cannot load an engine for {info.target}: {why}")
+        except BaseException:
+            _close(library._handle, leftover)
+            raise
+        destroy = self._functions["destroy"], self._engine
+        end = weakref.finalize(self, _destroy, *destroy, library._handle, leftover)
+        end.atexit = False  # threads that still run it then must not find it gone
         self._run = self._functions["run"]
         self.fixed = int(self._functions["fixed_batch"]())
 
@@ -276,20 +257,48 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _open(source: Path | bytes) -> ctypes.CDLL:
+def _functions(library: ctypes.CDLL) -> dict[str, Any]:
+    pointer, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "create": (pointer, (integer, ctypes.POINTER(ctypes.c_char_p))),
+        "destroy": (None, (pointer,)),
+        "run": (integer, (pointer, pointer, pointer, size)),
+        "error_text": (ctypes.c_char_p, (integer,)),
+        "threads": (integer, (pointer,)),
+        "fixed_batch": (size, ()),
+        "steps": (size, (size,)),
+        "step_name": (ctypes.c_char_p, (size, size)),
+        "program_for": (size, (size,)),
+        "profile": (integer, (*[pointer] * 3, size, integer, pointer, size)),
+    }
+    found = {}
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"secateur_{name}", None)
+        if function is None:
+            raise FileError(f"this engine lacks the function {name}; compile it again")
+        function.restype, function.argtypes = result, arguments
+        found[name] = function
+    return found
+
+
+def _open(source: Path | bytes) -> tuple[ctypes.CDLL, Path | None]:
+    """Return a library, and a file that is to be removed once it is closed."""
     try:
         if isinstance(source, Path):
-            return ctypes.CDLL(_unseen(source))
+            return ctypes.CDLL(_unseen(source)), None
         descriptor, name = tempfile.mkstemp(prefix="secateur-", suffix=".engine")
+        leftover: Path | None = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(source)
-            return ctypes.CDLL(name)
-        finally:
-            if sys.platform == "win32":  # a library in use cannot be removed there
-                weakref.finalize(_open, Path(name).unlink, missing_ok=True)
-            else:
-                Path(name).unlink()
+            library = ctypes.CDLL(name)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        if sys.platform != "win32":  # there a library in use cannot be removed
+            Path(name).unlink()
+            leftover = None
+        return library, leftover
     except OSError as error:
         raise CompileError(f"the system cannot load this engine: {error}") from error
 
@@ -307,15 +316,17 @@ def _unseen(path: Path) -> str:
     return f"{absolute.parent}/{bits}{absolute.name}"
 
 
-def _destroy(destroy: Any, engine: int, library: int) -> None:
+def _destroy(destroy: Any, engine: int, library: int, leftover: Path | None) -> None:
     destroy(engine)
-    _close(library)
+    _close(library, leftover)
 
 
-def _close(library: int) -> None:
+def _close(library: int, leftover: Path | None) -> None:
     import _ctypes
 
     if sys.platform == "win32":
         _ctypes.FreeLibrary(library)
     else:
         _ctypes.dlclose(library)
+    if leftover:
+        leftover.unlink(missing_ok=True)

@@ -164,7 +164,8 @@ def build(
             with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
                 list(pool.map(lambda unit: run(_compile(unit, unit in model, target)), units))
             objects = [f"{unit}.o" for unit in units]
-            run([*objects, "-o", "result", *_link(target, program)])
+            public = _public(content[f"{prefix}.h"], prefix)
+            run([*objects, "-o", "result", *_link(target, program, public)])
             return (folder / _result(folder)).read_bytes()
     except OSError as error:
         raise FileError(
@@ -180,26 +181,25 @@ def _compile(unit: str, generated: bool, target: Target) -> list[str]:
     return [*_COMMON, *flags, "-c", unit, "-o", f"{unit}.o"]
 
 
-def _link(target: Target, program: bool) -> list[str]:
+def _public(header: str, prefix: str) -> list[str]:
+    """Return the names of the functions that a header declares."""
+    return re.findall(rf"\b({prefix}_\w+)\(", header)
+
+
+def _link(target: Target, program: bool, public: Sequence[str]) -> list[str]:
+    kind = [] if program else ["-shared"]
     if target.system == "wasi":
         if program:
             return ["-s"]
-        names = ("malloc", "free")
-        return [
-            "-mexec-model=reactor",
-            "-Wl,--export-dynamic",
-            *(f"-Wl,--export={n}" for n in names),
-        ]
-    flags = [] if program else ["-shared"]
+        exports = (f"-Wl,--export={name}" for name in ("malloc", "free", *public))
+        return ["-s", "-mexec-model=reactor", *exports]
+    if target.system == "macos":
+        return [*kind, "-Wl,-x"]
+    if target.system == "windows":
+        return [*kind, "-s"]
     if program and target.triple:
-        flags += ["-static"] if target.system == "linux" else []
-    if target.system == "linux":
-        flags += ["-s", "-pthread", "-lm"]
-    elif target.system == "macos":
-        flags += ["-Wl,-x"]
-    elif target.system == "windows":
-        flags += ["-s"]
-    return flags
+        kind = ["-static"]
+    return [*kind, "-s", "-pthread", "-lm"]
 
 
 def _result(folder: Path) -> str:
@@ -221,22 +221,27 @@ class _Runner:
             self.environment["ZIG_LOCAL_CACHE_DIR"] = str(folder / "zig")
 
     def __call__(self, arguments: Sequence[str]) -> str:
-        done = subprocess.run(
-            [*self.command, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*self.command, *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except OSError as error:
+            raise CompileError(
+                f"cannot run {self.command[0]}: {error.strerror or error}"
+            ) from error
         if done.returncode:
             said = done.stderr.strip()
             first = re.search(r"^.*\berror\b.*$", said, re.MULTILINE)
             raise CompileError(
                 f"the C compiler failed: {shlex.join([*self.command, *arguments])} ended with "
-                f"status {done.returncode}: {first[0] if first else said[-400:] or 'it said nothing'}"
+                f"status {done.returncode}: {first[0] if first else said[-400:] or 'no message'}"
             )
         return done.stdout
 

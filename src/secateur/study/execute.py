@@ -83,9 +83,7 @@ def execute(
         return _execute(task, spec, store, device, observe)
 
 
-def network(
-    task: Task, spec: Spec, store: Store, device: torch.device, trial: Trial
-) -> nn.Module:
+def network(task: Task, spec: Spec, store: Store, device: torch.device, trial: Trial) -> nn.Module:
     """Return the network of a trial, cut and recovered, in evaluation mode.
 
     A stage whose checkpoint is not there, or is damaged, is trained first.

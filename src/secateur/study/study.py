@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from secateur import machine
 from secateur.errors import StudyError, UsageError
+from secateur.export import to_onnx
 from secateur.study import execute, report
 from secateur.study.execute import Observer, feasible
 from secateur.study.spec import Options, Spec
@@ -91,7 +93,6 @@ class Study:
             )
         return results
 
-
     def network(
         self, keep: float, *, criterion: str = "gate", seed: int = 0, recovery: str | None = None
     ) -> nn.Module:
@@ -123,6 +124,13 @@ class Study:
         trial = Trial(seed=seed, criterion=criterion, keep=keep, recovery=chosen)
         with Store(self.directory, self.spec) as store:
             return execute.network(self.task, self.spec, store, self._device, trial)
+
+    def onnx(self, keep: float, *, criterion: str = "gate", seed: int = 0) -> bytes:
+        """Return `network(keep)` as the content of an ONNX file, its batch free."""
+        model = self.network(keep, criterion=criterion, seed=seed).cpu()
+        images = self.task.data(torch.device("cpu"))
+        example, _ = next(iter(images.evaluation("validation")))
+        return to_onnx(model, example[:2])
 
 
 def opened(directory: Path, *, data_dir: Path | None = None, device: str = "auto") -> Study:

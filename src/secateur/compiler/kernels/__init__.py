@@ -148,6 +148,8 @@ class Kernel:
         view: (node, types, layout of input 0) -> layout of the output in the same memory, or None.
         order: (node, types, layouts of inputs, cut of output) -> axes from outermost to innermost.
         fills: its C fills the halo of its output by itself, through `step.fill`.
+        tight: its outputs have gaps only between rows of their innermost axis, so that a reshape
+            that merges other axes needs no copy.
     """
 
     ops: tuple[str, ...]
@@ -160,14 +162,11 @@ class Kernel:
         ]
         | None
     ) = None
-    halo: (
-        Callable[[Node, Types, Sequence[Cut], Sequence[Cut]], Sequence[Halo | None]] | None
-    ) = None
+    halo: Callable[[Node, Types, Sequence[Cut], Sequence[Cut]], Sequence[Halo | None]] | None = None
     view: Callable[[Node, Types, Layout], Layout | None] | None = None
-    order: (
-        Callable[[Node, Types, Sequence[Layout | None], Cut], Sequence[int] | None] | None
-    ) = None
+    order: Callable[[Node, Types, Sequence[Layout | None], Cut], Sequence[int] | None] | None = None
     fills: bool = False
+    tight: bool = False
 
 
 @cache
@@ -217,17 +216,15 @@ def carried(
             break
     lanes = chosen.as_dict()
     wanted: list[Cut | None] = []
-    for name, where in zip(node.inputs, maps, strict=True):
+    for name, where in zip(node.inputs, maps, strict=True):  # type: ignore[assignment]
         if not name or where is None:
             wanted.append(PLAIN)
             continue
         shape = types[name].shape
         wanted.append(
-            Cut.of({
-                a: lanes[o]
-                for a, o in where.items()
-                if o in lanes and shape[a] == out.shape[o]
-            })
+            Cut.of(
+                {a: lanes[o] for a, o in where.items() if o in lanes and shape[a] == out.shape[o]}
+            )
         )
     return wanted, chosen
 
@@ -257,9 +254,7 @@ class Body:
             self.lines.append("}")
             self.depth -= 1
 
-    def loops(
-        self, extents: Sequence[int], names: Sequence[str], *, shared: bool = True
-    ) -> int:
+    def loops(self, extents: Sequence[int], names: Sequence[str], *, shared: bool = True) -> int:
         """Open nested loops, outermost first; return how many braces were opened.
 
         Args:

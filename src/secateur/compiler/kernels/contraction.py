@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 
@@ -57,9 +57,7 @@ class Contraction:
     positions: int  # of one sample
 
 
-def emit(
-    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
-) -> str:
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the call of the kernel that fits, with all that it needs to know as constants."""
     x, w, b, r = (*inputs, None, None)[:4]
     assert x is not None and w is not None and w.constant is not None
@@ -86,7 +84,8 @@ def emit(
         call, channels = _dense(body, c, bias, (high.count, wide.count), lanes, step)
     opened = body.loops([a.count for a in outer], names, shared=False)
     moved = [
-        pointer + "".join(f" + {n} * {getattr(a, which)}" for n, a in zip(names, outer, strict=True))
+        pointer
+        + "".join(f" + {n} * {getattr(a, which)}" for n, a in zip(names, outer, strict=True))
         for pointer, which in (("in", "input"), ("out", "output"), ("res", "residual"))
     ]
     if r is None or not outer:
@@ -144,7 +143,7 @@ def _sparse(
         f"{{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
         f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, "
     )
-    if lanes == 1 and step.machine.lanes == 16 and _single(c):
+    if lanes == 1 and step.machine.lanes == 16 and is_vector(c):
         body.line(f"const sec_sparse w = {layer}0, 0}};")
         steps = packing.padded_steps(c.weight, 16, SPAN)
         key = f"{p(s.values)} {p(s.rows)}"
@@ -175,11 +174,11 @@ def _sparse(
         body.line(f"in += {low};")
     if lanes == 1:
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
-    tile = tiles.sparse(*plane, step.machine)
+    tile = tiles.sparse(*plane, taps, step.machine)
     return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {tile.high}, {tile.wide});"
 
 
-def _single(c: Contraction) -> bool:
+def is_vector(c: Contraction) -> bool:
     """Whether it is y = W x for plain vectors."""
     return (
         c.groups == 1
@@ -225,9 +224,7 @@ def _dense(
     bounds = []
     for share in ("t", "t + 1"):
         q = f"sec_share({c.groups * a_group}, {share}, T)"
-        bounds.append(
-            f"{q} / {a_group} * {mine} + SEC_LEAST({q} % {a_group} * {unit}, {mine})"
-        )
+        bounds.append(f"{q} / {a_group} * {mine} + SEC_LEAST({q} % {a_group} * {unit}, {mine})")
     return call, (bounds[0], bounds[1])
 
 
@@ -240,8 +237,10 @@ def _channels_a_block(taps: int, positions: int) -> int:
     """
     if positions <= 16:
         return packing.CODES
-    side = round(taps**0.5)
-    return max(1, tiles.CACHE // ((4 + side - 1) ** 2 * 64))
+    if taps == 1:  # a row of few non-zeros costs more than leaving the first-level cache
+        return 192
+    high = 4 + isqrt(taps) - 1
+    return max(1, tiles.CACHE // (high * high * 64))
 
 
 def _table(kind: str, name: str, values: Sequence[int]) -> str:
@@ -285,16 +284,16 @@ def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> 
     axes = [Axis(y.layout.blocks[a], xs[a], ys[a], rs[a]) for a in range(last)]
     weight = w.reshape(*w.shape, 1)
     positions = prod(y.layout.shape[1:last])
-    return Contraction(
-        weight, 1, (0,), xs[last], ys[last], rs[last], _merged(axes, []), positions
-    )
+    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], _merged(axes, []), positions)
 
 
 def conv_cuts(
     node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
 ) -> tuple[list[Cut | None], list[Cut]]:
     """Samples in the lanes, or the plane of one image over them; weights are packed by `emit`."""
-    wanted, out = spatial_cuts(node, types, cuts[0], machine, batch, types[node.inputs[1]].shape[2:])
+    wanted, out = spatial_cuts(
+        node, types, cuts[0], machine, batch, types[node.inputs[1]].shape[2:]
+    )
     return _with_residual(node, wanted, out), [out]
 
 

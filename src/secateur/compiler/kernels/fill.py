@@ -49,9 +49,7 @@ def _axis(layout: Layout, axis: int) -> str:
     return f"(sec_axis){{{', '.join(map(str, fields))}}}"
 
 
-def emit(
-    node: Node, inputs: Sequence[Place | None], _outputs: Sequence[Place], _step: Step
-) -> str:
+def emit(node: Node, inputs: Sequence[Place | None], _outputs: Sequence[Place], _step: Step) -> str:
     """Fill the whole value, its channels shared among the threads."""
     place = inputs[0]
     assert place is not None

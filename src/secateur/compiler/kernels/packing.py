@@ -109,9 +109,7 @@ def sparse(weight: np.ndarray, groups: int, blocks: Blocks, chunk: int) -> Spars
     nnz_per_place = np.bincount(place, weights=count, minlength=blocks.count * chunks)
     start = np.zeros((blocks.count * chunks + 1, 2), dtype=np.uint32)
     start[1:, 0], start[1:, 1] = np.cumsum(per_place), np.cumsum(nnz_per_place)
-    return Sparse(
-        start, rows, code[non_zeros].astype(np.uint8), values[non_zeros], chunk, chunks
-    )
+    return Sparse(start, rows, code[non_zeros].astype(np.uint8), values[non_zeros], chunk, chunks)
 
 
 def dense(weight: np.ndarray, groups: int) -> np.ndarray:

@@ -14,9 +14,7 @@ from secateur.compiler.kernels import Body, Kernel, Place, Step
 from secateur.compiler.layout import Layout
 
 
-def emit(
-    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step
-) -> str:
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step) -> str:
     """Copy element by element, in the order of the side whose lanes are looped over."""
     source, target = inputs[0], outputs[0]
     assert source is not None
@@ -111,9 +109,7 @@ def _rows(node: Node, source: Place, target: Place, run: int) -> str:
     else:
         body.line(f"from[l] = x + {_offset(source, index)} + lane[l];")
     body.close()
-    body.line(
-        f"sec_to_lanes(from, y + {target.at(index)}, {y.strides[run]}, {y.blocks[run]});"
-    )
+    body.line(f"sec_to_lanes(from, y + {target.at(index)}, {y.strides[run]}, {y.blocks[run]});")
     body.close(opened)
     return body.text()
 

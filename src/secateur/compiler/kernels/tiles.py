@@ -1,7 +1,7 @@
 """How many positions a contraction works on at once, and what that costs.
 
-Costs are in vector operations (one multiply-add of a whole vector, from the first-level cache), the
-unit in which kernels were measured; they only need to rank the choices.
+Costs are in cycles, as they were measured on one processor (Zen 5, AVX-512) by
+`benchmarks/engines.py --layers`; elsewhere they only need to rank the choices.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ class Tile:
     cost: float
 
 
-def choose(high: int, wide: int, most: int, fixed: float, floor: float) -> Tile:
+def choose(high: int, wide: int, most: int, each: float, fixed: float, floor: float) -> Tile:
     """Return the cheapest tile for a plane of high x wide vectors.
 
     Args:
         high, wide: the plane.
         most: vectors that fit the registers.
-        fixed: cost of one step (a broadcast, an index) beside its multiply-adds.
+        each: cost of one step's multiply-adds for one vector of positions.
+        fixed: cost of one step beside them: a broadcast, an index.
         floor: least cost of a step, set by the latency of dependent additions.
     """
     best: Tile | None = None
@@ -40,18 +41,27 @@ def choose(high: int, wide: int, most: int, fixed: float, floor: float) -> Tile:
             cost = 0.0
             for a, times_a in ((h, high // h), (rest_h, 1 if rest_h else 0)):
                 for b, times_b in ((w, wide // w), (rest_w, 1 if rest_w else 0)):
-                    cost += times_a * times_b * max(a * b + fixed, floor)
+                    cost += times_a * times_b * max(a * b * each + fixed, floor)
             # of equals, the one that reads least: a window of three reaches one row further each way
             key = (round(cost, 6), (h + 2) * (w + 2), -w)
-            if best is None or key < (round(best.cost, 6), (best.high + 2) * (best.wide + 2), -best.wide):
+            if best is None or key < (
+                round(best.cost, 6),
+                (best.high + 2) * (best.wide + 2),
+                -best.wide,
+            ):
                 best = Tile(h, w, cost)
     assert best is not None
     return best
 
 
-def sparse(high: int, wide: int, machine: Machine) -> Tile:
-    """Tile of a sparse layer: half of the registers hold sums."""
-    return choose(high, wide, 16 if machine.registers >= 32 else 10, fixed=1.2, floor=4.0)
+def sparse(high: int, wide: int, taps: int, machine: Machine) -> Tile:
+    """Tile of a sparse layer: half of the registers hold sums.
+
+    With one tap there is no halo whose reading a larger tile would share, and inputs of many
+    channels must stay near: half as large.
+    """
+    most = 16 if machine.registers >= 32 else 10
+    return choose(high, wide, most if taps > 1 else most // 2, each=0.6, fixed=1.6, floor=2.0)
 
 
 def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Tile]:
@@ -63,7 +73,7 @@ def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Ti
         room = (machine.registers - 2) // (together + 1)
         if room < 1:
             continue
-        tile = choose(high, wide, room, fixed=0.5, floor=4.0 / together)
+        tile = choose(high, wide, room, each=0.75 * together, fixed=0.5, floor=4.0)
         options.append((tile.cost, -together, together, tile))
     _, _, together, tile = min(options, key=lambda o: o[:2])
     return together, tile

@@ -84,9 +84,7 @@ def _grid(
             blocks.append(block)
         options.append((prod(blocks), max(lanes) / min(lanes), lanes, blocks))
     _, _, lanes, blocks = min(options)
-    used = {
-        2 + a: (g, b) for a, g, b in zip(axes, lanes, blocks, strict=True)
-    }
+    used = {2 + a: (g, b) for a, g, b in zip(axes, lanes, blocks, strict=True)}
     return (
         Cut.of({a: (g, b * win.strides[a - 2]) for a, (g, b) in used.items()}),
         Cut.of(used),

@@ -1,0 +1,298 @@
+"""Products of two activations: `MatMul`, and `Gemm` whose B is not constant.
+
+Axes of the two operands, of C and of the output are known by their role: an int for axis n of the
+batch, "i" for rows, "j" for columns, "k" for what is summed over. Three ways to put a product in
+lanes: the batch (both operands are vectors), the rows (B is read as scalars, wherever they lie), the
+columns (A is). What is not cut is worked along the columns, a vector of them at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from secateur.compiler.graph import Node
+from secateur.compiler.kernels import Body, Kernel, Machine, Place, Step, Types, lane
+from secateur.compiler.kernels.elementwise import floating
+from secateur.compiler.layout import Cut, Layout
+
+Role = int | str
+Roles = dict[Role, int]
+"""Role -> axis."""
+
+READ = 0.1
+"""Cost of reading a vector or a scalar beside multiply-adds of vectors, of which it hides most."""
+
+LATENCY = 8.0
+"""Multiply-adds of vectors that must be under way at once."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which axis of each value has which role."""
+
+    a: Roles
+    b: Roles
+    c: Roles
+    y: Roles
+
+    def of(self, index: int) -> Roles:
+        """Return the roles of the axes of an input."""
+        return (self.a, self.b, self.c)[index]
+
+
+def form(node: Node, ranks: Sequence[int], rank: int) -> Form:
+    """Return the roles of a node's axes; the batch's are numbered as the output has them.
+
+    Args:
+        node: a MatMul or Gemm.
+        ranks: of A, B and C; 0 where C is absent.
+        rank: of the output.
+    """
+    a, b, c = (*ranks, 0)[:3]
+    if node.op == "Gemm":
+        return Form(
+            {"k": 0, "i": 1} if node.get("transA", 0) else {"i": 0, "k": 1},
+            {"j": 0, "k": 1} if node.get("transB", 0) else {"k": 0, "j": 1},
+            {role: axis for axis, role in enumerate(("i", "j")[2 - c :])},
+            {"i": 0, "j": 1},
+        )
+    ends: tuple[Role, ...] = (*("i",) * (a > 1), *("j",) * (b > 1))
+    batch = rank - len(ends)
+
+    def roles(count: int, last: Sequence[Role]) -> Roles:
+        rest = count - len(last)
+        mine: Roles = {n + batch - rest: n for n in range(rest)}
+        return mine | {role: rest + n for n, role in enumerate(last)}
+
+    return Form(
+        roles(a, ("i", "k") if a > 1 else ("k",)),
+        roles(b, ("k", "j") if b > 1 else ("k",)),
+        {},
+        roles(rank, ends),
+    )
+
+
+def _form(node: Node, types: Types) -> Form:
+    ranks = [len(types[name].shape) if name else 0 for name in node.inputs]
+    return form(node, ranks, len(types[node.outputs[0]].shape))
+
+
+def cuts(
+    node: Node, types: Types, given: Sequence[Cut], _machine: Machine, _batch: bool
+) -> tuple[list[Cut | None], list[Cut]]:
+    """Cut the output as A or B is: along the batch, A's rows or B's columns."""
+    roles, out = _form(node, types), types[node.outputs[0]]
+    own = [
+        {role: cut.as_dict()[axis] for role, axis in roles.of(n).items() if axis in cut.as_dict()}
+        for n, cut in enumerate(given)
+    ]
+
+    def whole(n: int, role: Role) -> bool:
+        """Whether an input has all that the output has along a role."""
+        shape = types[node.inputs[n]].shape
+        return role in roles.of(n) and shape[roles.of(n)[role]] == out.shape[roles.y[role]]
+
+    chosen: dict[Role, tuple[int, int]] = {}
+    for n in (0, 1):
+        batch = all(isinstance(role, int) and whole(n, role) for role in own[n])
+        if own[n] and batch and not chosen:
+            chosen = own[n]
+    for n, role in enumerate(("i", "j")):
+        if set(own[n]) == {role} and not chosen and out.dtype == np.float32:
+            chosen = own[n]
+    wanted: list[Cut | None] = []
+    for n, name in enumerate(node.inputs):
+        mine = {r: lanes for r, lanes in chosen.items() if name and whole(n, r)}
+        free = {"k", "j"} if "i" in chosen else {"k", "i"} if "j" in chosen else set()
+        if n < 2 and not mine and set(own[n]) <= free:
+            wanted.append(None)  # scalars are read wherever they lie
+        else:
+            wanted.append(Cut.of({roles.of(n)[r]: lanes for r, lanes in mine.items()}))
+    return wanted, [Cut.of({roles.y[r]: lanes for r, lanes in chosen.items()})]
+
+
+def order(
+    node: Node, types: Types, _layouts: Sequence[Layout | None], cut: Cut
+) -> Sequence[int] | None:
+    """Rows innermost: columns of several heads are then one axis of a reshape, without a copy."""
+    roles = _form(node, types).y
+    if not cut.axes or roles.get("j") in cut.as_dict():
+        return None
+    batch = [axis for role, axis in roles.items() if isinstance(role, int)]
+    return [*batch, *(roles[role] for role in ("j", "i") if role in roles)]
+
+
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
+    """Write the loops over tiles of all pairs, or over elements where they are not float32."""
+    a, b, c = (*inputs, None)[:3]
+    assert a is not None
+    assert b is not None
+    y = outputs[0]
+    ranks = [len(place.layout.shape) if place else 0 for place in (a, b, c)]
+    roles = form(node, ranks, len(y.layout.shape))
+    if prod(y.layout.blocks) == 0:
+        return ""
+    if y.dtype != np.float32:
+        return _elements(node, roles, a, b, c, y)
+    return _tiles(node, roles, a, b, c, y, step.machine)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One operand, read along its own role and along k; everything 0 or 1 where it has no axis."""
+
+    place: Place
+    roles: Roles
+
+    def stride(self, role: Role) -> int:
+        """Floats from one position to the next; 0 where there is one position for all."""
+        axis = self.roles.get(role)
+        if axis is None or self.place.layout.shape[axis] == 1:
+            return 0
+        return self.place.layout.strides[axis]
+
+    def block(self, role: Role) -> int:
+        """The block that the role's axis is cut into; 1 where it is not cut."""
+        axis = self.roles.get(role)
+        cut = axis is not None and self.place.layout.grid[axis] > 1
+        return self.place.layout.blocks[axis] if cut and axis is not None else 1
+
+    def hop(self, role: Role) -> int:
+        """Floats from one block to the next of a cut axis, else from one position to the next."""
+        axis = self.roles.get(role)
+        if axis is not None and self.place.layout.grid[axis] > 1:
+            return self.place.layout.lane_strides[axis]
+        return self.stride(role)
+
+
+def _tiles(
+    node: Node, roles: Form, a: Place, b: Place, c: Place | None, y: Place, machine: Machine
+) -> str:
+    left, right, out = _Side(a, roles.a), _Side(b, roles.b), _Side(y, roles.y)
+    extra = _Side(c, roles.c) if c else None
+    plain = y.layout.lanes == 1
+    cut = [role for role, axis in roles.y.items() if y.layout.grid[axis] > 1]
+    by_row = not plain and (
+        cut == ["i"] or ("i" not in cut and "j" not in cut and _varies(a, left, cut))
+    )
+    v, s = (left, right) if by_row else (right, left)
+    p, q = ("i", "j") if by_row else ("j", "i")
+    lengths = {r: y.layout.blocks[roles.y[r]] if r in roles.y else 1 for r in ("i", "j")}
+    width = y.layout.shape[roles.y[q]] if q in roles.y else 1
+    if plain:
+        vectors, tail = divmod(lengths[p], machine.lanes)
+        step = machine.lanes
+        v_lane = v.stride(p) or 1
+    else:
+        vectors, tail, step, v_lane = lengths[p], 0, 1, 0
+    block = s.block(q)
+    tp, tq = tile(vectors, -(-width // block), machine)
+    import os
+
+    if os.environ.get("TILE"):
+        tp, tq = map(int, os.environ["TILE"].split(","))
+    print(node.name, vectors, width, block, tp, tq)
+    c_vectors = extra is not None and (
+        extra.stride(p) > 0 if plain else extra.place.layout.lanes > 1
+    )
+    numbers = (
+        a.layout.shape[roles.a["k"]], s.block("k"), width, block, vectors, tail,
+        v_lane, v.stride(p) * step, v.stride("k"),
+        s.stride("k"), s.hop("k"), s.stride(q), s.hop(q),
+        out.stride(p) * step, out.stride(q),
+        extra.stride(p) * step if extra else 0, extra.stride(q) if extra else 0,
+        int(s.place.layout.lanes > 1 and _varies(s.place, s, cut)), int(c_vectors),
+        floating(node.get("alpha", 1.0)), floating(node.get("beta", 1.0)),
+    )  # fmt: skip
+    # the smaller value is read again and again: from a nearer cache
+    along_q = int(prod(v.place.layout.blocks) > prod(s.place.layout.blocks))
+    import os
+
+    if os.environ.get("Q"):
+        along_q = int(os.environ["Q"])
+    body = Body()
+    body.line(f"const sec_product g = {{{', '.join(map(str, numbers))}}};")
+    batch = [(r, y.layout.blocks[axis]) for r, axis in roles.y.items() if isinstance(r, int)]
+    pairs = prod(count for _, count in batch)
+    body.line(f"const long tiles = sec_product_tiles(&g, {tp}, {tq});")
+    body.open(
+        f"for (long u = sec_share({pairs} * tiles, t, T); u < sec_share({pairs} * tiles, t + 1, T); u++)"
+    )
+    pointers = []
+    for side in (v, s, extra, out):
+        if side is None:
+            pointers.append("0")
+            continue
+        below, terms = pairs, [side.place.ref]
+        for role, count in batch:
+            below //= count
+            if stride := side.stride(role):
+                terms.append(f"u / tiles / {below} % {count} * {stride}")
+        pointers.append(" + ".join(terms))
+    body.line(f"sec_product_part(&g, {', '.join(pointers)}, u % tiles, {along_q}, {tp}, {tq});")
+    body.close()
+    return body.text()
+
+
+def _varies(place: Place, side: _Side, cut: Sequence[Role]) -> bool:
+    """Whether a value that the batch is cut over lies in the lanes too."""
+    return place.layout.lanes > 1 and any(
+        role in side.roles and place.layout.grid[side.roles[role]] > 1 for role in cut
+    )
+
+
+def tile(vectors: int, width: int, machine: Machine) -> tuple[int, int]:
+    """Return how many vectors by how many of the other side to keep in registers."""
+    best = (float("inf"), 0, 1, 1)
+    for tp in range(1, min(max(vectors, 1), 8) + 1):
+        for tq in range(1, min(width, 12) + 1):
+            if tp * tq + tp + 1 > machine.registers:
+                continue
+            cost = 0.0
+            for a, times_a in ((tp, max(vectors, 1) // tp), (max(vectors, 1) % tp, 1)):
+                for b, times_b in ((tq, width // tq), (width % tq, 1)):
+                    if a and b:
+                        work = max(a * b, a + b, LATENCY) + READ * (a + b)
+                        cost += times_a * times_b * work
+            best = min(best, (round(cost, 6), -tp * tq, tp, tq))
+    return best[2], best[3]
+
+
+def _elements(node: Node, roles: Form, a: Place, b: Place, c: Place | None, y: Place) -> str:
+    """Element by element, of any type; samples may be in the lanes."""
+    body = Body()
+    names: dict[Role, str] = {r: f"n{r}" if isinstance(r, int) else r for r in roles.y}
+    names["k"] = "k"
+    axes = sorted(roles.y, key=lambda r: y.layout.order.index(roles.y[r]))
+    opened = body.loops([y.layout.blocks[roles.y[r]] for r in axes], [names[r] for r in axes])
+    if y.layout.lanes > 1:
+        body.lanes(y.layout.lanes)
+        opened += 1
+
+    def element(place: Place, own: Roles) -> str:
+        index = [""] * len(place.layout.shape)
+        for role, axis in own.items():
+            index[axis] = names[role] if place.layout.shape[axis] > 1 else "0"
+        return f"{place.ref}[{place.at(index)}{lane(place)}]"
+
+    body.line(f"{y.c} sum = 0;")
+    body.open(f"for (long k = 0; k < {a.layout.shape[roles.a['k']]}; k++)")
+    body.line(f"sum += {element(a, roles.a)} * {element(b, roles.b)};")
+    body.close()
+    total = _scaled("sum", node.get("alpha", 1.0))
+    if c:
+        total += " + " + _scaled(element(c, roles.c), node.get("beta", 1.0))
+    body.line(f"{element(y, roles.y)} = ({y.c})({total});")
+    body.close(opened)
+    return body.text()
+
+
+def _scaled(value: str, factor: float) -> str:
+    return value if factor == 1 else f"{float(factor).hex()} * (double){value}"
+
+
+KERNELS = (Kernel(ops=("MatMul", "Gemm"), emit=emit, cuts=cuts, order=order, tight=True),)
