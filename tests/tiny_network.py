@@ -30,6 +30,11 @@ static void twice(const sec_frame *f, int t, int T) {
   const float *x = (const float *)f->inputs[0] + f->first * WIDTH;
   EACH(n) a[j] = 2 * x[j];
 }
+static void twice1(const sec_frame *f, int t, int T) { /* runs once for each sample */
+  float *a = (float *)f->arena + f->sample * WIDTH;
+  const float *x = (const float *)f->inputs[0] + (f->first + f->sample) * WIDTH;
+  EACH(WIDTH) a[j] = 2 * x[j];
+}
 static void turn(const sec_frame *f, int t, int T) {
   VALUES;
   EACH(n) b[j] = a[n - 1 - j];
@@ -51,10 +56,13 @@ static void prepare(const char *weights, char *prepared) {
   for (int j = 0; j < WIDTH; j++) ((float *)prepared)[j] = 10 * ((const float *)weights)[j];
 }
 
-static const sec_step steps0[] = {twice, turn, add, tell0}, steps1[] = {twice, turn, add, tell1};
-static const char *const names[] = {"Twice", "Turn", "Add", "Tell"};
-static const sec_program programs[] = {{1, 8 * WIDTH * TILE, 4, steps0, names},
-                                       {TILE, 8 * WIDTH * TILE, 4, steps1, names}};
+static const sec_step steps0[] = {twice, turn, add, tell0}, steps1[] = {twice1, turn, add, tell1};
+static const char *const names0[] = {"Twice", "Turn", "Add", "Tell 0"};
+static const char *const names1[] = {"Twice", "Turn", "Add", "Tell 1"};
+#define ARENA (8 * WIDTH * TILE)
+static const sec_program programs[] = {
+  {.batch = 1, .arena = ARENA, .steps = 4, .step = steps0, .names = names0},
+  {.batch = TILE, .arena = ARENA, .steps = 4, .looped = 1, .step = steps1, .names = names1}};
 static const size_t input_bytes[] = {4 * WIDTH}, output_bytes[] = {4 * WIDTH, 8};
 static const sec_section sections[] = {{0, 0, WIDTH, SECTION}};
 const sec_model sec_the_model = {

@@ -18,14 +18,15 @@ from secateur.compiler.targets import Target
 from secateur.errors import FileError, UsageError
 
 RUNTIME = (
-    *("runtime.c", "pool.c", "guard.c", "features.c"),
-    *("runtime.h", "system.h", "pool.h", "guard.h", "features.h", "names.h"),
+    *("runtime.c", "pool.c", "guard.c", "required.c"),
+    *("runtime.h", "system.h", "pool.h", "guard.h", "instructions.h", "names.h"),
 )
 """The C files that every network needs."""
 
 MANIFEST = "bundle.json"
 """Says which files of a folder are ours, and what the network is."""
 
+_MADE = (".o", ".a", ".so")
 _C = files("secateur.compiler") / "c"
 
 
@@ -116,8 +117,10 @@ def write_bundle(
         UsageError: the folder holds other files, or the prefix cannot be one.
         FileError: it cannot be written.
     """
+    top = (f"{prefix}.h", "main.c")  # beside them no header may hide one of another program
     content: dict[str, bytes] = {
-        name: text.encode() for name, text in sources(model, network, prefix).items()
+        name if name in top else f"src/{name}": text.encode()
+        for name, text in sources(model, network, prefix).items()
     }
     fields = {
         "PREFIX": prefix,
@@ -125,10 +128,10 @@ def write_bundle(
         "VERSION": str(network.get("secateur", __version__)),
         "FLAGS": " ".join(target.gnu_flags),
         "TARGET": target.name,
-        "MODEL": " ".join(sorted(name for name in model if name.endswith(".c"))),
+        "MODEL": " ".join(sorted(f"src/{name}" for name in model if name.endswith(".c"))),
         "ARRAYS": "\n".join(line.removeprefix(" * ") for line in _arrays(network)),
     }
-    content["weights.c"] = weights_c(weights)
+    content["src/weights.c"] = weights_c(weights)
     content["Makefile"] = _filled("Makefile.in", fields).encode()
     content["README.txt"] = _filled("README.txt.in", fields).encode()
     manifest = {"files": sorted([*content, MANIFEST]), "target": target.name, "network": network}
@@ -180,13 +183,17 @@ def _refuse_others(folder: Path) -> None:
         raise UsageError(f"{what}is not a folder; choose another name")
     try:
         ours = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
-        built = {".o", ".a", ".so", ""}  # by `make`
     except (OSError, ValueError, KeyError, TypeError):
-        ours, built = set(), set()
-    for path in folder.iterdir():
-        if path.name not in ours and not (path.suffix in built and path.is_file()):
+        ours = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            fine = name == "src"
+        else:  # the rest is what `make` makes
+            fine = name in ours or (bool(ours) and (name == "main" or path.suffix in _MADE))
+        if not fine:
             raise UsageError(
-                f"{what}holds {path.name}, which is not part of a bundle; "
+                f"{what}holds {name}, which is not part of a bundle; "
                 "choose another name, or force it to be replaced"
             )
 
@@ -195,6 +202,7 @@ def _replace(folder: Path, content: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
+        (new / "src").mkdir()
         for name, data in content.items():
             (new / name).write_bytes(data)
         new.chmod(0o755)

@@ -33,13 +33,14 @@ def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[
 
 def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[float, float]:
     """Return the cost of a layer in one program, (sparse, dense), in cycles a sample."""
-    planned = next(s.node for s in program.steps if s.node.name == node.name)
+    k = next(k for k, s in enumerate(program.steps) if s.node.name == node.name)
+    planned, samples = program.steps[k].node, 1 if k < program.looped else program.batch
     weight = graph.constants[node.inputs[1]]
     non_zeros = int(np.count_nonzero(weight))
     x, y = (_place(program, v) for v in (planned.inputs[0], planned.outputs[0]))
     c = contraction.describe(planned, x, weight, y, None)
     *outer, high, wide = (1, 1, *(a.count for a in c.axes))
-    times = int(np.prod(outer)) / program.batch
+    times = int(np.prod(outer)) / samples
     outputs = len(weight) // c.groups
     if y.layout.lanes == 1:
         each = 0.42 if contraction.is_vector(c) and machine.lanes == 16 else 1.8

@@ -83,7 +83,7 @@ def emit(
     """Write model.c.
 
     Args:
-        graph: for the constants; its shapes do not matter.
+        graph: for its inputs and outputs; its shapes do not matter.
         programs: ascending by batch.
         machine: the target.
         sparse: by node name, whether a layer skips zeros.
@@ -99,15 +99,15 @@ def emit(
         names = []
         for k, planned in enumerate(program.steps):
             name = f"p{p}_step{k}"
-            functions.append(_function(name, planned, program, graph, step, blob))
+            functions.append(_function(name, planned, program, step, blob))
             names.append(name)
         table = ", ".join(names)
         labels = ", ".join(json.dumps(_label(s.node)) for s in program.steps)
         tables.append(f"static const sec_step p{p}_steps[] = {{{table}}};")
         tables.append(f"static const char *const p{p}_names[] = {{{labels}}};")
-        described.append([_describe(s.node, program, graph, sparse) for s in program.steps])
+        described.append([_describe(s.node, program, sparse) for s in program.steps])
     rows = ",\n  ".join(
-        f"{{{p.batch}, {p.arena}, {len(p.steps)}, p{i}_steps, p{i}_names}}"
+        f"{{{p.batch}, {p.arena}, {len(p.steps)}, {p.looped}, p{i}_steps, p{i}_names}}"
         for i, p in enumerate(programs)
     )
     first = programs[0]
@@ -120,6 +120,7 @@ def emit(
             '#include "contract.h"',
             '#include "single.h"',
             '#include "matmul.h"',
+            '#include "pooling.h"',
             "extern const unsigned char sec_stored[];",
             *functions,
             *tables,
@@ -134,7 +135,7 @@ def emit(
     body = "\n  ".join(prepared.code)
     model += f"""
 static __attribute__((unused)) void prepare(const char *weights, char *prepared) {{
-  sec_frame frame = {{0, weights, prepared, 0, 0, 0, 0}};
+  sec_frame frame = {{0, weights, prepared, 0, 0, 0, 0, 0}};
   const sec_frame *f = &frame;
   (void)f;
   {body}
@@ -151,14 +152,14 @@ const sec_model sec_the_model = {{
 
 
 def _function(
-    name: str, planned: Planned, program: Program, graph: Graph, step: Step, blob: _Blob
+    name: str, planned: Planned, program: Program, step: Step, blob: _Blob
 ) -> str:
     node = planned.node
     inputs = [
-        _place(value, program, graph, blob, planned.constants.get(i)) if value else None
+        _place(value, program, blob, planned.constants.get(i)) if value else None
         for i, value in enumerate(node.inputs)
     ]
-    outputs = [_place(v, program, graph, blob) for v in node.outputs if v]
+    outputs = [_place(v, program, blob) for v in node.outputs if v]
     if planned.kernel.fills:
         halo = program.halos.get(node.outputs[0])
         step = Step(step.machine, step.weights, step.sparse, filler(outputs[0], halo))
@@ -172,13 +173,13 @@ def _function(
 
 
 def _place(
-    value: str, program: Program, graph: Graph, blob: _Blob, constant: Layout | None = None
+    value: str, program: Program, blob: _Blob, constant: Layout | None = None
 ) -> Place:
     tensor = program.types[value]
     kind = C_TYPES[tensor.dtype.name]
-    if value in graph.constants:
-        assert constant is not None
-        array = graph.constants[value]
+    if constant is not None:
+        array = tensor.value  # of this program's graph: sizes may depend on the batch
+        assert array is not None
         return Place(
             tensor.dtype,
             constant,
@@ -189,11 +190,13 @@ def _place(
     root = program.layouts[home.root]
     if home.kind == "arena":
         ref = f"({kind} *)(f->arena + {home.offset}) + {root.offset}"
+    elif home.kind == "staged":
+        ref = f"({kind} *)(f->arena + {home.offset} + f->sample * {home.sample}) + {root.offset}"
     else:
         source = "inputs" if home.kind == "input" else "outputs"
         qualifier = "const " if home.kind == "input" else ""
         sample = program.types[value].size // (tensor.shape[0] if program.batched else 1)
-        first = f" + f->first * {sample}" if program.batched else ""
+        first = f" + (f->first + f->sample) * {sample}" if program.batched else ""
         ref = f"({qualifier}{kind} *)f->{source}[{home.index}]{first}"
     return Place(tensor.dtype, layout, lambda: f"({ref})")
 
@@ -210,11 +213,12 @@ def _label(node: Node) -> str:
 
 
 def _describe(
-    node: Node, program: Program, graph: Graph, sparse: Mapping[str, bool]
+    node: Node, program: Program, sparse: Mapping[str, bool]
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": _label(node), "op": node.op, "layer": node.name}
     if node.op in ("FusedConv", "FusedLinear"):
-        weight = graph.constants[node.inputs[1]]
+        weight = program.types[node.inputs[1]].value
+        assert weight is not None
         dense = macs(node, program.types)
         share = np.count_nonzero(weight) / max(1, weight.size)
         entry |= {

@@ -20,10 +20,15 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Tensor:
-    """The type of a value: dtype and fixed shape (a scalar has shape `()`)."""
+    """The type of a value: dtype and fixed shape (a scalar has shape `()`).
+
+    Attributes:
+        value: the array, where a graph has it as a constant; no part of equality.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    value: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -81,8 +86,8 @@ class Graph:
 
     def __post_init__(self) -> None:
         constants = {name: _read_only(array) for name, array in self.constants.items()}
-        types = dict(self.types)
-        types |= {name: Tensor(array.dtype, array.shape) for name, array in constants.items()}
+        types = {name: Tensor(t.dtype, t.shape) for name, t in self.types.items()}
+        types |= {name: Tensor(a.dtype, a.shape, a) for name, a in constants.items()}
         object.__setattr__(self, "constants", MappingProxyType(constants))
         object.__setattr__(self, "types", MappingProxyType(types))
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from secateur.compiler import (
 )
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
-from secateur.compiler.plan import Program, plan
+from secateur.compiler.plan import Program, plan, plan_mixed
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, UsageError
@@ -303,12 +304,37 @@ def prepare(
     if first.batched:
         many = machine.lanes * _samples_a_lane(graphs[0])
         graph = passes.apply(read(batch=many).graph)
-        program = plan(graph, machine, batch=many, lanes=True, batched=True)
-        if program.arena <= MOST_ARENA:
+        program = _many(graphs[0], graph, machine, many)
+        if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
     decisions = {**choice.sparse(graphs[0], programs, machine), **sparse}
     return Network(reference, tuple(graphs), tuple(programs), first.batched, decisions, machine)
+
+
+def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
+    """Plan the program of many samples; None where running one after the other is as good."""
+    split = _split(one, machine)
+    alike = [n.name for n in one.nodes[:split]] == [n.name for n in many.nodes[:split]]
+    if split == len(one.nodes):
+        return None
+    if split and alike and batch == machine.lanes:
+        return plan_mixed(one, many, machine, split)
+    return plan(many, machine, batch=batch, lanes=True, batched=True)
+
+
+def _split(graph: Graph, machine: Machine) -> int:
+    """Return how many of the first nodes work on planes large enough for one sample to fill tiles.
+
+    A tile is sixteen vectors of positions. Planes that get small stay small.
+    """
+    large, found = 16 * machine.lanes, False
+    for k, node in enumerate(graph.nodes):
+        shape = graph.types[node.outputs[0]].shape
+        if len(shape) < 4 or prod(shape[2:]) < large:
+            return k if found else 0
+        found = found or node.op == "FusedConv"
+    return len(graph.nodes)
 
 
 def _samples_a_lane(graph: Graph) -> int:

@@ -7,10 +7,10 @@ not agree; the second gives every value its strides and its place in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from secateur.compiler.graph import Graph, Node, Tensor, fresh
+from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, fresh
 from secateur.compiler.kernels import Halo, Kernel, Machine, carried, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
 
@@ -20,16 +20,18 @@ class Home:
     """Which memory a value is in.
 
     Attributes:
-        kind: "arena", "weights", "input" or "output".
+        kind: "arena", "input", "output", or "staged": in the arena, one place for each sample.
         index: of the input or output.
         root: the value that owns the buffer; views name another value here.
         offset: bytes from the arena's start, once planned.
+        sample: bytes from one sample's place to the next, of what is staged.
     """
 
     kind: str
     root: str
     index: int = 0
     offset: int = 0
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Program:
     """What is emitted: steps in order, and where everything is.
 
     Attributes:
-        batch: samples of a tile. cut: how inputs are cut (PLAIN: not at all).
-        steps: in order. layouts, homes: by value name. halos: of values that have one.
+        batch: samples of a tile.
+        steps: in order. looped: how many of the first ones run once for every sample.
+        layouts, homes: by value name. halos: of values that have one.
         types: by value name, those of relayouts included.
         arena: bytes.
         batched: whether axis 0 of inputs and outputs counts samples.
@@ -55,6 +58,7 @@ class Program:
 
     batch: int
     steps: tuple[Planned, ...]
+    looped: int
     layouts: Mapping[str, Layout]
     homes: Mapping[str, Home]
     halos: Mapping[str, Halo]
@@ -78,20 +82,115 @@ def plan(graph: Graph, machine: Machine, *, batch: int, lanes: bool, batched: bo
     for node in graph.nodes:
         first.visit(node)
     first.finish()
-    return _lay_out(graph, machine, first, batch=batch, batched=batched)
+    part = _lay_out(graph, machine, first)
+    return Program(
+        batch, part.steps, 0, part.layouts, part.homes, first.halos, first.types, part.arena, batched
+    )
+
+
+def plan_mixed(one: Graph, many: Graph, machine: Machine, split: int) -> Program:
+    """Plan a program of many samples whose first nodes run sample by sample.
+
+    Where planes are large, a single sample fills the lanes, and its values stay in the caches,
+    which those of many samples at once do not. What later nodes need of the first ones is staged,
+    one place for each sample.
+
+    Args:
+        one: the graph of one sample.
+        many: of as many samples as a tile holds, a multiple of the lanes; its nodes are the same.
+        machine: the target.
+        split: how many of the first nodes run sample by sample.
+    """
+    batch = many.types[many.inputs[0]].shape[0]
+    kept = {v for node in many.nodes[split:] for v in node.inputs} | set(many.outputs)
+    boundary = [v for node in many.nodes[:split] for v in node.outputs if v in kept]
+    head = _renamed(one.with_(nodes=one.nodes[:split], outputs=()))
+    walk = _Cuts(head, machine, PLAIN, True)
+    for node in head.nodes:
+        walk.visit(node)
+    stage = {v: walk.stage(_LOOPED + v) for v in boundary}
+    loop = _lay_out(head, machine, walk, staged=set(stage.values()))
+    start = 0
+    staged: dict[str, Layout] = {}
+    homes: dict[str, Home] = {}
+    for value, name in stage.items():
+        layout, itemsize = loop.layouts[name], many.types[value].dtype.itemsize
+        sample = -(-layout.elements * itemsize // LINE) * LINE
+        loop.homes[name] = replace(loop.homes[name], offset=start, sample=sample)
+        strides = (sample // itemsize, *layout.strides[1:])
+        staged[value] = replace(layout, shape=many.types[value].shape, strides=strides)
+        homes[value] = Home("arena", value, offset=start)
+        start += sample * batch
+    tail = many.with_(nodes=many.nodes[split:])
+    cut = Cut.of({0: (machine.lanes, batch // machine.lanes)})
+    rest = _Cuts(tail, machine, cut, True, {v: layout.cut for v, layout in staged.items()})
+    for node in tail.nodes:
+        rest.visit(node)
+    rest.finish()
+    main = _lay_out(tail, machine, rest, layouts=staged, homes=homes)
+    return Program(
+        batch,
+        (*loop.steps, *main.steps),
+        len(loop.steps),
+        {**loop.layouts, **main.layouts},
+        {
+            **_moved(loop.homes, start),
+            **_moved(main.homes, start),
+            **{v: replace(homes[h.root]) for v, h in main.homes.items() if h.root in homes},
+        },
+        {**walk.halos, **rest.halos},
+        {**walk.types, **rest.types},
+        start + max(loop.arena, main.arena),
+        True,
+    )
+
+
+_LOOPED = "one "
+"""Begins the names of values of the part that runs sample by sample."""
+
+
+def _renamed(graph: Graph) -> Graph:
+    def new(name: str) -> str:
+        return _LOOPED + name if name else ""
+
+    return Graph(
+        tuple(
+            replace(n, inputs=tuple(map(new, n.inputs)), outputs=tuple(map(new, n.outputs)))
+            for n in graph.nodes
+        ),
+        tuple(map(new, graph.inputs)),
+        tuple(map(new, graph.outputs)),
+        {new(name): array for name, array in graph.constants.items()},
+        {new(name): tensor for name, tensor in graph.types.items()},
+    )
+
+
+def _moved(homes: Mapping[str, Home], start: int) -> dict[str, Home]:
+    return {
+        name: replace(home, offset=home.offset + start) if home.kind == "arena" else home
+        for name, home in homes.items()
+    }
 
 
 class _Cuts:
     """The first walk."""
 
-    def __init__(self, graph: Graph, machine: Machine, cut: Cut, batched: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        machine: Machine,
+        cut: Cut,
+        batched: bool,
+        staged: Mapping[str, Cut] = EMPTY,
+    ) -> None:
         self.graph, self.machine, self.batch_cut = graph, machine, cut
         self.batched = batched
         self.types = dict(graph.types)
         self.cuts: dict[str, Cut] = dict.fromkeys([*graph.inputs, *graph.constants], PLAIN)
         self.nodes: list[tuple[Node, dict[int, Cut]]] = []
         self.halos: dict[str, Halo] = {}
-        self.external = set(graph.inputs)  # memory that is not ours: no halos
+        self.cuts.update(staged)
+        self.external = {*graph.inputs, *staged}  # memory that is not ours: no halos
         self.moved: dict[tuple[str, Cut, float | None], str] = {}
         self.names = set(graph.types) | {node.name for node in graph.nodes}
 
@@ -136,7 +235,7 @@ class _Cuts:
         if key not in self.moved:
             new = fresh(self.names, f"{name}@{len(self.moved)}")
             self.names.add(new)
-            samples = int(self.batched and name in self.external)
+            samples = int(self.batched and name in self.graph.inputs)
             node = Node("Relayout", new, (name,), (new,), {"samples": samples})
             self.nodes.append((node, {}))
             self.types[new], self.cuts[new] = self.types[name], cut
@@ -158,6 +257,14 @@ class _Cuts:
         )
         return name
 
+    def stage(self, name: str) -> str:
+        """Copy a value as it is, to where it is staged; return the copy's name."""
+        new = fresh(self.names, f"{name}@staged")
+        self.names.add(new)
+        self.nodes.append((Node("Relayout", new, (name,), (new,)), {}))
+        self.types[new], self.cuts[new] = self.types[name], self.cuts[name]
+        return new
+
     def finish(self) -> None:
         """Bring every output into the caller's order."""
         for index, name in enumerate(self.graph.outputs):
@@ -174,9 +281,25 @@ class _Cuts:
             self.types[final], self.cuts[final] = self.types[name], PLAIN
 
 
-def _lay_out(graph: Graph, machine: Machine, first: _Cuts, *, batch: int, batched: bool) -> Program:
-    layouts: dict[str, Layout] = {}
-    homes: dict[str, Home] = {}
+@dataclass(frozen=True)
+class _Part:
+    steps: tuple[Planned, ...]
+    layouts: dict[str, Layout]
+    homes: dict[str, Home]
+    arena: int
+
+
+def _lay_out(
+    graph: Graph,
+    machine: Machine,
+    first: _Cuts,
+    *,
+    staged: Collection[str] = (),
+    layouts: Mapping[str, Layout] = EMPTY,
+    homes: Mapping[str, Home] = EMPTY,
+) -> _Part:
+    """The second walk; `layouts` and `homes` are those of values that are there already."""
+    layouts, homes = dict(layouts), {v: replace(h, kind="there") for v, h in homes.items()}
     for index, name in enumerate(graph.inputs):
         layouts[name] = packed(graph.types[name].shape)
         homes[name] = Home("input", name, index)
@@ -207,6 +330,8 @@ def _lay_out(graph: Graph, machine: Machine, first: _Cuts, *, batch: int, batche
             order = None
             if index >= 0:
                 kind = "output"
+            elif out in staged:
+                kind = "staged"
             elif kernel.order:
                 order = kernel.order(node, first.types, ins, cut)
             halo = first.halos.get(out)
@@ -225,7 +350,7 @@ def _lay_out(graph: Graph, machine: Machine, first: _Cuts, *, batch: int, batche
         if not kernel.fills:
             steps += [_filling(out, first.halos[out]) for out in node.outputs if out in first.halos]
     homes, arena = _allocate(steps, layouts, homes, first.types)
-    return Program(batch, tuple(steps), layouts, homes, first.halos, first.types, arena, batched)
+    return _Part(tuple(steps), layouts, homes, arena)
 
 
 def _filling(name: str, halo: Halo) -> Planned:

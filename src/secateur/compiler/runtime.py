@@ -283,24 +283,35 @@ def _functions(library: ctypes.CDLL) -> dict[str, Any]:
 
 def _open(source: Path | bytes) -> tuple[ctypes.CDLL, Path | None]:
     """Return a library, and a file that is to be removed once it is closed."""
+    path = source if isinstance(source, Path) else _temporary(source)
+    leftover = None if path is source else path
     try:
-        if isinstance(source, Path):
-            return ctypes.CDLL(_unseen(source)), None
-        descriptor, name = tempfile.mkstemp(prefix="secateur-", suffix=".engine")
-        leftover: Path | None = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(source)
-            library = ctypes.CDLL(name)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        if sys.platform != "win32":  # there a library in use cannot be removed
-            Path(name).unlink()
-            leftover = None
-        return library, leftover
+        library = ctypes.CDLL(_unseen(path))
     except OSError as error:
+        if leftover:
+            leftover.unlink()
         raise CompileError(f"the system cannot load this engine: {error}") from error
+    if leftover and sys.platform != "win32":  # there a library in use cannot be removed
+        leftover.unlink()
+        leftover = None
+    return library, leftover
+
+
+def _temporary(content: bytes) -> Path:
+    path = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="secateur-", suffix=".engine")
+        path = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        if path:
+            path.unlink(missing_ok=True)
+        raise FileError(
+            f"cannot write a temporary file in {tempfile.gettempdir()}: "
+            f"{error.strerror or error}; free some space, or set TMPDIR to another folder"
+        ) from error
+    return path
 
 
 def _unseen(path: Path) -> str:

@@ -176,7 +176,7 @@ def build(
 
 def _compile(unit: str, generated: bool, target: Target) -> list[str]:
     flags = [OPTIMIZE, *_MATH] if generated else ["-O2"]
-    if generated or unit == "features.c":
+    if generated or unit == "required.c":
         flags += target.flags
     return [*_COMMON, *flags, "-c", unit, "-o", f"{unit}.o"]
 

@@ -48,7 +48,7 @@ typedef struct {
 #define SEC_ALL 1
 #define FEATURE(name, leaf, subleaf, reg, bit, state) {name, leaf, subleaf, reg, bit, state},
 static const feature features[] = {
-#include "features.h"
+#include "instructions.h"
 };
 
 static int has(const char *name) {

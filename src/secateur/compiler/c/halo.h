@@ -13,70 +13,93 @@ typedef struct {
   int lane_stride;  /* lanes from one block to the next */
 } sec_axis;
 
+#define TURN(j, s) (((j) + (s)) & (LANES - 1))
+#if LANES == 16
+#define TURNED(x, s) __builtin_shufflevector(x, x, TURN(0, s), TURN(1, s), TURN(2, s), TURN(3, s), \
+  TURN(4, s), TURN(5, s), TURN(6, s), TURN(7, s), TURN(8, s), TURN(9, s), TURN(10, s), TURN(11, s), \
+  TURN(12, s), TURN(13, s), TURN(14, s), TURN(15, s))
+#elif LANES == 8
+#define TURNED(x, s) __builtin_shufflevector(x, x, TURN(0, s), TURN(1, s), TURN(2, s), TURN(3, s), \
+  TURN(4, s), TURN(5, s), TURN(6, s), TURN(7, s))
+#else
+#define TURNED(x, s) __builtin_shufflevector(x, x, TURN(0, s), TURN(1, s), TURN(2, s), TURN(3, s))
+#endif
+
+/* Lane l of the result is lane l + s of x, around the end. */
+INLINE vec sec_turned(vec x, const int s) {
+  switch (s & (LANES - 1)) {
+#define CASE(s) case s: return TURNED(x, s);
+    CASE(1) CASE(2) CASE(3)
+#if LANES > 4
+    CASE(4) CASE(5) CASE(6) CASE(7)
+#endif
+#if LANES > 8
+    CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14) CASE(15)
+#endif
+#undef CASE
+    default: return x;
+  }
+}
+#undef TURNED
+#undef TURN
+
 /* Fill the halo rows of axis a, and its elements beyond the extent, over the rows [from, to) of
-   the other axis. Lane l of an axis' own grid is (l / lane_stride) % lanes. */
-INLINE void sec_fill_axis(float *base, const sec_axis a, const sec_axis other, int from, int to,
-                          const float padding, const int lanes) {
-  for (int r = -a.before; r < a.block + a.after; r++) {
+   the other axis. Lane l is block (l / lane_stride) % lanes of an axis. */
+INLINE void sec_fill_axis(float *base, const sec_axis a, const sec_axis other, const int from,
+                          const int to, const float padding) {
+  UNROLL for (int r = -a.before; r < a.block + a.after; r++) {
     const int inside = r >= 0 && r < a.block;
     if (inside && a.lanes * a.block == a.extent) continue;
+    float *y = base + r * a.stride;
+    if (a.lanes == 1 && !inside) {  /* a block of its own: all around is padding */
+      for (int j = from; j < to; j++) *(vec *)(y + j * other.stride) = sec_all(padding);
+      continue;
+    }
     /* the block that row r lies in, counted from the lane's own, and its row there */
     const int hop = r < 0 ? -((-r + a.block - 1) / a.block) : r / a.block;
     const int row = r - hop * a.block;
-    float *y = base + r * a.stride;
-    const float *x = base + row * a.stride + (long)hop * a.lane_stride;
-    if (a.lanes == 1 && hop != 0) {  /* a block of its own: all of it is padding */
-      for (int j = from; j < to; j++)
-        for (int l = 0; l < lanes; l++) y[j * other.stride + l] = padding;
-      continue;
-    }
-    int32_t real[LANES];
-    for (int l = 0; l < lanes; l++) {
+    const float *x = base + row * a.stride;
+    veci real;
+    UNROLL for (int l = 0; l < LANES; l++) {
       const int q = l / a.lane_stride % a.lanes + hop;
-      real[l] = q >= 0 && q < a.lanes && q * a.block + row < a.extent
-             && l + hop * a.lane_stride >= 0 && l + hop * a.lane_stride < lanes;
+      real[l] = q >= 0 && q < a.lanes && q * a.block + row < a.extent ? -1 : 0;
     }
+    const veci rest = (veci)sec_all(padding) & ~real;
     for (int j = from; j < to; j++) {
-      const float *p = x + j * other.stride;
-      float *q = y + j * other.stride;
-      float moved[LANES];
-      for (int l = 0; l < lanes; l++) moved[l] = real[l] ? p[l] : padding;
-      memcpy(q, moved, sizeof(float) * (size_t)lanes);
+      const vec moved = sec_turned(*(const vec *)(x + j * other.stride), hop * a.lane_stride);
+      *(vec *)(y + j * other.stride) = (vec)(((veci)moved & real) | rest);
     }
   }
 }
 
-/* The halo of one plane. Columns first, then whole rows: so corners get the diagonal neighbour. */
-INLINE void sec_fill_plane(float *base, const sec_axis y, const sec_axis x, const float padding, const int lanes) {
-  sec_fill_axis(base, x, y, 0, y.block, padding, lanes);
-  sec_fill_axis(base, y, x, -x.before, x.block + x.after, padding, lanes);
-}
-
-/* The halos of planes [from, to) of channels times depth; a third axis z is never cut. */
-INLINE void sec_fill_lanes(float *base, long from, long to, long channel_stride, const sec_axis z,
-                     const sec_axis y, const sec_axis x, const float padding, const int lanes) {
+/* The halos of planes [from, to) of channels; a third axis z is never cut. Columns first, then
+   whole rows: so corners get the diagonal neighbour. */
+INLINE void sec_fill(float *base, long from, long to, const long channel_stride, const sec_axis z,
+                     const sec_axis y, const sec_axis x, const float padding) {
   for (long c = from; c < to; c++) {
     float *channel = base + c * channel_stride;
-    for (int k = 0; k < z.block; k++) sec_fill_plane(channel + k * z.stride, y, x, padding, lanes);
-    const int high = y.block + y.after, wide = x.block + x.after;
+    for (int k = 0; k < z.block; k++) {
+      sec_fill_axis(channel + k * z.stride, x, y, 0, y.block, padding);
+      sec_fill_axis(channel + k * z.stride, y, x, -x.before, x.block + x.after, padding);
+    }
     for (int k = -z.before; k < z.block + z.after; k++) {
       if (k >= 0 && k < z.block) continue;
-      for (int i = -y.before; i < high; i++)
-        for (int j = -x.before; j < wide; j++)
-          for (int l = 0; l < lanes; l++)
-            channel[k * z.stride + i * y.stride + j * x.stride + l] = padding;
+      for (int i = -y.before; i < y.block + y.after; i++)
+        for (int j = -x.before; j < x.block + x.after; j++)
+          *(vec *)(channel + k * z.stride + i * y.stride + j * x.stride) = sec_all(padding);
     }
   }
 }
 
-static __attribute__((noinline, unused)) void sec_fill(
-    float *base, long from, long to, long channel_stride, const sec_axis z, const sec_axis y,
-    const sec_axis x, float padding) {
-  sec_fill_lanes(base, from, to, channel_stride, z, y, x, padding, LANES);
-}
+/* The same of values that are not cut: all around is padding. */
 static __attribute__((noinline, unused)) void sec_fill_plain(
     float *base, long from, long to, long channel_stride, const sec_axis z, const sec_axis y,
     const sec_axis x, float padding) {
-  sec_fill_lanes(base, from, to, channel_stride, z, y, x, padding, 1);
+  for (long c = from; c < to; c++)
+    for (int k = -z.before; k < z.block + z.after; k++)
+      for (int i = -y.before; i < y.block + y.after; i++)
+        for (int j = -x.before; j < x.block + x.after; j++)
+          if (k < 0 || k >= z.block || i < 0 || i >= y.block || j < 0 || j >= x.block)
+            base[c * channel_stride + k * z.stride + i * y.stride + j * x.stride] = padding;
 }
 #endif

@@ -30,20 +30,24 @@ INLINE vec sec_take(const float *p, const long step, const int n) {
   return *(const vec *)x;
 }
 
-/* tp vectors by tq, the last of them with n lanes that count. */
+/* tp vectors by tq, the last of them with n lanes that count: what k in [from, to) adds to them. */
 INLINE void sec_product_tile(const sec_product *g, const float *v, const float *s, const float *c,
-                             float *y, const int n, const int tp, const int tq) {
+                             float *y, int from, int to, const int n, const int tp, const int tq) {
+  const int whole = g->v_lane != 0;
   vec sum[32];
-  UNROLL for (int i = 0; i < tp * tq; i++) sum[i] = sec_all(0);
+  UNROLL for (int i = 0; i < tp; i++)
+    UNROLL for (int j = 0; j < tq; j++)
+      sum[i * tq + j] = from == 0 ? sec_all(0)
+                      : sec_take(y + i * g->y_p + j * g->width_block * g->y_q, whole, n);
   for (int b = 0; b < g->depth_block; b++) {
-    const float *x = v + b * g->v_k, *w = s + b * g->s_k;
-    const int count = (g->depth - b + g->depth_block - 1) / g->depth_block;
+    const float *x = v + b * g->v_k + from * g->v_k, *w = s + b * g->s_k + from * g->s_k_lane;
+    const int count = (to - from - b + g->depth_block - 1) / g->depth_block;
     ROLLED for (int k = 0; k < count; k++) {
       vec a[32];
       UNROLL for (int i = 0; i < tp; i++) a[i] = sec_take(x + i * g->v_p, g->v_lane, n);
       UNROLL for (int j = 0; j < tq; j++) {
-        const float *from = w + j * g->s_q_lane;
-        const vec m = g->s_vectors ? *(const vec *)from : sec_all(*from);
+        const float *at = w + j * g->s_q_lane;
+        const vec m = g->s_vectors ? *(const vec *)at : sec_all(*at);
         UNROLL for (int i = 0; i < tp; i++) sum[i * tq + j] += a[i] * m;
       }
       x += g->v_k * g->depth_block;
@@ -53,56 +57,68 @@ INLINE void sec_product_tile(const sec_product *g, const float *v, const float *
   UNROLL for (int i = 0; i < tp; i++)
     UNROLL for (int j = 0; j < tq; j++) {
       vec r = sum[i * tq + j];
-      if (g->alpha != 1) r *= sec_all(g->alpha);
-      if (c) {
-        const float *from = c + i * g->c_p + j * g->width_block * g->c_q;
-        r += sec_all(g->beta) * (g->c_vectors ? sec_take(from, g->v_lane != 0, n) : sec_all(*from));
+      if (to == g->depth) {
+        if (g->alpha != 1) r *= sec_all(g->alpha);
+        if (c) {
+          const float *at = c + i * g->c_p + j * g->width_block * g->c_q;
+          r += sec_all(g->beta) * (g->c_vectors ? sec_take(at, whole, n) : sec_all(*at));
+        }
       }
-      float *to = y + i * g->y_p + j * g->width_block * g->y_q;
-      if (g->v_lane == 0) *(vec *)to = r;
-      else if (n == LANES) *(vec_anywhere *)to = r;
-      else memcpy(to, &r, sizeof(float) * n);
+      float *at = y + i * g->y_p + j * g->width_block * g->y_q;
+      if (!whole) *(vec *)at = r;
+      else if (n == LANES) *(vec_anywhere *)at = (vec_anywhere)r;
+      else memcpy(at, &r, sizeof(float) * n);
     }
 }
 
-/* Tiles of tp x tq that one pair is cut into. */
-INLINE long sec_product_rows(const sec_product *g, const int tp) {
-  return (g->vectors + tp - 1) / tp + (g->tail > 0);
-}
-INLINE long sec_product_tiles(const sec_product *g, const int tp, const int tq) {
-  const int most = (g->width + g->width_block - 1) / g->width_block;
-  return sec_product_rows(g, tp) * g->width_block * ((most + tq - 1) / tq);
-}
-
+/* A tile at the right, where fewer than tq are left. */
 INLINE void sec_product_strip(const sec_product *g, const float *v, const float *s, const float *c,
-                              float *y, const int left, const int n, const int tp, const int tq) {
-  const int usual = (g->width + g->width_block - 1) / g->width_block % tq;  /* left at the end */
-  if (left >= tq) sec_product_tile(g, v, s, c, y, n, tp, tq);
-  else if (usual && left == usual) sec_product_tile(g, v, s, c, y, n, tp, usual);
+                              float *y, int from, int to, const int left, const int n, const int tp,
+                              const int tq) {
+  const int usual = (g->width + g->width_block - 1) / g->width_block % tq;
+  if (left >= tq) sec_product_tile(g, v, s, c, y, from, to, n, tp, tq);
+  else if (usual && left == usual) sec_product_tile(g, v, s, c, y, from, to, n, tp, usual);
   else for (int j = 0; j < left; j++)
     sec_product_tile(g, v, s + j * g->s_q_lane, c ? c + j * g->width_block * g->c_q : 0,
-                     y + j * g->width_block * g->y_q, n, tp, 1);
+                     y + j * g->width_block * g->y_q, from, to, n, tp, 1);
 }
 
-/* One tile of one pair; the next one is along q or along p. Lanes along q come before positions:
-   they are neighbours in memory. */
-INLINE void sec_product_part(const sec_product *g, const float *v, const float *s, const float *c,
-                             float *y, long tile, const int along_q, const int tp, const int tq) {
-  const int rows = (int)sec_product_rows(g, tp);
-  const int most = (g->width + g->width_block - 1) / g->width_block, strips = (most + tq - 1) / tq;
-  const int all = strips * g->width_block;
-  const int row = (int)(along_q ? tile / all : tile % rows);
-  const int strip = (int)(along_q ? tile % all : tile / rows);
-  const int b = strip / strips, first = strip % strips * tq;
+/* A pair is worked off in units: so many rows of tiles (the last may be one of the tail) by one
+   strip of tq. Lanes along q come before positions: they are neighbours in memory. */
+INLINE int sec_product_rows(const sec_product *g, const int tp) {
+  return (g->vectors + tp - 1) / tp + (g->tail > 0);
+}
+INLINE int sec_product_strips(const sec_product *g, const int tq) {
+  const int most = (g->width + g->width_block - 1) / g->width_block;
+  return (most + tq - 1) / tq;
+}
+INLINE long sec_product_units(const sec_product *g, const int rows, const int tp, const int tq) {
+  const long chunks = (sec_product_rows(g, tp) + rows - 1) / rows;
+  return chunks * g->width_block * sec_product_strips(g, tq);
+}
+
+/* One unit; `step` of k at a time, so that what the tiles of a unit share stays in the cache. */
+INLINE void sec_product_unit(const sec_product *g, const float *v, const float *s, const float *c,
+                             float *y, long unit, const int step, const int rows, const int tp,
+                             const int tq) {
+  const int strips = sec_product_strips(g, tq), rest = g->vectors % tp;
+  const int first = (int)(unit % strips) * tq, b = (int)(unit / strips) % g->width_block;
+  const int row = (int)(unit / strips) / g->width_block * rows, all = sec_product_rows(g, tp);
   const int left = (g->width - b + g->width_block - 1) / g->width_block - first;
-  const int p = row * tp < g->vectors ? row * tp : g->vectors, rest = g->vectors % tp;
   const long q = (long)first * g->width_block + b;
-  v += p * g->v_p;
   s += b * g->s_q + first * g->s_q_lane;
-  y += p * g->y_p + q * g->y_q;
-  if (c) c += p * g->c_p + q * g->c_q;
-  if (p + tp <= g->vectors) sec_product_strip(g, v, s, c, y, left, LANES, tp, tq);
-  else if (rest && p < g->vectors) sec_product_strip(g, v, s, c, y, left, LANES, rest, tq);
-  else if (g->tail) sec_product_strip(g, v, s, c, y, left, g->tail, 1, tq);
+  y += q * g->y_q;
+  if (c) c += q * g->c_q;
+  for (int from = 0; from < g->depth || from == 0; from += step) {
+    const int to = SEC_LEAST(from + step, g->depth);
+    for (int r = row; r < SEC_LEAST(row + rows, all); r++) {
+      const int p = SEC_LEAST(r * tp, g->vectors);
+#define AT v + p * g->v_p, s, c ? c + p * g->c_p : 0, y + p * g->y_p, from, to, left
+      if (p + tp <= g->vectors) sec_product_strip(g, AT, LANES, tp, tq);
+      else if (rest && p < g->vectors) sec_product_strip(g, AT, LANES, rest, tq);
+      else if (g->tail) sec_product_strip(g, AT, g->tail, 1, tq);
+#undef AT
+    }
+  }
 }
 #endif

@@ -12,4 +12,4 @@ vectors 4 32
 #else /* four floats one by one, in 32 registers */
 vectors 4 8
 #endif
-#include "features.h"
+#include "instructions.h"

@@ -207,18 +207,27 @@ static int arrange(call *c, int threads) {
   return 1;
 }
 
+static void run_steps(const sec_program *p, size_t from, size_t to, const sec_frame *frame,
+                      double *seconds, sec_pool *team, int thread, int threads) {
+  for (size_t k = from; k < to; k++) {
+    const double start = seconds ? sec_now() : 0;
+    p->step[k](frame, thread, threads);
+    sec_meet(team);
+    if (seconds) seconds[k] += sec_now() - start;
+  }
+}
+
 static void run_tile(const call *c, size_t program, size_t number, char *memory, double *seconds,
                      sec_pool *team, int thread, int threads) {
   const sec_program *p = M->programs + program;
   const share *s = c->context->shares + program;
-  const sec_frame frame = {memory, weights(), constants.prepared, c->inputs, c->outputs,
-                           s->first + number * p->batch, number < s->tiles ? p->batch : s->rest};
-  for (size_t k = 0; k < p->steps; k++) {
-    const double start = seconds ? sec_now() : 0;
-    p->step[k](&frame, thread, threads);
-    sec_meet(team);
-    if (seconds) seconds[k] += sec_now() - start;
-  }
+  const size_t count = number < s->tiles ? p->batch : s->rest;
+  sec_frame frame = {memory, weights(), constants.prepared, c->inputs, c->outputs,
+                     s->first + number * p->batch, count, 0};
+  for (; p->looped && frame.sample < count; frame.sample++)
+    run_steps(p, 0, p->looped, &frame, seconds, team, thread, threads);
+  frame.sample = 0;
+  run_steps(p, p->looped, p->steps, &frame, seconds, team, thread, threads);
 }
 
 static void work(void *job, sec_pool *team, int thread, int threads) {

@@ -13,6 +13,7 @@ typedef struct {
   const void *const *inputs; /* row-major arrays of the caller, in the order of the network's inputs */
   void *const *outputs;
   size_t first, count;
+  size_t sample;             /* of the tile, in a step that runs once for each; else 0 */
 } sec_frame;
 
 /* One operator. It does its share of the work, of thread `thread` of `threads`; which thread does
@@ -23,6 +24,7 @@ typedef struct {
   size_t batch;              /* samples a tile holds */
   size_t arena;              /* bytes of scratch memory a team needs */
   size_t steps;
+  size_t looped;             /* so many first steps run sample by sample, the others once a tile */
   const sec_step *step;
   const char *const *names;  /* what each step does, for profiles */
 } sec_program;

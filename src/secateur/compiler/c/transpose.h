@@ -44,6 +44,19 @@ static __attribute__((noinline, unused)) void sec_to_lanes(const float *const fr
   for (long i = whole; i < n; i++)
     for (int l = 0; l < LANES; l++) y[i * stride + l] = from[l][i];
 }
+/* LANES vectors, `apart` floats apart, turned: y[to[i] ..] has element i of each. */
+INLINE void sec_turn(const float *from, long apart, float *y, const int64_t to[LANES]) {
+  vec x[LANES];
+  UNROLL for (int l = 0; l < LANES; l++) x[l] = *(const vec *)(from + l * apart);
+  STAGE(1) STAGE(2)
+#if LANES > 4
+  STAGE(4)
+#endif
+#if LANES > 8
+  STAGE(8)
+#endif
+  UNROLL for (int l = 0; l < LANES; l++) *(vec *)(y + to[l]) = x[l];
+}
 #undef STAGE
 #undef PICK
 #undef HIGH

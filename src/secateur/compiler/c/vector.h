@@ -71,6 +71,64 @@ INLINE float sec_erf(float x) {
   return a < 1.0f ? small : large;
 }
 
+INLINE float sec_log(float x) {
+  /* Cephes' logf: the exponent, and a polynomial on [sqrt(1/2), sqrt(2)]; relative error 1e-7. */
+  union { float f; int32_t i; } u = {x < 1.17549435e-38f ? x * 8388608.0f : x};
+  int32_t e = (u.i >> 23) - (x < 1.17549435e-38f ? 149 : 126);
+  u.i = (u.i & 0x007fffff) | 0x3f000000;
+  const int low = u.f < 0.70710678f;
+  const float m = (low ? u.f + u.f : u.f) - 1.0f, n = (float)(e - low), z = m * m;
+  float p = 7.0376836292e-2f;
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  float y = m + (p * m * z + n * -2.12194440e-4f - 0.5f * z) + n * 0.693359375f;
+  y = x == 0 ? -INFINITY : x < 0 ? NAN : y;
+  return x != x || x == INFINITY ? x : y;
+}
+INLINE float sec_log1p(float x) {
+  /* What 1 + x loses of x, the quotient gives back (Kahan). */
+  const float u = 1.0f + x, d = u - 1.0f;
+  return d == 0 ? x : u == INFINITY ? u : sec_log(u) * (x / d);
+}
+INLINE float sec_expm1(float x) {
+  /* Near 0 the difference loses digits: the series there. */
+  float p = x * (1.0f / 5040) + 1.0f / 720;
+  p = p * x + 1.0f / 120;
+  p = p * x + 1.0f / 24;
+  p = p * x + 1.0f / 6;
+  p = p * x + 0.5f;
+  return fabsf(x) < 0.4f ? p * x * x + x : sec_exp(x) - 1.0f;
+}
+INLINE float sec_mish(float x) {
+  /* tanh(log(1 + e)) as a fraction; beyond 20 it is 1. */
+  const float e = sec_exp(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
+  return x * (n / (n + 2.0f));
+}
+INLINE double sec_sigmoid64(double x) {
+  const double e = exp(-fabs(x));
+  return (x >= 0 ? 1.0 : e) / (1.0 + e);
+}
+INLINE double sec_mish64(double x) { return x * tanh(fmax(x, 0.0) + log1p(exp(-fabs(x)))); }
+INLINE int64_t sec_power(int64_t base, int64_t exponent) {
+  if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent % 2 ? -1 : 1) : 0;
+  uint64_t y = 1, b = (uint64_t)base;
+  for (; exponent; exponent >>= 1, b *= b)
+    if (exponent & 1) y *= b;
+  return (int64_t)y;
+}
+/* Of any type; NaN where one of them is. */
+#define SEC_OF_TWO(a, b, sign) ({ \
+  const __typeof__(b) a_ = (a), b_ = (b); a_ sign b_ || a_ != a_ ? a_ : b_; })
+#define SEC_MAXIMUM(a, b) SEC_OF_TWO(a, b, >)
+#define SEC_MINIMUM(a, b) SEC_OF_TWO(a, b, <)
+#define SEC_WITHIN(x) ({ const __typeof__(x) x_ = (x); x_ < 0 ? 0 : x_ > 1 ? 1 : x_; })
+
 enum { SEC_NONE, SEC_RELU, SEC_LEAKY, SEC_CLIP, SEC_SIGMOID, SEC_HARDSIGMOID, SEC_HARDSWISH,
        SEC_TANH, SEC_GELU, SEC_GELUTANH, SEC_SILU, SEC_ELU, SEC_SOFTPLUS };
 
@@ -86,8 +144,8 @@ INLINE float sec_act1(float x, const int act, const float alpha, const float bet
     case SEC_GELU: return 0.5f * x * (1.0f + sec_erf(x * 0.70710678118654752f));
     case SEC_GELUTANH: return 0.5f * x * (1.0f + sec_tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
     case SEC_SILU: return x * sec_sigmoid(x);
-    case SEC_ELU: return x < 0 ? alpha * (sec_exp(x) - 1.0f) : x;
-    case SEC_SOFTPLUS: return x > 20.0f ? x : logf(1.0f + sec_exp(x));
+    case SEC_ELU: return x < 0 ? alpha * sec_expm1(x) : x;
+    case SEC_SOFTPLUS: return (x > 0 ? x : 0) + sec_log1p(sec_exp(-fabsf(x)));
     default: return x;
   }
 }

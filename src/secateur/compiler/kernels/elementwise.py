@@ -5,19 +5,54 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from secateur.compiler.graph import Node
-from secateur.compiler.kernels import Body, Carry, Kernel, Place, Step, Types, lane
+from secateur.compiler.kernels import Body, Carry, Kernel, Place, Step, Types, nest
+from secateur.compiler.kernels.expressions import (
+    ACTIVATIONS,
+    EXPRESSIONS,
+    HEAVY,
+    Expression,
+    activation,
+    floating,
+    literal,
+)
+from secateur.compiler.kernels.nest import Carried, Pointer
 from secateur.compiler.layout import Cut, Layout
+
+__all__ = ["ACTIVATIONS", "KERNELS", "activation", "carry", "floating", "order", "pointwise"]
+
+Maps = Callable[[Sequence[tuple[int, ...] | None], int], list[Carry | None]]
+"""(shapes of the inputs, rank of the output) -> by input, its axis -> axis of the output."""
+
+
+def trailing(shapes: Sequence[tuple[int, ...] | None], rank: int) -> list[Carry | None]:
+    """Broadcasting: axes correspond counted from the last."""
+    return [
+        None if shape is None else {a: a + rank - len(shape) for a in range(len(shape))}
+        for shape in shapes
+    ]
+
+
+def _first_alone(shapes: Sequence[tuple[int, ...] | None], rank: int) -> list[Carry | None]:
+    """All inputs but the first are of one element, whatever their rank."""
+    return [*trailing(shapes[:1], rank), *({} if shape is not None else None for shape in shapes[1:])]
+
+
+def _of_channels(shapes: Sequence[tuple[int, ...] | None], rank: int) -> list[Carry | None]:
+    """All inputs but the first hold one number a channel."""
+    return [*trailing(shapes[:1], rank), *({0: 1} for _ in shapes[1:])]
 
 
 def carry(node: Node, types: Types) -> list[Carry | None]:
     """Broadcasting: axes correspond counted from the last."""
-    rank = len(types[node.outputs[0]].shape)
-    return [
-        {a: a + rank - len(types[name].shape) for a in range(len(types[name].shape))}
-        if name
-        else None
-        for name in node.inputs
-    ]
+    return _carry(trailing)(node, types)
+
+
+def _carry(maps: Maps) -> Callable[[Node, Types], list[Carry | None]]:
+    def find(node: Node, types: Types) -> list[Carry | None]:
+        shapes = [types[name].shape if name else None for name in node.inputs]
+        return maps(shapes, len(types[node.outputs[0]].shape))
+
+    return find
 
 
 def order(
@@ -29,75 +64,60 @@ def order(
 
 
 def pointwise(
-    expression: Callable[[Node, Sequence[Place]], str],
+    expression: Expression, maps: Maps = trailing, weight: int = 1
 ) -> Callable[[Node, Sequence[Place | None], Sequence[Place], Step], str]:
     """Return an `emit` that writes one expression of `x0`, `x1`, ... for every element.
 
     Args:
-        expression: (node, places of the inputs that are there) -> C expression.
+        expression: (node, inputs, output) -> C expression.
+        maps: which axes correspond.
+        weight: cost of the expression, in additions.
     """
 
     def emit(
         node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step
     ) -> str:
-        given = [place for place in inputs if place is not None]
-        out = outputs[0]
-        body = Body()
-        names = [f"i{a}" for a in range(len(out.layout.shape))]
-        axes = out.layout.order
-        for k, place in enumerate(given):
-            body.line(f"const {place.c} *a{k} = {place.ref};")
-        body.line(f"{out.c} *y = {out.ref};")
-        opened = body.loops([out.layout.blocks[a] for a in axes], [names[a] for a in axes])
-        for k, place in enumerate(given):
-            own = names[len(names) - len(place.layout.shape) :]
-            body.line(f"const {place.c} *p{k} = a{k} + {place.at(own)};")
-        body.line(f"{out.c} *q = y + {out.at(names)};")
-        if out.layout.lanes > 1:
-            body.lanes(out.layout.lanes)
-            opened += 1
-        for k, place in enumerate(given):
-            body.line(f"const {place.c} x{k} = *(p{k}{lane(place)});")
-        body.line(f"*(q{lane(out)}) = {expression(node, given)};")
-        body.close(opened)
+        out, body = outputs[0], Body()
+        shapes = [None if place is None else place.layout.shape for place in inputs]
+        where = maps(shapes, len(out.layout.shape))
+        others: list[tuple[Layout, Carried]] = []
+        pointers: list[Pointer | None] = []
+        for k, (place, axes) in enumerate(zip(inputs, where, strict=True)):
+            if place is None or axes is None:
+                others.append((out.layout, {}))
+                pointers.append(None)
+                continue
+            others.append((place.layout, axes))
+            if place.constant is not None and place.constant.size == 1:
+                number = literal(place.constant.reshape(-1)[0], place.dtype)
+                body.line(f"const {place.c} x{k} = {number};")
+                pointers.append(None)
+            else:
+                pointers.append(Pointer.to(place))
+        axes, lanes = nest.spread(out.layout, others)
+        loops = [*(axes[a] for a in out.layout.order), *lanes]
+        text = expression(node, inputs, out)
+        nest.each(body, loops, Pointer.to(out), pointers, text, weight=weight)
         return body.text()
 
     return emit
 
 
-ACTIVATIONS = {
-    "": "SEC_NONE", "Relu": "SEC_RELU", "LeakyRelu": "SEC_LEAKY", "Clip": "SEC_CLIP",
-    "Sigmoid": "SEC_SIGMOID", "HardSigmoid": "SEC_HARDSIGMOID", "HardSwish": "SEC_HARDSWISH",
-    "Tanh": "SEC_TANH", "Gelu": "SEC_GELU", "GeluTanh": "SEC_GELUTANH", "Silu": "SEC_SILU",
-    "Elu": "SEC_ELU", "Softplus": "SEC_SOFTPLUS",
-}  # fmt: skip
-"""Activations that a kernel can apply as it writes, as `vector.h` names them."""
+def _batch_norm(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
+    epsilon = literal(node.get("epsilon", 1e-5), out.dtype)
+    root = "sqrtf" if out.c == "float" else "sqrt"
+    return f"({out.c})((x0 - x3) / {root}(x4 + {epsilon}) * x1 + x2)"
 
 
-def floating(x: float) -> str:
-    """Return a float constant as exact C."""
-    if x != x:
-        return "NAN"
-    if x in (float("inf"), float("-inf")):
-        return "INFINITY" if x > 0 else "-INFINITY"
-    return f"{float(x).hex()}f"
+def _kernel(op: str, expression: Expression, maps: Maps = trailing) -> Kernel:
+    weight = 16 if op in HEAVY or op == "Activation" else 1
+    return Kernel((op,), pointwise(expression, maps, weight), carry=_carry(maps), order=order)
 
 
-def activation(node: Node) -> str:
-    """Return the three arguments (activation, alpha, beta) of `sec_act` and its kin."""
-    name = ACTIVATIONS[node.get("activation", "")]
-    return f"{name}, {floating(node.get('alpha', 0.0))}, {floating(node.get('beta', 0.0))}"
-
-
-EXPRESSIONS: dict[str, Callable[[Node, Sequence[Place]], str]] = {
-    "Activation": lambda node, _: f"sec_act1(x0, {activation(node)})",
-    "Add": lambda *_: "x0 + x1",
-    "Sub": lambda *_: "x0 - x1",
-    "Mul": lambda *_: "x0 * x1",
-    "Identity": lambda *_: "x0",
-}
-
-KERNELS = tuple(
-    Kernel(ops=(op,), emit=pointwise(expression), carry=carry, order=order)
-    for op, expression in EXPRESSIONS.items()
+KERNELS = (
+    *(
+        _kernel(op, expression, _first_alone if op == "Clip" else trailing)
+        for op, expression in EXPRESSIONS.items()
+    ),
+    _kernel("BatchNormalization", _batch_norm, _of_channels),
 )

@@ -29,6 +29,12 @@ READ = 0.1
 LATENCY = 8.0
 """Multiply-adds of vectors that must be under way at once."""
 
+CACHE = 44 * 1024
+"""Bytes of both operands that a tile may read before the next one reads half of them again."""
+
+ROWS = 8
+"""Rows of tiles that are worked off together, and by one thread."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -168,6 +174,19 @@ class _Side:
             return self.place.layout.lane_strides[axis]
         return self.stride(role)
 
+    def varies(self, cut: Sequence[Role]) -> bool:
+        """Whether it lies in the lanes along the axes that the output is cut along."""
+        return any(role in self.roles and self.place.layout.grid[self.roles[role]] > 1 for role in cut)
+
+    def at(self, batch: Sequence[tuple[Role, int]], pair: str) -> str:
+        """Return C: where the operand of a pair begins, the pairs being counted through."""
+        terms, below = [self.place.ref], prod(n for _, n in batch)
+        for role, n in batch:
+            below //= max(1, n)
+            if stride := self.stride(role):
+                terms.append(f"{pair} / {below} % {n} * {stride}")
+        return " + ".join(terms)
+
 
 def _tiles(
     node: Node, roles: Form, a: Place, b: Place, c: Place | None, y: Place, machine: Machine
@@ -176,73 +195,37 @@ def _tiles(
     extra = _Side(c, roles.c) if c else None
     plain = y.layout.lanes == 1
     cut = [role for role, axis in roles.y.items() if y.layout.grid[axis] > 1]
-    by_row = not plain and (
-        cut == ["i"] or ("i" not in cut and "j" not in cut and _varies(a, left, cut))
-    )
-    v, s = (left, right) if by_row else (right, left)
-    p, q = ("i", "j") if by_row else ("j", "i")
-    lengths = {r: y.layout.blocks[roles.y[r]] if r in roles.y else 1 for r in ("i", "j")}
+    by_row = not plain and left.varies(cut) and "j" not in cut
+    v, s, p, q = (left, right, "i", "j") if by_row else (right, left, "j", "i")
+    count = y.layout.blocks[roles.y[p]] if p in roles.y else 1
     width = y.layout.shape[roles.y[q]] if q in roles.y else 1
-    if plain:
-        vectors, tail = divmod(lengths[p], machine.lanes)
-        step = machine.lanes
-        v_lane = v.stride(p) or 1
-    else:
-        vectors, tail, step, v_lane = lengths[p], 0, 1, 0
-    block = s.block(q)
-    tp, tq = tile(vectors, -(-width // block), machine)
-    import os
-
-    if os.environ.get("TILE"):
-        tp, tq = map(int, os.environ["TILE"].split(","))
-    print(node.name, vectors, width, block, tp, tq)
-    c_vectors = extra is not None and (
-        extra.stride(p) > 0 if plain else extra.place.layout.lanes > 1
-    )
+    depth = a.layout.shape[roles.a["k"]]
+    lanes = machine.lanes if plain else 1  # positions a vector covers
+    vectors, tail = divmod(count, lanes)
+    tp, tq = tile(vectors, -(-width // s.block(q)), machine)
+    both = s.varies(cut)
     numbers = (
-        a.layout.shape[roles.a["k"]], s.block("k"), width, block, vectors, tail,
-        v_lane, v.stride(p) * step, v.stride("k"),
+        depth, s.block("k"), width, s.block(q), vectors, tail,
+        (v.stride(p) or 1) if plain else 0, v.stride(p) * lanes, v.stride("k"),
         s.stride("k"), s.hop("k"), s.stride(q), s.hop(q),
-        out.stride(p) * step, out.stride(q),
-        extra.stride(p) * step if extra else 0, extra.stride(q) if extra else 0,
-        int(s.place.layout.lanes > 1 and _varies(s.place, s, cut)), int(c_vectors),
+        out.stride(p) * lanes, out.stride(q),
+        extra.stride(p) * lanes if extra else 0, extra.stride(q) if extra else 0,
+        int(both), int(extra is not None and (extra.stride(p) > 0 if plain else extra.varies(cut))),
         floating(node.get("alpha", 1.0)), floating(node.get("beta", 1.0)),
     )  # fmt: skip
-    # the smaller value is read again and again: from a nearer cache
-    along_q = int(prod(v.place.layout.blocks) > prod(s.place.layout.blocks))
-    import os
-
-    if os.environ.get("Q"):
-        along_q = int(os.environ["Q"])
+    row = 4 * (tp * machine.lanes + tq * (machine.lanes if both else 1))  # bytes a step of k reads
+    k_step = -(-depth // max(1, -(-depth * row // CACHE))) if s.block("k") == 1 else depth
+    size = f"{ROWS}, {tp}, {tq}"
+    batch = [(r, y.layout.blocks[axis]) for r, axis in roles.y.items() if isinstance(r, int)]
+    pairs = prod(n for _, n in batch)
     body = Body()
     body.line(f"const sec_product g = {{{', '.join(map(str, numbers))}}};")
-    batch = [(r, y.layout.blocks[axis]) for r, axis in roles.y.items() if isinstance(r, int)]
-    pairs = prod(count for _, count in batch)
-    body.line(f"const long tiles = sec_product_tiles(&g, {tp}, {tq});")
-    body.open(
-        f"for (long u = sec_share({pairs} * tiles, t, T); u < sec_share({pairs} * tiles, t + 1, T); u++)"
-    )
-    pointers = []
-    for side in (v, s, extra, out):
-        if side is None:
-            pointers.append("0")
-            continue
-        below, terms = pairs, [side.place.ref]
-        for role, count in batch:
-            below //= count
-            if stride := side.stride(role):
-                terms.append(f"u / tiles / {below} % {count} * {stride}")
-        pointers.append(" + ".join(terms))
-    body.line(f"sec_product_part(&g, {', '.join(pointers)}, u % tiles, {along_q}, {tp}, {tq});")
+    body.line(f"const long units = sec_product_units(&g, {size}), all = {pairs} * units;")
+    body.open("for (long u = sec_share(all, t, T); u < sec_share(all, t + 1, T); u++)")
+    sides = ", ".join(side.at(batch, "u / units") if side else "0" for side in (v, s, extra, out))
+    body.line(f"sec_product_unit(&g, {sides}, u % units, {max(1, k_step)}, {size});")
     body.close()
     return body.text()
-
-
-def _varies(place: Place, side: _Side, cut: Sequence[Role]) -> bool:
-    """Whether a value that the batch is cut over lies in the lanes too."""
-    return place.layout.lanes > 1 and any(
-        role in side.roles and place.layout.grid[side.roles[role]] > 1 for role in cut
-    )
 
 
 def tile(vectors: int, width: int, machine: Machine) -> tuple[int, int]:

@@ -8,10 +8,11 @@ room for (`f->count`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Body, Kernel, Place, Step
-from secateur.compiler.layout import Layout
+from secateur.compiler.layout import Cut, Layout
 
 
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step) -> str:
@@ -20,6 +21,8 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
     assert source is not None
     if (run := _run(source, target)) is not None:
         return _rows(node, source, target, run)
+    if _planes_to_samples(source.layout, target.layout) and source.dtype.itemsize == 4:
+        return _samples(source, target)
     body = Body()
     leader = target if target.layout.lanes > 1 or source.layout.lanes == 1 else source
     other = source if leader is target else target
@@ -110,6 +113,44 @@ def _rows(node: Node, source: Place, target: Place, run: int) -> str:
         body.line(f"from[l] = x + {_offset(source, index)} + lane[l];")
     body.close()
     body.line(f"sec_to_lanes(from, y + {target.at(index)}, {y.strides[run]}, {y.blocks[run]});")
+    body.close(opened)
+    return body.text()
+
+
+def _planes_to_samples(x: Layout, y: Layout) -> bool:
+    """Whether positions of one sample lie in the source's lanes, and samples in the target's."""
+    cut = x.cut.as_dict()
+    return (
+        y.lanes > 1
+        and y.cut == Cut.of({0: (y.lanes, 1)})
+        and x.shape[0] == y.lanes == x.lanes == prod(x.grid)
+        and 0 not in cut
+        and all(g * b == x.shape[a] for a, (g, b) in cut.items())
+    )
+
+
+def _samples(source: Place, target: Place) -> str:
+    """Transpose: vectors of all samples at one place in their blocks, into one vector a lane."""
+    x, y = source.layout, target.layout
+    body = Body()
+    lanes = y.lanes
+    to = [
+        sum(
+            lane // s % g * b * stride
+            for s, g, b, stride in zip(x.lane_strides, x.grid, x.blocks, y.strides, strict=True)
+            if g > 1
+        )
+        for lane in range(lanes)
+    ]
+    body.line(f"static const int64_t to[{lanes}] = {{{', '.join(map(str, to))}}};")
+    body.line(f"const float *x = (const float *){source.ref};")
+    body.line(f"float *y = (float *){target.ref};")
+    names = [f"i{a}" for a in range(len(y.shape))]
+    axes = [a for a in x.order if a != 0]
+    opened = body.loops([x.blocks[a] for a in axes], [names[a] for a in axes])
+    index = ["0", *names[1:]]
+    moved = " + ".join(f"{n}*{s}" for n, s in zip(names[1:], y.strides[1:], strict=True))
+    body.line(f"sec_turn(x + {source.at(index)}, {x.strides[0]}, y + {moved}, to);")
     body.close(opened)
     return body.text()
 

@@ -3,5 +3,5 @@
 
 #define FEATURE(name, leaf, subleaf, reg, bit, state) name,
 const char *const sec_required[] = {
-#include "features.h"
+#include "instructions.h"
     0};

@@ -1,0 +1,243 @@
+"""Loops that go over several values at once.
+
+A loop is how often it runs and by how much each value's pointer moves. Loops that follow each other
+in memory become one, so that the innermost is as long as it can be and compilers vectorise it: a
+value and its lanes, or a whole tensor, are often a single loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from secateur.compiler.kernels import Body, Place
+from secateur.compiler.layout import PLAIN, Layout
+
+ALONE = 4096
+"""Work (elements, weighted) below which one thread does it all: sharing it would cost more."""
+
+SHARES = 32
+"""Into how many shares work is cut, at least, where it is shared."""
+
+RUN = 256
+"""Work that a share of an innermost loop holds at least."""
+
+Carried = Mapping[int, int]
+"""Axis of a value -> axis that the loops know it by."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A loop: how often it runs, and by how many elements each pointer moves each time."""
+
+    extent: int
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A C expression that points to elements of a type."""
+
+    c: str
+    ref: str
+
+    @staticmethod
+    def to(place: Place) -> Pointer:
+        """Return the pointer to the first element of a value."""
+        return Pointer(place.c, place.ref)
+
+
+def spread(
+    lead: Layout, others: Sequence[tuple[Layout, Carried]]
+) -> tuple[list[Axis], list[Axis]]:
+    """Return the loops over a value's positions, by its axes, and those over its lanes.
+
+    Args:
+        lead: it is gone over, pointer 0.
+        others: pointers 1 and up. An axis of extent 1, or none, for an axis of the lead stays
+            where it is; any other has the same blocks. A value that is cut is cut as the lead is,
+            along those axes that both have.
+    """
+    back = [{mine: its for its, mine in where.items()} for _, where in others]
+    axes = []
+    for o, extent in enumerate(lead.blocks):
+        steps = [lead.strides[o]]
+        for (layout, _), inverse in zip(others, back, strict=True):
+            a = inverse.get(o)
+            steps.append(0 if a is None or layout.shape[a] == 1 else layout.strides[a])
+        axes.append(Axis(extent, tuple(steps)))
+    return axes, _lanes(lead, others, back)
+
+
+def _lanes(
+    lead: Layout, others: Sequence[tuple[Layout, Carried]], back: Sequence[Carried]
+) -> list[Axis]:
+    if lead.lanes == 1:
+        return []
+    cuts = [layout.cut.moved(where) for layout, where in others]
+    if all(cut in (PLAIN, lead.cut) for cut in cuts):
+        return [Axis(lead.lanes, (1, *(int(cut != PLAIN) for cut in cuts)))]
+    axes = []
+    for o, lanes, _ in lead.cut.axes:
+        steps = [lead.lane_strides[o]]
+        for (layout, _), inverse, cut in zip(others, back, cuts, strict=True):
+            mine = o in cut.as_dict()
+            steps.append(layout.lane_strides[inverse[o]] if mine else 0)
+        axes.append(Axis(lanes, tuple(steps)))
+    return axes
+
+
+def merged(axes: Iterable[Axis]) -> list[Axis]:
+    """Return loops that do the same with as few levels as possible; [] is a single element."""
+    found: list[Axis] = []
+    for axis in axes:
+        if axis.extent == 0:
+            return [axis]
+        if axis.extent == 1:
+            continue
+        outer = found[-1] if found else None
+        follows = outer is not None and all(
+            big == small * axis.extent for big, small in zip(outer.steps, axis.steps, strict=True)
+        )
+        if outer is not None and follows:
+            found[-1] = Axis(outer.extent * axis.extent, axis.steps)
+        else:
+            found.append(axis)
+    return found
+
+
+def only(axes: Iterable[Axis], *pointers: int) -> list[Axis]:
+    """Return loops that move some of the pointers alone."""
+    return [Axis(a.extent, tuple(a.steps[k] for k in pointers)) for a in axes]
+
+
+def by_memory(axes: Iterable[Axis], pointer: int = 0) -> list[Axis]:
+    """Return loops in the order of a pointer's memory, the outermost first."""
+    return sorted(axes, key=lambda a: -a.steps[pointer])
+
+
+def at(names: Sequence[str], axes: Sequence[Axis], pointer: int) -> str:
+    """Return the C expression of a pointer's offset, in elements."""
+    terms = [
+        f"{name}*{axis.steps[pointer]}L"
+        for name, axis in zip(names, axes, strict=True)
+        if axis.steps[pointer]
+    ]
+    return " + ".join(terms) or "0"
+
+
+def units(
+    body: Body, axes: Sequence[Axis], pointers: Sequence[Pointer], prefix: str, work: int
+) -> int:
+    """Open loops whose iterations threads share; return how many braces were opened.
+
+    Args:
+        body: is written to; pointer k becomes `{prefix}k`, const but for pointer 0.
+        axes: the loops.
+        pointers: what they move.
+        prefix: of the names of the moved pointers.
+        work: of one iteration, in elements.
+    """
+    extents = [a.extent for a in axes]
+    names = [f"u{body.depth}_{n}" for n in range(len(axes))]
+    if prod(extents) * work <= ALONE:
+        body.open("if (t == 0)")
+        opened = 1 + body.loops(extents, names, shared=False)
+    else:
+        opened = body.loops(extents, names)
+    for k, pointer in enumerate(pointers):
+        const = "const " if k else ""
+        offset = at(names, axes, k)
+        body.line(f"{const}{pointer.c} *{prefix}{k} = {pointer.ref} + {offset};")
+        body.line(f"(void){prefix}{k};")
+    return opened
+
+
+def each(
+    body: Body,
+    axes: Iterable[Axis],
+    out: Pointer,
+    inputs: Sequence[Pointer | None],
+    expression: str,
+    *,
+    weight: int = 1,
+    shared: bool = True,
+) -> None:
+    """Write: for every element, out = expression of `x0`, `x1`, ...
+
+    Args:
+        body: is written to.
+        axes: the loops, outermost first; step 0 is of `out`, step 1 + k of input k.
+        out: what is written; overlaps with no input.
+        inputs: what is read; None for one that the expression does not read.
+        expression: C; its names must not begin with p, i or j.
+        weight: cost of the expression, in additions.
+        shared: let threads share the elements; else the thread that comes here does them all.
+    """
+    loops = merged(axes) or [Axis(1, (0,) * (1 + len(inputs)))]
+    outer, inner = loops[:-1], loops[-1]
+    total, bound = prod(a.extent for a in loops), str(inner.extent)
+    if not total:
+        return
+    body.open("")
+    opened = 1
+    if shared and total * weight > ALONE:
+        rows = prod(a.extent for a in outer)
+        if rows < SHARES:
+            outer, inner, bound = _split(outer, inner, rows, weight, f"i{len(outer)}")
+        opened += body.loops([a.extent for a in outer], [f"i{n}" for n in range(len(outer))])
+    else:
+        if shared:
+            body.open("if (t == 0)")
+            opened += 1
+        names = [f"i{n}" for n in range(len(outer))]
+        opened += body.loops([a.extent for a in outer], names, shared=False)
+    names = [f"i{n}" for n in range(len(outer))]
+    body.line(f"{out.c} *restrict py = {out.ref} + {at(names, outer, 0)};")
+    still, moving = [], []
+    for k, pointer in enumerate(inputs):
+        if pointer is None:
+            continue
+        step = inner.steps[k + 1]
+        body.line(f"const {pointer.c} *p{k} = {pointer.ref} + {at(names, outer, k + 1)};")
+        (moving if step else still).append(
+            f"const {pointer.c} x{k} = {_element(f'p{k}', step)}; (void)x{k};"
+        )
+    for line in still:
+        body.line(line)
+    body.open(f"for (long j = 0; j < {bound}; j++)")
+    for line in moving:
+        body.line(line)
+    body.line(f"{_element('py', inner.steps[0])} = {expression};")
+    body.close(opened + 1)
+
+
+def _split(
+    outer: list[Axis], inner: Axis, rows: int, weight: int, name: str
+) -> tuple[list[Axis], Axis, str]:
+    """Cut an innermost loop into shares: outer loops, inner loop, and its bound as C."""
+    wanted = -(-SHARES // max(1, rows))
+    size = max(-(-inner.extent // wanted), -(-RUN // weight), 64)
+    size = -(-size // 64) * 64  # shares of whole cache lines, whatever the type
+    shares = -(-inner.extent // size)
+    if shares < 2:
+        return outer, inner, str(inner.extent)
+    chunk = Axis(shares, tuple(step * size for step in inner.steps))
+    bound = f"SEC_LEAST({size}L, {inner.extent}L - {name} * {size}L)"
+    return [*outer, chunk], inner, bound
+
+
+def _element(pointer: str, step: int) -> str:
+    if step == 0:
+        return f"*{pointer}"
+    return f"{pointer}[j]" if step == 1 else f"{pointer}[j*{step}L]"
+
+
+def copies(
+    body: Body, axes: Iterable[Axis], out: Pointer, source: Pointer, *, shared: bool = True
+) -> None:
+    """Write: out = source, element by element."""
+    each(body, axes, out, [source], "x0", shared=shared)
+
+
