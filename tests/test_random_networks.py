@@ -31,7 +31,7 @@ class Network:
         self.earlier: list[tuple[str, int, tuple[int, int]]] = []
 
     def weight(self, *shape: int) -> str:
-        w = self.rng.standard_normal(shape).astype(np.float32) / np.sqrt(np.prod(shape[1:]) or 1)
+        w = self.rng.standard_normal(shape).astype(np.float32) / float(np.sqrt(np.prod(shape[1:])))
         w *= self.rng.random(shape) >= self.draw(st.sampled_from(SPARSITIES))
         if len(shape) > 1 and self.draw(st.booleans()):
             w[self.rng.integers(shape[0])] = 0  # an output that hears nothing

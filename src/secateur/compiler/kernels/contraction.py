@@ -26,7 +26,7 @@ from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
 from secateur.compiler.layout import PLAIN, Cut, Layout
 
 CHUNK = 16
-"""Output channels of a chunk: what threads share. Wide layers take twice or four times as many."""
+"""Output channels of a chunk, at least: what threads share. A wide layer has eight chunks."""
 
 
 SPAN = 128
@@ -123,7 +123,7 @@ def _sparse(
     outputs, width, taps = c.weight.shape
     # the same blocks for every program of an artifact, whose planes differ: their weights are shared
     blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps, c.positions))
-    chunk = next(k for k in (CHUNK, 2 * CHUNK, 4 * CHUNK) if outputs <= k * 16 or k == 4 * CHUNK)
+    chunk = min(4 * CHUNK, max(CHUNK, outputs // 8 // CHUNK * CHUNK))
     s = packing.sparse(c.weight, c.groups, blocks, chunk)
     if blocks.parts > 1:
         span = blocks.taps_a_part

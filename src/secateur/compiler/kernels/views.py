@@ -16,6 +16,8 @@ def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int],
     Axes of extent 1 join the group that precedes them.
     """
     found: list[tuple[list[int], list[int]]] = []
+    if prod(before) == 0:  # nothing there: no matter how
+        return [([*range(len(before))], [*range(len(after))])]
     i = j = 0
     while i < len(before) or j < len(after):
         mine, its = ([i] if i < len(before) else []), ([j] if j < len(after) else [])

@@ -1,0 +1,60 @@
+"""Which ONNX operators can be compiled: `python -m secateur.compiler.coverage` prints the table."""
+
+from __future__ import annotations
+
+from secateur.compiler import canonical, kernels
+from secateur.compiler.choice import LAYERS
+from secateur.compiler.ops import operators
+
+BY_A_PASS = {
+    "BatchNormalization": "joined with the layer before it, or a scale and a shift",
+    "Conv": "constant weights; 1-D to 3-D, sparse or dense",
+    "Constant": "folds away",
+    "Dropout": "in inference it does nothing",
+    "If": "its condition must fold to a constant",
+}
+"""Operators that a pass turns into others, and what to know of them."""
+
+
+def compiled() -> dict[str, str]:
+    """Return every ONNX operator that can be compiled, with how: {name: note}."""
+    ours = {*LAYERS, "Activation", "Relayout", "Fill"}
+    found = {name: "" for name in kernels.kernels() if name not in ours}
+    for name in operators():
+        if name not in found and name not in ours:
+            found[name] = "folds away: its inputs must be constant, or shapes"
+    found |= {name: "expressed by other operators" for name in canonical.REPLACED}
+    return dict(sorted({**found, **BY_A_PASS}.items()))
+
+
+def table() -> str:
+    """Return the table in Markdown: what is compiled, what is not, of the installed ONNX."""
+    import onnx
+
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    given = compiled()
+    missing = sorted(known - set(given))
+    lines = [
+        "# ONNX operators",
+        "",
+        f"Written by `python -m secateur.compiler.coverage` with onnx {onnx.__version__}. Every",
+        "operator that is compiled passes ONNX's own node tests for it (float32 and integers; see",
+        "`tests/onnx_backend.py` for the cases that are not claimed, each with its reason).",
+        "Operators that ONNX defines by other operators are expanded to those.",
+        "",
+        f"## Compiled ({len(set(given) & known)} of {len(known)})",
+        "",
+        "| operator | |",
+        "|---|---|",
+        *(f"| {name} | {note} |" for name, note in given.items() if name in known),
+        "",
+        "## Not compiled",
+        "",
+        ", ".join(missing),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(), end="")
