@@ -127,10 +127,7 @@ class Built:
     def check(self, batches: Sequence[int]) -> None:
         """Compare the engine with the references, for several numbers of samples."""
         given = [
-            array
-            for case in self.cases
-            for array in case.inputs
-            if isinstance(array, np.ndarray)
+            array for case in self.cases for array in case.inputs if isinstance(array, np.ndarray)
         ]
         wanted = []
         for sample in range(max(batches)):
@@ -146,7 +143,7 @@ class Built:
                 _compare(self._case(name), np.concatenate(its), mine, f"{name} of {batch}")
 
     def _case(self, output: str) -> Case:
-        return self.cases[int(output[1:].split("_")[0])]
+        return self.cases[int(output[1:].split("_", maxsplit=1)[0])]
 
 
 def _compare(case: Case, wanted: np.ndarray, got: np.ndarray, where: str) -> None:

@@ -115,9 +115,7 @@ def failures(cases: list[Case]) -> str:
 
 
 @pytest.mark.parametrize("operator", sorted(coverage.compiled()))
-def test_compiled_operator_passes_its_cases(
-    operator: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_operator_passes_its_cases(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain, "OPTIMIZE", "-O0")
     cases = [c for c in onnx_backend.cases(operator) if reason(c) is None]
     if not onnx_backend.cases(operator):

@@ -149,9 +149,13 @@ def test_engines_agree_with_onnx_runtime(
 ) -> None:
     monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
     content = model.SerializeToString()
-    x = np.random.default_rng(0).standard_normal(
-        (batch, *(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]))
-    ).astype(np.float32)
+    x = (
+        np.random.default_rng(0)
+        .standard_normal(
+            (batch, *(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]))
+        )
+        .astype(np.float32)
+    )
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

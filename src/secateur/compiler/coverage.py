@@ -23,7 +23,7 @@ def compiled() -> dict[str, str]:
     for name in operators():
         if name not in found and name not in ours:
             found[name] = "folds away: its inputs must be constant, or shapes"
-    found |= {name: "expressed by other operators" for name in canonical.REPLACED}
+    found |= dict.fromkeys(canonical.REPLACED, "expressed by other operators")
     return dict(sorted({**found, **BY_A_PASS}.items()))
 
 

@@ -121,6 +121,7 @@ def emit(
             '#include "single.h"',
             '#include "matmul.h"',
             '#include "pooling.h"',
+            '#include "fold.h"',
             "extern const unsigned char sec_stored[];",
             *functions,
             *tables,
@@ -151,9 +152,7 @@ const sec_model sec_the_model = {{
     return Source(model, stored, network)
 
 
-def _function(
-    name: str, planned: Planned, program: Program, step: Step, blob: _Blob
-) -> str:
+def _function(name: str, planned: Planned, program: Program, step: Step, blob: _Blob) -> str:
     node = planned.node
     inputs = [
         _place(value, program, blob, planned.constants.get(i)) if value else None
@@ -172,9 +171,7 @@ def _function(
     )
 
 
-def _place(
-    value: str, program: Program, blob: _Blob, constant: Layout | None = None
-) -> Place:
+def _place(value: str, program: Program, blob: _Blob, constant: Layout | None = None) -> Place:
     tensor = program.types[value]
     kind = C_TYPES[tensor.dtype.name]
     if constant is not None:
@@ -212,9 +209,7 @@ def _label(node: Node) -> str:
     return f"{node.op} {node.name}"
 
 
-def _describe(
-    node: Node, program: Program, sparse: Mapping[str, bool]
-) -> dict[str, Any]:
+def _describe(node: Node, program: Program, sparse: Mapping[str, bool]) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": _label(node), "op": node.op, "layer": node.name}
     if node.op in ("FusedConv", "FusedLinear"):
         weight = program.types[node.inputs[1]].value

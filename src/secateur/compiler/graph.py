@@ -100,7 +100,7 @@ class Graph:
         return {output: node for node in self.nodes for output in node.outputs if output}
 
     def consumers(self) -> dict[str, tuple[Node, ...]]:
-        """Return the nodes that read each value, in order; a node that reads it twice counts once."""
+        """Return the nodes that read each value, in order, each once."""
         found: dict[str, dict[str, Node]] = {}
         for node in self.nodes:
             for value in node.inputs:

@@ -1,8 +1,8 @@
 """How a value lies in memory: axes cut over vector lanes, strides, halos.
 
-An axis of extent D may be cut over g lanes into contiguous blocks of b elements, b * g >= D: block q
-lies in lane q. Memory is then indexed by the position within the block on each axis, and the lanes
-are side by side in the innermost dimension. Three uses of this one idea:
+An axis of extent D may be cut over g lanes into contiguous blocks of b elements, b * g >= D: block
+q lies in lane q. Memory is then indexed by the position within the block on each axis, and the
+lanes are side by side in the innermost dimension. Three uses of this one idea:
 
 - the batch axis over all lanes: one image a lane, every shift of a window stays aligned;
 - height and width of one image over a grid of lanes: each lane has a block of the image;

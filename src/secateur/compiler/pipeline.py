@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -18,17 +18,17 @@ from secateur.compiler import (
     bundle,
     choice,
     emit,
-    interpreter,
     onnx_reader,
     passes,
     toolchain,
+    verification,
 )
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan, plan_mixed
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
-from secateur.errors import CompileError, UsageError
+from secateur.errors import UsageError
 
 VALUES = ("fp32", "fp16", "bf16")
 """How the values of weights may be stored."""
@@ -36,9 +36,6 @@ VALUES = ("fp32", "fp16", "bf16")
 MOST_ARENA = 256 * 2**20
 """Bytes: a program of many samples that would need more scratch memory is left out; one sample
 after the other is then as good, because its values fit the caches."""
-
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
-"""Largest difference between engine and reference, relative to the largest output."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def compile_network(
     difference = None
     if goal.name == "native":
         with Engine(content) as engine:
-            difference = verify(network, engine, values)
+            difference = verification.verify(network, engine, values)
     skipping = sum(network.sparse.values())
     return Compiled(content, written, goal, difference, skipping, len(network.sparse) - skipping)
 
@@ -209,8 +206,8 @@ def emit_c(
 ) -> None:
     """Write a network as a folder of C99 that needs nothing but a C compiler.
 
-    For "native" it is compiled and verified first. The C of another target is written for that one's
-    vectors and not verified. Args and errors are those of `compile_network`.
+    For "native" it is compiled and verified first. The C of another target is written for that
+    one's vectors and not verified. Args and errors are those of `compile_network`.
     """
     if target == "native":
         compiled = compile_network(
@@ -248,7 +245,7 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
     total = dict.fromkeys(network.sparse, 0.0)
     rng = np.random.default_rng(0)
     for graph, program in zip(network.graphs, network.programs, strict=True):
-        inputs = [_random(rng, graph, v) for v in graph.inputs]
+        inputs = [verification.random(rng, graph, v) for v in graph.inputs]
         best: dict[str, float] = {}
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
@@ -304,6 +301,10 @@ def prepare(
     if first.batched:
         many = machine.lanes * _samples_a_lane(graphs[0])
         graph = passes.apply(read(batch=many).graph)
+        for one, all_ in zip(graphs[0].outputs, graph.outputs, strict=True):
+            shape = graphs[0].types[one].shape
+            if not shape or graph.types[all_].shape != (many * shape[0], *shape[1:]):
+                raise verification.mixes(graphs[0], f"output {one!r} does not begin with the batch")
         program = _many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
@@ -381,66 +382,3 @@ def _described(graph: Graph, value: str, program: Program) -> dict[str, Any]:
     tensor = graph.types[value]
     shape = list(tensor.shape[1:] if program.batched else tensor.shape)
     return {"name": value, "dtype": tensor.dtype.name, "shape": shape}
-
-
-def verify(network: Network, run: Callable[[Mapping[str, np.ndarray]], Any], values: str) -> float:
-    """Compare an engine with the reference on random inputs.
-
-    Args:
-        network: what was compiled.
-        run: the engine: {input: array} -> output, or a tuple of them.
-        values: how its weights are stored, which decides the tolerance.
-
-    Returns:
-        the largest difference, relative to the largest output.
-
-    Raises:
-        CompileError: it is above the tolerance; says by how much, in which output.
-    """
-    graph = network.reference
-    # a full tile, a part of one, and one by one: each way that a batch can be run
-    counts = [1]
-    if network.batched:
-        counts.append(max(2, network.programs[-1].batch // 2 + 1))
-    rng = np.random.default_rng(0)
-    worst = 0.0
-    for count in counts:
-        samples = [{v: _random(rng, graph, v) for v in graph.inputs} for _ in range(min(count, 3))]
-        wanted = [interpreter.run(graph, sample) for sample in samples]
-        order = [k % len(samples) for k in range(count)]
-        if network.batched:
-            given = {v: np.concatenate([samples[k][v] for k in order]) for v in graph.inputs}
-        else:
-            given = samples[0]
-        outputs = run(given)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        for name, got in zip(graph.outputs, outputs, strict=True):
-            for at, k in enumerate(order):
-                mine = got[at : at + 1] if network.batched else got
-                worst = max(worst, _difference(name, mine, wanted[k][name], TOLERANCE[values]))
-    return worst
-
-
-def _random(rng: np.random.Generator, graph: Graph, value: str) -> np.ndarray:
-    tensor = graph.types[value]
-    if tensor.dtype.kind == "f":
-        return rng.standard_normal(tensor.shape).astype(tensor.dtype)
-    if tensor.dtype.kind == "b":
-        return rng.random(tensor.shape) < 0.5
-    # token ids, class numbers, masks: 0 and 1 are valid for all of them
-    return rng.integers(0, 2, tensor.shape).astype(tensor.dtype)
-
-
-def _difference(name: str, got: np.ndarray, wanted: np.ndarray, tolerance: float) -> float:
-    if got.dtype.kind != "f":
-        worst = float(np.max(got != wanted, initial=0))
-    else:
-        scale = float(np.max(np.abs(wanted[np.isfinite(wanted)]), initial=0.0)) or 1.0
-        same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-        worst = float(np.max(np.where(same, 0.0, np.abs(got - wanted)), initial=0.0)) / scale
-    if not worst <= tolerance:
-        raise CompileError(
-            f"the compiled engine differs from the reference by {worst:.1e} in output {name!r}, "
-            f"more than {tolerance:.0e}: nothing was written; please report this network"
-        )
-    return worst

@@ -84,7 +84,15 @@ def plan(graph: Graph, machine: Machine, *, batch: int, lanes: bool, batched: bo
     first.finish()
     part = _lay_out(graph, machine, first)
     return Program(
-        batch, part.steps, 0, part.layouts, part.homes, first.halos, first.types, part.arena, batched
+        batch,
+        part.steps,
+        0,
+        part.layouts,
+        part.homes,
+        first.halos,
+        first.types,
+        part.arena,
+        batched,
     )
 
 

@@ -60,7 +60,7 @@ INLINE vec sec_join(const int how, vec a, vec b) {
   }
 }
 
-INLINE float sec_across(const int how, vec a) {
+INLINE float sec_all_lanes(const int how, vec a) {
   float y[LANES] __attribute__((aligned(LANES * 4)));
   memcpy(y, &a, sizeof y);
   for (int half = LANES / 2; half; half /= 2)

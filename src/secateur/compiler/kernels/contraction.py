@@ -60,21 +60,43 @@ class Contraction:
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the call of the kernel that fits, with all that it needs to know as constants."""
     x, w, b, r = (*inputs, None, None)[:4]
-    assert x is not None and w is not None and w.constant is not None
+    assert x is not None
+    assert w is not None
+    assert w.constant is not None
     y = outputs[0]
     c = describe(node, x, w.constant, y, r)
     bias = np.zeros(len(c.weight), np.float32) if b is None else b.constant
     assert bias is not None
-    lanes = y.layout.lanes
-    outer, inner = c.axes[:-3], c.axes[-3:]
-    z, high, wide = (Axis(1, 0, 0, 0),) * (3 - len(inner)) + inner
     body = Body()
     body.line(f"const float *in = {x.ref};")
     body.line(f"float *out = {y.ref};")
     body.line(f"const float *res = {r.ref if r else '0'};")
+    channels = write(body, node, c, bias, y.layout.lanes, step, sparse=step.sparse(node))
+    if fill := step.fill(*channels):
+        body.line(fill)
+    return body.text()
+
+
+def write(
+    body: Body,
+    node: Node,
+    c: Contraction,
+    bias: np.ndarray,
+    lanes: int,
+    step: Step,
+    *,
+    sparse: bool,
+) -> tuple[str, str]:
+    """Write a contraction of `in`, with the residual `res` or null, to `out`.
+
+    Returns:
+        C: the channels of a sample that this thread does, from and to.
+    """
+    outer, inner = c.axes[:-3], c.axes[-3:]
+    z, high, wide = (Axis(1, 0, 0, 0),) * (3 - len(inner)) + inner
     body.line(_shape(node, (z, high, wide), c))
     names = [f"n{k}" for k in range(len(outer))]
-    if step.sparse(node):
+    if sparse:
         call = _sparse(body, c, bias, (high.count, wide.count), lanes, step)
         channels = (
             "(long)sec_share(w.chunks, t, T) * w.chunk",
@@ -88,13 +110,11 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         + "".join(f" + {n} * {getattr(a, which)}" for n, a in zip(names, outer, strict=True))
         for pointer, which in (("in", "input"), ("out", "output"), ("res", "residual"))
     ]
-    if r is None or not outer:
+    if not c.res_channel:
         moved[2] = "res"
     body.line(call.format(*moved))
     body.close(opened)
-    if fill := step.fill(*channels):
-        body.line(fill)
-    return body.text()
+    return channels
 
 
 def describe(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
@@ -121,7 +141,7 @@ def _sparse(
     step: Step,
 ) -> str:
     outputs, width, taps = c.weight.shape
-    # the same blocks for every program of an artifact, whose planes differ: their weights are shared
+    # the same blocks for every program of an artifact: they share the weights
     blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps, c.positions))
     chunk = min(4 * CHUNK, max(CHUNK, outputs // 8 // CHUNK * CHUNK))
     s = packing.sparse(c.weight, c.groups, blocks, chunk)
@@ -220,7 +240,8 @@ def _dense(
         unit, call = 16, "sec_dense_plain(&w, &g, {}, {}, {}, t, T);"
     else:
         a_group, unit = -(-mine // together), together
-        call = f"sec_dense_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {together}, {tile.high}, {tile.wide});"
+        shape = f"{together}, {tile.high}, {tile.wide}"
+        call = f"sec_dense_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
     bounds = []
     for share in ("t", "t + 1"):
         q = f"sec_share({c.groups * a_group}, {share}, T)"
@@ -264,17 +285,17 @@ def _conv(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Con
         for k in range(rank)
     ]
     samples = [Axis(y.layout.blocks[0], xs[0], ys[0], rs[0])]
-    axes = _merged(samples if y.layout.blocks[0] > 1 else [], spatial)
+    axes = merged([*samples, *spatial])
     weight = w.reshape(w.shape[0], w.shape[1], -1)
     return Contraction(
         weight, node.get("group", 1), taps, xs[1], ys[1], rs[1], axes, prod(y.layout.shape[2:])
     )
 
 
-def _merged(outer: Sequence[Axis], inner: Sequence[Axis]) -> tuple[Axis, ...]:
+def merged(axes: Sequence[Axis]) -> tuple[Axis, ...]:
     """Put the axis with the smallest stride last; drop those of one position."""
-    axes = [a for a in (*outer, *inner) if a.count > 1]
-    return tuple(sorted(axes, key=lambda a: -a.output)) or (Axis(1, 0, 0, 0),)
+    several = [a for a in axes if a.count > 1]
+    return tuple(sorted(several, key=lambda a: -a.output)) or (Axis(1, 0, 0, 0),)
 
 
 def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
@@ -284,7 +305,7 @@ def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> 
     axes = [Axis(y.layout.blocks[a], xs[a], ys[a], rs[a]) for a in range(last)]
     weight = w.reshape(*w.shape, 1)
     positions = prod(y.layout.shape[1:last])
-    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], _merged(axes, []), positions)
+    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], merged(axes), positions)
 
 
 def conv_cuts(

@@ -34,7 +34,10 @@ def trailing(shapes: Sequence[tuple[int, ...] | None], rank: int) -> list[Carry 
 
 def _first_alone(shapes: Sequence[tuple[int, ...] | None], rank: int) -> list[Carry | None]:
     """All inputs but the first are of one element, whatever their rank."""
-    return [*trailing(shapes[:1], rank), *({} if shape is not None else None for shape in shapes[1:])]
+    return [
+        *trailing(shapes[:1], rank),
+        *({} if shape is not None else None for shape in shapes[1:]),
+    ]
 
 
 def _of_channels(shapes: Sequence[tuple[int, ...] | None], rank: int) -> list[Carry | None]:

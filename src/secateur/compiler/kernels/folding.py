@@ -71,10 +71,10 @@ class Folding:
     Args:
         values: (place, its axis -> axis of the first value); the first is folded, others are
             read or written beside it.
-        folded: axes of the first value that are folded.
+        folded: loops that are folded, by their number in `axes`.
         lanes: floats of a vector.
-        axes: loops over the first value's axes, where they are not its own; then `folded` are
-            those of these loops.
+        outputs: how many of the values, the last ones, are written.
+        axes: (loop, axis of the first value that it goes along); by default one for each axis.
     """
 
     def __init__(
@@ -82,22 +82,25 @@ class Folding:
         values: Sequence[tuple[Place, Carried]],
         folded: Sequence[int],
         lanes: int,
-        axes: Sequence[Axis] | None = None,
+        outputs: int = 1,
+        axes: Sequence[tuple[Axis, int]] | None = None,
     ) -> None:
         self.values = [place for place, _ in values]
         self.vector = lanes
         self.body = Body()
         layout = self.values[0].layout
         found, side = spread(layout, [(p.layout, where) for p, where in values[1:]])
-        axes = found if axes is None else axes
-        self.kept = [axes[a] for a in range(len(axes)) if a not in folded]
-        self.walk = [axes[a] for a in folded]
+        loops = axes or [(axis, a) for a, axis in enumerate(found)]
+        along = {loops[n][1] for n in folded}
+        self.kept = [axis for n, (axis, _) in enumerate(loops) if n not in folded]
+        self.walk = [loops[n][0] for n in folded]
         self.side = side
-        self.across = bool(set(layout.cut.as_dict()) & set(folded))
-        self.real = [_real(self.values[0], a) if self.across else None for a in folded]
-        self.body.line("")
-        for k, place in enumerate(self.values):
-            self.body.line(f"{'const ' if k == 0 else ''}{place.c} *v{k} = (void *){place.ref};")
+        self.across = not along.isdisjoint(layout.cut.as_dict())
+        self.real = [_real(self.values[0], loops[n][1]) if self.across else None for n in folded]
+        read = len(values) - outputs
+        self.kinds = [f"{'const ' if k < read else ''}{p.c}" for k, p in enumerate(self.values)]
+        for k, (kind, place) in enumerate(zip(self.kinds, self.values, strict=True)):
+            self.body.line(f"{kind} *v{k} = {place.ref};")
 
     def forms(self) -> Iterator[Form]:
         """Yield the kinds of units; what is done for each of them is to be written in turn."""
@@ -147,10 +150,7 @@ class Folding:
     def open(self, form: Form, weight: int = 1) -> int:
         """Open the loops over units, in which `u0`, `u1`, ... point to a unit of each value."""
         work = prod(a.extent for a in form.walk) * form.width * weight
-        pointers = [
-            Pointer(place.c if k else f"const {place.c}", f"v{k} + {form.start[k]}L")
-            for k, place in enumerate(self.values)
-        ]
+        pointers = [Pointer(kind, f"v{k} + {form.start[k]}L") for k, kind in enumerate(self.kinds)]
         return units(self.body, form.kept, pointers, "u", work)
 
     def close(self, opened: int) -> None:
@@ -199,7 +199,7 @@ class Folding:
     def _join(self, form: Form, name: str, kind: str) -> None:
         if form.rows:
             self.body.line(
-                f"float {name}[1] = {{sec_across({kind}, sec_folded({kind}, {name}_))}};"
+                f"float {name}[1] = {{sec_all_lanes({kind}, sec_folded({kind}, {name}_))}};"
             )
             return
         self.body.line(f"float {name}[LANES] __attribute__((aligned(LANES * 4)));")
@@ -239,7 +239,7 @@ class Folding:
         body.line(f"const {place.c} x = u{of}[{at(names, walk, 0)}];")
         less = f" - {shift}[0]" if shift else ""
         body.line(f"{name}[0] = {_once(how, place.dtype, f'{name}[0]', f'(x{less})')};")
-        body.close(opened + 0)
+        body.close(opened)
 
     def array(self, form: Form, name: str, expression: str, c: str = "") -> None:
         """Declare an array of one element for each unit, from an expression of `l`."""
@@ -251,9 +251,7 @@ class Folding:
     def store(self, form: Form, to: int, expression: str) -> None:
         """Write one element for each unit into a value, from an expression of `l`."""
         step = form.lane.steps[to] if form.lane else 0
-        self.body.line(
-            f"for (int l = 0; l < {form.width}; l++) u{to}[l*{step}L] = {expression};"
-        )
+        self.body.line(f"for (int l = 0; l < {form.width}; l++) u{to}[l*{step}L] = {expression};")
 
     def apply(
         self, form: Form, to: int, read: Sequence[int], arrays: Sequence[str], expression: str,

@@ -176,7 +176,9 @@ class _Side:
 
     def varies(self, cut: Sequence[Role]) -> bool:
         """Whether it lies in the lanes along the axes that the output is cut along."""
-        return any(role in self.roles and self.place.layout.grid[self.roles[role]] > 1 for role in cut)
+        return any(
+            role in self.roles and self.place.layout.grid[self.roles[role]] > 1 for role in cut
+        )
 
     def at(self, batch: Sequence[tuple[Role, int]], pair: str) -> str:
         """Return C: where the operand of a pair begins, the pairs being counted through."""

@@ -48,9 +48,7 @@ class Pointer:
         return Pointer(place.c, place.ref)
 
 
-def spread(
-    lead: Layout, others: Sequence[tuple[Layout, Carried]]
-) -> tuple[list[Axis], list[Axis]]:
+def spread(lead: Layout, others: Sequence[tuple[Layout, Carried]]) -> tuple[list[Axis], list[Axis]]:
     """Return the loops over a value's positions, by its axes, and those over its lanes.
 
     Args:
@@ -133,7 +131,7 @@ def units(
     """Open loops whose iterations threads share; return how many braces were opened.
 
     Args:
-        body: is written to; pointer k becomes `{prefix}k`, const but for pointer 0.
+        body: is written to; pointer k becomes `{prefix}k`.
         axes: the loops.
         pointers: what they move.
         prefix: of the names of the moved pointers.
@@ -147,9 +145,8 @@ def units(
     else:
         opened = body.loops(extents, names)
     for k, pointer in enumerate(pointers):
-        const = "const " if k else ""
         offset = at(names, axes, k)
-        body.line(f"{const}{pointer.c} *{prefix}{k} = {pointer.ref} + {offset};")
+        body.line(f"{pointer.c} *{prefix}{k} = {pointer.ref} + {offset};")
         body.line(f"(void){prefix}{k};")
     return opened
 
@@ -169,7 +166,7 @@ def each(
     Args:
         body: is written to.
         axes: the loops, outermost first; step 0 is of `out`, step 1 + k of input k.
-        out: what is written; overlaps with no input.
+        out: what is written; each input is it, element for element, or does not overlap with it.
         inputs: what is read; None for one that the expression does not read.
         expression: C; its names must not begin with p, i or j.
         weight: cost of the expression, in additions.
@@ -194,7 +191,8 @@ def each(
         names = [f"i{n}" for n in range(len(outer))]
         opened += body.loops([a.extent for a in outer], names, shared=False)
     names = [f"i{n}" for n in range(len(outer))]
-    body.line(f"{out.c} *restrict py = {out.ref} + {at(names, outer, 0)};")
+    alone = "" if any(p is not None and p.ref == out.ref for p in inputs) else "restrict "
+    body.line(f"{out.c} *{alone}py = {out.ref} + {at(names, outer, 0)};")
     still, moving = [], []
     for k, pointer in enumerate(inputs):
         if pointer is None:
@@ -239,5 +237,3 @@ def copies(
 ) -> None:
     """Write: out = source, element by element."""
     each(body, axes, out, [source], "x0", shared=shared)
-
-

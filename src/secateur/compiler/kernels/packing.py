@@ -1,4 +1,4 @@
-"""Weights of a contraction as its kernel reads them: the non-zeros alone, or sixteen outputs a line.
+"""Weights of a contraction as its kernel reads them: non-zeros alone, or sixteen outputs a line.
 
 The formats are described in `c/contract.h`.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CODES = 255
-"""A non-zero says which of its block's (channel, tap) it is in one byte; a row counts in another."""
+"""One byte says which (channel, tap) of its block a non-zero is, another how many a row has."""
 
 FIRST, LAST = 128, 64
 """Flags of a row: it begins, it ends its output channel."""

@@ -60,9 +60,7 @@ def cuts(
     return [wanted], [out]
 
 
-def halo(
-    node: Node, types: Types, given: Sequence[Cut], outs: Sequence[Cut]
-) -> list[Halo | None]:
+def halo(node: Node, types: Types, given: Sequence[Cut], outs: Sequence[Cut]) -> list[Halo | None]:
     """Where the plane is cut: rows of the neighbours. Else windows are clipped at the border."""
     x, spatial = types[node.inputs[0]], types[node.inputs[0]].shape[2:]
     form = _window(node, spatial)
@@ -80,9 +78,7 @@ def halo(
     return [found]
 
 
-def emit(
-    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
-) -> str:
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write loops over rows of windows, or over whole channels."""
     x, y = inputs[0], outputs[0]
     assert x is not None
@@ -163,9 +159,9 @@ def _whole(
     real = "0"
     if y.layout.lanes == 1 and (mask := _mask(x.layout)) is not None:
         real = step.weights.pointer(mask)
-    axes = _axes([
-        (blocks[2 + k], 1, 1, 1, 0, 0, x.layout.strides[2 + k], 0, 0) for k in range(rank)
-    ])
+    axes = _axes(
+        [(blocks[2 + k], 1, 1, 1, 0, 0, x.layout.strides[2 + k], 0, 0) for k in range(rank)]
+    )
     largest = int(_largest(node))
     body = Body()
     body.line(f"const float *in = {x.ref};")

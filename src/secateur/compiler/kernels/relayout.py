@@ -16,13 +16,18 @@ from secateur.compiler.layout import Cut, Layout
 
 
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step) -> str:
-    """Copy element by element, in the order of the side whose lanes are looped over."""
+    """Copy by whole vectors where the two layouts allow it, else element by element."""
     source, target = inputs[0], outputs[0]
     assert source is not None
     if (run := _run(source, target)) is not None:
         return _rows(node, source, target, run)
     if _planes_to_samples(source.layout, target.layout) and source.dtype.itemsize == 4:
         return _samples(source, target)
+    return _elements(node, source, target)
+
+
+def _elements(node: Node, source: Place, target: Place) -> str:
+    """Copy element by element, in the order of the side whose lanes are looped over."""
     body = Body()
     leader = target if target.layout.lanes > 1 or source.layout.lanes == 1 else source
     other = source if leader is target else target

@@ -42,7 +42,7 @@ def choose(high: int, wide: int, most: int, each: float, fixed: float, floor: fl
             for a, times_a in ((h, high // h), (rest_h, 1 if rest_h else 0)):
                 for b, times_b in ((w, wide // w), (rest_w, 1 if rest_w else 0)):
                     cost += times_a * times_b * max(a * b * each + fixed, floor)
-            # of equals, the one that reads least: a window of three reaches one row further each way
+            # of equals, the one that reads least: a window of three reaches a row further each way
             key = (round(cost, 6), (h + 2) * (w + 2), -w)
             if best is None or key < (
                 round(best.cost, 6),

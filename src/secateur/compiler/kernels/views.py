@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from secateur.compiler.graph import Node
@@ -77,7 +78,7 @@ def reshape_view(node: Node, types: Types, layout: Layout) -> Layout | None:
     strides = [0] * len(shape)
     for mine, its in groups(layout.shape, shape):
         real = [a for a in mine if layout.blocks[a] > 1]
-        for outer, inner in zip(real, real[1:], strict=False):
+        for outer, inner in pairwise(real):
             if layout.strides[outer] != layout.strides[inner] * layout.blocks[inner]:
                 return None
         step = layout.strides[real[-1]] if real else layout.lanes
@@ -128,7 +129,7 @@ def transpose_carry(node: Node, types: Types) -> list[Carry | None]:
 
 
 def transpose_view(node: Node, types: Types, layout: Layout) -> Layout | None:
-    """Return the same memory with its axes renamed; not where two axes are cut, whose lanes swap."""
+    """Return the same memory, axes renamed; not where two axes are cut, whose lanes swap."""
     if len(layout.cut.axes) > 1:
         return None
     perm = permutation(node, types)

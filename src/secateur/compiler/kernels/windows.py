@@ -60,10 +60,10 @@ def spatial_cuts(
             out[axis] = (lanes, block // stride)
         else:
             return cut, Cut.of(out)
-    return _grid(planes, win, machine, rank)
+    return grid(planes, win, machine, rank)
 
 
-def _grid(
+def grid(
     planes: tuple[Sequence[int], Sequence[int]], win: Window, machine: Machine, rank: int
 ) -> tuple[Cut, Cut]:
     """Cut the last two axes of the plane over the lanes: least work, then the squarest."""

@@ -1,0 +1,298 @@
+"""The whole way: from a network to an engine, a folder of C, another machine's program."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+import secateur
+from secateur.compiler import artifact, pipeline, toolchain
+from secateur.errors import CompileError, UsageError
+from secateur.export import to_onnx
+from test_cli import QUICK, run
+
+
+def pruned(module: nn.Module, keep: float = 0.2) -> nn.Module:
+    names = secateur.prunable(module, include_first=True).names
+    scores = {n: p.detach().abs() for n, p in module.named_parameters() if n in names}
+    secateur.select(scores, secateur.Budget(keep)).apply(module)
+    return module.eval()
+
+
+def convnet() -> nn.Module:
+    """Planes from large to a single position, so that every way to run a layer is taken."""
+    torch.manual_seed(0)
+    return pruned(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 24, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(24, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+        )
+    )
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, 3, 32, 32)).astype(np.float32)
+
+
+def of_torch(module: nn.Module, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return module(torch.from_numpy(x)).numpy()
+
+
+def assert_close(got: np.ndarray, wanted: np.ndarray, tolerance: float = 1e-4) -> None:
+    assert got.shape == wanted.shape
+    assert np.abs(got - wanted).max(initial=0) <= tolerance * np.abs(wanted).max(initial=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_an_engine_agrees_with_torch_for_every_batch(threads: int) -> None:
+    module = convnet()
+    with secateur.compile(module, torch.zeros(2, 3, 32, 32), threads=threads) as engine:
+        for count in (1, 2, 15, 16, 17, 40):
+            assert_close(engine(images(count)), of_torch(module, images(count)))
+        assert engine(images(0)).shape == (0, 10)
+
+
+@pytest.mark.parametrize(("values", "tolerance"), [("fp16", 5e-3), ("bf16", 5e-2)])
+def test_weights_of_sixteen_bits(values: str, tolerance: float) -> None:
+    module = convnet()
+    content = to_onnx(module, torch.zeros(2, 3, 32, 32))
+    compiled = pipeline.compile_network(content, values=values)
+    with compiled.engine() as engine:
+        assert_close(engine(images(20)), of_torch(module, images(20)), tolerance)
+    assert len(compiled.content) < len(pipeline.compile_network(content).content)
+
+
+def test_tuning_gives_the_same_network() -> None:
+    module = convnet()
+    with secateur.compile(module, torch.zeros(2, 3, 32, 32), tune=True) as engine:
+        assert_close(engine(images(3)), of_torch(module, images(3)))
+
+
+def test_running_an_engine_needs_no_torch_and_no_onnx(tmp_path: Path) -> None:
+    path = tmp_path / "net.so"
+    module = convnet()
+    secateur.compile(module, torch.zeros(2, 3, 32, 32), out=path)
+    code = (
+        "import sys, numpy, secateur\n"
+        f"engine = secateur.Engine.load({str(path)!r})\n"
+        "print(engine(numpy.ones((1, 3, 32, 32), numpy.float32)).shape)\n"
+        "sys.exit('torch' in sys.modules or 'onnx' in sys.modules or 'scipy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "(1, 10)\n"), done.stderr
+
+
+def test_the_command_compiles_and_says_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = convnet()
+    Path("net.onnx").write_bytes(to_onnx(module, torch.zeros(2, 3, 32, 32)))
+    code, out, err = run(["compile", "net.onnx"], monkeypatch, capsys)
+    assert code == 0, err
+    assert "net.so: " in out
+    assert "verified: within" in out
+    assert_close(secateur.Engine("net.so")(images(1)), of_torch(module, images(1)))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_folder_of_c_builds_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = convnet()
+    Path("net.onnx").write_bytes(to_onnx(module, torch.zeros(2, 3, 32, 32)))
+    code, _, err = run(["compile", "net.onnx", "--emit", "c", "-o", "c"], monkeypatch, capsys)
+    assert code == 0, err
+    subprocess.run(["make", "-C", "c"], check=True, capture_output=True)
+    example = Path("c", "main")
+    assert_close(of_program([str(example.resolve())], 3), of_torch(module, images(3)))
+
+
+def of_program(command: Sequence[str], count: int) -> np.ndarray:
+    done = subprocess.run(
+        [*command, str(count)], input=images(count).tobytes(), capture_output=True, check=True
+    )
+    return np.frombuffer(done.stdout, np.float32).reshape(count, 10)
+
+
+@pytest.mark.parametrize(
+    ("target", "runner"),
+    [("aarch64-linux", "qemu-aarch64-static"), ("wasm32-wasi", "node")],
+)
+def test_other_machines_give_the_same(target: str, runner: str, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang")
+    if shutil.which(runner) is None:
+        pytest.skip(f"needs {runner}")
+    module = convnet()
+    goal = toolchain.target(target)
+    compiled = pipeline.compile_network(to_onnx(module, torch.zeros(2, 3, 32, 32)), target=target)
+    assert compiled.difference is None
+    assert artifact.read(compiled.content).target == target
+    source = compiled.source
+    program = tmp_path / "main"
+    program.write_bytes(
+        toolchain.build(
+            {"model.c": source.model}, source.stored, source.network, goal, program=True
+        )
+    )
+    program.chmod(0o755)
+    command = [runner, str(program)]
+    if runner == "node":
+        script = tmp_path / "run.mjs"
+        script.write_text(
+            'import { readFileSync } from "node:fs"; import { WASI } from "node:wasi";\n'
+            "const [, , file, ...rest] = process.argv;\n"
+            'const wasi = new WASI({ version: "preview1", args: ["main", ...rest] });\n'
+            "const module = await WebAssembly.compile(readFileSync(file));\n"
+            "const made = await WebAssembly.instantiate(module, wasi.getImportObject());\n"
+            "process.exitCode = wasi.start(made);\n"
+        )
+        command = ["node", "--no-warnings", str(script), str(program)]
+    with secateur.compile(module, torch.zeros(2, 3, 32, 32)) as engine:
+        for count in (1, 6):
+            assert_close(of_program(command, count), engine(images(count)))
+
+
+def test_a_study_is_compiled_at_any_keep_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(["study", *QUICK, "--out", "study"], monkeypatch, capsys)
+    assert code == 0, err
+    code, _, err = run(
+        ["compile", "study", "--keep", "0.25", "-o", "cut.so"], monkeypatch, capsys
+    )
+    assert code == 0, err
+    engine = secateur.Engine("cut.so")
+    layers = [step for step in engine.info["steps"][0] if "nonzeros" in step]
+    study = secateur.Study(
+        secateur.classification("digits", "mlp"),
+        keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=64, out="study", device="cpu",
+    )  # fmt: skip
+    module = study.network(0.25)
+    assert sum(layer["nonzeros"] for layer in layers) == sum(
+        int((p != 0).sum()) for n, p in module.named_parameters() if p.ndim > 1
+    )
+    shape = engine.info["inputs"][0]["shape"]
+    x = np.random.default_rng(0).random((5, *shape), np.float32)
+    assert_close(engine(x), of_torch(module, x))
+
+
+def mixing() -> onnx.ModelProto:
+    """A network in which samples of a batch meet: it cannot be run in tiles."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x", "axes"], ["most"], keepdims=1),
+        helper.make_node("Sub", ["x", "most"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "mixing",
+        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("y", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    return model
+
+
+def test_a_network_that_mixes_samples_is_refused() -> None:
+    with pytest.raises(CompileError, match=r"samples of a batch.*--input-shape"):
+        pipeline.compile_network(mixing().SerializeToString())
+    compiled = pipeline.compile_network(mixing().SerializeToString(), input_shapes={"x": (3, 4)})
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with compiled.engine() as engine:
+        np.testing.assert_array_equal(engine(x), x - x.max(0))
+        with pytest.raises(UsageError, match=r"\[3, 4\]"):
+            engine(x[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.onnx"], "cannot read nowhere.onnx"),
+        (["net.onnx", "--values", "int8"], "fp32, fp16, bf16.*int8"),
+        (["net.onnx", "--target", "z80"], "z80.*aarch64-linux"),
+        (["net.onnx", "--emit", "rust"], "library or c"),
+        (["net.onnx", "--input-shape", "x"], "NAME=1,3,32,32"),
+        (["net.onnx", "--keep", "0.5"], "study directory"),
+        ([".", "--keep", "0.5"], "holds no study"),
+        (["."], "give --keep"),
+        (["text.onnx"], "not an ONNX"),
+    ],
+)
+def test_bad_requests_get_one_error_and_write_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(mixing().SerializeToString())
+    Path("text.onnx").write_text("hello")
+    before = sorted(tmp_path.iterdir())
+    code, _, err = run(["compile", *arguments], monkeypatch, capsys)
+    assert code in (1, 2)
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_missing_compiler_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(CompileError, match=r"install it, or unset CC"):
+        secateur.compile(nn.Linear(3, 2), torch.zeros(1, 3), out=tmp_path / "net.so")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_compiled_is_named() -> None:
+    with pytest.raises(UsageError, match=r"give an example of its input"):
+        secateur.compile(nn.Linear(3, 2))
+    with pytest.raises(UsageError, match=r"a dict cannot be compiled"):
+        secateur.compile({})
+    with pytest.raises(CompileError, match=r"torch cannot export"):
+        secateur.compile(nn.Linear(3, 2), torch.zeros(1, 4))
+
+
+def test_the_table_of_operators_is_current() -> None:
+    from secateur.compiler import coverage
+
+    path = Path(__file__).parents[1] / "docs" / "operators.md"
+    assert path.read_text() == coverage.table(), (
+        "docs/operators.md is not what `python -m secateur.compiler.coverage` prints"
+    )
+
+
+def test_info_is_json() -> None:
+    with secateur.compile(nn.Linear(3, 2), torch.zeros(1, 3), name="small") as engine:
+        info = json.loads(json.dumps(engine.info))
+    assert info["name"] == "small"
+    assert info["values"] == "fp32"
+    assert info["inputs"][0]["shape"] == [3]
