@@ -182,9 +182,7 @@ def test_a_study_is_compiled_at_any_keep_ratio(
     monkeypatch.chdir(tmp_path)
     code, _, err = run(["study", *QUICK, "--out", "study"], monkeypatch, capsys)
     assert code == 0, err
-    code, _, err = run(
-        ["compile", "study", "--keep", "0.25", "-o", "cut.so"], monkeypatch, capsys
-    )
+    code, _, err = run(["compile", "study", "--keep", "0.25", "-o", "cut.so"], monkeypatch, capsys)
     assert code == 0, err
     engine = secateur.Engine("cut.so")
     layers = [step for step in engine.info["steps"][0] if "nonzeros" in step]

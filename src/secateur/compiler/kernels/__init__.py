@@ -196,11 +196,11 @@ def find(node: Node) -> Kernel:
 def carried(
     node: Node, types: Types, cuts: Sequence[Cut], maps: Sequence[Carry | None]
 ) -> tuple[list[Cut | None], Cut]:
-    """Derive which cuts a kernel wants from how positions of inputs and output 0 correspond.
+    """Derive which cuts a kernel wants from how positions of inputs and the first output correspond.
 
     The output is cut as the largest input that can carry its cut; the others follow it.
     """
-    out = types[node.outputs[0]]
+    out = types[next(filter(None, node.outputs))]
     chosen = PLAIN
     by_size = sorted(
         (i for i, name in enumerate(node.inputs) if name and maps[i] is not None and cuts[i].axes),

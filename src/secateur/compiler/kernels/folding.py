@@ -277,7 +277,7 @@ class Folding:
         kind = self.values[0].c
         inputs += [Pointer(kind, name) for name in arrays]
         out = Pointer(self.values[to].c, f"u{to}")
-        each(self.body, axes, out, inputs, expression, weight=weight, shared=False)
+        each(self.body, axes, out, inputs, expression, weight=weight, alone=True)
 
     def text(self) -> str:
         """Return the statements."""

@@ -125,6 +125,21 @@ def at(names: Sequence[str], axes: Sequence[Axis], pointer: int) -> str:
     return " + ".join(terms) or "0"
 
 
+def shared(body: Body, extents: Sequence[int], names: Sequence[str], work: int) -> int:
+    """Open loops whose iterations threads share; return how many braces were opened.
+
+    Args:
+        body: is written to.
+        extents: of the loops, outermost first.
+        names: of their variables.
+        work: of one iteration, in elements.
+    """
+    if prod(extents) * work > ALONE:
+        return body.loops(extents, names)
+    body.open("if (t == 0)")
+    return 1 + body.loops(extents, names, shared=False)
+
+
 def units(
     body: Body, axes: Sequence[Axis], pointers: Sequence[Pointer], prefix: str, work: int
 ) -> int:
@@ -137,13 +152,8 @@ def units(
         prefix: of the names of the moved pointers.
         work: of one iteration, in elements.
     """
-    extents = [a.extent for a in axes]
-    names = [f"u{body.depth}_{n}" for n in range(len(axes))]
-    if prod(extents) * work <= ALONE:
-        body.open("if (t == 0)")
-        opened = 1 + body.loops(extents, names, shared=False)
-    else:
-        opened = body.loops(extents, names)
+    names = [f"{prefix}_{n}" for n in range(len(axes))]
+    opened = shared(body, [a.extent for a in axes], names, work)
     for k, pointer in enumerate(pointers):
         offset = at(names, axes, k)
         body.line(f"{pointer.c} *{prefix}{k} = {pointer.ref} + {offset};")
@@ -159,7 +169,7 @@ def each(
     expression: str,
     *,
     weight: int = 1,
-    shared: bool = True,
+    alone: bool = False,
 ) -> None:
     """Write: for every element, out = expression of `x0`, `x1`, ...
 
@@ -170,7 +180,7 @@ def each(
         inputs: what is read; None for one that the expression does not read.
         expression: C; its names must not begin with p, i or j.
         weight: cost of the expression, in additions.
-        shared: let threads share the elements; else the thread that comes here does them all.
+        alone: the thread that comes here does all elements; else threads share them.
     """
     loops = merged(axes) or [Axis(1, (0,) * (1 + len(inputs)))]
     outer, inner = loops[:-1], loops[-1]
@@ -179,20 +189,20 @@ def each(
         return
     body.open("")
     opened = 1
-    if shared and total * weight > ALONE:
+    if not alone and total * weight > ALONE:
         rows = prod(a.extent for a in outer)
         if rows < SHARES:
             outer, inner, bound = _split(outer, inner, rows, weight, f"i{len(outer)}")
         opened += body.loops([a.extent for a in outer], [f"i{n}" for n in range(len(outer))])
     else:
-        if shared:
+        if not alone:
             body.open("if (t == 0)")
             opened += 1
         names = [f"i{n}" for n in range(len(outer))]
         opened += body.loops([a.extent for a in outer], names, shared=False)
     names = [f"i{n}" for n in range(len(outer))]
-    alone = "" if any(p is not None and p.ref == out.ref for p in inputs) else "restrict "
-    body.line(f"{out.c} *{alone}py = {out.ref} + {at(names, outer, 0)};")
+    restrict = "" if any(p is not None and p.ref == out.ref for p in inputs) else "restrict "
+    body.line(f"{out.c} *{restrict}py = {out.ref} + {at(names, outer, 0)};")
     still, moving = [], []
     for k, pointer in enumerate(inputs):
         if pointer is None:
@@ -230,10 +240,3 @@ def _element(pointer: str, step: int) -> str:
     if step == 0:
         return f"*{pointer}"
     return f"{pointer}[j]" if step == 1 else f"{pointer}[j*{step}L]"
-
-
-def copies(
-    body: Body, axes: Iterable[Axis], out: Pointer, source: Pointer, *, shared: bool = True
-) -> None:
-    """Write: out = source, element by element."""
-    each(body, axes, out, [source], "x0", shared=shared)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from secateur.compiler.graph import Graph
-from secateur.compiler.passes import batchnorm, dead, fold, fuse, identity, verify
+from secateur.compiler.passes import batchnorm, dead, fold, fuse, identity, shortcut, verify
 
 Pass = tuple[str, Callable[[Graph], Graph]]
 
@@ -15,6 +15,7 @@ Pass = tuple[str, Callable[[Graph], Graph]]
 PASSES: tuple[Pass, ...] = (
     ("fold", fold.run),
     ("identity", identity.run),
+    ("shortcut", shortcut.run),
     ("batchnorm", batchnorm.run),
     ("dead", dead.run),
     ("batchnorm", batchnorm.run),  # removed channels leave sums that join biases
