@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -161,7 +161,10 @@ def _function(name: str, planned: Planned, program: Program, step: Step, blob: _
     outputs = [_place(v, program, blob) for v in node.outputs if v]
     if planned.kernel.fills:
         halo = program.halos.get(node.outputs[0])
-        step = Step(step.machine, step.weights, step.sparse, filler(outputs[0], halo))
+        step = replace(step, fill=filler(outputs[0], halo))
+    if planned.scratch:
+        place = _place(planned.scratch, program, blob)
+        step = replace(step, scratch=f"((char *){place.ref})")
     body = planned.kernel.emit(node, inputs, outputs, step)
     lines = "\n  ".join(body.splitlines())
     return (

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, fresh
 from secateur.compiler.kernels import Halo, Kernel, Machine, carried, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
@@ -36,11 +38,19 @@ class Home:
 
 @dataclass(frozen=True)
 class Planned:
-    """One step: a node and the kernel that emits it; inputs may be packed constants."""
+    """One step.
+
+    Attributes:
+        node: what it computes.
+        kernel: emits it.
+        constants: layouts of inputs that are packed constants.
+        scratch: names the memory that it works in beside its values, or nothing.
+    """
 
     node: Node
     kernel: Kernel
     constants: Mapping[int, Layout] = field(default_factory=dict)
+    scratch: str = ""
 
 
 @dataclass(frozen=True)
@@ -354,7 +364,14 @@ def _lay_out(
                 tight=kernel.tight,
             )
             homes[out] = Home(kind, out, max(index, 0))
-        steps.append(Planned(node, kernel, constants))
+        scratch = ""
+        if kernel.scratch:
+            scratch = f"{node.name}@scratch"
+            cut = first.cuts[next(filter(None, node.outputs))]
+            size = kernel.scratch(node, first.types, cut, machine)
+            first.types[scratch] = Tensor(np.dtype(np.uint8), (size,))
+            layouts[scratch], homes[scratch] = packed((size,)), Home("arena", scratch)
+        steps.append(Planned(node, kernel, constants, scratch))
         if not kernel.fills:
             steps += [_filling(out, first.halos[out]) for out in node.outputs if out in first.halos]
     homes, arena = _allocate(steps, layouts, homes, first.types)
@@ -375,7 +392,7 @@ def _allocate(
     """Place buffers in the arena: the largest first, each at the lowest offset that is free."""
     life: dict[str, list[int]] = {}
     for when, step in enumerate(steps):
-        for name in (*step.node.inputs, *step.node.outputs):
+        for name in (*step.node.inputs, *step.node.outputs, step.scratch):
             if name in homes and homes[name].kind == "arena":
                 life.setdefault(homes[name].root, []).append(when)
     size = {

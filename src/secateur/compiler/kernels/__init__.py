@@ -122,12 +122,14 @@ class Step:
         sparse: whether a layer of this node name should skip zeros.
         fill: C that fills the halo of output 0 for channels `from`..`to`, or "" where it has none;
             a kernel that calls it itself sets `fills`.
+        scratch: C, the memory that the kernel asked for, `char *`; "" where it asked for none.
     """
 
     machine: Machine
     weights: Weights
     sparse: Callable[[Node], bool]
     fill: Callable[[str, str], str] = lambda _from, _to: ""
+    scratch: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class Kernel:
         view: (node, types, layout of input 0) -> layout of the output in the same memory, or None.
         order: (node, types, layouts of inputs, cut of output) -> axes from outermost to innermost.
         fills: its C fills the halo of its output by itself, through `step.fill`.
+        scratch: (node, types, cut of output 0, machine) -> bytes of memory to work in, all threads
+            together; `step.scratch` is where.
         tight: its outputs have gaps only between rows of their innermost axis, so that a reshape
             that merges other axes needs no copy.
     """
@@ -166,6 +170,7 @@ class Kernel:
     view: Callable[[Node, Types, Layout], Layout | None] | None = None
     order: Callable[[Node, Types, Sequence[Layout | None], Cut], Sequence[int] | None] | None = None
     fills: bool = False
+    scratch: Callable[[Node, Types, Cut, Machine], int] | None = None
     tight: bool = False
 
 

@@ -136,10 +136,10 @@ def _rows(
 def _elements_carry(node: Node, types: Types) -> list[Carry | None]:
     data, indices = (types[name].shape for name in node.inputs)
     axis = node.get("axis", 0) % len(data)
-    return [
-        {a: a for a in range(len(data)) if a != axis and data[a] == indices[a]},
-        {a: a for a in range(len(data)) if a != axis},
-    ]
+    others = [a for a in range(len(data)) if a != axis]
+    if any(data[a] != indices[a] for a in others):
+        return [None, None]  # of some axis, only the first positions are read
+    return [{a: a for a in others}] * 2
 
 
 def _elements(
