@@ -121,6 +121,7 @@ def emit(
             '#include "single.h"',
             '#include "matmul.h"',
             '#include "pooling.h"',
+            '#include "recurrent.h"',
             '#include "fold.h"',
             "extern const unsigned char sec_stored[];",
             *functions,

@@ -32,7 +32,7 @@ INLINE vec sec_all(float x) { return x - (vec){0}; }
 /* The first half is for floats one by one; loops over them are vectorised by the compiler. */
 INLINE float sec_exp(float x) {
   /* Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error 2e-7. */
-  float y = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  float y = x < -86.6f ? -86.6f : x > 88.73f ? 88.73f : x;
   float n = rintf(y * 1.44269504f);
   float r = y - n * 0.693359375f + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -42,8 +42,8 @@ INLINE float sec_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  union { int32_t i; float f; } two = {((int32_t)n + 127) << 23};
-  float e = p * two.f;
+  union { int32_t i; float f; } two = {((int32_t)n + 126) << 23};  /* 2^128 is no float */
+  float e = p * two.f * 2.0f;
   e = x < -103.0f ? 0.0f : x > 88.72283f ? INFINITY : e;
   return x != x ? x : e;
 }
@@ -57,18 +57,14 @@ INLINE float sec_tanh(float x) {
   return a < 0.625f ? small : x < 0 ? -large : large;
 }
 INLINE float sec_erf(float x) {
-  /* Two rational pieces: |x| <= 1 by erf's own series (Abramowitz & Stegun 7.1.5, fitted), beyond
-     by 1 - t * exp(-x^2) * polynomial(t) (7.1.26's form with more terms). Error below 3e-7. */
-  float a = fabsf(x), s = x * x;
-  float small = x * (1.12837916709551f + s * (-0.376126389031838f + s * (0.112837916709551f
-              + s * (-0.0268661706451313f + s * (0.00522397762544219f + s * (-0.000854832702345085f
-              + s * (0.000120553329817897f + s * (-1.49256503584063e-5f + s * (1.64621143658892e-6f)))))))));
-  float t = 1.0f / (1.0f + 0.5f * a);
-  float tail = t * sec_exp(-s - 1.26551223f + t * (1.00002368f + t * (0.37409196f + t * (0.09678418f
-             + t * (-0.18628806f + t * (0.27886807f + t * (-1.13520398f + t * (1.48851587f
-             + t * (-0.82215223f + t * 0.17087277f)))))))));
-  float large = x < 0 ? tail - 1.0f : 1.0f - tail;
-  return a < 1.0f ? small : large;
+  /* x times a quotient of polynomials in x^2, fitted to erf(x) / x on [0, 3.92] by least squares with
+     weights that level the error; beyond, erf is 1 to float's precision. Error below 4e-7. */
+  const float y = x < -3.92f ? -3.92f : x > 3.92f ? 3.92f : x, s = y * y;
+  const float p = 1.1283791f + s * (0.190396875f + s * (0.0527472757f + s * (0.00376515882f
+                + s * (2.84864858e-4f + s * 2.05006177e-6f))));
+  const float q = 1.0f + s * (0.502067566f + s * (0.114104986f + s * (0.0149683021f
+                + s * (0.00116241048f + s * 3.80905185e-5f))));
+  return y * p / q;
 }
 
 INLINE float sec_log(float x) {
