@@ -71,3 +71,31 @@ def test_accuracy_on_the_test_set(weights):
     percent = benchmark["accuracy"](weights, cifar.evaluation("test"))
     # Two images either way: float32 sums in another order on another processor.
     assert percent == pytest.approx(91.73, abs=0.02)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("keep", [1.0, 0.4])
+def test_compiling_costs_no_accuracy(weights, keep):
+    import secateur
+    from secateur import data
+
+    try:
+        cifar = data.load("cifar10", progress=False)
+    except DataError as error:
+        pytest.skip(f"no CIFAR-10: {error}")
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "pretrained.py"))
+    cifar = replace(cifar, mean=benchmark["MEAN"], std=benchmark["STD"])
+    model = loaded(weights)
+    names = secateur.prunable(model).names
+    scores = {n: p.detach().abs() for n, p in model.named_parameters() if n in names}
+    secateur.select(scores, secateur.Budget(keep)).apply(model)
+    right, compiled, other = 0, 0, 0
+    with secateur.compile(model, torch.zeros(1, 3, 32, 32)) as engine, torch.inference_mode():
+        for images, labels in cifar.evaluation("test"):
+            wanted = model(images).argmax(1)
+            got = torch.from_numpy(engine(images.contiguous().numpy())).argmax(1)
+            right += int((wanted == labels).sum())
+            compiled += int((got == labels).sum())
+            other += int((got != wanted).sum())
+    assert abs(right - compiled) <= 2
+    assert other <= 2

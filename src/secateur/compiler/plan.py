@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, fresh
-from secateur.compiler.kernels import Halo, Kernel, Machine, carried, find
+from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, fresh, unsupported
+from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, carried, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
 
 
@@ -214,6 +214,9 @@ class _Cuts:
 
     def visit(self, node: Node) -> None:
         kernel = find(node)
+        for name in filter(None, (*node.inputs, *node.outputs)):
+            if (dtype := self.types[name].dtype.name) not in C_TYPES:
+                raise unsupported(node, f"it works on {dtype}; store the model in float32")
         cuts = [self.cuts.get(name, PLAIN) for name in node.inputs]
         if self.batch_cut.axes:
             # an input of the program comes in cut; whoever cannot use that asks for another
@@ -367,8 +370,7 @@ def _lay_out(
         scratch = ""
         if kernel.scratch:
             scratch = f"{node.name}@scratch"
-            cut = first.cuts[next(filter(None, node.outputs))]
-            size = kernel.scratch(node, first.types, cut, machine)
+            size = kernel.scratch(node, first.types, machine)
             first.types[scratch] = Tensor(np.dtype(np.uint8), (size,))
             layouts[scratch], homes[scratch] = packed((size,)), Home("arena", scratch)
         steps.append(Planned(node, kernel, constants, scratch))

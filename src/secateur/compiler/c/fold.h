@@ -1,8 +1,8 @@
 /* Folding many floats into one: sums, extremes and their kin, a vector at a time.
  *
- * A column: one vector after the other, each lane is folded by itself. A row: floats side by side,
- * in the end the lanes are folded too. Four sums are under way at once, because an addition takes
- * as long as four of them. `how` is known when the C is compiled. */
+ * Columns: one vector, or up to four side by side, after the other; each lane is folded by itself.
+ * A row: floats side by side; in the end the lanes are folded too. Four sums are under way at once,
+ * because an addition takes as long as four of them. `how` is known when the C is compiled. */
 #ifndef SECATEUR_FOLD_H
 #define SECATEUR_FOLD_H
 #include "transpose.h"
@@ -80,6 +80,21 @@ INLINE void sec_fold_column(const int how, vec a[4], vec shift, const float *x, 
     UNROLL for (int k = 0; k < 4; k++)
       a[k] = sec_fold(how, a[k], sec_load(x + (i + k) * step, count), shift);
   for (; i < n; i++) a[0] = sec_fold(how, a[0], sec_load(x + i * step, count), shift);
+}
+
+/* Columns of up to four vectors: what is read of one step lies together. Sums stay apart. */
+INLINE void sec_fold_columns(const int how, vec a[4], const float *shift, const float *x,
+                             const long n, const long step, const int count) {
+  const int whole = count / LANES, rest = count % LANES;
+  vec s[4];
+  for (int k = 0; k < whole + (rest > 0); k++)
+    s[k] = shift ? *(const vec *)(shift + k * LANES) : sec_all(0);
+  for (long i = 0; i < n; i++) {
+    UNROLL for (int k = 0; k < whole; k++)
+      a[k] = sec_fold(how, a[k], sec_load(x + i * step + k * LANES, LANES), s[k]);
+    if (rest)
+      a[whole] = sec_fold(how, a[whole], sec_load(x + i * step + whole * LANES, rest), s[whole]);
+  }
 }
 
 INLINE void sec_fold_row(const int how, vec a[4], float shift, const float *x, const long n) {

@@ -64,7 +64,8 @@ INLINE float sec_erf(float x) {
                 + s * (2.84864858e-4f + s * 2.05006177e-6f))));
   const float q = 1.0f + s * (0.502067566f + s * (0.114104986f + s * (0.0149683021f
                 + s * (0.00116241048f + s * 3.80905185e-5f))));
-  return y * p / q;
+  const float e = y * p / q;
+  return e < -1.0f ? -1.0f : e > 1.0f ? 1.0f : e;
 }
 
 INLINE float sec_log(float x) {

@@ -150,8 +150,8 @@ class Kernel:
         view: (node, types, layout of input 0) -> layout of the output in the same memory, or None.
         order: (node, types, layouts of inputs, cut of output) -> axes from outermost to innermost.
         fills: its C fills the halo of its output by itself, through `step.fill`.
-        scratch: (node, types, cut of output 0, machine) -> bytes of memory to work in, all threads
-            together; `step.scratch` is where.
+        scratch: (node, types, machine) -> bytes of memory to work in, of all threads together;
+            `step.scratch` is where.
         tight: its outputs have gaps only between rows of their innermost axis, so that a reshape
             that merges other axes needs no copy.
     """
@@ -170,7 +170,7 @@ class Kernel:
     view: Callable[[Node, Types, Layout], Layout | None] | None = None
     order: Callable[[Node, Types, Sequence[Layout | None], Cut], Sequence[int] | None] | None = None
     fills: bool = False
-    scratch: Callable[[Node, Types, Cut, Machine], int] | None = None
+    scratch: Callable[[Node, Types, Machine], int] | None = None
     tight: bool = False
 
 
@@ -201,9 +201,9 @@ def find(node: Node) -> Kernel:
 def carried(
     node: Node, types: Types, cuts: Sequence[Cut], maps: Sequence[Carry | None]
 ) -> tuple[list[Cut | None], Cut]:
-    """Derive which cuts a kernel wants from how positions of inputs and the first output correspond.
+    """Derive which cuts a kernel wants from how positions of inputs and output correspond.
 
-    The output is cut as the largest input that can carry its cut; the others follow it.
+    The (first) output is cut as the largest input that can carry its cut; the others follow it.
     """
     out = types[next(filter(None, node.outputs))]
     chosen = PLAIN

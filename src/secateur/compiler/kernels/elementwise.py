@@ -85,15 +85,15 @@ def pointwise(
         where = maps(shapes, len(out.layout.shape))
         others: list[tuple[Layout, Carried]] = []
         pointers: list[Pointer | None] = []
-        for k, (place, axes) in enumerate(zip(inputs, where, strict=True)):
-            if place is None or axes is None:
+        for k, (place, mine) in enumerate(zip(inputs, where, strict=True)):
+            if place is None or mine is None:
                 others.append((out.layout, {}))
                 pointers.append(None)
                 continue
-            others.append((place.layout, axes))
+            others.append((place.layout, mine))
             if place.constant is not None and place.constant.size == 1:
                 number = literal(place.constant.reshape(-1)[0], place.dtype)
-                body.line(f"const {place.c} x{k} = {number};")
+                body.line(f"const {place.c} x{k} = {number}; (void)x{k};")
                 pointers.append(None)
             else:
                 pointers.append(Pointer.to(place))

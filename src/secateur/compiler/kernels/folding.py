@@ -36,6 +36,8 @@ NAMES = {
 }  # fmt: skip
 """Ways to fold, as `fold.h` names them."""
 
+_ALIGNED = "__attribute__((aligned(64)))"
+
 
 @dataclass(frozen=True)
 class Form:
@@ -129,23 +131,29 @@ class Folding:
         if not single or len(self.side) > 1:
             yield form([*kept, *self.side])
             return
-        if self.side:
-            yield form(kept, self.side[0])
-            return
-        kept = merged(kept)
-        beside = next((a for a in kept if a.steps[0] == 1), None)
+        loops = merged([*kept, *self.side])
+        beside = next((a for a in reversed(loops) if a.steps[0] == 1), None)
         if beside is None:
             last = merged(only(walk, 0))
-            yield form(kept, rows=bool(last) and last[-1].steps[0] == 1)
+            yield form(loops, rows=bool(last) and last[-1].steps[0] == 1)
             return
-        rest = [a for a in kept if a is not beside]
-        whole, part = divmod(beside.extent, self.vector)
+        rest = [a for a in loops if a is not beside]
+        width = self._width(prod(a.extent for a in rest), beside.extent)
+        whole, part = divmod(beside.extent, width)
         if whole:
-            many = Axis(whole, tuple(step * self.vector for step in beside.steps))
-            yield form([*rest, many], Axis(self.vector, beside.steps))
+            many = Axis(whole, tuple(step * width for step in beside.steps))
+            yield form([*rest, many], Axis(width, beside.steps))
         if part:
-            start = tuple(step * whole * self.vector for step in beside.steps)
+            start = tuple(step * whole * width for step in beside.steps)
             yield form(rest, Axis(part, beside.steps), start)
+
+    def _width(self, rows: int, extent: int) -> int:
+        """Return how many units to work on side by side: up to four vectors of them.
+
+        What is far apart is then read in long pieces. Each of two threads should have its share.
+        """
+        vectors = rows * -(-extent // self.vector)
+        return self.vector * max(1, min(4, vectors // 2, extent // self.vector))
 
     def open(self, form: Form, weight: int = 1) -> int:
         """Open the loops over units, in which `u0`, `u1`, ... point to a unit of each value."""
@@ -184,27 +192,34 @@ class Folding:
         names = [f"w{n}" for n in range(len(outer))]
         opened = body.loops([a.extent for a in outer], names, shared=False)
         source = f"u{of} + {at(names, outer, 0)}"
+        inputs = f"{source}, {inner.extent}"
         if form.rows:
             moved = f"{shift}[0]" if shift else "0"
-            body.line(f"sec_fold_row({kind}, {name}_, {moved}, {source}, {inner.extent});")
+            body.line(f"sec_fold_row({kind}, {name}_, {moved}, {inputs});")
+        elif form.width > self.vector:
+            inputs += f", {inner.steps[0]}, {form.width}"
+            body.line(f"sec_fold_columns({kind}, {name}_, {shift or '0'}, {inputs});")
         else:
-            moved = f"sec_load({shift}, LANES)" if shift else "sec_all(0)"
-            body.line(
-                f"sec_fold_column({kind}, {name}_, {moved}, {source}, {inner.extent}, "
-                f"{inner.steps[0]}, {form.width});"
-            )
+            inputs += f", {inner.steps[0]}, {form.width}"
+            moved = f"*(const vec *){shift}" if shift else "sec_all(0)"
+            body.line(f"sec_fold_column({kind}, {name}_, {moved}, {inputs});")
         body.close(opened)
         self._join(form, name, kind)
 
     def _join(self, form: Form, name: str, kind: str) -> None:
+        """Declare the results of a fold by vectors."""
         if form.rows:
-            self.body.line(
-                f"float {name}[1] = {{sec_all_lanes({kind}, sec_folded({kind}, {name}_))}};"
-            )
+            all_lanes = f"sec_all_lanes({kind}, sec_folded({kind}, {name}_))"
+            self.body.line(f"float {name}[1] = {{{all_lanes}}};")
             return
-        self.body.line(f"float {name}[LANES] __attribute__((aligned(LANES * 4)));")
-        self.body.line(f"{name}_[0] = sec_folded({kind}, {name}_);")
+        if form.width <= self.vector:
+            self.body.line(f"{name}_[0] = sec_folded({kind}, {name}_);")
+        self.body.line(f"float {name}[{self._size(form)}] {_ALIGNED};")
         self.body.line(f"memcpy({name}, {name}_, sizeof {name});")
+
+    def _size(self, form: Form) -> int:
+        """Return how many elements an array of one for each unit has: whole vectors."""
+        return -(-form.width // self.vector) * self.vector if form.lane else 1
 
     def _fold_parts(self, form: Form, name: str, how: str, of: int, shift: str) -> None:
         """Fold lanes that hold parts of which some positions are not real."""
@@ -244,8 +259,7 @@ class Folding:
     def array(self, form: Form, name: str, expression: str, c: str = "") -> None:
         """Declare an array of one element for each unit, from an expression of `l`."""
         kind = c or self.values[0].c
-        size = "LANES" if form.lane else "1"
-        self.body.line(f"{kind} {name}[{size}] __attribute__((aligned(64))) = {{0}};")
+        self.body.line(f"{kind} {name}[{self._size(form)}] {_ALIGNED} = {{0}};")
         self.body.line(f"for (int l = 0; l < {form.width}; l++) {name}[l] = {expression};")
 
     def store(self, form: Form, to: int, expression: str) -> None:
@@ -319,19 +333,14 @@ def _nothing(how: str, dtype: np.dtype[np.generic]) -> str:
 
 def _once(how: str, dtype: np.dtype[np.generic], a: str, x: str) -> str:
     """Return one step of a fold of single elements, as C."""
-    match how:
-        case "absolutes":
-            size = f"(fabs({x}))" if dtype.kind == "f" else f"({x} < 0 ? -{{}}{x} : {{}}{x})"
-            return wrapped(dtype, f"{{}}{a} + {size}")
-        case "squares":
-            return wrapped(dtype, f"{{}}{a} + {{}}{x} * {{}}{x}")
-        case "exponentials":
-            return f"{a} + exp{'f' if dtype == np.float32 else ''}({x})"
-        case "highest":
-            return f"SEC_MAXIMUM({a}, {x})"
-        case "lowest":
-            return f"SEC_MINIMUM({a}, {x})"
-        case "product":
-            return wrapped(dtype, f"{{}}{a} * {{}}{x}")
-        case _:
-            return wrapped(dtype, f"{{}}{a} + {{}}{x}")
+    size = f"(fabs({x}))" if dtype.kind == "f" else f"({x} < 0 ? -{{}}{x} : {{}}{x})"
+    text = {
+        "absolutes": f"{{}}{a} + {size}",
+        "squares": f"{{}}{a} + {{}}{x} * {{}}{x}",
+        "exponentials": f"{a} + exp{'f' if dtype == np.float32 else ''}({x})",
+        "product": f"{{}}{a} * {{}}{x}",
+        "sum": f"{{}}{a} + {{}}{x}",
+        "highest": f"SEC_MAXIMUM({a}, {x})",
+        "lowest": f"SEC_MINIMUM({a}, {x})",
+    }[how]
+    return text if how in ("highest", "lowest") else wrapped(dtype, text)

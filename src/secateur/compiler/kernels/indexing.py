@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from math import prod
 
 from secateur.compiler.graph import Node
-from secateur.compiler.kernels import Body, Carry, Kernel, Machine, Place, Step, Types, carried, lane
+from secateur.compiler.kernels import (
+    Body,
+    Carry,
+    Kernel,
+    Machine,
+    Place,
+    Step,
+    Types,
+    carried,
+    lane,
+)
 from secateur.compiler.kernels.nest import (
     Axis,
     Carried,
@@ -89,9 +99,7 @@ def _gather(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place]
         body.line(f"const int64_t k = index[{place}]; (void)k;")
         away = f"{known}L" if known is not None else f"(long)({_within('k', extent)})*{stride}L"
         source = Pointer(data.c, f"from + {away}")
-        each(
-            body, only([*rest, *lanes], 0, 1), Pointer(y.c, "to"), [source], "x0", alone=True
-        )
+        each(body, only([*rest, *lanes], 0, 1), Pointer(y.c, "to"), [source], "x0", alone=True)
     body.close(opened)
     return body.text()
 
@@ -106,7 +114,7 @@ def _rows(
     extent: int,
     stride: int,
 ) -> None:
-    """Copy where each lane has an index of its own: a row of the data becomes a lane of the output."""
+    """Copy where each lane has an index of its own: a row of the data becomes a lane."""
     grid = [f"g{n}" for n in range(len(lanes))]
     body.line(f"const {data.c} *row[{y.layout.lanes}];")
     body.line(f"for (int l = 0; l < {y.layout.lanes}; l++) row[l] = from;")

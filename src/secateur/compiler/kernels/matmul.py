@@ -1,9 +1,10 @@
 """Products of two activations: `MatMul`, and `Gemm` whose B is not constant.
 
 Axes of the two operands, of C and of the output are known by their role: an int for axis n of the
-batch, "i" for rows, "j" for columns, "k" for what is summed over. Three ways to put a product in
-lanes: the batch (both operands are vectors), the rows (B is read as scalars, wherever they lie), the
-columns (A is). What is not cut is worked along the columns, a vector of them at a time.
+batch, "i" for rows, "j" for columns, "k" for what is summed over. A product is put in lanes in one
+of three ways: along the batch (both operands are vectors), along the rows (B is read as scalars,
+wherever they lie) or along the columns (A is). What is not cut is worked on along the columns, a
+vector of them at a time.
 """
 
 from __future__ import annotations

@@ -203,7 +203,8 @@ def each(
     names = [f"i{n}" for n in range(len(outer))]
     restrict = "" if any(p is not None and p.ref == out.ref for p in inputs) else "restrict "
     body.line(f"{out.c} *{restrict}py = {out.ref} + {at(names, outer, 0)};")
-    still, moving = [], []
+    still: list[str] = []
+    moving: list[str] = []
     for k, pointer in enumerate(inputs):
         if pointer is None:
             continue

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Body, Carry, Kernel, Place, Step, Types
 from secateur.compiler.kernels.expressions import literal
@@ -47,13 +49,16 @@ def carry(node: Node, types: Types) -> list[Carry | None]:
     return [whole, *(None for _ in arrays[1:])]
 
 
-def _edges(node: Node, shape: tuple[int, ...], arrays: Sequence[object]) -> list[_Edge | None]:
+def _edges(
+    node: Node, shape: tuple[int, ...], arrays: Sequence[np.ndarray | None]
+) -> list[_Edge | None]:
     given, _, axes = (*arrays[1:], None, None)[:3]
+    assert given is not None
     widths = pads(
         node,
         shape,
-        [int(v) for v in given.reshape(-1)],  # type: ignore[union-attr]
-        None if axes is None else tuple(int(v) for v in axes.reshape(-1)),  # type: ignore[attr-defined]
+        [int(v) for v in given.reshape(-1)],
+        None if axes is None else tuple(int(v) for v in axes.reshape(-1)),
     )
     return [
         _Edge(max(before, 0), max(-before, 0), extent + min(before, 0) + min(after, 0))
@@ -76,7 +81,8 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
     axes, lanes = spread(y.layout, [(x.layout, {a: a for a in range(len(edges))})])
     # an axis of one element moves the pointer as well: its neighbours are copies of it, or fills
     axes = [
-        Axis(a.extent, (a.steps[0], stride)) for a, stride in zip(axes, x.layout.strides, strict=True)
+        Axis(a.extent, (a.steps[0], stride))
+        for a, stride in zip(axes, x.layout.strides, strict=True)
     ]
     order = y.layout.order
     last = max((k for k, a in enumerate(order) if edges[a] is not None), default=-1)
@@ -134,9 +140,7 @@ def _row(body: Body, axis: Axis, edge: _Edge | None, mode: str, fill: str) -> No
         before = after = f"from[{edge.source(mode, 'j')}*{read}L]"
         body.line(f"const long first = {edge.before}, end = {end};")
     body.line(f"for (long j = 0; j < first; j++) to[j*{write}L] = {before};")
-    body.line(
-        f"for (long j = first; j < end; j++) to[j*{write}L] = from[(j - first)*{read}L];"
-    )
+    body.line(f"for (long j = first; j < end; j++) to[j*{write}L] = from[(j - first)*{read}L];")
     body.line(f"for (long j = end; j < {axis.extent}; j++) to[j*{write}L] = {after};")
 
 

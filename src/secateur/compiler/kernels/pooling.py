@@ -45,7 +45,7 @@ def _largest(node: Node) -> bool:
 def cuts(
     node: Node, types: Types, given: Sequence[Cut], machine: Machine, batch: bool
 ) -> tuple[list[Cut | None], list[Cut]]:
-    """Keep samples in the lanes, or cut the plane; a pool of the whole plane takes any cut of it."""
+    """Keep samples in the lanes, or cut the plane; a pool of all of it takes any cut of it."""
     x, cut = types[node.inputs[0]], given[0]
     form = _window(node, x.shape[2:])
     if x.dtype != np.float32:

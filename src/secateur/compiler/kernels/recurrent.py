@@ -48,25 +48,21 @@ def cuts(
     return wanted, outs
 
 
-def scratch(node: Node, types: Types, cut: Cut, machine: Machine) -> int:
-    """Return the bytes of all states, of each direction and of each vector of samples."""
-    _, directions, samples, hidden = _sizes(node, types[node.inputs[0]].shape, types[node.inputs[R]].shape)
+def scratch(node: Node, types: Types, machine: Machine) -> int:
+    """Return the bytes of all states, of every direction and sample."""
+    x, r = (types[node.inputs[index]].shape for index in (0, R))
+    _, directions, samples, hidden = _sizes(node, x, r)
     units = -(-hidden // machine.lanes) * machine.lanes
-    each = 4 * STATES * units
-    return directions * samples * each
+    return 4 * STATES * units * directions * samples
 
 
-def _sizes(
-    node: Node, x: Sequence[int], r: Sequence[int]
-) -> tuple[int, int, int, int]:
+def _sizes(node: Node, x: Sequence[int], r: Sequence[int]) -> tuple[int, int, int, int]:
     """Return steps, directions, samples, hidden units."""
     steps, samples = (x[1], x[0]) if node.get("layout", 0) else (x[0], x[1])
     return steps, r[0], samples, r[2]
 
 
-def emit(
-    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
-) -> str:
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the loop over directions and samples."""
     x, w, r, b, _, h0, c0, p = filled(inputs, 8)
     lanes, gates = step.machine.lanes, recurrent.FAMILIES[node.op].gates
@@ -99,9 +95,7 @@ def emit(
         arrays.append(_biases(node, None if b is None else b.constant[d], hidden, units))
         arrays.append(_padded(np.zeros(3 * hidden) if p is None else p.constant[d], 3, units))
         weights = ", ".join(step.weights.pointer(array) for array in arrays)
-        states = ", ".join(
-            _state(start, end, d, state_axis) for start, end in ((h0, h1), (c0, c1))
-        )
+        states = ", ".join(_state(start, end, d, state_axis) for start, end in ((h0, h1), (c0, c1)))
         body.line(
             f"sec_recurrent_run(g, {weights}, {x.ref} + n * {x.layout.strides[x_axis]}, "
             f"{_output(y, d, y_axis)}, {states}, (float *){step.scratch} + u * {size});"
@@ -157,6 +151,4 @@ def _biases(node: Node, bias: np.ndarray | None, hidden: int, units: int) -> np.
     return np.concatenate([of_inputs[:2] + of_states[:2], of_inputs[2:], of_states[2:]])
 
 
-KERNELS = (
-    Kernel(ops=("RNN", "GRU", "LSTM"), emit=emit, cuts=cuts, scratch=scratch),
-)
+KERNELS = (Kernel(ops=("RNN", "GRU", "LSTM"), emit=emit, cuts=cuts, scratch=scratch),)

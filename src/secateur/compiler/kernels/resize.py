@@ -5,7 +5,7 @@ Which inputs, and their weights, are tables made here from the formulas of the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -48,23 +48,18 @@ def cuts(
     changed = _samplings(
         node, x.shape, [types[name].value if name else None for name in node.inputs[1:]]
     )
-    out: dict[int, tuple[int, int]] = {}
-    for axis, (lanes, block) in given[0].as_dict().items():
-        if axis in changed:
-            local = _blockwise(changed[axis], lanes, block)
-            if local is None:
-                out = {}
-                break
-            block = local[0]
-        out[axis] = (lanes, block)
+    out: dict[int, tuple[int, int] | None] = dict(given[0].as_dict())
+    for axis in changed.keys() & out.keys():
+        local = _blockwise(changed[axis], *given[0].as_dict()[axis])
+        out[axis] = (given[0].as_dict()[axis][0], local[0]) if local else None
+    whole = {axis: lanes for axis, lanes in out.items() if lanes}
+    cut = Cut.of(whole) if len(whole) == len(out) else PLAIN
     rest: list[Cut | None] = [PLAIN] * (len(node.inputs) - 1)
-    return [given[0] if out else PLAIN, *rest], [Cut.of(out)]
+    return [given[0] if cut.axes else PLAIN, *rest], [cut]
 
 
-def emit(
-    node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
-) -> str:
-    """Write one loop nest; the innermost loop is over lanes."""
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
+    """Write one loop nest over the outputs; the innermost loop is over lanes."""
     x, y = inputs[0], outputs[0]
     assert x is not None
     values = [place.constant if place else None for place in inputs[1:]]
@@ -75,58 +70,64 @@ def emit(
     body = Body()
     body.line(f"const {x.c} *x = {x.ref};")
     body.line(f"{y.c} *y = {y.ref};")
-    for a, s in changed.items():
-        indices = s.indices
-        if x.layout.grid[a] > 1:
-            local = _blockwise(s, x.layout.grid[a], x.layout.blocks[a])
-            assert local is not None
-            indices = local[1][:, None]
-        offsets = (indices * x.layout.strides[a]).astype(np.int64)
-        body.line(f"const int64_t *at{a} = {step.weights.pointer(offsets)};")
-        if weighted:  # stored as they are, however weights are stored
-            bits = s.weights.astype(x.dtype).view(f"int{8 * x.dtype.itemsize}")
-            body.line(f"const {x.c} *w{a} = (const {x.c} *){step.weights.pointer(bits)};")
-        if s.outside.any():
-            body.line(f"const uint8_t *out{a} = {step.weights.pointer(s.outside)};")
+    for s in changed.values():
+        for line in _tables(s, x, weighted, step):
+            body.line(line)
     axes = y.layout.order
     opened = body.loops([y.layout.blocks[a] for a in axes], [names[a] for a in axes])
-    kept = " + ".join(
+    kept = [
         f"{names[a]} * {x.layout.strides[a]}L"
         for a in range(rank)
         if a not in changed and x.layout.blocks[a] > 1
-    )
-    body.line(f"const {x.c} *from = x + {kept or '0'};")
+    ]
     body.line(f"{y.c} *to = y + {y.at(names)};")
-    outside = " || ".join(f"out{a}[{names[a]}]" for a, s in changed.items() if s.outside.any())
+    body.line(f"const {x.c} *from = {' + '.join(['x', *kept])};")
+    outside = [f"outside{a}[{names[a]}]" for a, s in changed.items() if s.outside.any()]
     if outside:
         value = floating(float(node.get("extrapolation_value", 0.0)))
-        body.open(f"if ({outside})")
+        body.open(f"if ({' || '.join(outside)})")
         body.line(f"for (int l = 0; l < {lanes}; l++) to[l] = ({y.c}){value};")
         body.line("continue;")
         body.close()
     if weighted:
-        body.line(f"{y.c} sum[{lanes}] = {{0}};")
-    for a, s in changed.items():
-        taps = s.indices.shape[1]
-        if weighted:
-            body.open(f"for (int k{a} = 0; k{a} < {taps}; k{a}++)")
-    terms = [
-        f"at{a}[{names[a]} * {s.indices.shape[1]} + k{a}]" if weighted else f"at{a}[{names[a]}]"
-        for a, s in changed.items()
-    ]
-    where = " + ".join(["from", *terms])
-    if weighted:
-        factors = [f"w{a}[{names[a]} * {s.indices.shape[1]} + k{a}]" for a, s in changed.items()]
-        body.line(f"const {x.c} *p = {where};")
-        body.line(f"const {x.c} w = {' * '.join(factors) or '1'};")
-        body.line(f"for (int l = 0; l < {lanes}; l++) sum[l] += w * p[l];")
-        body.close(len(changed))
-        body.line(f"for (int l = 0; l < {lanes}; l++) to[l] = sum[l];")
+        _sum(body, x, changed, lanes)
     else:
-        body.line(f"const {x.c} *p = {where};")
-        body.line(f"for (int l = 0; l < {lanes}; l++) to[l] = p[l];")
+        for a in changed:
+            body.line(f"from += at{a}[{names[a]}];")
+        body.line(f"for (int l = 0; l < {lanes}; l++) to[l] = from[l];")
     body.close(opened)
     return body.text()
+
+
+def _tables(s: resize.Sampling, x: Place, weighted: bool, step: Step) -> list[str]:
+    """Return C: `at`, how far each tap of each output is from the first input; its weights."""
+    a, indices = s.axis, s.indices
+    if x.layout.grid[a] > 1:
+        local = _blockwise(s, x.layout.grid[a], x.layout.blocks[a])
+        assert local is not None
+        indices = local[1]
+    offsets = (indices * x.layout.strides[a]).astype(np.int64)
+    found = [f"const int64_t *at{a} = {step.weights.pointer(offsets)};"]
+    if weighted:  # as bits: however narrow weights are stored, these are not
+        bits = s.weights.astype(x.dtype).view(f"int{8 * x.dtype.itemsize}")
+        found.append(f"const {x.c} *w{a} = (const {x.c} *){step.weights.pointer(bits)};")
+    if s.outside.any():
+        found.append(f"const uint8_t *outside{a} = {step.weights.pointer(s.outside)};")
+    return found
+
+
+def _sum(body: Body, x: Place, changed: Mapping[int, resize.Sampling], lanes: int) -> None:
+    body.line(f"{x.c} sum[{lanes}] = {{0}};")
+    taps = {a: s.indices.shape[1] for a, s in changed.items()}
+    for a, n in taps.items():
+        body.open(f"for (int k{a} = 0; k{a} < {n}; k{a}++)")
+    entries = {a: f"[i{a} * {n} + k{a}]" for a, n in taps.items()}
+    where = " + ".join(["from", *(f"at{a}{entry}" for a, entry in entries.items())])
+    weight = " * ".join(f"w{a}{entry}" for a, entry in entries.items()) or "1"
+    body.line(f"const {x.c} *p = {where}, w = {weight};")
+    body.line(f"for (int l = 0; l < {lanes}; l++) sum[l] += w * p[l];")
+    body.close(len(taps))
+    body.line(f"for (int l = 0; l < {lanes}; l++) to[l] = sum[l];")
 
 
 KERNELS = (Kernel(ops=("Resize",), emit=emit, cuts=cuts),)

@@ -1,9 +1,11 @@
-"""Elements picked by a rule that is known beforehand: parts, repetitions, blocks turned to depth."""
+"""Elements picked by a rule known beforehand: parts, repetitions, blocks turned to depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+
+import numpy as np
 
 from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Body, Carry, Kernel, Machine, Place, Step, Types, carried
@@ -36,9 +38,11 @@ def copy(body: Body, axes: Sequence[Axis], out: Place, source: Place, away: int,
     each(body, by_memory(axes), to, [Pointer(source.c, f"{source.ref} + {off}L")], "x0")
 
 
-def _ranges(node: Node, shape: tuple[int, ...], given: Sequence[object]) -> tuple[range, ...]:
+def _ranges(
+    node: Node, shape: tuple[int, ...], given: Sequence[np.ndarray | None]
+) -> tuple[range, ...]:
     values = [
-        None if array is None else tuple(int(v) for v in array.reshape(-1))  # type: ignore[attr-defined]
+        None if array is None else tuple(int(v) for v in array.reshape(-1))
         for array in (*given, None, None)[:4]
     ]
     return slices(node, shape, values)

@@ -127,7 +127,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     group = node.get("group", 1)
     bias = np.zeros(y.layout.shape[1], np.float32) if b is None else b.constant
     assert bias is not None
-    sparse = np.count_nonzero(w.constant) < DENSE * w.constant.size
+    sparse = bool(np.count_nonzero(w.constant) < DENSE * w.constant.size)
     body = Body()
     for phases in product(*(range(a.stride) for a in axes)):
         c = _phase(w.constant, group, x, y, axes, phases)
@@ -158,7 +158,8 @@ def _phase(
     taps = list(product(*(line.taps[phase] for line, phase in zip(axes, phases, strict=True))))
     width, outs = len(w) // group, w.shape[1]
     # without taps the bias is left: no channels of one tap
-    seen = [w[(..., *(k for k, _ in tap))] for tap in taps] or [np.zeros((0, outs), np.float32)]
+    seen = [w.reshape(len(w), outs, -1)[:, :, _flat(tap, w.shape[2:])] for tap in taps]
+    seen = seen or [np.zeros((0, outs), np.float32)]
     weight = np.stack(seen, 2).reshape(group, width if taps else 0, outs, len(seen))
     spatial = [
         Axis(n, xs[k], ys[k] * line.stride, 0)
@@ -176,6 +177,11 @@ def _phase(
         merged([samples, *spatial]),
         prod(y.layout.shape[2:]),
     )
+
+
+def _flat(tap: Sequence[tuple[int, int]], kernel: Sequence[int]) -> int:
+    """Return which position of the kernel a tap is, counted through."""
+    return sum(k * prod(kernel[a + 1 :]) for a, (k, _) in enumerate(tap))
 
 
 def _elements(

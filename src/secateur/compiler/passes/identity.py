@@ -36,8 +36,6 @@ def sweep(graph: Graph) -> Graph:
         if needed.isdisjoint(node.outputs):
             continue
         outputs = tuple(name if name in needed else "" for name in node.outputs)
-        while not outputs[-1]:
-            outputs = outputs[:-1]
         nodes.append(replace(node, outputs=outputs))
         needed.update(filter(None, node.inputs))
     nodes.reverse()

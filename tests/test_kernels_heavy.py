@@ -1,0 +1,618 @@
+"""Compiled pools, products, transposed convolutions, recurrent layers and resizes.
+
+Networks of many operators are compiled at once, for one sample and for many, and compared with the
+numpy references. Samples in the lanes, planes and tokens cut over them: inputs come through layers
+that cut them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import kernel_harness
+from secateur.compiler import interpreter, ops, pipeline, toolchain
+from secateur.compiler.graph import Graph, Node, Tensor
+from secateur.compiler.kernels import Machine
+from secateur.compiler.ops import Operand
+from secateur.compiler.plan import plan
+from secateur.compiler.runtime import Engine
+from secateur.errors import CompileError
+
+F32 = np.dtype(np.float32)
+NONE = {"activation": "", "alpha": 0.0, "beta": 0.0}
+FEW = settings(max_examples=3)
+
+Build = Callable[["Net"], None]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
+
+
+class Net:
+    """A graph that grows, for some number of samples; the same weights whatever that is."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.rng = np.random.default_rng(0)
+        self.nodes: list[Node] = []
+        self.inputs: list[str] = []
+        self.outputs: list[str] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.types: dict[str, Tensor] = {}
+
+    def name(self) -> str:
+        return f"v{len(self.types)}"
+
+    def typed(self, tensor: Tensor) -> str:
+        name = self.name()
+        self.types[name] = tensor
+        return name
+
+    def input(self, *shape: int, dtype: Any = F32, fixed: bool = False) -> str:
+        shape = shape if fixed else (self.samples, *shape)
+        self.inputs.append(self.typed(Tensor(np.dtype(dtype), shape)))
+        return self.inputs[-1]
+
+    def constant(self, array: np.ndarray) -> str:
+        name = self.typed(Tensor(array.dtype, array.shape))
+        self.constants[name] = array
+        return name
+
+    def normal(self, *shape: int, dtype: Any = F32) -> str:
+        return self.constant(self.rng.standard_normal(shape).astype(dtype))
+
+    def add(
+        self, op: str, *inputs: str, wanted: Sequence[bool] = (True,), **attributes: Any
+    ) -> Any:
+        node = Node(op, f"n{len(self.nodes)}", inputs, ("",) * len(wanted), attributes)
+        operands = tuple(
+            Operand(self.types[v].dtype, self.types[v].shape, self.constants.get(v)) if v else None
+            for v in inputs
+        )
+        made = ops.find(node).infer(node, operands)
+        names = tuple(self.typed(t) if keep else "" for t, keep in zip(made, wanted, strict=False))
+        self.nodes.append(Node(op, node.name, inputs, names, attributes))
+        return names[0] if len(names) == 1 else names
+
+    def plane(self, *shape: int) -> str:
+        """An input [channels, ...] whose plane is cut over the lanes of a single sample."""
+        rank = len(shape) - 1
+        w = np.eye(shape[0], dtype=F32).reshape(shape[0], shape[0], *(1,) * rank)
+        return str(self.add(
+            "FusedConv", self.input(*shape), self.constant(w), "", "", pads=(0,) * 2 * rank,
+            strides=(1,) * rank, dilations=(1,) * rank, group=1, **NONE,
+        ))  # fmt: skip
+
+    def linear(self, x: str, outputs: int) -> str:
+        """A linear layer, which cuts the tokens of a single sample over the lanes."""
+        w = self.normal(outputs, self.types[x].shape[-1])
+        return str(self.add("FusedLinear", x, w, "", "", **NONE))
+
+    def reshape(self, x: str, *shape: int) -> str:
+        return str(self.add("Reshape", x, self.constant(np.array(shape))))
+
+    def keep(self, *values: str) -> None:
+        self.outputs += filter(None, values)
+
+    def graph(self) -> Graph:
+        return Graph(
+            tuple(self.nodes), tuple(self.inputs), tuple(self.outputs), self.constants, self.types
+        )
+
+
+def programs(
+    build: Build, machine: Machine, tiles: int | None
+) -> tuple[pipeline.Network, dict[str, np.ndarray]]:
+    """Plan a network and draw its inputs: of many samples, or of no batch where tiles is None."""
+    batches = [1] if tiles is None else [1, machine.lanes * tiles]
+    nets = [Net(batch) for batch in batches]
+    for net in nets:
+        build(net)
+    graphs = tuple(net.graph() for net in nets)
+    planned = tuple(
+        plan(graph, machine, batch=batch, lanes=batch > 1, batched=tiles is not None)
+        for graph, batch in zip(graphs, batches, strict=True)
+    )
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for name in graphs[-1].inputs:
+        tensor = graphs[-1].types[name]
+        drawn = rng.standard_normal(tensor.shape) * (1 if tensor.dtype.kind == "f" else 50)
+        arrays[name] = drawn.astype(np.int64).astype(tensor.dtype)
+        if tensor.dtype.kind == "f":
+            arrays[name] = drawn.astype(tensor.dtype)
+    dense = {node.name: False for node in graphs[0].nodes}
+    network = pipeline.Network(graphs[0], graphs, planned, tiles is not None, dense, machine)
+    return network, arrays
+
+
+def check(
+    build: Build, machine: Machine | None = None, tiles: int | None = 1, tolerance: float = 2e-5
+) -> None:
+    """Compile a network, run it with one thread and with three, alone and in tiles, and compare."""
+    network, arrays = programs(build, machine or kernel_harness.machine(), tiles)
+    content = pipeline.built(pipeline.source_of(network, "tested"), toolchain.native())
+    with Engine(content, 1) as alone, Engine(content, 3) as team:
+        for graph in network.graphs:
+            given_arrays = arrays
+            if network.batched:
+                count = graph.types[graph.inputs[0]].shape[0]
+                given_arrays = {name: array[:count] for name, array in arrays.items()}
+            wanted = interpreter.run(graph, given_arrays)
+            makers = graph.producers()
+            mine, others = (_tuple(engine(given_arrays)) for engine in (alone, team))
+            for name, got, same in zip(graph.outputs, mine, others, strict=True):
+                node = makers[name]
+                what = f"{node.op} {dict(node.attributes)} {[graph.types[v].shape for v in node.inputs if v]}"
+                np.testing.assert_array_equal(got, same, err_msg=f"threads: {what}")
+                _close(got, wanted[name], tolerance, what)
+
+
+def _tuple(made: Any) -> tuple[np.ndarray, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
+def _close(got: np.ndarray, wanted: np.ndarray, tolerance: float, what: str) -> None:
+    assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), what
+    if got.dtype.kind != "f":
+        np.testing.assert_array_equal(got, wanted, err_msg=what)
+        return
+    scale = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0))
+    np.testing.assert_allclose(got, wanted, tolerance, tolerance * scale, err_msg=what)
+
+
+MACHINES = st.sampled_from([None, Machine(8, 16), Machine(4, 32)])
+
+
+@st.composite
+def windows(draw: st.DrawFn, *, dilated: bool = True) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """A plane of one to three axes, and the attributes of a window over it."""
+    rank = draw(st.integers(1, 3))
+    side = st.integers
+    kernel = tuple(draw(side(1, 4)) for _ in range(rank))
+    dilations = tuple(draw(side(1, 2)) if dilated else 1 for _ in range(rank))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    plane = tuple(draw(side(r, r + (14 if rank < 3 else 5))) for r in reach)
+    strides = tuple(draw(side(1, 3)) for _ in range(rank))
+    attributes: dict[str, Any] = {
+        "kernel_shape": kernel, "strides": strides, "dilations": dilations,
+    }  # fmt: skip
+    padding = draw(st.sampled_from(["none", "explicit", "SAME_UPPER", "SAME_LOWER"]))
+    if padding == "explicit":
+        attributes["pads"] = tuple(draw(side(0, (k - 1) // 2)) for _ in range(2) for k in kernel)
+    elif padding != "none":
+        attributes["auto_pad"] = padding
+    return plane, attributes
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> Build:
+    plane, attributes = draw(windows())
+    op = draw(st.sampled_from(["MaxPool", "AveragePool"]))
+    if op == "AveragePool":
+        attributes["count_include_pad"] = draw(st.integers(0, 1))
+    attributes["ceil_mode"] = draw(st.integers(0, 1))
+    channels, cut = draw(st.integers(1, 3)), draw(st.booleans())
+    x = Operand(F32, (1, channels, *plane))
+    node = Node(op, "drawn", ("x",), ("y",), attributes)
+    try:
+        ops.find(node).infer(node, (x,))
+    except CompileError:  # a window that sees padding only
+        assume(False)
+
+    def build(net: Net) -> None:
+        source = net.plane if cut else net.input
+        net.keep(net.add(op, source(channels, *plane), **attributes))
+
+    return build
+
+
+def together(builds: Sequence[Build]) -> Build:
+    def build(net: Net) -> None:
+        for one in builds:
+            one(net)
+
+    return build
+
+
+def several(one: st.SearchStrategy[Build], count: int) -> st.SearchStrategy[Build]:
+    return st.lists(one, min_size=count, max_size=count).map(together)
+
+
+class TestPools:
+    @FEW
+    @given(several(pools(), 12), MACHINES)
+    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
+        check(build, machine)
+
+    def test_of_the_whole_plane_take_it_as_it_is_cut(self) -> None:
+        def build(net: Net) -> None:
+            for plane in ((8, 8), (7, 7), (3,), (1, 1), (3, 4, 5)):
+                for source in (net.input, net.plane):
+                    for op in ("GlobalMaxPool", "GlobalAveragePool"):
+                        net.keep(net.add(op, source(5, *plane)))
+                    for op in ("MaxPool", "AveragePool"):
+                        net.keep(net.add(op, source(5, *plane), kernel_shape=plane))
+            for op in ("GlobalMaxPool", "GlobalAveragePool"):
+                net.keep(net.add(op, net.input(2, 5, dtype="float64")))
+
+        check(build, tiles=4)
+
+    def test_of_other_types(self) -> None:
+        window = {"kernel_shape": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1)}
+
+        def build(net: Net) -> None:
+            for dtype in ("int8", "uint8", "int32", "int64", "float64"):
+                net.keep(net.add("MaxPool", net.input(2, 7, 6, dtype=dtype), **window))
+            net.keep(net.add("AveragePool", net.input(2, 7, 6, dtype="float64"), **window))
+
+        check(build)
+
+    def test_what_is_not_a_number_stays_so(self) -> None:
+        def build(net: Net) -> None:
+            # 0 / 0 where the ramp crosses zero, and an infinity on either side
+            ramp = net.constant(np.arange(-32, 32, dtype=F32).reshape(1, 1, 8, 8) // 8)
+            zero = net.add("Sub", net.input(1, 8, 8), net.input(1, 8, 8))
+            x = net.add("Mul", net.add("Add", zero, ramp), net.constant(np.array(np.inf, F32)))
+            net.keep(x)
+            for pads in ((0, 0, 0, 0), (1, 1, 1, 1)):
+                for op in ("MaxPool", "AveragePool"):
+                    net.keep(net.add(op, x, kernel_shape=(3, 3), strides=(2, 2), pads=pads))
+            net.keep(net.add("GlobalMaxPool", x))
+
+        network, arrays = programs(build, kernel_harness.machine(), 1)
+        arrays = dict.fromkeys(arrays, np.abs(next(iter(arrays.values()))))
+        content = pipeline.built(pipeline.source_of(network, "tested"), toolchain.native())
+        with Engine(content, 1) as engine:
+            for graph in network.graphs:
+                few = {k: a[: graph.types[k].shape[0]] for k, a in arrays.items()}
+                wanted = interpreter.run(graph, few)
+                assert np.isnan(wanted[graph.outputs[0]]).any()
+                for name, got in zip(graph.outputs, engine(few), strict=True):
+                    np.testing.assert_array_equal(got, wanted[name], err_msg=name)
+
+
+@st.composite
+def products(draw: st.DrawFn) -> Build:
+    """A product of two values that come as they are."""
+    rows, depth, columns = (draw(st.integers(1, 40)) for _ in range(3))
+    batch = draw(st.sampled_from([(), (3,), (2, 3)]))
+    a, b = (tuple(n if draw(st.booleans()) else 1 for n in batch) for _ in range(2))
+    kind = draw(st.sampled_from(["both", "weights", "flipped weights", "vector"]))
+    dtype = draw(st.sampled_from(["float32"] * 3 + ["float64", "int32"]))
+
+    def build(net: Net) -> None:
+        if kind == "both":
+            x, y = (*a, rows, depth), (*b, depth, columns)
+            net.keep(net.add("MatMul", net.input(*x, dtype=dtype), net.input(*y, dtype=dtype)))
+        elif kind == "weights":
+            weights = net.normal(*b, depth, columns, dtype=dtype)
+            net.keep(net.add("MatMul", net.input(*a, rows, depth, dtype=dtype), weights))
+        elif kind == "flipped weights":
+            weights = net.normal(*a, rows, depth, dtype=dtype)
+            net.keep(net.add("MatMul", weights, net.input(*b, depth, columns, dtype=dtype)))
+        else:
+            weights = net.normal(depth, dtype=dtype)
+            net.keep(net.add("MatMul", net.input(*a, rows, depth, dtype=dtype), weights))
+
+    return build
+
+
+@st.composite
+def attentions(draw: st.DrawFn) -> Build:
+    """Heads of queries, keys and values of different lengths, and all that may come of a cut."""
+    heads, size = draw(st.integers(1, 3)), draw(st.sampled_from([4, 8, 20]))
+    queries, keys = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+
+    def build(net: Net) -> None:
+        width = heads * size
+        x, z = net.input(queries, width), net.input(keys, width)
+        q, k, v = (
+            net.add(
+                "Transpose",
+                net.reshape(net.linear(value, width), net.samples, -1, heads, size),
+                perm=perm,
+            )
+            for value, perm in ((x, (0, 2, 1, 3)), (z, (0, 2, 3, 1)), (z, (0, 2, 1, 3)))
+        )
+        scores = net.add("MatMul", q, k)
+        values = net.add("MatMul", scores, v)
+        joined = net.reshape(
+            net.add("Transpose", values, perm=(0, 2, 1, 3)), net.samples, queries, width
+        )
+        net.keep(scores, values, net.linear(joined, 3))
+        net.keep(net.add("MatMul", net.input(heads, 7, size), k))  # columns are cut
+        net.keep(net.add("MatMul", k, v))  # so is what is summed over
+        net.keep(net.add("MatMul", q, net.normal(size, 9)))
+        net.keep(net.add("MatMul", q, net.input(heads, size, 5)))
+
+    return build
+
+
+class TestProducts:
+    @FEW
+    @given(several(products(), 8), MACHINES)
+    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
+        check(build, machine, tiles=2)
+
+    @FEW
+    @given(several(attentions(), 2), MACHINES)
+    def test_of_cut_values_equal_their_reference(
+        self, build: Build, machine: Machine | None
+    ) -> None:
+        check(build, machine)
+
+    def test_join_heads_without_a_copy(self) -> None:
+        def build(net: Net) -> None:
+            x = net.input(65, 192)
+            q, k, v = (
+                net.add(
+                    "Transpose",
+                    net.reshape(net.linear(x, 192), net.samples, 65, 3, 64),
+                    perm=perm,
+                )
+                for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
+            )
+            y = net.add("MatMul", net.add("MatMul", q, k), v)
+            y = net.reshape(net.add("Transpose", y, perm=(0, 2, 1, 3)), net.samples, 65, 192)
+            net.keep(net.linear(y, 192))
+
+        network, _ = programs(build, Machine(16, 32), 1)
+        steps = ["Relayout", *["FusedLinear"] * 3, *["MatMul"] * 2, "FusedLinear", "Relayout"]
+        for program in network.programs:
+            assert [step.node.op for step in program.steps] == steps
+
+    def test_of_samples_times_heads(self) -> None:
+        """As PyTorch exports attention: tokens first, heads joined to the samples."""
+
+        def build(net: Net) -> None:
+            x, heads = net.input(12, 16), 4 * net.samples
+            q, k = (
+                net.add(
+                    "Transpose",
+                    net.reshape(
+                        net.add("Transpose", net.linear(x, 16), perm=(1, 0, 2)), 12, heads, 4
+                    ),
+                    perm=perm,
+                )
+                for perm in ((1, 0, 2), (1, 2, 0))
+            )
+            net.keep(net.reshape(net.add("MatMul", q, k), net.samples, 4, 12, 12))
+
+        check(build)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+    def test_gemm_of_two_inputs(self, dtype: str) -> None:
+        def build(net: Net) -> None:
+            for (m, k, n), c in [
+                ((5, 7, 3), None), ((17, 20, 40), (17, 40)), ((1, 9, 33), (33,)),
+                ((6, 5, 18), (6, 1)), ((6, 5, 18), (1,)), ((2, 3, 4), ()),
+            ]:  # fmt: skip
+                for a_first, b_first in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                    shapes = [(k, m) if a_first else (m, k), (n, k) if b_first else (k, n)]
+                    shapes += [] if c is None else [c]
+                    factors = {} if c is None or dtype == "int32" else {"alpha": 0.5, "beta": -2.0}
+                    inputs = (net.input(*shape, dtype=dtype, fixed=True) for shape in shapes)
+                    net.keep(net.add("Gemm", *inputs, transA=a_first, transB=b_first, **factors))
+
+        check(build, tiles=None)
+
+    def test_without_elements(self) -> None:
+        def build(net: Net) -> None:
+            for a, b in (((2, 3, 0), (2, 0, 4)), ((4,), (4,)), ((4,), (3, 4, 2)), ((2, 4), (4,))):
+                net.keep(net.add("MatMul", *(net.input(*s, fixed=True) for s in (a, b))))
+
+        check(build, tiles=None)
+
+
+@st.composite
+def transposed(draw: st.DrawFn) -> Build:
+    plane, window = draw(windows())
+    group, dtype = draw(st.integers(1, 3)), draw(st.sampled_from(["float32"] * 4 + ["float64"]))
+    channels, outputs = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    density, bias = draw(st.sampled_from([0.0, 0.3, 1.0])), draw(st.booleans())
+    cut = draw(st.booleans()) and dtype == "float32"
+    plane = tuple(min(n, 7) for n in plane)
+    if draw(st.booleans()):
+        window["output_padding"] = tuple(draw(st.integers(0, s - 1)) for s in window["strides"])
+    if draw(st.integers(0, 3)) == 0:
+        window["strides"] = (5,) * len(plane)  # more phases than are written one by one
+        window.pop("output_padding", None)
+    shape = (group * channels, outputs, *window["kernel_shape"])
+
+    def build(net: Net) -> None:
+        source = net.plane(group * channels, *plane) if cut else None
+        x = source or net.input(group * channels, *plane, dtype=dtype)
+        kept = net.rng.random(shape) < density
+        w = net.constant((net.rng.standard_normal(shape) * kept).astype(dtype))
+        b = [net.normal(group * outputs, dtype=dtype)] if bias else []
+        net.keep(net.add("ConvTranspose", x, w, *b, group=group, **window))
+
+    node = Node("ConvTranspose", "drawn", ("x", "w"), ("y",), {**window, "group": group})
+    given_operands = (Operand(F32, (1, group * channels, *plane)), Operand(F32, shape))
+    try:
+        ops.find(node).infer(node, given_operands)
+    except CompileError:  # nothing is left after the padding is cut off
+        assume(False)
+    return build
+
+
+class TestTransposedConvolutions:
+    @FEW
+    @given(several(transposed(), 8), MACHINES)
+    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
+        check(build, machine)
+
+    def test_double_a_plane_without_moving_it_between_lanes(self) -> None:
+        def build(net: Net) -> None:
+            x = net.plane(4, 16, 16)
+            for _ in range(2):
+                x = net.add(
+                    "ConvTranspose", x, net.normal(4, 4, 4, 4), strides=(2, 2), pads=(1, 1, 1, 1)
+                )
+            net.keep(x)
+
+        network, _ = programs(build, Machine(16, 32), 1)
+        steps = [step.node.op for step in network.programs[0].steps if step.node.op != "Fill"]
+        assert steps == ["Relayout", "FusedConv", "ConvTranspose", "ConvTranspose", "Relayout"]
+
+
+@st.composite
+def recurrents(draw: st.DrawFn) -> Build:
+    op = draw(st.sampled_from(["RNN", "GRU", "LSTM"]))
+    steps, inputs, hidden = (draw(st.integers(1, n)) for n in (4, 9, 34))
+    direction = draw(st.sampled_from(["forward", "reverse", "bidirectional"]))
+    ways = 2 if direction == "bidirectional" else 1
+    first, bias, initial = (draw(st.booleans()) for _ in range(3))
+    peepholes = op == "LSTM" and draw(st.booleans())
+    gates = ops.recurrent.FAMILIES[op].gates
+    states = 2 if op == "LSTM" else 1
+    wanted = draw(st.lists(st.booleans(), min_size=1 + states, max_size=1 + states).filter(any))
+    attributes = {"direction": direction, "layout": int(first), "hidden_size": hidden}
+    if op == "GRU":
+        attributes["linear_before_reset"] = draw(st.integers(0, 1))
+
+    def build(net: Net) -> None:
+        def given_as(x: str, perm: tuple[int, ...]) -> str:
+            return x if first else str(net.add("Transpose", x, perm=perm))
+
+        names = [given_as(net.input(steps, inputs), (1, 0, 2))]
+        names += [net.normal(ways, gates * hidden, n) for n in (inputs, hidden)]
+        names += [net.normal(ways, 2 * gates * hidden) if bias else "", ""]
+        for _ in range(2 if op == "LSTM" else 1):
+            names.append(given_as(net.input(ways, hidden), (1, 0, 2)) if initial else "")
+        if peepholes:
+            names.append(net.normal(ways, 3 * hidden))
+        y, *last = net.add(op, *names, wanted=wanted, **attributes)
+        net.keep(*(given_as(v, perm) for v, perm in [(y, (2, 0, 1, 3))] if v))
+        net.keep(*(given_as(v, (1, 0, 2)) for v in last if v))
+
+    return build
+
+
+class TestRecurrentLayers:
+    @FEW
+    @given(several(recurrents(), 6), MACHINES)
+    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
+        check(build, machine, tiles=2)
+
+    def test_of_a_fixed_batch(self) -> None:
+        def build(net: Net) -> None:
+            for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+                x = net.input(4, 3, 6, fixed=True)
+                w, r = (net.normal(1, gates * 9, n) for n in (6, 9))
+                net.keep(*net.add(op, x, w, r, wanted=(True, True)))
+
+        check(build, tiles=None)
+
+
+@st.composite
+def resizes(draw: st.DrawFn) -> Build:
+    rank = draw(st.integers(1, 3))
+    plane = tuple(draw(st.integers(1, 9)) for _ in range(rank))
+    mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
+    transformation = draw(st.sampled_from([
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
+        "tf_crop_and_resize",
+    ]))  # fmt: skip
+    attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transformation}
+    if mode == "nearest":
+        attributes["nearest_mode"] = draw(st.sampled_from(
+            ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+        ))  # fmt: skip
+    else:
+        attributes["exclude_outside"] = draw(st.integers(0, 1))
+    crop = transformation == "tf_crop_and_resize"
+    if crop:
+        attributes["extrapolation_value"] = 3.0
+        attributes["exclude_outside"] = 0
+    sizes = tuple(draw(st.integers(1, 16)) for _ in range(rank))
+    scales = tuple(draw(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])) for _ in range(rank))
+    by_size = (
+        crop or draw(st.booleans()) or any(n * s < 1 for n, s in zip(plane, scales, strict=True))
+    )
+    roi = tuple(draw(st.floats(-0.25, 0.5)) for _ in range(rank)) + (0.75,) * rank
+    cut = draw(st.booleans())
+
+    def build(net: Net) -> None:
+        source = net.plane if cut else net.input
+        area = net.constant(np.array(roi, F32)) if crop else ""
+        factors = "" if by_size else net.constant(np.array(scales, F32))
+        extents = net.constant(np.array(sizes)) if by_size else ""
+        net.keep(net.add(
+            "Resize", source(2, *plane), area, factors, extents,
+            axes=tuple(range(2, 2 + rank)), **attributes,
+        ))  # fmt: skip
+
+    return build
+
+
+class TestResizes:
+    @FEW
+    @given(several(resizes(), 10), MACHINES)
+    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
+        check(build, machine)
+
+    def test_of_other_types(self) -> None:
+        def build(net: Net) -> None:
+            factors = net.constant(np.array((1, 1, 2, 1.5), F32))
+            for dtype in ("uint8", "int64", "bool", "float64"):
+                net.keep(net.add("Resize", net.input(2, 4, 6, dtype=dtype), "", factors))
+            net.keep(
+                net.add("Resize", net.input(2, 4, 6, dtype="float64"), "", factors, mode="linear")
+            )
+
+        check(build)
+
+    def test_double_a_plane_without_moving_it_between_lanes(self) -> None:
+        def build(net: Net) -> None:
+            factors = net.constant(np.array((1, 1, 2, 2), F32))
+            net.keep(net.add("Resize", net.plane(4, 16, 16), "", factors))
+
+        network, _ = programs(build, Machine(16, 32), 1)
+        steps = [step.node.op for step in network.programs[0].steps]
+        assert steps == ["Relayout", "FusedConv", "Resize", "Relayout"]
+
+
+def refused(build: Build, match: str) -> None:
+    with pytest.raises(CompileError, match=match):
+        programs(build, Machine(16, 32), 1)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+    def test_weights_that_are_not_constant(self, op: str) -> None:
+        def build(net: Net) -> None:
+            x, w = net.input(2, 5, 5), net.input(2, 3, 3, 3, fixed=True)
+            if op == "Conv":
+                w = net.input(2, 2, 3, 3, fixed=True)
+            net.keep(net.add(op, x, w))
+
+        refused(build, rf"{op} 'n0' cannot be compiled: .* not constant")
+
+    def test_convolutions_of_another_type(self) -> None:
+        def build(net: Net) -> None:
+            x = net.input(2, 5, 5, dtype="float64")
+            net.keep(net.add("Conv", x, net.normal(2, 2, 3, 3, dtype="float64")))
+
+        refused(build, r"Conv 'n0' cannot be compiled: .* float64")
+
+    @pytest.mark.parametrize("missing", ["W", "R"])
+    def test_recurrent_weights_that_are_not_constant(self, missing: str) -> None:
+        def build(net: Net) -> None:
+            names = [
+                net.input(1, 4, n, fixed=True) if name == missing else net.normal(1, 4, n)
+                for name, n in (("W", 6), ("R", 4))
+            ]
+            x = net.add("Transpose", net.input(3, 6), perm=(1, 0, 2))
+            net.keep(*net.add("RNN", x, *names, wanted=(True, True)))
+
+        refused(build, rf"RNN 'n1' cannot be compiled: its input {missing} is not constant")
