@@ -122,7 +122,12 @@ class Built:
 
     cases: Sequence[Case]
     network: pipeline.Network
+    content: bytes
     engine: Engine
+
+    def load(self, threads: int) -> Engine:
+        """Load the engine once more."""
+        return Engine(self.content, threads)
 
     def check(self, batches: Sequence[int]) -> None:
         """Compare the engine with the references, for several numbers of samples."""
@@ -178,7 +183,7 @@ def build(cases: Sequence[Case], *, tiles: int = 1, threads: int = 2) -> Built:
     layers = {n.name: False for n in graphs[0].nodes if n.op.startswith("Fused")}
     network = pipeline.Network(graphs[0], graphs, programs, True, layers, this)
     content = pipeline.built(pipeline.source_of(network, "cases"), toolchain.native())
-    return Built(cases, network, Engine(content, threads))
+    return Built(cases, network, content, Engine(content, threads))
 
 
 def check(cases: Sequence[Case], *, tiles: int = 1) -> None:

@@ -105,7 +105,12 @@ def emit(
         labels = ", ".join(json.dumps(_label(s.node)) for s in program.steps)
         tables.append(f"static const sec_step p{p}_steps[] = {{{table}}};")
         tables.append(f"static const char *const p{p}_names[] = {{{labels}}};")
-        described.append([_describe(s.node, program, sparse) for s in program.steps])
+        described.append(
+            [
+                _describe(s.node, program, sparse, program.batch if k < program.looped else 1)
+                for k, s in enumerate(program.steps)
+            ]
+        )
     rows = ",\n  ".join(
         f"{{{p.batch}, {p.arena}, {len(p.steps)}, {p.looped}, p{i}_steps, p{i}_names}}"
         for i, p in enumerate(programs)
@@ -213,12 +218,15 @@ def _label(node: Node) -> str:
     return f"{node.op} {node.name}"
 
 
-def _describe(node: Node, program: Program, sparse: Mapping[str, bool]) -> dict[str, Any]:
+def _describe(
+    node: Node, program: Program, sparse: Mapping[str, bool], times: int
+) -> dict[str, Any]:
+    """Return what tables say of a step that runs so many times for a tile."""
     entry: dict[str, Any] = {"name": _label(node), "op": node.op, "layer": node.name}
     if node.op in ("FusedConv", "FusedLinear"):
         weight = program.types[node.inputs[1]].value
         assert weight is not None
-        dense = macs(node, program.types)
+        dense = times * macs(node, program.types)
         share = np.count_nonzero(weight) / max(1, weight.size)
         entry |= {
             "macs": dense,

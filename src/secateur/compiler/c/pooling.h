@@ -60,8 +60,8 @@ INLINE vec sec_pool_window(const float *p, const sec_pool_axis z, const sec_pool
                            const int largest) {
   sec_pooled r = sec_pool_nothing(largest);
   for (int k = z0; k < z1; k++)
-    UNROLL for (int i = y0; i < y1; i++)
-      UNROLL for (int j = x0; j < x1; j++)
+    for (int i = y0; i < y1; i++)  /* unrolled where these are constants */
+      for (int j = x0; j < x1; j++)
         sec_pool_add(&r, *(const vec *)(p + k * z.dilation * z.in + i * y.dilation * y.in
                                         + j * x.dilation * x.in), largest);
   return sec_pool_result(r, largest);

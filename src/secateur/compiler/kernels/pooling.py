@@ -222,7 +222,8 @@ def _elements(
         body.line(f"if (i{k} < 0 || i{k} >= {spatial[k]}) continue;")
     at = x.at(["n", "c", *(f"i{k}" for k in range(rank))])
     body.line(f"const {x.c} v = in[{at}{lane(x)}];")
-    body.line("if (v > r || v != v) r = v;" if _largest(node) else "r += v;")
+    larger = "v > r || v != v" if x.dtype.kind == "f" else "v > r"
+    body.line(f"if ({larger}) r = v;" if _largest(node) else "r += v;")
     body.close(rank)
     flat = "0"
     for name, n in zip(names[2:], divisors.shape, strict=True):

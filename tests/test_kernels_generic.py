@@ -1,0 +1,475 @@
+"""Kernels of generic operators against their numpy references: alone, in tiles, cut over lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from kernel_harness import Case, Known, build, check, integers, machine, samples_of
+from secateur.compiler import pipeline, toolchain
+from secateur.compiler.graph import Graph, Node, Tensor
+from secateur.compiler.kernels import C_TYPES
+from secateur.compiler.ops import Operand, find
+from secateur.compiler.ops.cast import ELEMENT_TYPES
+from secateur.compiler.passes import identity, shapes, verify
+from secateur.compiler.plan import plan
+from secateur.errors import CompileError
+
+DTYPES = tuple(C_TYPES)
+NUMBERS = {dtype.name: number for number, dtype in ELEMENT_TYPES.items()}
+SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 1e38, -1e38, 88.7, -104, 0.5, 1.5, 2.5, -0.5]
+
+# Many operators share an engine, and what Hypothesis would shrink is compiled each time.
+drawn = settings(
+    max_examples=2,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compiler() -> Iterator[None]:
+    """Compile with less effort: nothing is timed here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain, "OPTIMIZE", "-O1")
+        yield
+
+
+RNG = np.random.default_rng(7)
+
+
+def values(dtype: str, *shape: int, low: float = -9, high: float = 9) -> np.ndarray:
+    """Return samples [samples, *shape]: small numbers, and extremes of integers among them."""
+    kind, all_ = np.dtype(dtype), (samples_of(machine()), *shape)
+    if kind.kind == "f":
+        return RNG.uniform(low, high, all_).astype(kind)
+    if kind.kind == "b":
+        return RNG.random(all_) < 0.5
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    x = RNG.integers(max(least, int(low)), int(high) + 1, all_).astype(kind)
+    extreme = RNG.random(all_) < 0.1
+    if low < -5:
+        x[extreme] = RNG.choice(np.array([least, most], kind), int(extreme.sum()))
+    return x
+
+
+def normal(*shape: int) -> np.ndarray:
+    """Return samples of float32."""
+    return RNG.standard_normal((samples_of(machine()), *shape)).astype(np.float32)
+
+
+def weights(*shape: int, dtype: str = "float32") -> Known:
+    """Return a constant."""
+    return Known(RNG.uniform(0.5, 2, shape).astype(dtype))
+
+
+def possible(cases: Sequence[Case]) -> list[Case]:
+    """Return those cases whose operator takes their dtypes."""
+    return [case for case in cases if _inferred(case)]
+
+
+def _inferred(case: Case) -> bool:
+    operands = []
+    for x in case.inputs:
+        array = x.array(1) if isinstance(x, Known) else x
+        known = array if isinstance(x, Known) else None
+        operands.append(None if array is None else Operand(array.dtype, array.shape, known))
+    names = tuple("" if x is None else f"x{k}" for k, x in enumerate(case.inputs))
+    node = Node(case.op, "n", names, ("y",), case.attributes)
+    try:
+        find(node).infer(node, tuple(operands))
+    except CompileError:
+        return False
+    return True
+
+
+UNARY = (
+    *("Abs", "Ceil", "Cos", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round"),
+    *("Sign", "Sin", "Sqrt", "Tanh", "Celu", "Elu", "Erf", "HardSigmoid", "HardSwish"),
+    *("LeakyRelu", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "ThresholdedRelu"),
+    *("IsNaN", "IsInf", "Identity"),
+)
+BINARY = (
+    *("Add", "And", "Div", "Mul", "Or", "Sub", "Xor", "Equal", "Greater", "GreaterOrEqual"),
+    *("Less", "LessOrEqual", "Max", "Min", "Mean", "Sum", "Mod", "PRelu"),
+)
+
+
+def test_functions_of_one_number() -> None:
+    cases = []
+    for op in UNARY:
+        for dtype in DTYPES:
+            x = values(dtype, 3, 5)
+            if x.dtype.kind == "f":
+                x[0].flat[: len(SPECIAL)] = SPECIAL
+            cases.append(Case(op, [x]))
+    for dtype in ("float32", "float64"):
+        for mode in ("none", "tanh"):
+            cases.append(Case("Gelu", [values(dtype, 40)], {"approximate": mode}))
+        cases.append(Case("Tan", [values(dtype, 9, low=-1.5, high=1.5)], tolerance=1e-4))
+        cases.append(Case("Elu", [values(dtype, 9)], {"alpha": 0.3}))
+        cases.append(Case("Selu", [values(dtype, 9)], {"alpha": 0.3, "gamma": 2.0}))
+        cases.append(Case("HardSigmoid", [values(dtype, 9)], {"alpha": 0.3, "beta": -0.1}))
+        cases.append(Case("IsInf", [values(dtype, 9)], {"detect_negative": 0}))
+    check(possible(cases))
+
+
+def test_functions_of_two_numbers() -> None:
+    cases = []
+    for op in BINARY:
+        for dtype in DTYPES:
+            x, y = values(dtype, 3, 5), values(dtype, 3, 1)
+            cases += [Case(op, [x, y]), Case(op, [x, Known(values(dtype)[:1])])]
+            if op == "Mod":
+                cases.append(Case(op, [x, y], {"fmod": 1}))
+            if op in ("Max", "Min", "Sum", "Mean"):
+                cases += [Case(op, [x]), Case(op, [x, y, values(dtype, 1, 5), x])]
+    nan = normal(4)
+    nan[:, 0] = np.nan
+    for op in ("Max", "Min"):
+        cases += [Case(op, [nan, normal(4)]), Case(op, [normal(4), nan])]
+    check(possible(cases))
+
+
+def test_casts_choices_and_bounds() -> None:
+    cases = []
+    for dtype in DTYPES:
+        for to in DTYPES:
+            low, high = (0.0, 99.0) if to.startswith("u") else (-99.0, 99.0)
+            cases.append(
+                Case("Cast", [values(dtype, 3, 5, low=low, high=high)], {"to": NUMBERS[to]})
+            )
+        x = values(dtype, 3, 5)
+        cases.append(Case("Where", [values("bool", 3, 1), x, values(dtype, 1, 5)]))
+        low, high = Known(np.array(2, dtype)), Known(np.array([5], dtype))
+        for bounds in ([low, None], [None, high], [low, high], [high, low], []):
+            cases.append(Case("Clip", [x, *bounds]))
+    check(possible(cases))
+
+
+def test_powers() -> None:
+    cases = []
+    for base in ("float32", "float64", "int32", "int64"):
+        for exponent in DTYPES[:2] + DTYPES[3:]:
+            x = values(base, 5, 6, low=0.1 if base[0] == "f" else -4, high=4)
+            y = np.round(values(exponent, 5, 6, low=0, high=4))
+            cases.append(Case("Pow", [x, y.astype(exponent)]))
+    for known in (2, 3, 4, 1, 0, -1, 0.5, -0.5, 1.7):
+        cases.append(Case("Pow", [np.abs(normal(9)), Known(np.array(known, np.float32))]))
+    negative = values("int64", 9, low=-3, high=-1)
+    ones = np.sign(values("int64", 9, low=-3, high=-1)) * np.where(RNG.random(9) < 0.5, 1, -1)
+    cases += [Case("Pow", [ones, negative]), Case("Pow", [normal(9), Known(np.array([2]))])]
+    check(possible(cases))
+
+
+def test_activations() -> None:
+    names = (
+        *("", "Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"),
+        *("GeluTanh", "Silu", "Elu", "Softplus"),
+    )
+    cases = []
+    for name in names:
+        attributes = {"activation": name, "alpha": -0.2 if name == "Clip" else 0.2, "beta": 0.5}
+        cases.append(Case("Activation", [normal(7, 6) * 4], attributes))
+        cases.append(Case("Activation", [normal(7, 6) * 4], attributes, via="tokens"))
+    check(cases)
+
+
+extents = st.integers(1, 9)
+
+
+@st.composite
+def broadcasts(draw: st.DrawFn) -> Case:
+    via = draw(st.sampled_from(["", "tokens", "plane"]))
+    rank = {"tokens": 2, "plane": 3}.get(via) or draw(st.integers(1, 4))
+    shape = [draw(st.one_of(extents, st.integers(1, 20))) for _ in range(rank)]
+    inputs: list[np.ndarray | Known] = [normal(*shape)]
+    for _ in range(2):
+        part = [n if draw(st.booleans()) else 1 for n in shape]
+        known = draw(st.booleans())
+        inputs.append(weights(*part[draw(st.integers(0, rank)) :]) if known else normal(*part))
+    op = draw(st.sampled_from(["Max", "Sum", "Add", "Mul", "Sub", "Div", "PRelu"]))
+    count = 3 if op in ("Max", "Sum") else 2
+    inputs = inputs[:count]
+    if op in ("Add", "Mul", "Sub") and not via and draw(st.booleans()):
+        inputs.reverse()
+    return Case(op, inputs, via=via)
+
+
+@drawn
+@given(st.lists(broadcasts(), min_size=40, max_size=40))
+def test_broadcasting(cases: list[Case]) -> None:
+    check(cases)
+
+
+REDUCTIONS = (
+    *("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceProd"),
+    *("ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum"),
+)
+
+
+@st.composite
+def folds(draw: st.DrawFn) -> Case:
+    via = draw(st.sampled_from(["", "tokens", "plane", "plane"]))
+    rank = {"tokens": 2, "plane": 3}.get(via) or draw(st.integers(1, 4))
+    shape = [draw(st.one_of(extents, st.integers(1, 40))) for _ in range(rank)]
+    family = draw(st.sampled_from(["reduce", "reduce", "softmax", "position", "running", "layer"]))
+    axis = draw(st.integers(1, rank))
+    dtype = draw(st.sampled_from(["float32"] if via else ["float32", "float32", "float64"]))
+    if family == "softmax":
+        op = draw(st.sampled_from(["Softmax", "LogSoftmax"]))
+        return Case(op, [values(dtype, *shape)], {"axis": axis}, via=via)
+    if family == "position":
+        op = draw(st.sampled_from(["ArgMax", "ArgMin"]))
+        flags = {"keepdims": draw(st.integers(0, 1)), "select_last_index": draw(st.integers(0, 1))}
+        return Case(op, [np.round(values(dtype, *shape))], {"axis": axis, **flags}, via=via)
+    if family == "running":
+        flags = {"reverse": draw(st.integers(0, 1)), "exclusive": draw(st.integers(0, 1))}
+        return Case("CumSum", [values(dtype, *shape), integers(axis)], flags, via=via)
+    if family == "layer":
+        op = draw(st.sampled_from(["LayerNormalization", "RMSNormalization"]))
+        of = shape[draw(st.integers(axis - 1, rank - 1)) :]
+        inputs = [values(dtype, *shape), weights(*of, dtype=dtype)]
+        outputs = (True,)
+        if op == "LayerNormalization":
+            outputs = draw(st.sampled_from([(True,), (True, False, True), (True, True, True)]))
+            inputs += [weights(*of, dtype=dtype)] if draw(st.booleans()) else []
+        wide = {"epsilon": draw(st.sampled_from([1e-5, 0.1]))}
+        return Case(op, inputs, {"axis": axis, **wide}, via, outputs, tolerance=1e-4)
+    if not via:
+        dtype = draw(st.sampled_from(["float32", "float32", "float64", "int32", "int64", "uint32"]))
+    op = draw(st.sampled_from(REDUCTIONS))
+    axes = sorted(draw(st.sets(st.integers(1, rank), min_size=1)))
+    low, high = (0.5, 1.5) if op in ("ReduceProd", "ReduceLogSum") else (-4.0, 9.0)
+    x = values(dtype, *shape, low=low, high=high)
+    case = Case(op, [x, integers(*axes)], {"keepdims": draw(st.integers(0, 1))}, via=via)
+    if not possible([case]):
+        case = Case("ReduceSum", case.inputs, case.attributes)
+    return case
+
+
+@drawn
+@given(st.lists(folds(), min_size=40, max_size=40))
+def test_folds(cases: list[Case]) -> None:
+    check(cases)
+
+
+@st.composite
+def channels(draw: st.DrawFn) -> Case:
+    groups, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    c = groups * each
+    via = draw(st.sampled_from(["", "plane"]))
+    shape = [draw(st.integers(2, 20)) for _ in range(2 if via else draw(st.integers(1, 3)))]
+    op = draw(st.sampled_from(["Instance", "Group", "Batch"])) + "Normalization"
+    attributes: dict[str, Any] = {"num_groups": groups} if op.startswith("Group") else {}
+    more = [weights(c), weights(c)] if op.startswith("Batch") else []
+    inputs = [normal(c, *shape), weights(c), weights(c), *more]
+    return Case(op, inputs, attributes, via=via, tolerance=1e-4)
+
+
+@drawn
+@given(st.lists(channels(), min_size=15, max_size=15))
+def test_normalization_by_channels(cases: list[Case]) -> None:
+    check(cases)
+
+
+@st.composite
+def selections(draw: st.DrawFn) -> Case:  # noqa: PLR0911
+    via = draw(st.sampled_from(["", "tokens", "plane"]))
+    rank = {"tokens": 2, "plane": 3}.get(via) or draw(st.integers(1, 4))
+    shape = [draw(st.one_of(extents, st.integers(1, 20))) for _ in range(rank)]
+    dtype = draw(st.sampled_from(["float32"] if via else ["float32", "int64", "float64", "bool"]))
+    x, axis = values(dtype, *shape), draw(st.integers(1, rank))
+    n = shape[axis - 1]
+    op = draw(
+        st.sampled_from(
+            ["Slice", "Slice", "Split", "Concat", "Tile", "Expand", "Pad", "Pad", "Gather", "Depth"]
+        )
+    )
+    match op:
+        case "Slice":
+            step = draw(st.sampled_from([1, 1, 2, 3, -1, -2]))
+            start, end = sorted((draw(st.integers(0, n - 1)), draw(st.integers(1, n))))
+            end += end == start
+            start, end = (start, end) if step > 0 else (end - 1, start - 1 - shape[axis - 1])
+            inputs = [x, integers(start), integers(end), integers(axis), integers(step)]
+            return Case(op, inputs, via=via)
+        case "Split":
+            sizes = [draw(st.integers(1, 5)) for _ in range(draw(st.integers(1, 4)))]
+            shape[axis - 1] = sum(sizes)
+            asked = tuple(draw(st.booleans()) for _ in sizes[1:])
+            outputs = (*asked, True)
+            return Case(op, [values(dtype, *shape), integers(*sizes)], {"axis": axis}, via, outputs)
+        case "Concat":
+            parts = [x]
+            for _ in range(draw(st.integers(0, 2))):
+                shape[axis - 1] = draw(extents)
+                parts.append(values(dtype, *shape))
+            return Case(op, parts, {"axis": axis}, via=via)
+        case "Tile":
+            return Case(op, [x, integers(1, *(draw(st.integers(1, 3)) for _ in shape))], via=via)
+        case "Expand":
+            ones = [1 if draw(st.booleans()) else e for e in shape]
+            target = Known(lambda batch: np.array([batch, *shape]))
+            return Case(op, [values(dtype, *ones), target], via=via)
+        case "Pad":
+            mode = draw(st.sampled_from(["constant", "edge", "reflect", "wrap"]))
+            most = n - 1 if mode == "reflect" else 5
+            before, after = draw(st.integers(0, most)), draw(st.integers(0, most))
+            if mode == "constant" and n > 2:
+                before -= draw(st.integers(0, before + (n - 1) // 2))
+            fill = Known(np.array(3, dtype)) if mode == "constant" and draw(st.booleans()) else None
+            return Case(op, [x, integers(before, after), fill, integers(axis)], {"mode": mode}, via)
+        case "Gather":
+            picked = RNG.integers(-n, n, draw(st.sampled_from([(), (1,), (5,), (2, 3)])))
+            return Case(op, [x, Known(picked)], {"axis": axis}, via=via)
+        case _:
+            side = draw(st.integers(1, 3))
+            if draw(st.booleans()):
+                x = values("float32", side * side * draw(st.integers(1, 3)), draw(extents), 5)
+                name = "DepthToSpace"
+            else:
+                x = values("float32", 2, side * draw(extents), side * 4)
+                name = "SpaceToDepth"
+            mode = draw(st.sampled_from(["DCR", "CRD"]))
+            through = draw(st.sampled_from(["", "plane"]))
+            return Case(name, [x], {"blocksize": side, "mode": mode}, via=through)
+
+
+@drawn
+@given(st.lists(selections(), min_size=60, max_size=60))
+def test_selections(cases: list[Case]) -> None:
+    check(cases)
+
+
+def test_pads_of_several_axes() -> None:
+    cases = []
+    for mode in ("constant", "edge", "reflect", "wrap"):
+        for via in ("", "plane"):
+            inputs = [normal(6, 9, 7), integers(0, 0, 1, 2, 0, 0, 3, 2)]
+            cases.append(Case("Pad", inputs, {"mode": mode}, via=via))
+            inputs = [normal(6, 9, 7), integers(-1, 3, 2, -2), None, integers(2, -1)]
+            cases.append(Case("Pad", inputs, {"mode": mode}, via=via))
+    check(cases)
+
+
+def test_indices_of_the_run() -> None:
+    def indices(most: int, *shape: int, dtype: str = "int64") -> np.ndarray:
+        all_ = (samples_of(machine()), *shape)
+        return RNG.integers(-most, most, all_).astype(dtype)
+
+    cases = [
+        Case("Gather", [Known(values(dtype, 37)), indices(19, 11)], {"axis": 0})
+        for dtype in ("float32", "float64", "int64", "bool")
+    ]
+    for table in ((20,), (20, 1), (20, 4, 9), (20, 16), (20, 40)):
+        picked = indices(20, 3, dtype="int32")
+        cases.append(Case("Gather", [weights(*table), picked], {"axis": 0}))
+    cases.append(Case("Gather", [weights(20, 7), indices(20, dtype="int32")], {"axis": 0}))
+    for via in ("", "plane"):
+        for axis, shape in ((2, (6, 9, 7)), (1, (11, 9, 7)), (2, (6, 11, 3)), (3, (2, 9, 7))):
+            inputs = [normal(6, 9, 7), indices((6, 9, 7)[axis - 1], *shape)]
+            cases.append(Case("GatherElements", inputs, {"axis": axis}, via=via))
+        for upper in (0, 1):
+            for k in (-9, -1, 0, 2, 50):
+                inputs = [normal(3, 9, 17), Known(np.array(k))]
+                cases.append(Case("Trilu", inputs, {"upper": upper}, via=via))
+    check(possible(cases))
+
+
+def test_an_index_outside_reads_the_nearest_entry() -> None:
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    picked = np.array([[5], [-9], [2**62], [-(2**62)]])
+    cases = [Case("Gather", [Known(table), picked], {"axis": 0})]
+    with build(cases).engine as engine:
+        assert engine(picked)[:, 0].tolist() == table[[3, 0, 3, 0]].tolist()
+
+
+def test_a_table_is_stored_once() -> None:
+    table = np.zeros((1000, 8), np.float32)
+    table[:] = np.arange(8000).reshape(table.shape)
+    cases = [Case("Gather", [Known(table), values("int64", 5, low=0)], {"axis": 0})]
+    built = build(cases)
+    built.engine.close()
+    assert len(pipeline.source_of(built.network, "table").stored) < 1.1 * table.nbytes
+
+
+def test_constants_may_depend_on_the_number_of_samples() -> None:
+    first = Known(lambda batch: np.full((batch, 1, 6), 2.5, np.float32))
+    target = Known(lambda batch: np.array([batch, 4, 6]))
+    check(
+        [
+            Case("Concat", [normal(5, 6), first], {"axis": 1}),
+            Case("Expand", [normal(1, 6), target]),
+        ]
+    )
+
+
+LARGE = (
+    Case("Exp", [normal(9001)]),
+    Case("Add", [normal(3, 5003), normal(1, 5003)]),
+    Case("Softmax", [normal(37, 301)], {"axis": 2}),
+    Case("Softmax", [normal(37, 301)], {"axis": 1}),
+    Case("Softmax", [normal(37, 301)], {"axis": 2}, via="tokens"),
+    Case("LayerNormalization", [normal(130, 67), weights(67)], via="tokens", tolerance=1e-4),
+    Case("LayerNormalization", [normal(130, 67), weights(67)], tolerance=1e-4),
+    Case("ReduceMean", [normal(40, 31, 33), integers(2, 3)], via="plane"),
+    Case("ReduceMax", [normal(40, 31, 33), integers(1)], via="plane"),
+    Case("ReduceSum", [normal(20011), integers(1)]),
+    Case("GroupNormalization", [normal(8, 31, 33), weights(8), weights(8)], {"num_groups": 2},
+         via="plane", tolerance=1e-4),
+    Case("Pad", [normal(20, 31, 33), integers(0, 0, 1, 1, 0, 0, 2, 2)]),
+    Case("Concat", [normal(20, 31, 33), normal(3, 31, 33)], {"axis": 1}),
+    Case("ArgMax", [normal(20, 31, 33)], {"axis": 1}),
+    Case("CumSum", [normal(20, 31, 33), integers(1)]),
+)  # fmt: skip
+
+
+def test_large_values_are_shared_and_threads_change_nothing() -> None:
+    many = machine().lanes
+    built = build(LARGE, threads=3)
+    arrays = [x for case in LARGE for x in case.inputs if isinstance(x, np.ndarray)]
+    with built.engine as three, built.load(threads=1) as one:
+        built.check((1, many))
+        for batch in (1, many + 1):
+            found = [engine(*(x[:batch] for x in arrays)) for engine in (one, three)]
+            for name, a, b in zip(built.network.reference.outputs, *found, strict=True):
+                assert np.array_equal(a, b, equal_nan=True), name
+
+
+def test_several_samples_share_a_lane() -> None:
+    tiles = 3
+    more = [np.concatenate([normal(5, 7) for _ in range(tiles)]) for _ in range(4)]
+    check(
+        [
+            Case("Softmax", [more[0]], {"axis": 2}),
+            Case("LayerNormalization", [more[1], weights(7)], via="tokens", tolerance=1e-4),
+            Case("Add", [more[2], weights(5, 1)]),
+            Case("ReduceMean", [more[3], integers(1)], {"keepdims": 0}),
+        ],
+        tiles=tiles,
+    )
+
+
+def test_parts_of_a_split_that_nobody_needs_stay_unnamed() -> None:
+    x = Tensor(np.dtype(np.float32), (1, 6))
+    nodes = (
+        Node("Split", "s", ("x", "sizes"), ("a", "b", "c"), {"axis": 1}),
+        Node("Neg", "n", ("b",), ("y",)),
+    )
+    graph = Graph(nodes, ("x",), ("y",), {"sizes": np.array([1, 2, 3])}, {"x": x})
+    swept = identity.run(shapes.run(graph))
+    verify.check(swept)
+    assert swept.nodes[0].outputs == ("", "b", "")
+
+
+def test_half_precision_is_refused_with_the_node() -> None:
+    half = Tensor(np.dtype(np.float16), (1, 6))
+    graph = Graph((Node("Neg", "minus", ("x",), ("y",)),), ("x",), ("y",), {}, {"x": half})
+    with pytest.raises(CompileError, match=r"Neg 'minus' .* float16"):
+        plan(shapes.run(graph), machine(), batch=1, lanes=False, batched=True)
