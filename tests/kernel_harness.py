@@ -37,7 +37,7 @@ class Known:
         return self.of(batch) if callable(self.of) else np.asarray(self.of)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Case:
     """One operator and its inputs.
 
@@ -54,6 +54,13 @@ class Case:
     via: str = ""
     outputs: tuple[bool, ...] = (True,)
     tolerance: float = 1e-5
+
+    def __repr__(self) -> str:
+        shapes = [
+            None if x is None else "constant" if isinstance(x, Known) else f"{x.dtype}{x.shape[1:]}"
+            for x in self.inputs
+        ]
+        return f"Case({self.op}, {shapes}, {self.attributes}, via={self.via!r}, {self.outputs})"
 
 
 def integers(*values: int) -> Known:
@@ -152,7 +159,7 @@ class Built:
 
 
 def _compare(case: Case, wanted: np.ndarray, got: np.ndarray, where: str) -> None:
-    what = f"{case.op} {case.attributes} via {case.via or 'nothing'}: {where}"
+    what = f"{case}: {where}"
     assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), what
     if wanted.dtype.kind == "f":
         finite = np.abs(wanted[np.isfinite(wanted)])

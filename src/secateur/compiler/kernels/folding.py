@@ -250,7 +250,8 @@ class Folding:
         body.line(f"{place.c} {name}[1] = {{{_nothing(how, place.dtype)}}};")
         walk = merged(only(form.walk, of))
         names = [f"w{n}" for n in range(len(walk))]
-        opened = body.loops([a.extent for a in walk], names, shared=False)
+        body.open("")
+        opened = 1 + body.loops([a.extent for a in walk], names, shared=False)
         body.line(f"const {place.c} x = u{of}[{at(names, walk, 0)}];")
         less = f" - {shift}[0]" if shift else ""
         body.line(f"{name}[0] = {_once(how, place.dtype, f'{name}[0]', f'(x{less})')};")
