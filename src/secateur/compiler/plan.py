@@ -241,7 +241,8 @@ class _Cuts:
             settled.append(want)
             if name in self.graph.constants:
                 packed_constants[i] = want
-            elif want != self.cuts[name]:
+            elif want != self.cuts[name] or (batch and name in self.graph.inputs):
+                # the caller's arrays may hold fewer samples than a tile: they are always copied
                 inputs[i] = self.relayout(name, want)
         halos = kernel.halo(node, self.types, settled, outs) if kernel.halo else []
         for i, halo in enumerate(halos):

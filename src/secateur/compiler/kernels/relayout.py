@@ -70,7 +70,7 @@ def _elements(node: Node, source: Place, target: Place) -> str:
     check = " && ".join(checks)
     if not check:
         body.line(f"y[{write}] = x[{read}];")
-    elif leader is target:
+    elif leader is target and "output" not in node.attributes:
         body.line(f"y[{write}] = ({check}) ? x[{read}] : 0;")
     else:
         body.line(f"if ({check}) y[{write}] = x[{read}];")
