@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+import kernel_harness
 import secateur
-from secateur.compiler import artifact, pipeline, toolchain
+from secateur.compiler import artifact, pipeline, toolchain, verification
 from secateur.errors import CompileError, UsageError
 from secateur.export import to_onnx
 from test_cli import QUICK, run
@@ -221,12 +222,33 @@ def mixing() -> onnx.ModelProto:
 def test_a_network_that_mixes_samples_is_refused() -> None:
     with pytest.raises(CompileError, match=r"samples of a batch.*--input-shape"):
         pipeline.compile_network(mixing().SerializeToString())
+    with pytest.raises(CompileError, match=r"samples of a batch"):  # before any compiler is called
+        pipeline.compile_network(mixing().SerializeToString(), target="riscv64-linux")
     compiled = pipeline.compile_network(mixing().SerializeToString(), input_shapes={"x": (3, 4)})
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     with compiled.engine() as engine:
         np.testing.assert_array_equal(engine(x), x - x.max(0))
         with pytest.raises(UsageError, match=r"\[3, 4\]"):
             engine(x[:2])
+
+
+@pytest.mark.parametrize("wrong", [1, 17])
+def test_an_engine_that_is_wrong_is_not_handed_over(wrong: int) -> None:
+    """Also where only one sample of a tile is, in the full one or in the part of one behind it."""
+    module = convnet()
+    network = pipeline.prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
+    known = verification.truth(network)
+
+    def run(given: Mapping[str, np.ndarray]) -> np.ndarray:
+        made = of_torch(module, given["input"])
+        made[wrong - 1 :: 100] *= 1.01
+        return made
+
+    with pytest.raises(CompileError, match=r"differs from the reference by .*please report"):
+        verification.verify(network, known, run, "fp32")
+    assert (
+        verification.verify(network, known, lambda x: of_torch(module, x["input"]), "fp32") < 1e-4
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -38,6 +41,10 @@ def view(result: Result) -> RenderableType:
     return Group(*parts)
 
 
+# Ten columns must fit a terminal of 80.
+_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
+
+
 def times(speedup: Speedup) -> str:
     """Return a speed-up in words: its median and what 80 % of the rounds lie between."""
     return f"{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"
@@ -72,20 +79,21 @@ def _table(result: Result, batch: int) -> Table:
     speedups = {s.over: times(s) for s in result.speedups if s.batch == batch}
     costs = timings[0].cost is not None
     energy = any(timing.joules is not None for timing in timings)
-    view = Table(title=f"batch {batch}", title_justify="left", header_style="bold")
-    view.add_column("engine")
-    columns = ["p50 ms", "p95 ms", "per second", "memory MB", "file MB", "outputs differ"]
+    view = Table(title=f"batch {batch}", title_justify="left", header_style="bold", **_NARROW)
+    view.add_column("engine", no_wrap=True)
+    columns = ["p50 ms", "p95 ms", "per second", "memory MB", "file MB", "differ by"]
     columns += ["cost per million"] * costs + ["J each"] * energy
-    for column in (*columns, f"{timings[0].engine} is faster by"):
+    for column in columns:
         view.add_column(column, justify="right")
+    view.add_column("speed-up", justify="right", no_wrap=True)
     for timing in timings:
         extra = [f"{timing.cost:.4g}" if timing.cost is not None else "-"] * costs
         extra += [f"{timing.joules:.3g}" if timing.joules is not None else "-"] * energy
         view.add_row(
-            f"{timing.engine} {timing.version}",
+            f"{timing.engine}\n{timing.version}",  # two lines: it must fit 80 columns
             *_numbers(timing),
             *extra,
-            speedups.get(timing.engine, ""),
+            speedups.get(timing.engine, "").replace(" (", "\n("),
         )
     return view
 
@@ -114,12 +122,13 @@ def _steps(result: Result, steps: list[Step]) -> Table:
         title=f"steps at batch {steps[0].batch}",
         title_justify="left",
         header_style="bold",
+        **_NARROW,
         caption=f"speed and roofline: on the non-zeros{peak}",
         caption_justify="left",
     )
     for column in ("op", "layer", "kernel"):
-        view.add_column(column)
-    for column in ("non-zeros", "ms", "share", "GFLOP/s", "of roofline"):
+        view.add_column(column, overflow="fold")
+    for column in ("non-\nzeros", "ms", "share", "GFLOP/s", "of roof-\nline"):
         view.add_column(column, justify="right")
     for step in steps:
         works = step.macs > 0

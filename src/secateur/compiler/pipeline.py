@@ -48,7 +48,7 @@ class Compiled:
         target: what for.
         difference: from the reference, relative to the largest output; None for a target whose
             code this machine cannot run, which is not verified.
-        dense, sparse: how many layers skip zeros, and how many do not.
+        sparse, dense: how many layers skip zeros, and how many do not.
     """
 
     content: bytes
@@ -161,15 +161,22 @@ def compile_network(
             the engine differs from the reference.
         FileError: the model cannot be read.
     """
+    _check_values(values)
     goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
+    known = verification.truth(network)
     written = source_of(network, name, values=values, origin=_content(source))
     content = built(written, goal)
     difference = None
     if goal.name == "native":
         with Engine(content) as engine:
-            difference = verification.verify(network, engine, values)
+            difference = verification.verify(network, known, engine, values)
     skipping = sum(network.sparse.values())
     return Compiled(content, written, goal, difference, skipping, len(network.sparse) - skipping)
+
+
+def _check_values(values: str) -> None:
+    if values not in VALUES:
+        raise UsageError(f"values are stored as {', '.join(VALUES)}, not {values!r}")
 
 
 def _content(source: Path | bytes) -> bytes:
@@ -215,7 +222,9 @@ def emit_c(
         )
         goal, written = compiled.target, compiled.source
     else:
+        _check_values(values)
         goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
+        verification.truth(network)  # refuses what cannot be run in tiles
         written = source_of(network, name, values=values, origin=_content(source))
     bundle.write_bundle(folder, {"model.c": written.model}, written.stored, written.network, goal)
 
@@ -267,6 +276,7 @@ class Network:
         batched: whether the number of samples is chosen at run time.
         sparse: by layer, whether it skips zeros.
         machine: vectors of the target.
+        pair: as `reference`, of two samples; None where the network is not batched.
     """
 
     reference: Graph
@@ -275,6 +285,7 @@ class Network:
     batched: bool
     sparse: Mapping[str, bool]
     machine: Machine
+    pair: Graph | None = None
 
 
 def prepare(
@@ -283,7 +294,6 @@ def prepare(
     *,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
     fixed: Mapping[str, np.ndarray] = EMPTY,
-    sparse: Mapping[str, bool] = EMPTY,
 ) -> Network:
     """Read a network, simplify it, and plan its programs.
 
@@ -291,26 +301,23 @@ def prepare(
         source: an ONNX file or its content.
         machine: vectors of the target.
         input_shapes, fixed: see `onnx_reader.read`.
-        sparse: decisions that are already made, by layer; the others are made by cost.
     """
     read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
     first = read(batch=1)
     reference = passes.apply(first.graph, passes.PASSES[:1])
     graphs = [passes.apply(first.graph)]
     programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
+    pair = None
     if first.batched:
+        pair = passes.apply(read(batch=2).graph, passes.PASSES[:1])
         many = machine.lanes * _samples_a_lane(graphs[0])
         graph = passes.apply(read(batch=many).graph)
-        for one, all_ in zip(graphs[0].outputs, graph.outputs, strict=True):
-            shape = graphs[0].types[one].shape
-            if not shape or graph.types[all_].shape != (many * shape[0], *shape[1:]):
-                raise verification.mixes(graphs[0], f"output {one!r} does not begin with the batch")
         program = _many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
-    decisions = {**choice.sparse(graphs[0], programs, machine), **sparse}
-    return Network(reference, tuple(graphs), tuple(programs), first.batched, decisions, machine)
+    sparse = choice.sparse(graphs[0], programs, machine)
+    return Network(reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair)
 
 
 def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
@@ -355,13 +362,7 @@ def _samples_a_lane(graph: Graph) -> int:
 def source_of(
     network: Network, name: str, *, values: str = "fp32", origin: bytes = b""
 ) -> emit.Source:
-    """Write the C of a network.
-
-    Raises:
-        UsageError: unknown kind of values.
-    """
-    if values not in VALUES:
-        raise UsageError(f"values are stored as {', '.join(VALUES)}, not {values!r}")
+    """Write the C of a network; `values` is one of `VALUES`."""
     graph, first = network.graphs[0], network.programs[0]
     info = {
         "name": name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,51 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest difference between engine and reference, relative to the largest output."""
 
 
-def verify(network: Network, run: Callable[[Mapping[str, np.ndarray]], Any], values: str) -> float:
-    """Compare an engine with the reference on random inputs.
+@dataclass(frozen=True)
+class Truth:
+    """What the reference gives for a few random samples.
+
+    Attributes:
+        samples: {input: array} of one sample each; two where the network is batched.
+        wanted: {output: array} of each.
+    """
+
+    samples: tuple[Mapping[str, np.ndarray], ...]
+    wanted: tuple[Mapping[str, np.ndarray], ...]
+
+
+def truth(network: Network) -> Truth:
+    """Run the reference on random inputs.
+
+    Raises:
+        CompileError: the network is batched, but two samples together give something else than
+            one after the other, so that a batch cannot be cut into tiles.
+    """
+    graph, pair = network.reference, network.pair
+    rng = np.random.default_rng(0)
+    samples = tuple(
+        {v: random(rng, graph, v) for v in graph.inputs} for _ in range(2 if pair else 1)
+    )
+    wanted = tuple(interpreter.run(graph, sample) for sample in samples)
+    if pair is not None:
+        both = interpreter.run(pair, {v: _together(samples, v) for v in graph.inputs})
+        for mine, its in zip(graph.outputs, pair.outputs, strict=True):
+            shape = wanted[0][mine].shape
+            if not shape or both[its].shape != (2 * shape[0], *shape[1:]):
+                raise _mixes(graph, f"output {mine!r} does not begin with the batch")
+            if _difference(both[its], _together(wanted, mine)) > TOLERANCE["fp32"]:
+                raise _mixes(graph, f"output {mine!r} of a sample depends on the others")
+    return Truth(samples, wanted)
+
+
+def verify(
+    network: Network, known: Truth, run: Callable[[Mapping[str, np.ndarray]], Any], values: str
+) -> float:
+    """Compare an engine with the reference.
 
     Args:
         network: what was compiled.
+        known: of the reference.
         run: the engine: {input: array} -> output, or a tuple of them.
         values: how its weights are stored, which decides the tolerance.
 
@@ -32,42 +73,32 @@ def verify(network: Network, run: Callable[[Mapping[str, np.ndarray]], Any], val
     Raises:
         CompileError: it is above the tolerance; says by how much, in which output.
     """
-    graph = network.reference
-    # a full tile, a part of one, and one by one: each way that a batch can be run
-    counts = [1]
-    if network.batched:
-        counts.append(max(2, network.programs[-1].batch // 2 + 1))
-    rng = np.random.default_rng(0)
+    graph, batch = network.reference, network.programs[-1].batch
     worst = 0.0
-    for count in counts:
-        samples = [{v: random(rng, graph, v) for v in graph.inputs} for _ in range(min(count, 3))]
-        wanted = [interpreter.run(graph, sample) for sample in samples]
-        order = [k % len(samples) for k in range(count)]
-        if network.batched:
-            given = {v: np.concatenate([samples[k][v] for k in order]) for v in graph.inputs}
-        else:
-            given = samples[0]
-        outputs = run(given)
+    # one sample; then a full tile, and a part of one
+    for count in (1, batch + batch // 2 + 1) if network.batched else (1,):
+        order = [k % len(known.samples) for k in range(count)]
+        outputs = run({v: _together([known.samples[k] for k in order], v) for v in graph.inputs})
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         for name, got in zip(graph.outputs, outputs, strict=True):
-            for at, k in enumerate(order):
-                mine = got[at : at + 1] if network.batched else got
-                off = _difference(mine, wanted[k][name])
-                worst = max(worst, off)
-                if off <= TOLERANCE[values]:
-                    continue
-                if count > 1 and len(samples) > 1:
-                    raise mixes(graph, f"output {name!r} of a sample depends on the others")
+            off = _difference(got, _together([known.wanted[k] for k in order], name))
+            worst = max(worst, off)
+            if off > TOLERANCE[values]:
                 raise CompileError(
                     f"the compiled engine differs from the reference by {off:.1e} in output "
-                    f"{name!r}, more than {TOLERANCE[values]:.0e}: nothing was written; please "
-                    "report this network"
+                    f"{name!r} of a batch of {count}, more than {TOLERANCE[values]:.0e}: nothing "
+                    "was written; please report this network"
                 )
     return worst
 
 
-def mixes(graph: Graph, how: str) -> CompileError:
-    """Return the error for a network whose batch cannot be cut into parts."""
+def _together(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:
+    """Return arrays of several samples as one; a single one as it is (it may be a scalar)."""
+    arrays = [part[name] for part in parts]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _mixes(graph: Graph, how: str) -> CompileError:
     shapes = " ".join(
         f"--input-shape {v}={','.join(map(str, (16, *graph.types[v].shape[1:])))}"
         for v in graph.inputs

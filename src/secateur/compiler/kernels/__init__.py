@@ -118,7 +118,6 @@ class Step:
     Attributes:
         machine: the target's vectors.
         weights: where constants are stored.
-        cut: the cut that inputs of the program get (PLAIN in a program of one sample).
         sparse: whether a layer of this node name should skip zeros.
         fill: C that fills the halo of output 0 for channels `from`..`to`, or "" where it has none;
             a kernel that calls it itself sets `fills`.

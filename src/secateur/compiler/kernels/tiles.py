@@ -1,7 +1,7 @@
 """How many positions a contraction works on at once, and what that costs.
 
-Costs are in cycles, as they were measured on one processor (Zen 5, AVX-512) by
-`benchmarks/engines.py --layers`; elsewhere they only need to rank the choices.
+Costs are in cycles, roughly those of one processor (Zen 5, AVX-512); they only need to rank the
+choices. `secateur bench --layers` shows what each layer takes.
 """
 
 from __future__ import annotations
