@@ -25,6 +25,9 @@ LINE = 64
 ALIAS = 4096
 """Bytes: addresses this far apart compete for the same set of a first-level cache."""
 
+GAP = 13 * LINE
+"""Bytes between rows that would compete: an odd number of lines, so that 64 rows take 64 sets."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -162,5 +165,5 @@ def packed(
         # rows of equal sets collide in the cache: move each on by some lines
         gap = width > 1 and position < len(order) - 1 and (position == 0 or not tight)
         if gap and step * itemsize % (ALIAS // 2) == 0:
-            step += ALIAS // 4 // itemsize
+            step += GAP // itemsize
     return replace(layout, strides=tuple(strides))

@@ -34,7 +34,9 @@ typedef struct {
   const float *values;
   const float *bias;             /* [outputs] */
   const int32_t *offset;         /* by code: what it adds to the address, bytes */
-  const uint16_t *places;        /* by non-zero: the same in vectors, looked up beforehand; or null */
+  const uint16_t *places;        /* by non-zero: the same, looked up beforehand */
+  int unit;                      /* bytes that a place counts: 8, or a vector; 0: there are none */
+  int even;                      /* whether every row is, with a zero where it was not */
 } sec_sparse;
 
 /* Look up every non-zero's offset, which spares the innermost loop a load: a tenth of its time. */
@@ -43,77 +45,119 @@ static __attribute__((unused)) void sec_look_up(const sec_sparse *w, uint16_t *p
     const int32_t *offset = w->offset + (long)b * w->table;
     const uint32_t from = w->start[2 * (long)b * w->chunks + 1];
     const uint32_t to = w->start[2 * (long)(b + 1) * w->chunks + 1];
-    for (uint32_t i = from; i < to; i++) places[i] = (uint16_t)(offset[w->codes[i]] / (LANES * 4));
+    for (uint32_t i = from; i < to; i++) places[i] = (uint16_t)(offset[w->codes[i]] / w->unit);
+  }
+}
+
+/* The non-zeros that come next, in the order in which rows take them. */
+typedef struct {
+  const char *base;              /* what offsets count from */
+  const int32_t *offset;
+  const uint8_t *code;
+  const uint16_t *place;
+  const float *value;
+} sec_walk;
+
+/* Add v times th x tw vectors at x to sums. */
+INLINE void sec_sparse_add(const sec_shape *g, const float *x, const vec v, vec *sums, const int th,
+                           const int tw) {
+  UNROLL for (int i = 0; i < th; i++)
+    UNROLL for (int j = 0; j < tw; j++)
+      sums[i * tw + j] += v * *(const vec *)(x + i * g->in[1] + j * g->in[2]);
+}
+
+/* A row of many sums: what counts is that the multiply-adds come without a break. */
+INLINE void sec_sparse_many(const sec_sparse *w, const sec_shape *g, sec_walk *at, int count,
+                            vec *sums, const int th, const int tw) {
+  int k = 0;
+#define ADD(i) do { \
+    const float *x = (const float *)(at->base + (w->unit ? (size_t)at->place[i] * w->unit \
+                                                         : (size_t)at->offset[at->code[i]])); \
+    OPAQUE(x); \
+    sec_sparse_add(g, x, sec_all(at->value[i]), sums, th, tw); \
+  } while (0)
+  ROLLED for (; k + 2 <= count; k += 2) {
+    ADD(k);
+    ADD(k + 1);
+  }
+  ROLLED for (; k < count; k++) ADD(k);
+#undef ADD
+  at->code += count;
+  at->place += count;
+  at->value += count;
+}
+
+/* The next `turn` non-zeros of a row of few sums, where loads are what is short: they are loaded
+   together. Several sets of sums hide the latency of an addition. */
+INLINE void sec_sparse_turn(const sec_sparse *w, const sec_shape *g, sec_walk *at, vec *sums,
+                            const int turn, const int sets, const int th, const int tw) {
+  uint64_t places = 0;
+  if (w->unit) memcpy(&places, at->place, turn * sizeof *at->place);
+  const vec values =
+      turn == 4 ? sec_four(at->value) : turn == 2 ? sec_two(at->value) : sec_all(*at->value);
+  UNROLL for (int m = 0; m < turn; m++) {
+    const float *x = (const float *)(at->base + (w->unit ? (places >> 16 * m & 0xffff) * w->unit
+                                                         : (size_t)at->offset[at->code[m]]));
+    if (th * tw > 4) OPAQUE(x);  /* few offsets fit registers, and an index costs nothing */
+    const vec v = turn == 4 ? sec_of_four(at->value, values, m)
+                  : turn == 2 ? sec_of_two(at->value, values, m) : values;
+    sec_sparse_add(g, x, v, sums + m % sets * th * tw, th, tw);
+  }
+  at->value += turn;
+  OPAQUE(at->value);
+  if (w->unit) {
+    at->place += turn;
+    OPAQUE(at->place);
+  } else {
+    at->code += turn;
+    OPAQUE(at->code);
   }
 }
 
 INLINE void sec_sparse_tile(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
                             const float *res, int block, int chunk, const int th, const int tw) {
-  const int n = th * tw, sets = n <= 2 ? 4 : n <= 8 ? 2 : 1;
+  const int n = th * tw, turn = n <= 2 ? 4 : 2, sets = n <= 2 ? 4 : n <= 8 ? 2 : 1;
   const uint32_t *s = w->start + 2 * ((long)block * w->chunks + chunk);
   const uint8_t *row = w->rows + 2 * (long)s[0], *last_row = w->rows + 2 * (long)s[2];
-  const uint8_t *code = w->codes + s[1];
-  const uint16_t *place = w->places + s[1];
-  const float *value = w->values + s[1];
-  const char *base = (const char *)(in + block * w->in_block);
-  const int32_t *offset = w->offset + (long)block * w->table;
-  const int first_channel = chunk * w->chunk;
-#define X(i) (w->places ? (const float *)(base + (size_t)place[i] * (LANES * 4)) \
-                        : (const float *)(base + offset[code[i]]))
+  sec_walk at = {(const char *)(in + block * w->in_block), w->offset + (long)block * w->table,
+                 w->codes + s[1], w->places + s[1], w->values + s[1]};
+  const int first = chunk * w->chunk;
   for (; row < last_row; row += 2) {
-    const int count = row[0], channel = first_channel + (row[1] & 63);
+    const int channel = first + (row[1] & 63);
     float *y = out + channel * g->out_channel;
-    vec acc[32], more[8];
+    vec sums[32];
     if (row[1] & SEC_FIRST) {
       const vec b = sec_all(w->bias[channel]);
-      UNROLL for (int i = 0; i < n; i++) acc[i] = b;
+      UNROLL for (int i = 0; i < n; i++) sums[i] = b;
     } else {
       UNROLL for (int i = 0; i < th; i++)
         UNROLL for (int j = 0; j < tw; j++)
-          acc[i * tw + j] = *(const vec *)(y + i * g->out[1] + j * g->out[2]);
+          sums[i * tw + j] = *(const vec *)(y + i * g->out[1] + j * g->out[2]);
     }
-    int k = 0;
-    /* Few accumulators: several sets of them hide the latency of an addition. Many: two non-zeros
-       a turn. */
-    const int turn = sets > 1 ? sets : 2;
-    UNROLL for (int i = 0; i < (sets - 1) * n; i++) more[i] = sec_all(0);
-    ROLLED for (; k + turn <= count; k += turn)
-      UNROLL for (int m = 0; m < turn; m++) {
-        const float *x = X(k + m);
-        OPAQUE(x);
-        const vec v = sec_all(value[k + m]);
-        vec *sum = m && sets > 1 ? more + (m - 1) * n : acc;
-        UNROLL for (int i = 0; i < th; i++)
-          UNROLL for (int j = 0; j < tw; j++)
-            sum[i * tw + j] += v * *(const vec *)(x + i * g->in[1] + j * g->in[2]);
-      }
+    UNROLL for (int i = n; i < sets * n; i++) sums[i] = sec_all(0);
+    if (n > 8) {
+      sec_sparse_many(w, g, &at, row[0], sums, th, tw);
+    } else {
+      const float *stop = at.value + row[0] / turn * turn;
+      ROLLED while (at.value != stop) sec_sparse_turn(w, g, &at, sums, turn, sets, th, tw);
+      if (turn > 2 && row[0] & 2) sec_sparse_turn(w, g, &at, sums, 2, sets, th, tw);
+      if (!w->even && row[0] & 1) sec_sparse_turn(w, g, &at, sums, 1, sets, th, tw);
+    }
     UNROLL for (int m = 1; m < sets; m++)
-      UNROLL for (int i = 0; i < n; i++) acc[i] += more[(m - 1) * n + i];
-    ROLLED for (; k < count; k++) {
-      const float *x = X(k);
-      OPAQUE(x);
-      const vec v = sec_all(value[k]);
-      UNROLL for (int i = 0; i < th; i++)
-        UNROLL for (int j = 0; j < tw; j++)
-          acc[i * tw + j] += v * *(const vec *)(x + i * g->in[1] + j * g->in[2]);
-    }
-    code += count;
-    place += count;
-    value += count;
+      UNROLL for (int i = 0; i < n; i++) sums[i] += sums[m * n + i];
     if (row[1] & SEC_LAST) {
       if (res) {
         const float *r = res + channel * g->res_channel;
         UNROLL for (int i = 0; i < th; i++)
           UNROLL for (int j = 0; j < tw; j++)
-            acc[i * tw + j] += *(const vec *)(r + i * g->res[1] + j * g->res[2]);
+            sums[i * tw + j] += *(const vec *)(r + i * g->res[1] + j * g->res[2]);
       }
-      UNROLL for (int i = 0; i < n; i++) acc[i] = sec_act(acc[i], g->act, g->alpha, g->beta);
+      UNROLL for (int i = 0; i < n; i++) sums[i] = sec_act(sums[i], g->act, g->alpha, g->beta);
     }
     UNROLL for (int i = 0; i < th; i++)
       UNROLL for (int j = 0; j < tw; j++)
-        *(vec *)(y + i * g->out[1] + j * g->out[2]) = acc[i * tw + j];
+        *(vec *)(y + i * g->out[1] + j * g->out[2]) = sums[i * tw + j];
   }
-#undef X
 }
 
 INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const float *in, float *out,

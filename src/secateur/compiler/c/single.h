@@ -59,6 +59,7 @@ static __attribute__((unused)) void sec_single_prepare(const sec_sparse *w, cons
           const uint8_t *row = w->rows + 2 * (long)r;
           if (chunk * w->chunk + (row[1] & 63) == o)
             for (int i = 0; i < row[0]; i++) {
+              if (value[i] == 0) continue;  /* the one that makes a row even */
               const int input = b * channels + code[i];
               if (input / SEC_SPAN != span) {
                 span = input / SEC_SPAN;
@@ -87,7 +88,6 @@ static __attribute__((unused)) void sec_single_prepare(const sec_sparse *w, cons
 }
 
 #ifdef __AVX512F__
-#include <immintrin.h>
 INLINE __m512 sec_lookup(const __m512 x[8], __m512i i) {
   const __mmask16 low = _mm512_test_epi32_mask(i, _mm512_set1_epi32(32));
   const __mmask16 high = _mm512_test_epi32_mask(i, _mm512_set1_epi32(64));

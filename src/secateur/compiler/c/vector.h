@@ -29,6 +29,46 @@ INLINE long sec_share(long n, int t, int T) { return n * t / T; }
 
 INLINE vec sec_all(float x) { return x - (vec){0}; }
 
+/* Few floats, each to be multiplied with whole vectors. Where a shuffle is cheaper than a load, they
+   are loaded together: p[0..1] or p[0..3] over and over, then element m of them in every lane. */
+#if defined(__AVX__) && LANES >= 8
+#include <immintrin.h>
+#if LANES == 16
+#define SEC_SHUFFLED(x, a, b, c, d) __builtin_shufflevector(x, x, a, b, c, d, a + 4, b + 4, c + 4, \
+  d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12)
+typedef int64_t sec_long __attribute__((vector_size(64)));
+INLINE vec sec_four(const float *p) { return (vec)_mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+#else
+#define SEC_SHUFFLED(x, a, b, c, d) __builtin_shufflevector(x, x, a, b, c, d, a + 4, b + 4, c + 4, d + 4)
+typedef int64_t sec_long __attribute__((vector_size(32)));
+INLINE vec sec_four(const float *p) { return (vec)_mm256_broadcast_ps((const __m128 *)p); }
+#endif
+INLINE vec sec_two(const float *p) {
+  int64_t both;
+  memcpy(&both, p, 8);
+  return (vec)((sec_long){0} + both);
+}
+INLINE vec sec_of_two(const float *p, vec together, const int m) {
+  (void)p;
+  return m ? SEC_SHUFFLED(together, 1, 1, 3, 3) : SEC_SHUFFLED(together, 0, 0, 2, 2);
+}
+INLINE vec sec_of_four(const float *p, vec together, const int m) {
+  (void)p;
+  switch (m) {
+    case 0: return SEC_SHUFFLED(together, 0, 0, 0, 0);
+    case 1: return SEC_SHUFFLED(together, 1, 1, 1, 1);
+    case 2: return SEC_SHUFFLED(together, 2, 2, 2, 2);
+    default: return SEC_SHUFFLED(together, 3, 3, 3, 3);
+  }
+}
+#undef SEC_SHUFFLED
+#else
+INLINE vec sec_two(const float *p) { (void)p; return (vec){0}; }
+INLINE vec sec_four(const float *p) { (void)p; return (vec){0}; }
+INLINE vec sec_of_two(const float *p, vec together, const int m) { (void)together; return sec_all(p[m]); }
+INLINE vec sec_of_four(const float *p, vec together, const int m) { (void)together; return sec_all(p[m]); }
+#endif
+
 /* The first half is for floats one by one; loops over them are vectorised by the compiler. */
 INLINE float sec_exp(float x) {
   /* Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error 2e-7. */

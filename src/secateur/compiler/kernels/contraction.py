@@ -29,6 +29,10 @@ CHUNK = 16
 """Output channels of a chunk, at least: what threads share. A wide layer has eight chunks."""
 
 
+EVEN = 128
+"""Positions of a sample up to which rows are made even: a few zeros cost less there
+than the branches for an odd one."""
+
 SPAN = 128
 """Inputs that `single.h` looks up at once."""
 
@@ -144,7 +148,8 @@ def _sparse(
     # the same blocks for every program of an artifact: they share the weights
     blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps, c.positions))
     chunk = min(4 * CHUNK, max(CHUNK, outputs // 8 // CHUNK * CHUNK))
-    s = packing.sparse(c.weight, c.groups, blocks, chunk)
+    even = c.positions <= EVEN
+    s = packing.sparse(c.weight, c.groups, blocks, chunk, even=even)
     if blocks.parts > 1:
         span = blocks.taps_a_part
         offsets = [
@@ -159,42 +164,49 @@ def _sparse(
         in_block, stride = blocks.channels * c.channel, 0
     low = min(offsets)
     p = step.weights.pointer
-    layer = (
-        f"{{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
-        f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, "
-    )
+
+    def layer(offset: str, places: str, unit: int) -> str:
+        return (
+            f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
+            f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, "
+            f"{offset}, {places}, {unit}, {even:d}}};"
+        )
+
+    key = f"{p(s.values)} {p(s.rows)}"
     if lanes == 1 and step.machine.lanes == 16 and is_vector(c):
-        body.line(f"const sec_sparse w = {layer}0, 0}};")
+        body.line(layer("0", "0", 0))
         steps = packing.padded_steps(c.weight, 16, SPAN)
-        key = f"{p(s.values)} {p(s.rows)}"
         single = f"(sec_single){{{width}, {outputs}, {steps}}}"
         body.line(f"const sec_single s = {single};")
         at = step.weights.prepare(
             key,
             _single_bytes(width, outputs, steps),
-            f"const sec_sparse w = {layer}0, 0}}; "
-            f"sec_single_prepare(&w, {single}, {blocks.channels}, to);",
+            f"{layer('0', '0', 0)} sec_single_prepare(&w, {single}, {blocks.channels}, to);",
         )
         return (
             f"sec_single_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
             "g.act, g.alpha, g.beta, t, T);"
         )
     table = _table("int32_t", "offset", [4 * (o - low) for o in offsets])
-    places = "0"
-    if lanes > 1 and (max(offsets) - low) // lanes < 2**16:
-        at = step.weights.prepare(
-            f"{p(s.values)} {p(s.rows)} {table}",
-            2 * len(s.codes),
-            f"{table} const sec_sparse w = {layer}offset, 0}}; sec_look_up(&w, (uint16_t *)to);",
-        )
-        places = f"(const uint16_t *)(f->prepared + {at})"
     body.line(table)
-    body.line(f"const sec_sparse w = {layer}offset, {places}}};")
     if low:
         body.line(f"in += {low};")
     if lanes == 1:
+        body.line(layer("offset", "0", 0))
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
     tile = tiles.sparse(*plane, taps, step.machine)
+    reach = 4 * (max(offsets) - low)
+    # loads of few sums are many: x86 scales an index by 8 for nothing
+    unit = 8 if tile.high * tile.wide <= 8 and reach < 8 * 2**16 else 4 * lanes
+    if reach < unit * 2**16:
+        at = step.weights.prepare(
+            f"{key} {unit} {table}",
+            2 * len(s.codes),
+            f"{table} {layer('offset', '0', unit)} sec_look_up(&w, (uint16_t *)to);",
+        )
+        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit))
+    else:
+        body.line(layer("offset", "0", 0))
     return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {tile.high}, {tile.wide});"
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CODES = 255
-"""One byte says which (channel, tap) of its block a non-zero is, another how many a row has."""
+CODES = 254
+"""One byte says which (channel, tap) of its block a non-zero is, another how many a row has, which
+may have been made even."""
 
 FIRST, LAST = 128, 64
 """Flags of a row: it begins, it ends its output channel."""
@@ -66,7 +67,9 @@ class Sparse:
     chunks: int
 
 
-def sparse(weight: np.ndarray, groups: int, blocks: Blocks, chunk: int) -> Sparse:
+def sparse(
+    weight: np.ndarray, groups: int, blocks: Blocks, chunk: int, *, even: bool = False
+) -> Sparse:
     """Pack the non-zeros of a weight.
 
     Args:
@@ -74,6 +77,7 @@ def sparse(weight: np.ndarray, groups: int, blocks: Blocks, chunk: int) -> Spars
         groups: output channel o reads the input channels of group o // (outputs / groups).
         blocks: of input channels.
         chunk: output channels a chunk, at most 64.
+        even: whether a row of an odd number gets a zero more.
     """
     outputs, width, _ = weight.shape
     output, channel, tap = np.nonzero(weight)
@@ -92,6 +96,15 @@ def sparse(weight: np.ndarray, groups: int, blocks: Blocks, chunk: int) -> Spars
     )
     count = count.copy()
     count[row_of[len(output) :]] = 0
+    row_of = row_of[: len(output)]
+    odd = count % 2 == 1 if even else np.zeros(len(count), dtype=bool)
+    # its zero goes where its last non-zero is
+    final = np.zeros(len(key), np.int64)
+    np.maximum.at(final, row_of, code)
+    code = np.concatenate([code, final[odd]])
+    values = np.concatenate([values, np.zeros(odd.sum(), np.float32)])
+    row_of = np.concatenate([row_of, np.flatnonzero(odd)])
+    count += odd
     row_block, row_output = np.divmod(key, outputs)
     first, last = np.full(outputs, np.iinfo(np.int64).max), np.full(outputs, -1)
     np.minimum.at(first, row_output, row_block)
@@ -102,7 +115,7 @@ def sparse(weight: np.ndarray, groups: int, blocks: Blocks, chunk: int) -> Spars
     order = np.lexsort((row_output, count, row_chunk, row_block))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    non_zeros = np.lexsort((code, rank[row_of[: len(output)]]))
+    non_zeros = np.lexsort((code, rank[row_of]))
     rows = np.stack([count, flags + row_output % chunk], axis=1)[order].astype(np.uint8)
     place = row_block * chunks + row_chunk
     per_place = np.bincount(place, minlength=blocks.count * chunks)
