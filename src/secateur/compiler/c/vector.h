@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 #include "runtime.h"
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t veci __attribute__((vector_size(LANES * 4)));
@@ -31,8 +34,7 @@ INLINE vec sec_all(float x) { return x - (vec){0}; }
 
 /* Few floats, each to be multiplied with whole vectors. Where a shuffle is cheaper than a load, they
    are loaded together: p[0..1] or p[0..3] over and over, then element m of them in every lane. */
-#if defined(__AVX__) && LANES >= 8
-#include <immintrin.h>
+#if defined(__AVX512F__) && LANES == 16 || defined(__AVX__) && LANES == 8
 #if LANES == 16
 #define SEC_SHUFFLED(x, a, b, c, d) __builtin_shufflevector(x, x, a, b, c, d, a + 4, b + 4, c + 4, \
   d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12)
