@@ -19,7 +19,7 @@ from torch import nn
 
 import kernel_harness
 import secateur
-from secateur.compiler import artifact, pipeline, toolchain, verification
+from secateur.compiler import artifact, choice, pipeline, toolchain, verification
 from secateur.errors import CompileError, UsageError
 from secateur.export import to_onnx
 from test_cli import QUICK, run
@@ -230,6 +230,14 @@ def test_a_network_that_mixes_samples_is_refused() -> None:
         np.testing.assert_array_equal(engine(x), x - x.max(0))
         with pytest.raises(UsageError, match=r"\[3, 4\]"):
             engine(x[:2])
+
+
+@pytest.mark.parametrize(("width", "alone"), [(8, True), (160, False)])
+def test_a_small_network_is_left_to_one_thread(width: int, alone: bool) -> None:
+    module = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3)).eval()
+    network = pipeline.prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
+    program = network.programs[0]
+    assert choice.alone(network.graphs[0], program, network.sparse, network.machine) == alone
 
 
 @pytest.mark.parametrize("wrong", [1, 17])

@@ -77,6 +77,19 @@ def test_a_remainder_runs_as_a_tile_from_a_quarter_on(content: bytes, threads: i
         assert program.tolist() == [1] * (batch - alone) + [0] * alone
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_tile_that_is_too_little_for_several_threads_is_run_by_one(
+    target: Target, threads: int
+) -> None:
+    engine = Engine(compiled(target, alone=True), threads)
+    for batch in BATCHES:
+        x = tiny.samples(batch)
+        y, program = engine(x)
+        np.testing.assert_array_equal(y, tiny.expected(x))
+        assert (program // 10 == 1).all()
+        assert len(engine.profile(x)) == 4
+
+
 def test_an_empty_batch_gives_empty_outputs(engine: Engine) -> None:
     y, program = engine(tiny.samples(0))
     assert y.shape == (0, tiny.WIDTH)

@@ -1,7 +1,8 @@
 """A network written by hand, so that tests of runtime and toolchain need no code generator.
 
-y = 2x + 11w for samples of 501 floats; a second output says which program ran each sample. Steps
-read what other threads wrote in the step before.
+y = 2x + 11w for samples of 501 floats; a second output says which program ran each sample and, where
+tiles are for one thread alone, ten times how many threads it had. Steps read what other threads wrote
+in the step before.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ static void add(const sec_frame *f, int t, int T) {
 }
 static void tell(const sec_frame *f, int t, int T, int64_t program) {
   int64_t *y = (int64_t *)f->outputs[1] + f->first;
-  EACH(f->count) y[j] = program;
+  EACH(f->count) y[j] = ALONE ? 10 * T + program : program;
 }
 static void tell0(const sec_frame *f, int t, int T) { tell(f, t, T, 0); }
 static void tell1(const sec_frame *f, int t, int T) { tell(f, t, T, 1); }
@@ -61,8 +62,9 @@ static const char *const names0[] = {"Twice", "Turn", "Add", "Tell 0"};
 static const char *const names1[] = {"Twice", "Turn", "Add", "Tell 1"};
 #define ARENA (8 * WIDTH * TILE)
 static const sec_program programs[] = {
-  {.batch = 1, .arena = ARENA, .steps = 4, .step = steps0, .names = names0},
-  {.batch = TILE, .arena = ARENA, .steps = 4, .looped = 1, .step = steps1, .names = names1}};
+  {.batch = 1, .arena = ARENA, .steps = 4, .alone = ALONE, .step = steps0, .names = names0},
+  {.batch = TILE, .arena = ARENA, .steps = 4, .looped = 1, .alone = ALONE, .step = steps1,
+   .names = names1}};
 static const size_t input_bytes[] = {4 * WIDTH}, output_bytes[] = {4 * WIDTH, 8};
 static const sec_section sections[] = {{0, 0, WIDTH, SECTION}};
 const sec_model sec_the_model = {
@@ -71,9 +73,10 @@ const sec_model sec_the_model = {
 """
 
 
-def model(*, section: int = 0, fixed: bool = False) -> dict[str, str]:
+def model(*, section: int = 0, fixed: bool = False, alone: bool = False) -> dict[str, str]:
     """Return the generated C; section: 0 float32 weights, 1 half, 2 bfloat16."""
     head = f"#define TILE {TILE}\n#define SECTION {section}\n#define FIXED {int(fixed)}\n"
+    head += f"#define ALONE {int(alone)}\n"
     return {"model.c": head + _MODEL}
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.kernels import Machine, Place, contraction, tiles
-from secateur.compiler.layout import Layout
+from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Program
 
 LAYERS = ("FusedConv", "FusedLinear")
 """Operators that have both kernels."""
+
+MEETING, FOREIGN = 750, 11
+"""Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
+cores of a virtual machine (Zen 5), where both are dear."""
 
 
 def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[str, bool]:
@@ -51,6 +55,29 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     return non_zeros * tiles.sparse(
         high, wide, len(c.taps), machine
     ).cost * times, lines * tile.cost * times
+
+
+def alone(graph: Graph, program: Program, chosen: Mapping[str, bool], machine: Machine) -> bool:
+    """Return whether one thread does a tile of a small network as fast as several would.
+
+    Two threads halve the work, but meet after every step, and half of what a step reads was then
+    written by the other core. A core that cannot help is better left to others.
+    """
+    work, lines = 0.0, 0
+    layers = {node.name: node for node in graph.nodes if node.name in chosen}
+    for planned in program.steps:
+        node = planned.node
+        moved = sum(-(-program.layouts[v].elements * 4 // LINE) for v in node.outputs if v)
+        lines += moved
+        if node.name in layers:
+            costs = cost(layers[node.name], graph, program, machine)
+            work += program.batch * costs[0 if chosen[node.name] else 1]
+        else:
+            work += 4 * moved  # read, compute, write
+        if node.op == "MatMul":
+            inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
+            work += output.size * inputs.shape[-1] / machine.lanes
+    return work / 2 + MEETING * len(program.steps) + FOREIGN * lines / 2 > 0.9 * work
 
 
 def _place(program: Program, value: str) -> Place:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.compiler import choice
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.kernels import C_TYPES, Machine, Place, Step, Weights
 from secateur.compiler.kernels.contraction import macs
@@ -112,7 +113,8 @@ def emit(
             ]
         )
     rows = ",\n  ".join(
-        f"{{{p.batch}, {p.arena}, {len(p.steps)}, {p.looped}, p{i}_steps, p{i}_names}}"
+        f"{{{p.batch}, {p.arena}, {len(p.steps)}, {p.looped}, "
+        f"{choice.alone(graph, p, sparse, machine):d}, p{i}_steps, p{i}_names}}"
         for i, p in enumerate(programs)
     )
     first = programs[0]

@@ -197,7 +197,8 @@ static int arrange(call *c, int threads) {
   for (size_t p = 0; p < M->program_count; p++) {
     share *s = c->context->shares + p;
     const size_t bytes = M->programs[p].arena;
-    s->alone = s->tiles / (size_t)threads * (size_t)threads;
+    s->alone = M->programs[p].alone ? s->tiles + (s->rest != 0)
+                                    : s->tiles / (size_t)threads * (size_t)threads;
     c->alone += s->alone;
     if (s->alone && bytes > alone) alone = bytes;
     if ((s->tiles > s->alone || s->rest) && bytes > whole) whole = bytes;
@@ -248,15 +249,23 @@ static void work(void *job, sec_pool *team, int thread, int threads) {
   }
 }
 
+/* Whether there is nothing for a second thread: at most one tile, which one thread runs. */
+static int needs_one(const call *c) {
+  size_t tiles = 0;
+  for (size_t p = 0; p < M->program_count; p++)
+    tiles += c->context->shares[p].tiles + (c->context->shares[p].rest != 0);
+  return c->alone == tiles && tiles <= 1;
+}
+
 static int do_call(engine *e, call *c, int repeats) {
-  const int threads = sec_pool_take(e->pool);
-  const int ready = arrange(c, threads);
+  const int taken = sec_pool_take(e->pool);
+  const int ready = arrange(c, taken), threads = ready && needs_one(c) ? 1 : taken;
   for (int i = 0; ready && i < repeats; i++) {
     c->next = 0;
     if (threads > 1) sec_pool_run(e->pool, work, c);
     else work(c, 0, 0, 1);
   }
-  if (threads > 1) sec_pool_give(e->pool);
+  if (taken > 1) sec_pool_give(e->pool);
   /* times of the threads add up to those of the team, whether it worked together or not */
   for (size_t k = 0; ready && k < c->steps; k++) {
     for (int t = 1; t < threads; t++) c->seconds[k] += c->seconds[(size_t)t * c->steps + k];

@@ -25,6 +25,7 @@ typedef struct {
   size_t arena;              /* bytes of scratch memory a team needs */
   size_t steps;
   size_t looped;             /* so many first steps run sample by sample, the others once a tile */
+  int alone;                 /* whether a tile is too little work for several threads */
   const sec_step *step;
   const char *const *names;  /* what each step does, for profiles */
 } sec_program;
