@@ -91,6 +91,26 @@ def test_tuning_gives_the_same_network() -> None:
         assert_close(engine(images(3)), of_torch(module, images(3)))
 
 
+def test_layers_of_one_shape_share_their_code() -> None:
+    module = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(5))).eval()
+    content = to_onnx(module, torch.zeros(2, 8, 12, 12))
+    compiled = pipeline.compile_network(content)  # verified
+    assert len(compiled.source.network["steps"][0]) >= 5
+    one = compiled.source.model.split("p1_step0")[0]
+    assert one.count("sec_dense_layer(") + one.count("sec_sparse_layer(") < 5
+
+
+def test_tuning_tries_tiles_of_several_sizes() -> None:
+    target = toolchain.native()
+    content = to_onnx(convnet(), torch.zeros(2, 3, 32, 32))
+    network = pipeline.prepare(content, kernel_harness.machine())
+    usual = choice.sums(network.graphs[0], network.machine)
+    tuned = pipeline.tuned(network, "net", target).sparse
+    assert tuned.keys() == usual.keys()
+    for layer, most in tuned.items():
+        assert most in {int(times * usual[layer]) for times in pipeline.TUNED}
+
+
 def test_running_an_engine_needs_no_torch_and_no_onnx(tmp_path: Path) -> None:
     path = tmp_path / "net.so"
     module = convnet()
@@ -236,8 +256,7 @@ def test_a_network_that_mixes_samples_is_refused() -> None:
 def test_a_small_network_is_left_to_one_thread(width: int, alone: bool) -> None:
     module = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3)).eval()
     network = pipeline.prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
-    program = network.programs[0]
-    assert choice.alone(network.graphs[0], program, network.sparse, network.machine) == alone
+    assert network.alone[0] == alone
 
 
 @pytest.mark.parametrize("wrong", [1, 17])

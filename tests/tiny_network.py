@@ -1,8 +1,8 @@
 """A network written by hand, so that tests of runtime and toolchain need no code generator.
 
-y = 2x + 11w for samples of 501 floats; a second output says which program ran each sample and, where
-tiles are for one thread alone, ten times how many threads it had. Steps read what other threads wrote
-in the step before.
+y = 2x + 11w for samples of 501 floats; a second output says which program ran each sample and,
+where tiles are for one thread alone, ten times how many threads it had. Steps read what other
+threads wrote in the step before.
 """
 
 from __future__ import annotations

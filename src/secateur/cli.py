@@ -184,7 +184,7 @@ def compile_(
         ),
     ] = None,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Time sparse and dense kernels here, and choose by that.")
+        bool, typer.Option("--tune", help="Time kernels and tiles here, and choose by that.")
     ] = False,
     keep: Annotated[
         float | None, typer.Option(help="Of a study: the keep ratio to ship.", show_default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -19,20 +20,30 @@ MEETING, FOREIGN = 750, 11
 cores of a virtual machine (Zen 5), where both are dear."""
 
 
-def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[str, bool]:
+def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[str, int]:
     """Choose for every layer, for all programs together, because they share its weights.
 
     The cost of a layer is that of one sample, summed over the programs.
 
     Returns:
-        by node name, whether the layer skips its zeros.
+        by node name, vectors of sums of a tile that skips the layer's zeros; 0 where they stay.
     """
-    chosen = {}
+    chosen = sums(graph, machine)
     for node in graph.nodes:
         if node.op in LAYERS:
             costs = [cost(node, graph, program, machine) for program in programs]
-            chosen[node.name] = sum(s for s, _ in costs) < sum(d for _, d in costs)
+            if sum(s for s, _ in costs) >= sum(d for _, d in costs):
+                chosen[node.name] = 0
     return chosen
+
+
+def sums(graph: Graph, machine: Machine) -> dict[str, int]:
+    """Return the usual vectors of sums of a sparse tile, by layer."""
+    return {
+        node.name: tiles.sums(prod(graph.types[node.inputs[1]].shape[2:]), machine)
+        for node in graph.nodes
+        if node.op in LAYERS
+    }
 
 
 def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[float, float]:
@@ -52,26 +63,25 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
         return non_zeros * high * wide * times * each, weight.size * high * wide * times * 0.17
     together, tile = tiles.dense(high, wide, outputs, machine)
     lines = -(-outputs // together) * c.groups * weight[0].size
-    return non_zeros * tiles.sparse(
-        high, wide, len(c.taps), machine
-    ).cost * times, lines * tile.cost * times
+    sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine))
+    return non_zeros * sparse.cost * times, lines * tile.cost * times
 
 
-def alone(graph: Graph, program: Program, chosen: Mapping[str, bool], machine: Machine) -> bool:
+def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Machine) -> bool:
     """Return whether one thread does a tile of a small network as fast as several would.
 
     Two threads halve the work, but meet after every step, and half of what a step reads was then
     written by the other core. A core that cannot help is better left to others.
     """
     work, lines = 0.0, 0
-    layers = {node.name: node for node in graph.nodes if node.name in chosen}
+    layers = {node.name: node for node in graph.nodes if node.op in LAYERS}
     for planned in program.steps:
         node = planned.node
         moved = sum(-(-program.layouts[v].elements * 4 // LINE) for v in node.outputs if v)
         lines += moved
         if node.name in layers:
             costs = cost(layers[node.name], graph, program, machine)
-            work += program.batch * costs[0 if chosen[node.name] else 1]
+            work += program.batch * costs[0 if chosen.get(node.name) else 1]
         else:
             work += 4 * moved  # read, compute, write
         if node.op == "MatMul":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from secateur.compiler import choice
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.kernels import C_TYPES, Machine, Place, Step, Weights
 from secateur.compiler.kernels.contraction import macs
@@ -77,7 +77,8 @@ def emit(
     programs: Sequence[Program],
     machine: Machine,
     *,
-    sparse: Mapping[str, bool],
+    sparse: Mapping[str, int],
+    alone: Sequence[bool],
     info: Mapping[str, Any],
     values: str = "fp32",
 ) -> Source:
@@ -87,20 +88,21 @@ def emit(
         graph: for its inputs and outputs; its shapes do not matter.
         programs: ascending by batch.
         machine: the target.
-        sparse: by node name, whether a layer skips zeros.
-        info: goes into the artifact as JSON, `steps` added.
+        sparse: by node name, see `Step.sparse`.
+        alone: by program, whether one thread runs a tile of it.
+        info: goes into the artifact as JSON, `steps` added, and into the C without them.
         values: how float constants are stored: "fp32", "fp16", "bf16".
     """
     blob, prepared = _Blob(), _Prepared()
-    step = Step(machine, Weights(blob.add, prepared.add), lambda node: sparse.get(node.name, False))
-    functions: list[str] = []
+    step = Step(machine, Weights(blob.add, prepared.add), lambda node: sparse.get(node.name, 0))
+    functions = _Functions()
     tables: list[str] = []
     described = []
     for p, program in enumerate(programs):
         names = []
         for k, planned in enumerate(program.steps):
             name = f"p{p}_step{k}"
-            functions.append(_function(name, planned, program, step, blob))
+            functions.add(name, _label(planned.node), _body(planned, program, step, blob))
             names.append(name)
         table = ", ".join(names)
         labels = ", ".join(json.dumps(_label(s.node)) for s in program.steps)
@@ -114,7 +116,7 @@ def emit(
         )
     rows = ",\n  ".join(
         f"{{{p.batch}, {p.arena}, {len(p.steps)}, {p.looped}, "
-        f"{choice.alone(graph, p, sparse, machine):d}, p{i}_steps, p{i}_names}}"
+        f"{alone[i]:d}, p{i}_steps, p{i}_names}}"
         for i, p in enumerate(programs)
     )
     first = programs[0]
@@ -131,7 +133,7 @@ def emit(
             '#include "recurrent.h"',
             '#include "fold.h"',
             "extern const unsigned char sec_stored[];",
-            *functions,
+            *functions.code,
             *tables,
             f"static const sec_program programs[] = {{\n  {rows}}};",
             _sizes("input_bytes", graph.inputs, first),
@@ -140,7 +142,7 @@ def emit(
     )
     stored, sections, decoded = _store(blob, values)
     network = {**info, "steps": described}
-    text = json.dumps(network, separators=(",", ":"))
+    text = json.dumps(dict(info), separators=(",", ":"))
     body = "\n  ".join(prepared.code)
     model += f"""
 static __attribute__((unused)) void prepare(const char *weights, char *prepared) {{
@@ -160,7 +162,36 @@ const sec_model sec_the_model = {{
     return Source(model, stored, network)
 
 
-def _function(name: str, planned: Planned, program: Program, step: Step, blob: _Blob) -> str:
+_ADDRESS = re.compile(r"(f->(?:weights|prepared|arena)) \+ (\d+)")
+
+
+@dataclass
+class _Functions:
+    """The C functions of steps. Steps that differ only in where their data lie share one."""
+
+    code: list[str] = field(default_factory=list)
+    shared: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, label: str, body: str) -> None:
+        addresses = [m[2] for m in _ADDRESS.finditer(body)]
+        places = iter(range(len(addresses)))
+        general = _ADDRESS.sub(lambda m: f"{m[1]} + at[{next(places)}]", body)
+        if general not in self.shared:
+            self.shared[general] = f"does{len(self.shared)}"
+            lines = "\n  ".join(general.splitlines())
+            self.code.append(
+                f"SHARED void {self.shared[general]}(const sec_frame *f, int t, int T, "
+                f"const size_t *at) {{\n  (void)f; (void)t; (void)T; (void)at;\n  {lines}\n}}"
+            )
+        self.code.append(
+            f"/* {label.replace('*/', '')} */\n"
+            f"static void {name}(const sec_frame *f, int t, int T) {{\n"
+            f"  static const size_t at[] = {{{', '.join(addresses) or '0'}}};\n"
+            f"  {self.shared[general]}(f, t, T, at);\n}}"
+        )
+
+
+def _body(planned: Planned, program: Program, step: Step, blob: _Blob) -> str:
     node = planned.node
     inputs = [
         _place(value, program, blob, planned.constants.get(i)) if value else None
@@ -173,13 +204,7 @@ def _function(name: str, planned: Planned, program: Program, step: Step, blob: _
     if planned.scratch:
         place = _place(planned.scratch, program, blob)
         step = replace(step, scratch=f"((char *){place.ref})")
-    body = planned.kernel.emit(node, inputs, outputs, step)
-    lines = "\n  ".join(body.splitlines())
-    return (
-        f"/* {_label(node).replace('*/', '')} */\n"
-        f"static void {name}(const sec_frame *f, int t, int T) {{\n"
-        f"  (void)f; (void)t; (void)T;\n  {lines}\n}}"
-    )
+    return planned.kernel.emit(node, inputs, outputs, step)
 
 
 def _place(value: str, program: Program, blob: _Blob, constant: Layout | None = None) -> Place:
@@ -221,7 +246,7 @@ def _label(node: Node) -> str:
 
 
 def _describe(
-    node: Node, program: Program, sparse: Mapping[str, bool], times: int
+    node: Node, program: Program, sparse: Mapping[str, int], times: int
 ) -> dict[str, Any]:
     """Return what tables say of a step that runs so many times for a tile."""
     entry: dict[str, Any] = {"name": _label(node), "op": node.op, "layer": node.name}

@@ -37,6 +37,9 @@ MOST_ARENA = 256 * 2**20
 """Bytes: a program of many samples that would need more scratch memory is left out; one sample
 after the other is then as good, because its values fit the caches."""
 
+TUNED = (1.0, 0.5, 1.5, 0.0)
+"""Sizes of sparse tiles that are tried, of the usual one; 0: dense."""
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -153,7 +156,8 @@ def compile_network(
         input_shapes: shapes of inputs that are dynamic beyond the batch.
         fixed: inputs that become constants.
         name: of the network; by default the file's.
-        tune: choose between sparse and dense kernels by timing both here, not by a cost model.
+        tune: choose between sparse and dense kernels, and the size of sparse tiles, by timing them
+            here, not by a cost model.
 
     Raises:
         UsageError: an option that cannot be meant.
@@ -170,7 +174,7 @@ def compile_network(
     if goal.name == "native":
         with Engine(content) as engine:
             difference = verification.verify(network, known, engine, values)
-    skipping = sum(network.sparse.values())
+    skipping = sum(most > 0 for most in network.sparse.values())
     return Compiled(content, written, goal, difference, skipping, len(network.sparse) - skipping)
 
 
@@ -236,17 +240,19 @@ def built(source: emit.Source, target: Target) -> bytes:
 
 
 def tuned(network: Network, name: str, target: Target) -> Network:
-    """Choose the kernel of every layer by timing both in engines of this machine.
+    """Choose the kernel of every layer by timing engines of this machine.
 
     The time of a layer is that of one sample, summed over the programs, as in `choice`.
     """
-    seconds = []
-    for sparse in (True, False):
-        every = replace(network, sparse=dict.fromkeys(network.sparse, sparse))
+    usual = choice.sums(network.graphs[0], network.machine)
+    best: dict[str, tuple[float, int]] = {}
+    for times in TUNED:
+        tried = {layer: int(times * most) for layer, most in usual.items()}
+        every = replace(network, sparse=tried)
         with Engine(built(source_of(every, name), target), threads=1) as engine:
-            seconds.append(_layers(network, engine))
-    choices = {layer: seconds[0][layer] < seconds[1][layer] for layer in network.sparse}
-    return replace(network, sparse=choices)
+            for layer, seconds in _layers(network, engine).items():
+                best[layer] = min(best.get(layer, (np.inf, 0)), (seconds, tried[layer]))
+    return replace(network, sparse={layer: most for layer, (_, most) in best.items()})
 
 
 def _layers(network: Network, engine: Engine) -> dict[str, float]:
@@ -274,18 +280,20 @@ class Network:
         graphs: after the passes, one for each program.
         programs: ascending by batch.
         batched: whether the number of samples is chosen at run time.
-        sparse: by layer, whether it skips zeros.
+        sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
         machine: vectors of the target.
         pair: as `reference`, of two samples; None where the network is not batched.
+        alone: by program, whether a tile is too little work for several threads.
     """
 
     reference: Graph
     graphs: tuple[Graph, ...]
     programs: tuple[Program, ...]
     batched: bool
-    sparse: Mapping[str, bool]
+    sparse: Mapping[str, int]
     machine: Machine
     pair: Graph | None = None
+    alone: tuple[bool, ...] = ()
 
 
 def prepare(
@@ -317,7 +325,10 @@ def prepare(
             graphs.append(graph)
             programs.append(program)
     sparse = choice.sparse(graphs[0], programs, machine)
-    return Network(reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair)
+    alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
+    return Network(
+        reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair, alone
+    )
 
 
 def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
@@ -375,7 +386,13 @@ def source_of(
         "batches": [p.batch for p in network.programs],
     }
     return emit.emit(
-        graph, network.programs, network.machine, sparse=network.sparse, info=info, values=values
+        graph,
+        network.programs,
+        network.machine,
+        sparse=network.sparse,
+        alone=network.alone or (False,) * len(network.programs),
+        info=info,
+        values=values,
     )
 
 

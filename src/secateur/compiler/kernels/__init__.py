@@ -118,7 +118,8 @@ class Step:
     Attributes:
         machine: the target's vectors.
         weights: where constants are stored.
-        sparse: whether a layer of this node name should skip zeros.
+        sparse: how many vectors of sums a tile of a layer may have that skips its zeros; 0: it does
+            not skip them.
         fill: C that fills the halo of output 0 for channels `from`..`to`, or "" where it has none;
             a kernel that calls it itself sets `fills`.
         scratch: C, the memory that the kernel asked for, `char *`; "" where it asked for none.
@@ -126,7 +127,7 @@ class Step:
 
     machine: Machine
     weights: Weights
-    sparse: Callable[[Node], bool]
+    sparse: Callable[[Node], int]
     fill: Callable[[str, str], str] = lambda _from, _to: ""
     scratch: str = ""
 

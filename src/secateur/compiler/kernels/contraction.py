@@ -75,7 +75,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     body.line(f"const float *in = {x.ref};")
     body.line(f"float *out = {y.ref};")
     body.line(f"const float *res = {r.ref if r else '0'};")
-    channels = write(body, node, c, bias, y.layout.lanes, step, sparse=step.sparse(node))
+    channels = write(body, node, c, bias, y.layout.lanes, step, sums=step.sparse(node))
     if fill := step.fill(*channels):
         body.line(fill)
     return body.text()
@@ -89,9 +89,12 @@ def write(
     lanes: int,
     step: Step,
     *,
-    sparse: bool,
+    sums: int,
 ) -> tuple[str, str]:
     """Write a contraction of `in`, with the residual `res` or null, to `out`.
+
+    Args:
+        sums: see `Step.sparse`.
 
     Returns:
         C: the channels of a sample that this thread does, from and to.
@@ -100,8 +103,8 @@ def write(
     z, high, wide = (Axis(1, 0, 0, 0),) * (3 - len(inner)) + inner
     body.line(_shape(node, (z, high, wide), c))
     names = [f"n{k}" for k in range(len(outer))]
-    if sparse:
-        call = _sparse(body, c, bias, (high.count, wide.count), lanes, step)
+    if sums:
+        call = _sparse(body, c, bias, (high.count, wide.count), lanes, step, sums)
         channels = (
             "(long)sec_share(w.chunks, t, T) * w.chunk",
             f"SEC_LEAST((long)sec_share(w.chunks, t + 1, T) * w.chunk, {len(c.weight)})",
@@ -143,6 +146,7 @@ def _sparse(
     plane: tuple[int, int],
     lanes: int,
     step: Step,
+    sums: int,
 ) -> str:
     outputs, width, taps = c.weight.shape
     # the same blocks for every program of an artifact: they share the weights
@@ -194,7 +198,7 @@ def _sparse(
     if lanes == 1:
         body.line(layer("offset", "0", 0))
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
-    tile = tiles.sparse(*plane, taps, step.machine)
+    tile = tiles.sparse(*plane, sums)
     reach = 4 * (max(offsets) - low)
     # loads of few sums are many: x86 scales an index by 8 for nothing
     unit = 8 if tile.high * tile.wide <= 8 and reach < 8 * 2**16 else 4 * lanes

@@ -54,14 +54,19 @@ def choose(high: int, wide: int, most: int, each: float, fixed: float, floor: fl
     return best
 
 
-def sparse(high: int, wide: int, taps: int, machine: Machine) -> Tile:
-    """Tile of a sparse layer: half of the registers hold sums.
+def sums(taps: int, machine: Machine) -> int:
+    """Return how many vectors of sums a tile of a sparse layer has at most: half of the registers.
 
     With one tap there is no halo whose reading a larger tile would share, and inputs of many
-    channels must stay near: half as large.
+    channels must stay near: half as many.
     """
     most = 16 if machine.registers >= 32 else 10
-    return choose(high, wide, most if taps > 1 else most // 2, each=0.6, fixed=1.6, floor=2.0)
+    return most if taps > 1 else most // 2
+
+
+def sparse(high: int, wide: int, most: int) -> Tile:
+    """Tile of a sparse layer for a plane of high x wide vectors."""
+    return choose(high, wide, most, each=0.6, fixed=1.6, floor=2.0)
 
 
 def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Tile]:

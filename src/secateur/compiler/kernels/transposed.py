@@ -15,7 +15,18 @@ from math import prod
 import numpy as np
 
 from secateur.compiler.graph import Node, unsupported
-from secateur.compiler.kernels import Body, Halo, Kernel, Machine, Place, Step, Types, lane, windows
+from secateur.compiler.kernels import (
+    Body,
+    Halo,
+    Kernel,
+    Machine,
+    Place,
+    Step,
+    Types,
+    lane,
+    tiles,
+    windows,
+)
 from secateur.compiler.kernels.contraction import Axis, Contraction, merged, write
 from secateur.compiler.layout import PLAIN, Cut
 from secateur.compiler.ops import convolution
@@ -139,7 +150,8 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         body.line(f"float *out = {y.ref} + {start};")
         body.line("const float *res = 0;")
         skips = sparse and c.weight.size > 0
-        write(body, node, c, bias, y.layout.lanes, step, sparse=skips)
+        sums = tiles.sums(len(c.taps), step.machine) if skips else 0
+        write(body, node, c, bias, y.layout.lanes, step, sums=sums)
         body.close()
     return body.text()
 
