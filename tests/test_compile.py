@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import nn
 
 import kernel_harness
 import secateur
+from mixed_network import Mixed
 from secateur.compiler import artifact, choice, pipeline, toolchain, verification
 from secateur.errors import CompileError, UsageError
 from secateur.export import to_onnx
@@ -50,6 +51,11 @@ def convnet() -> nn.Module:
             nn.Linear(32, 10),
         )
     )
+
+
+def mixed() -> nn.Module:
+    torch.manual_seed(0)
+    return pruned(Mixed())
 
 
 def images(count: int) -> np.ndarray:
@@ -163,11 +169,14 @@ def of_program(command: Sequence[str], count: int) -> np.ndarray:
     ("target", "runner"),
     [("aarch64-linux", "qemu-aarch64-static"), ("wasm32-wasi", "node")],
 )
-def test_other_machines_give_the_same(target: str, runner: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [convnet, mixed])
+def test_other_machines_give_the_same(
+    network: Callable[[], nn.Module], target: str, runner: str, tmp_path: Path
+) -> None:
     pytest.importorskip("ziglang")
     if shutil.which(runner) is None:
         pytest.skip(f"needs {runner}")
-    module = convnet()
+    module = network()
     goal = toolchain.target(target)
     compiled = pipeline.compile_network(to_onnx(module, torch.zeros(2, 3, 32, 32)), target=target)
     assert compiled.difference is None
@@ -193,6 +202,7 @@ def test_other_machines_give_the_same(target: str, runner: str, tmp_path: Path) 
         )
         command = ["node", "--no-warnings", str(script), str(program)]
     with secateur.compile(module, torch.zeros(2, 3, 32, 32)) as engine:
+        assert_close(engine(images(6)), of_torch(module, images(6)))
         for count in (1, 6):
             assert_close(of_program(command, count), engine(images(count)))
 
