@@ -97,6 +97,22 @@ def test_tuning_gives_the_same_network() -> None:
         assert_close(engine(images(3)), of_torch(module, images(3)))
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(6, 9, 3, padding=1), nn.Linear(64, 33)])
+def test_infinities_stay_what_they_are(layer: nn.Module) -> None:
+    """Rows that are made even must not multiply an infinity by a zero of their own."""
+    shape = (6, 4, 4) if isinstance(layer, nn.Conv2d) else (64,)
+    with torch.no_grad():
+        weight = torch.zeros(len(layer.weight), layer.weight[0].numel())
+        weight[:, 4::11][:, :3] = 1.0  # three in each row; one is the middle of a window
+        layer.weight.copy_(weight.reshape(layer.weight.shape))
+    x = np.full((3, *shape), np.inf, np.float32)
+    with secateur.compile(layer.eval(), torch.zeros(2, *shape)) as engine:
+        (kernel,) = {step["kernel"] for step in engine.info["steps"][0] if "kernel" in step}
+        assert kernel == "sparse"
+        for count in (1, 3):
+            assert (engine(x[:count]) == np.inf).all()
+
+
 def test_layers_of_one_shape_share_their_code() -> None:
     module = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(5))).eval()
     content = to_onnx(module, torch.zeros(2, 8, 12, 12))

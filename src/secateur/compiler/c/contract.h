@@ -36,7 +36,7 @@ typedef struct {
   const int32_t *offset;         /* by code: what it adds to the address, bytes */
   const uint16_t *places;        /* by non-zero: the same, looked up beforehand */
   int unit;                      /* bytes that a place counts: 8, or a vector; 0: there are none */
-  int even;                      /* whether every row is, with a zero where it was not */
+  int even;                      /* whether every row is: its last one may be two halves */
 } sec_sparse;
 
 /* Look up every non-zero's offset, which spares the innermost loop a load: a tenth of its time. */

@@ -59,7 +59,10 @@ static __attribute__((unused)) void sec_single_prepare(const sec_sparse *w, cons
           const uint8_t *row = w->rows + 2 * (long)r;
           if (chunk * w->chunk + (row[1] & 63) == o)
             for (int i = 0; i < row[0]; i++) {
-              if (value[i] == 0) continue;  /* the one that makes a row even */
+              if (i && code[i] == code[i - 1]) {  /* the other half of one that made a row even */
+                if (pass) p.value[(step + k - 1) * 16 + o % 16] += value[i];
+                continue;
+              }
               const int input = b * channels + code[i];
               if (input / SEC_SPAN != span) {
                 span = input / SEC_SPAN;

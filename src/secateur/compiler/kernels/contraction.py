@@ -30,8 +30,8 @@ CHUNK = 16
 
 
 EVEN = 128
-"""Positions of a sample up to which rows are made even: a few zeros cost less there
-than the branches for an odd one."""
+"""Positions of a sample up to which rows are made even: a few products more cost less there than
+the branches for an odd one."""
 
 SPAN = 128
 """Inputs that `single.h` looks up at once."""

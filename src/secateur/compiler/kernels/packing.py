@@ -77,7 +77,7 @@ def sparse(
         groups: output channel o reads the input channels of group o // (outputs / groups).
         blocks: of input channels.
         chunk: output channels a chunk, at most 64.
-        even: whether a row of an odd number gets a zero more.
+        even: whether the last non-zero of a row of an odd number becomes two halves.
     """
     outputs, width, _ = weight.shape
     output, channel, tap = np.nonzero(weight)
@@ -97,14 +97,17 @@ def sparse(
     count = count.copy()
     count[row_of[len(output) :]] = 0
     row_of = row_of[: len(output)]
-    odd = count % 2 == 1 if even else np.zeros(len(count), dtype=bool)
-    # its zero goes where its last non-zero is
-    final = np.zeros(len(key), np.int64)
-    np.maximum.at(final, row_of, code)
-    code = np.concatenate([code, final[odd]])
-    values = np.concatenate([values, np.zeros(odd.sum(), np.float32)])
-    row_of = np.concatenate([row_of, np.flatnonzero(odd)])
-    count += odd
+    if (
+        even
+    ):  # the last non-zero of an odd row becomes two halves: a zero would make NaN of infinity
+        odd = count % 2 == 1
+        final = np.zeros(len(key), np.int64)
+        np.maximum.at(final, row_of, code)
+        split = odd[row_of] & (code == final[row_of])
+        values[split] /= 2
+        code, values = np.append(code, code[split]), np.append(values, values[split])
+        row_of = np.append(row_of, row_of[split])
+        count += odd
     row_block, row_output = np.divmod(key, outputs)
     first, last = np.full(outputs, np.iinfo(np.int64).max), np.full(outputs, -1)
     np.minimum.at(first, row_output, row_block)
