@@ -1,4 +1,4 @@
-"""One network that has a kernel of every kind, for machines on which all tests cannot run."""
+"""One network with kernels of many kinds, for machines on which not all tests can run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Mixed(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = functional.leaky_relu(self.patches(images))
-        x = functional.pad(self.depth(x), (0, 0, 0, 0))
+        x = functional.pad(self.depth(x), (1, 0, 2, 1))[:, :, 1:9, :8]
         large = functional.interpolate(x, scale_factor=2, mode="bilinear")[:, :12]
         x = torch.cat([self.up(x), large], dim=1)
         x = functional.avg_pool2d(functional.hardswish(x), 2)

@@ -97,9 +97,7 @@ def sparse(
     count = count.copy()
     count[row_of[len(output) :]] = 0
     row_of = row_of[: len(output)]
-    if (
-        even
-    ):  # the last non-zero of an odd row becomes two halves: a zero would make NaN of infinity
+    if even:  # by two halves of the last one: a zero more would make NaN of an infinity
         odd = count % 2 == 1
         final = np.zeros(len(key), np.int64)
         np.maximum.at(final, row_of, code)
