@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from secateur import Budget, Gates, machine, prunable
 from secateur.nets import build
-from secateur.pruning.gates import draw_keep
+from secateur.pruning.gate_phase import GatePhase
 
 GOAL = 1.3
 
@@ -40,11 +40,12 @@ def main() -> int:
     inputs = torch.randn(arguments.batch_size, 3, 32, 32, device=device)
     inputs = inputs.to(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (arguments.batch_size,), device=device)
+    phase = GatePhase()
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for number in range(2 * (arguments.rounds + 3)):
         gated = bool(number % 2)
         start = time.perf_counter()
-        keep = draw_keep(number, lowest=0.03, dense=0)
+        keep = phase.draw(number)
         with gates.cut(Budget(keep)) if gated else nullcontext():
             with torch.autocast(device.type, torch.bfloat16, enabled=machine.bf16(device)):
                 outputs = model(inputs)

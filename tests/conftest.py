@@ -19,7 +19,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def digits() -> Task:
     """The smallest real task: an MLP on the digits that come with the package."""
     return classification("digits", "mlp", progress=False)

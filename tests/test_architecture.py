@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "machine": {"errors", ""},
     "pruning": VALUES | {"pruning", "training"},
     "training": VALUES,
+    "distillation": VALUES | {"training"},
     "measure": VALUES,
     "nets": VALUES | {"nets"},
     "data": VALUES | {"data"},

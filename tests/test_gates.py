@@ -8,7 +8,6 @@ from torch import nn
 
 from secateur import Budget, Gates
 from secateur.errors import UsageError
-from secateur.pruning.gates import draw_keep
 
 
 class Mixed(nn.Module):
@@ -189,10 +188,38 @@ def test_bad_names_are_refused(model: nn.Module) -> None:
         Gates.attach(model, ["conv1.weight"])
 
 
-def test_keep_ratios_are_log_uniform_and_hold_the_dense_end() -> None:
-    keeps = torch.tensor([draw_keep(step, lowest=0.01, dense=0.2) for step in range(1000)])
-    assert keeps.min() >= 0.01
-    assert keeps.max() == 1
-    assert (keeps == 1).float().mean().item() == pytest.approx(0.2, abs=0.005)
-    cut = keeps[keeps < 1]
-    assert (cut < 0.1).float().mean().item() == pytest.approx(0.5, abs=0.01)
+def test_another_order_cuts_and_teaches_no_gate(model: nn.Module, inputs: torch.Tensor) -> None:
+    gates = Gates.attach(model, NAMES)
+    order = {n: torch.rand(model.get_parameter(n).shape) for n in NAMES}
+    with gates.cut(Budget(0.3, floor=0), order=order) as masks:
+        model(inputs).square().sum().backward()
+    kept = torch.cat([order[n][masks[n]] for n in NAMES])
+    cut = torch.cat([order[n][~masks[n]] for n in NAMES])
+    assert kept.min() >= cut.max()
+    assert all(gate.grad is None for gate in gates.values().values())
+    assert (model.get_parameter("linear.weight").grad != 0).any()
+
+
+def test_frozen_weights_get_no_gradient_but_their_gates_do(
+    model: nn.Module, inputs: torch.Tensor
+) -> None:
+    gates = Gates.attach(model, NAMES)
+    with gates.cut(Budget(0.5)):
+        model(inputs).square().sum().backward()
+    joint = {name: gate.grad for name, gate in gates.values().items()}
+    for tensor in (*model.parameters(), *gates.values().values()):
+        tensor.grad = None
+    with gates.cut(Budget(0.5), frozen=True):
+        model(inputs).square().sum().backward()
+    for name, gate in gates.values().items():
+        assert model.get_parameter(name).grad is None
+        assert torch.equal(gate.grad, joint[name])
+    assert model.get_parameter("linear.bias").grad is not None
+
+
+def test_gates_can_take_any_order(model: nn.Module) -> None:
+    gates = Gates.attach(model, NAMES)
+    wanted = {n: torch.rand(model.get_parameter(n).shape) for n in NAMES}
+    gates.become(wanted)
+    for name, score in gates.scores().items():
+        torch.testing.assert_close(score, wanted[name])

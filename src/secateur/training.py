@@ -24,7 +24,7 @@ class Data(Protocol):
     def batches_per_epoch(self, batch_size: int) -> int:
         """Return how many batches `epoch` yields."""
 
-    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
         """Yield one shuffled, augmented pass over the training data: inputs and targets."""
 
     def calibration(
@@ -101,12 +101,13 @@ def train(
     model: nn.Module,
     data: Data,
     recipe: Recipe,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Any], Tensor],
     *,
     seed: int,
     around_step: Callable[[int], AbstractContextManager[object]] | None = None,
     after_step: Callable[[], object] | None = None,
     extra: Sequence[Tensor] = (),
+    extra_rate: float = 1.0,
     watch: Callable[[Epoch], object] = lambda epoch: None,
 ) -> tuple[Epoch, ...]:
     """Train a model in place.
@@ -123,6 +124,7 @@ def train(
             gate phase cuts here.
         after_step: called after each update; held masks are put back here.
         extra: tensors trained beside the model's own parameters, without weight decay.
+        extra_rate: their learning rate, as a multiple of the recipe's.
         watch: told of each finished epoch.
 
     Raises:
@@ -132,9 +134,9 @@ def train(
     device = next(model.parameters()).device
     autocast = precision_of(recipe, device) != "fp32"
     own: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": own}]
+    groups: list[dict[str, Any]] = [{"params": own, "multiple": 1.0}]
     if extra:
-        groups.append({"params": list(extra), "weight_decay": 0.0})
+        groups.append({"params": list(extra), "multiple": extra_rate, "weight_decay": 0.0})
     optimizer = torch.optim.SGD(
         groups, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
@@ -152,7 +154,7 @@ def train(
             step = epoch * steps + index
             rate = recipe.rate_at(step / (steps * recipe.epochs))
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["multiple"]
             with around_step(step) if around_step else nullcontext():
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                     outputs = model(inputs)

@@ -21,8 +21,7 @@ them, and `Gates.remove` leaves no trace.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -101,8 +100,19 @@ class Gates:
         gates = self.values()
         return {n: gates[n] + w.detach().abs().float() for n, w in self._weights.items()}
 
+    def become(self, scores: Mapping[str, Tensor]) -> None:
+        """Set the gates so that `scores()` gives these, up to rounding in float32.
+
+        Args:
+            scores: name → finite tensor, shaped as the parameter.
+        """
+        for name, gate in self.values().items():
+            gate.copy_(scores[name] - self._weights[name].detach().abs())
+
     @contextmanager
-    def cut(self, budget: Budget) -> Iterator[Masks]:
+    def cut(
+        self, budget: Budget, *, order: Mapping[str, Tensor] | None = None, frozen: bool = False
+    ) -> Iterator[Masks]:
         """Run forward and backward through the cut: inside, only the top-K weights are there.
 
         On leaving, the full weights are back, `weight.grad` holds ∂L/∂v * mask, and the gates'
@@ -112,8 +122,10 @@ class Gates:
 
         Args:
             budget: how many weights this step keeps, and where.
+            order: scores to cut by in place of the gates'; the gates then get no gradient.
+            frozen: the gated weights get no gradient, only their gates do.
         """
-        masks = select(self.scores(), budget)
+        masks = select(self.scores() if order is None else order, budget)
         full = {name: weight.detach().clone() for name, weight in self._weights.items()}
         earlier = {name: weight.grad for name, weight in self._weights.items()}
         for name, weight in self._weights.items():
@@ -131,8 +143,10 @@ class Gates:
                 if weight.grad is None:
                     weight.grad = earlier[name]
                     continue
-                gate.grad = _add(gate.grad, (weight.grad * full[name]).to(gate.dtype))
-                weight.grad = _add(earlier[name], weight.grad.mul_(masks[name]))
+                if order is None:
+                    gate.grad = _add(gate.grad, (weight.grad * full[name]).to(gate.dtype))
+                through = None if frozen else weight.grad.mul_(masks[name])
+                weight.grad = earlier[name] if through is None else _add(earlier[name], through)
 
     def _restore(self, full: dict[str, Tensor], earlier: dict[str, Tensor | None]) -> None:
         for name, weight in self._weights.items():
@@ -145,24 +159,6 @@ class Gates:
             owner, leaf = _owner(self._model, name)
             delattr(owner, leaf + SUFFIX)
         self._weights = {}
-
-
-def draw_keep(step: int, *, lowest: float, dense: float) -> float:
-    """Return the keep ratio of one step of the gate phase, in [lowest, 1].
-
-    Log-uniform, so that every octave of sparsity gets equal time; drawn from the additive
-    recurrence frac(step * golden ratio) (Kronecker sequence) and not from a random generator,
-    so that even a short phase covers the whole range evenly.
-
-    Args:
-        step: counts from 0.
-        lowest: the smallest keep ratio, in (0, 1].
-        dense: the fraction of steps, in [0, 1], that keep every weight and so hold the dense end.
-    """
-    u = math.modf((step + 1) * (math.sqrt(5) - 1) / 2)[0]
-    if u < dense:
-        return 1.0
-    return float(lowest ** ((u - dense) / (1 - dense)))
 
 
 def _add(earlier: Tensor | None, new: Tensor) -> Tensor:

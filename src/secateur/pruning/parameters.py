@@ -18,7 +18,8 @@ from secateur.errors import UsageError
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The dtypes that weights and scores may have."""
 
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""Layers that normalise; their parameters are scales and shifts."""
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
 _LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -159,7 +160,7 @@ def _reasons(
         return
     if any(isinstance(owner, _EMBEDDINGS) for owner in owners):
         yield "embedding table"
-    if any(isinstance(owner, _NORMS) for owner in owners) or parameter.dim() < 2:
+    if any(isinstance(owner, NORMS) for owner in owners) or parameter.dim() < 2:
         yield "bias or norm"
     if any(leaf == "bias" or leaf.startswith("bias_") for leaf in leaves):
         yield "bias or norm"

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,7 +19,8 @@ from secateur import machine
 from secateur.errors import StudyError, TrainingError
 from secateur.measure import evaluate
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.gates import Gates, draw_keep
+from secateur.pruning.gate_phase import learn_gates
+from secateur.pruning.gates import Gates
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import Prunable, prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
@@ -160,18 +161,20 @@ class _Runner:
             model = self._fresh()
         else:
             model = self._network(stage.after)
-        gates = Gates.attach(model, self._prunable.names) if stage.name == "gates" else None
-        log = train(
-            model,
-            self._data,
-            self._spec.recipe(stage.name),
-            self._task.loss,
-            # gates and control share their batches, so that they differ by the cut alone
-            seed=_seed(stage.seed, "train" if stage.after is None else "second"),
-            around_step=self._cut(gates) if gates else None,
-            extra=list(gates.values().values()) if gates else (),
-            watch=lambda epoch: self._observe(Event("epoch", stage, epoch=epoch)),
-        )
+        # gates and control share their batches, so that they differ by the cut alone
+        seed = _seed(stage.seed, "train" if stage.after is None else "second")
+        recipe = self._spec.recipe(stage.name)
+        data, loss = self._data, self._task.loss
+
+        def watch(epoch: Epoch) -> None:
+            self._observe(Event("epoch", stage, epoch=epoch))
+
+        if stage.name == "gates":
+            phase = self._spec.gate_phase
+            names = self._prunable.names
+            log = learn_gates(model, names, data, recipe, loss, phase=phase, seed=seed, watch=watch)
+        else:
+            log = train(model, data, recipe, loss, seed=seed, watch=watch)
         digest = self._store.save_network(stage, model.state_dict())
         record: dict[str, Any] = {
             "stage": stage.name,
@@ -181,8 +184,9 @@ class _Runner:
             "excluded": dict(self._prunable.excluded),
             "work": round(sum(epoch.seconds for epoch in log), 3),
         }
-        if gates:
-            record["gates"] = {name: _histogram(gate) for name, gate in gates.scores().items()}
+        if stage.name == "gates":
+            scores = Gates.of(model).scores()
+            record["gates"] = {name: _histogram(gate) for name, gate in scores.items()}
         return self._keep(stage, record, start, started)
 
     def trial(self, trial: Trial) -> Record:
@@ -250,15 +254,6 @@ class _Runner:
         seed = _seed(trial.seed, trial.criterion)
         scores = criterion.function(model, self._prunable.names, seed=seed)
         return select(scores, self._spec.budget(trial.keep))
-
-    def _cut(self, gates: Gates) -> Callable[[int], AbstractContextManager[Masks]]:
-        options = self._spec.options
-
-        def around_step(step: int) -> AbstractContextManager[Masks]:
-            keep = draw_keep(step, lowest=options.lowest_keep, dense=options.dense_steps)
-            return gates.cut(self._spec.budget(keep))
-
-        return around_step
 
     def _network(self, stage: Stage) -> nn.Module:
         """Return a fresh copy of a finished stage's network; trains it again if it was damaged."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.criteria import CRITERIA, find
+from secateur.pruning.gate_phase import GatePhase
 from secateur.study.task import Task
 from secateur.training import Recipe
 
@@ -141,6 +142,14 @@ class Spec:
     def budget(self, keep: float) -> Budget:
         """Return the budget of one level."""
         return Budget(keep, self.options.scope, self.options.floor)
+
+    @property
+    def gate_phase(self) -> GatePhase:
+        """Return how phase 2 learns."""
+        o = self.options
+        return GatePhase(
+            lowest_keep=o.lowest_keep, dense_steps=o.dense_steps, scope=o.scope, floor=o.floor
+        )
 
     def recipe(self, stage: str) -> Recipe:
         """Return the recipe of a stage: train, gates, control or finetune."""

@@ -1,0 +1,97 @@
+"""Distillation: train a network towards the outputs of another, beside the targets.
+
+Hinton et al. 2015, arXiv:1503.02531. The teacher's outputs travel with the targets, so that the
+training loop, gate phase and fine-tuning need to know nothing of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.training import Data
+
+Loss = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTargets:
+    """Kullback-Leibler divergence of softened class probabilities; for logits [N, classes, ...].
+
+    Multiplied by the temperature's square, so that its gradient keeps its size (§2 of the paper).
+    """
+
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise UsageError(f"temperature is {self.temperature!r}, but must be positive")
+
+    def __call__(self, outputs: Tensor, wanted: Tensor) -> Tensor:
+        """Return the scalar divergence of outputs from wanted ones, a mean over N."""
+        t = self.temperature
+        student, teacher = F.log_softmax(outputs / t, 1), F.log_softmax(wanted / t, 1)
+        return t * t * F.kl_div(student, teacher, log_target=True, reduction="batchmean")
+
+
+def distilled(
+    data: Data, loss: Loss, teacher: nn.Module, imitation: Loss, weight: float, *, autocast: bool
+) -> tuple[Data, Loss]:
+    """Return data and loss that train towards a teacher's outputs, beside the targets.
+
+    Args:
+        data: its training batches get the teacher's outputs; all else stays its own.
+        loss: (outputs, targets) → scalar.
+        teacher: copied as it is now, and run in evaluation mode on every training batch.
+        imitation: (outputs, teacher's outputs) → scalar, such as `SoftTargets()`.
+        weight: of the imitation, in [0, 1]; the loss has the rest.
+        autocast: run the teacher in bf16.
+
+    Raises:
+        UsageError: the weight is out of its range.
+    """
+    if not 0 <= weight <= 1:
+        raise UsageError(f"the weight of distillation is {weight!r}, but must be in [0, 1]")
+    if not weight:
+        return data, loss
+
+    def both(outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        label, wanted = targets
+        value = weight * imitation(outputs, wanted)
+        return value if weight == 1 else value + (1 - weight) * loss(outputs, label)
+
+    return _Taught(data, copy.deepcopy(teacher).eval(), autocast), both
+
+
+@dataclass(frozen=True, eq=False)
+class _Taught:
+    data: Data
+    teacher: nn.Module
+    autocast: bool
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        return self.data.batches_per_epoch(batch_size)
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
+        for inputs, targets in self.data.epoch(batch_size, generator):
+            kind = inputs.device.type
+            with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
+                outputs = self.teacher(inputs)
+            yield inputs, (targets, outputs.float())
+
+    def calibration(
+        self, count: int, batch_size: int, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        return self.data.calibration(count, batch_size, generator)
+
+    def evaluation(
+        self, split: Literal["validation", "test"], batch_size: int = 250
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.data.evaluation(split, batch_size)

@@ -1,0 +1,154 @@
+"""The gate phase (phase 2): train through the cut, so that one order serves every keep ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.pruning.budget import Budget, Scope
+from secateur.pruning.gates import Gates
+from secateur.pruning.masks import Masks
+from secateur.pruning.parameters import NORMS, unwrapped
+from secateur.training import Data, Epoch, Recipe, train
+
+Weights = Literal["joint", "frozen"]
+Order = Literal["learned", "fixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatePhase:
+    """How the gates are learned: everything but the epochs and rates of the recipe.
+
+    Raises:
+        UsageError: a field is out of its range; says which and what it may be.
+    """
+
+    lowest_keep: float = 0.03
+    """Smallest keep ratio drawn, in (0, 1]."""
+    dense_steps: float = 0.0
+    """Fraction of the steps, in [0, 1), that keep every weight and so hold the dense end."""
+    gate_rate: float = 1.0
+    """The gates' learning rate, as a multiple of the recipe's."""
+    weights: Weights = "joint"
+    """joint: the weights move with the gates. frozen: of the network's own parameters only the
+    scales and shifts of its norms move; the rest is as it was, and the gates learn a mask."""
+    order: Order = "learned"
+    """fixed: the order stays that of the magnitude at the start, and no gate learns: the control
+    that tells what learning the order is worth from what training through the cut is worth."""
+    scope: Scope = "global"
+    floor: float = 0.002
+    """As in `Budget`."""
+
+    def __post_init__(self) -> None:
+        Budget(1.0, self.scope, self.floor)
+        checks = (
+            ("lowest_keep", 0 < self.lowest_keep <= 1, "in (0, 1]"),
+            ("dense_steps", 0 <= self.dense_steps < 1, "in [0, 1)"),
+            ("gate_rate", 0 < self.gate_rate < math.inf, "positive"),
+            ("weights", self.weights in get_args(Weights), "joint or frozen"),
+            ("order", self.order in get_args(Order), "learned or fixed"),
+        )
+        for name, fine, want in checks:
+            if not fine:
+                raise UsageError(f"{name} is {getattr(self, name)!r}, but must be {want}")
+
+    def draw(self, step: int) -> float:
+        """Return the keep ratio of one step, in [lowest_keep, 1].
+
+        Log-uniform, so that every octave of sparsity gets equal time; taken from the additive
+        recurrence frac(step * golden ratio) (Kronecker sequence) and not from a random
+        generator, so that even a short phase covers the whole range evenly.
+
+        Args:
+            step: counts from 0.
+        """
+        u = math.modf((step + 1) * (math.sqrt(5) - 1) / 2)[0]
+        if u < self.dense_steps:
+            return 1.0
+        return float(self.lowest_keep ** ((u - self.dense_steps) / (1 - self.dense_steps)))
+
+
+def learn_gates(
+    model: nn.Module,
+    names: Sequence[str],
+    data: Data,
+    recipe: Recipe,
+    loss: Callable[[Tensor, Any], Tensor],
+    *,
+    phase: GatePhase | None = None,
+    seed: int,
+    watch: Callable[[Epoch], object] = lambda epoch: None,
+) -> tuple[Epoch, ...]:
+    """Attach gates to a trained network and learn them, in place; read them with `Gates.of`.
+
+    With `order="fixed"` the gates left behind say that order too, so that the criterion `gate`
+    cuts the control like any other network.
+
+    Args:
+        model: trained, on the data's device.
+        names: the parameters that may be cut, as `prunable(model).names`.
+        data: its training batches are used; its loss may be a distilled one (`distilled`).
+        recipe: epochs, rates and precision.
+        loss: (outputs as float32, targets) → scalar.
+        phase: how keep ratios are drawn and what moves; by default `GatePhase()`.
+        seed: of shuffling and augmentation.
+        watch: told of each finished epoch.
+
+    Raises:
+        UsageError: a name is no parameter of the model, or has a gate already.
+        BudgetError: the floors make the smallest keep ratio impossible.
+        TrainingError: a gradient was not finite. The model is then of no use.
+    """
+    phase = phase or GatePhase()
+    gates = Gates.attach(model, names)
+    fixed = gates.scores() if phase.order == "fixed" else None
+
+    def around_step(step: int) -> AbstractContextManager[Masks]:
+        budget = Budget(phase.draw(step), phase.scope, phase.floor)
+        return gates.cut(budget, order=fixed, frozen=phase.weights == "frozen")
+
+    with _frozen(model, names) if phase.weights == "frozen" else nullcontext():
+        log = train(
+            model,
+            data,
+            recipe,
+            loss,
+            seed=seed,
+            around_step=around_step,
+            extra=list(gates.values().values()),
+            extra_rate=phase.gate_rate,
+            watch=watch,
+        )
+    if fixed is not None:
+        gates.become(fixed)
+    return log
+
+
+@contextmanager
+def _frozen(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Let only norms and the named parameters take gradients; the latter's reach their gates."""
+    model = unwrapped(model)
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
+    still = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name not in names and id(parameter) not in norms
+    ]
+    for parameter in still:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in still:
+            parameter.requires_grad_(True)
