@@ -192,7 +192,7 @@ def module(name: str, sparsity: float, *, scope: Scope = "layer", seed: int = 0)
         model = network.build()
         names = prunable(model, include_first=network.include_first, exclude=(network.last,)).names
         budget = Budget(1 - sparsity, scope, floor=0)
-        masks = select(find("magnitude").function(model, names), budget)
+        masks = select(find("magnitude").scores(model, names), budget)
         assert masks.kept == budget.count(masks.total)
         masks.apply(model)
         _settle(model, network)

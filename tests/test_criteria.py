@@ -6,11 +6,15 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from secateur import Budget, Gates, prunable, select
-from secateur.errors import UsageError
-from secateur.nets import build
+from secateur.errors import ScoreError, UsageError
+from secateur.nets import NETS, build
+from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.parameters import DTYPES
 
@@ -24,29 +28,42 @@ def model() -> nn.Module:
 
 
 def test_the_registry_names_every_criterion() -> None:
-    assert {"gate", "magnitude", "random"} <= set(CRITERIA)
+    assert set(CRITERIA) == {"gate", "lamp", "magnitude", "obs", "random", "taylor", "wanda"}
+    assert {n for n, c in CRITERIA.items() if c.needs == "inputs"} == {"wanda"}
+    assert {n for n, c in CRITERIA.items() if c.needs == "gradients"} == {"obs", "taylor"}
     for name, criterion in CRITERIA.items():
         assert criterion.name == name
         assert criterion is find(name)
         assert criterion.description.endswith(".")
         assert "\n" not in criterion.description
-    with pytest.raises(UsageError, match="'magnitud'; choose one of gate, magnitude, random"):
+    with pytest.raises(
+        UsageError, match="'magnitud'; choose one of gate, lamp, magnitude, obs, random"
+    ):
         find("magnitud")
+
+
+def examples(shape: tuple[int, ...], classes: int, count: int = 32) -> Calibration:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(count, *shape, generator=generator)
+    targets = torch.randint(0, classes, (count,), generator=generator)
+    return Calibration((inputs,), (targets,), F.cross_entropy)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_gives_scores_that_can_be_selected(name: str, model: nn.Module) -> None:
     names = prunable(model).names
+    data = examples((3, 5, 5), 2)
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
-    scores = CRITERIA[name].function(model, names)
+    score_of = CRITERIA[name].scores
+    scores = score_of(model, names, calibration=data)
     assert torch.equal(torch.get_rng_state(), state)
     assert tuple(scores) == names
     for key, score in scores.items():
         assert score.shape == model.get_parameter(key).shape
         assert score.dtype in DTYPES
         assert not score.requires_grad
-    again = CRITERIA[name].function(copy.deepcopy(model), names, seed=0)
+    again = score_of(copy.deepcopy(model), names, seed=0, calibration=data)
     assert all(torch.equal(scores[key], again[key]) for key in names)
     assert select(scores, Budget(0.3)).kept == round(0.3 * (4 * 5 * 9 + 10))
     for score in scores.values():
@@ -54,28 +71,213 @@ def test_every_criterion_gives_scores_that_can_be_selected(name: str, model: nn.
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
     with pytest.raises(UsageError, match=r"no parameter 'missing\.weight'"):
-        CRITERIA[name].function(model, ["1.weight", "missing.weight"])
+        score_of(model, ["1.weight", "missing.weight"], calibration=data)
 
 
-@pytest.mark.parametrize("net", ["convnet-s", "mlp", "resnet20"])
+@pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("name", CRITERIA)
-def test_every_criterion_scores_every_kind_of_net(name: str, net: str) -> None:
+def test_every_criterion_scores_every_net(name: str, net: str) -> None:
+    torch.manual_seed(0)
     model = build(net)
     names = prunable(model).names
     Gates.attach(model, names)
-    before = copy.deepcopy(model.state_dict())
-    scores = CRITERIA[name].function(model, names)
+    before = {key: hash_of(value) for key, value in model.state_dict().items()}
+    scores = CRITERIA[name].scores(model, names, calibration=examples((3, 32, 32), 10))
     total = sum(model.get_parameter(key).numel() for key in names)
     assert sum(score.numel() for score in scores.values()) == total
     assert all(torch.isfinite(score).all() for score in scores.values())
     assert select(scores, Budget(0.1)).kept == round(0.1 * total)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert {key: hash_of(value) for key, value in model.state_dict().items()} == before
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def hash_of(value: torch.Tensor) -> int:
+    return hash(value.detach().contiguous().numpy().tobytes())
+
+
+NEEDY = [name for name, criterion in CRITERIA.items() if criterion.needs != "nothing"]
+GRADIENT = [name for name, criterion in CRITERIA.items() if criterion.needs == "gradients"]
+
+
+@pytest.mark.parametrize("name", NEEDY)
+def test_a_criterion_that_needs_data_asks_for_it_by_name(name: str, model: nn.Module) -> None:
+    names = prunable(model).names
+    with pytest.raises(UsageError, match=f"'{name}' looks at data.*Calibration"):
+        CRITERIA[name].scores(model, names)
+    with pytest.raises(UsageError, match=r"does not take .*float32 \[N, 7, 5, 5\]"):
+        CRITERIA[name].scores(model, names, calibration=examples((7, 5, 5), 2))
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_criterion_that_needs_gradients_refuses_by_name(name: str, model: nn.Module) -> None:
+    names, data = prunable(model).names, examples((3, 5, 5), 2)
+    unlabelled = Calibration(data.inputs)
+    with pytest.raises(UsageError, match=f"'{name}' needs gradients.*targets, loss"):
+        CRITERIA[name].scores(model, names, calibration=unlabelled)
+    model.get_parameter("3.weight").requires_grad_(False)
+    with pytest.raises(UsageError, match=f"'{name}'.*'3.weight' has requires_grad=False"):
+        CRITERIA[name].scores(model, names, calibration=data)
+    model.get_parameter("3.weight").requires_grad_(True)
+    aside = Aside(model)
+    with pytest.raises(UsageError, match=f"'{name}'.*none reaches 'unused.weight'"):
+        CRITERIA[name].scores(aside, ["inner.1.weight", "unused.weight"], calibration=data)
+    with pytest.raises(UsageError, match=f"'{name}'.*outputs carry none"):
+        CRITERIA[name].scores(Shut(model), ["inner.1.weight"], calibration=data)
+    with torch.no_grad():
+        model.get_parameter("1.weight")[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ScoreError, match=f"'{name}'.*'1.weight' that is not finite"):
+        CRITERIA[name].scores(model, ["1.weight"], calibration=data)
+
+
+class Shut(nn.Module):
+    """Runs without gradients, as quantised modules do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+class Aside(nn.Module):
+    """Has a layer that it does not run."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+class Noisy(nn.Module):
+    """Has what a criterion might disturb: dropout, running statistics, a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout(self.norm(self.conv(x)), 0.5, self.training)
+        return self.linear(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", NEEDY)
+def test_looking_at_data_disturbs_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    model = Noisy()
+    model.linear.eval()
+    model.linear.weight.grad = torch.ones(2, 4)
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    for inputs in (5, 4):  # the second is refused on the way
+        data = examples((3, inputs, inputs), 2)
+        if inputs == 4:
+            model.conv.register_forward_hook(fail)
+        try:
+            CRITERIA[name].scores(model, ["conv.weight", "linear.weight"], calibration=data)
+        except UsageError:
+            assert inputs == 4
+        assert torch.equal(torch.get_rng_state(), state)
+        assert (model.training, model.linear.training) == (True, False)
+        assert torch.equal(model.linear.weight.grad, torch.ones(2, 4))
+        assert model.conv.weight.grad is None
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert len(model.conv._forward_hooks) == 1
+    assert not model.linear._forward_hooks
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("on purpose")
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=40))
+def test_lamp_is_its_formula_and_keeps_the_magnitudes_order(values: list[int]) -> None:
+    linear = nn.Linear(len(values), 1, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([values], dtype=torch.float32))
+    score = CRITERIA["lamp"].scores(linear, ["weight"])["weight"][0].tolist()
+    # rank: larger first, of equals the first in the tensor
+    rank = sorted(range(len(values)), key=lambda i: (-abs(values[i]), i))
+    for place, i in enumerate(rank):
+        rest = sum(values[j] ** 2 for j in rank[: place + 1])
+        assert score[i] == pytest.approx(values[i] ** 2 / rest if rest else 0)
+    for keep in (0.3, 0.7):
+        lamp = select(CRITERIA["lamp"].scores(linear, ["weight"]), Budget(keep))
+        assert lamp == select(CRITERIA["magnitude"].scores(linear, ["weight"]), Budget(keep))
+
+
+def test_taylor_is_the_mean_of_squared_products(model: nn.Module) -> None:
+    data = examples((3, 5, 5), 2, 64)
+    scores = CRITERIA["taylor"].scores(model, ["1.weight"], calibration=data)["1.weight"]
+    expected = torch.zeros_like(scores)
+    for x, y in zip(data.inputs[0].split(32), data.targets[0].split(32), strict=True):
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        weight = model.get_parameter("1.weight")
+        expected += (weight * weight.grad).detach().square() / 2  # type: ignore[operator]
+    torch.testing.assert_close(scores, expected)
+
+
+def test_obs_is_the_saliency_of_the_explicit_inverse(model: nn.Module) -> None:
+    data = examples((3, 5, 5), 2, 64)
+    name = "1.weight"  # 180 weights: twelve blocks, the last of four
+    scores = CRITERIA["obs"].scores(model, [name], calibration=data)[name].flatten()
+    weight = model.get_parameter(name)
+    fisher = torch.zeros(180, 180, dtype=torch.float64)
+    for x, y in zip(data.inputs[0].split(8), data.targets[0].split(8), strict=True):
+        loss = F.cross_entropy(model(x), y)
+        g = torch.autograd.grad(loss, weight)[0].flatten().double()
+        fisher += torch.outer(g, g) / 8
+    damping = 0.01 * fisher.diagonal().mean()
+    for at in range(0, 180, 16):
+        block = fisher[at : at + 16, at : at + 16]
+        inverse = torch.linalg.inv(block + damping * torch.eye(len(block), dtype=torch.float64))
+        w = weight.detach().flatten()[at : at + 16].double()
+        expected = (w.square() / (2 * inverse.diagonal())).float()
+        torch.testing.assert_close(scores[at : at + 16], expected, rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2),
+        nn.Conv2d(4, 6, (3, 2), dilation=2, padding=2, padding_mode="reflect"),
+        nn.Conv1d(4, 6, 5, padding="same"),
+        nn.Conv3d(4, 6, (2, 3, 1), stride=(1, 2, 1)),
+        nn.Linear(4, 6),
+    ],
+    ids=str,
+)
+def test_wanda_is_the_weight_times_the_norm_of_its_input(layer: nn.Module) -> None:
+    """Reference: the weight's gradient of a sum of squares, one input position at a time."""
+    dimensions = {nn.Conv1d: (9,), nn.Conv2d: (7, 8), nn.Conv3d: (5, 6, 4), nn.Linear: ()}
+    sizes = dimensions[type(layer)]
+    x = torch.randn(32, 4, *sizes)
+    score = CRITERIA["wanda"].scores(layer, ["weight"], calibration=Calibration((x,)))["weight"]
+    # With inputs x², weights' gradients of the summed output are Σ x² over samples, positions.
+    out = layer(x.square())
+    gradient = torch.autograd.grad(out.sum(), layer.weight)[0]
+    norm = (gradient / (32 * out[0, 0].numel())).sqrt()
+    torch.testing.assert_close(score, layer.weight.detach().abs() * norm)  # type: ignore[operator]
+
+
+def test_wanda_says_which_parameter_it_does_not_know() -> None:
+    model = nn.MultiheadAttention(4, 2)
+    with pytest.raises(UsageError, match=r"'wanda'.*not of 'in_proj_weight'.*exclude"):
+        CRITERIA["wanda"].rule(model, ["in_proj_weight"], calibration=examples((4,), 2))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_magnitude_is_the_absolute_value(model: nn.Module, dtype: torch.dtype) -> None:
     model.to(dtype)
-    scores = CRITERIA["magnitude"].function(model, ["3.weight"])
+    scores = CRITERIA["magnitude"].scores(model, ["3.weight"])
     assert torch.equal(scores["3.weight"], model[3].weight.detach().abs())  # type: ignore[index]
 
 
@@ -83,18 +285,18 @@ def test_gate_reads_the_learned_gates(model: nn.Module) -> None:
     gates = Gates.attach(model, ["0.weight"])
     learned = torch.rand(4, 3, 3, 3) - 0.5
     gates.values()["0.weight"].copy_(learned)
-    scores = CRITERIA["gate"].function(nn.DataParallel(model), ["0.weight"])
+    scores = CRITERIA["gate"].scores(nn.DataParallel(model), ["0.weight"])
     assert torch.equal(scores["0.weight"], model.get_parameter("0.weight").detach().abs() + learned)
     assert torch.equal(scores["0.weight"], gates.scores()["0.weight"])
 
 
 def test_gate_without_gates_says_what_to_do(model: nn.Module) -> None:
     with pytest.raises(UsageError, match=r"1 of 2 .*'0\.weight'.*attach.*learn"):
-        CRITERIA["gate"].function(model, ["0.weight", "1.weight"])
+        CRITERIA["gate"].scores(model, ["0.weight", "1.weight"])
 
 
 def test_random_depends_on_seed_name_and_shape_alone(model: nn.Module) -> None:
-    draw = CRITERIA["random"].function
+    draw = CRITERIA["random"].scores
     names = ["0.weight", "1.weight"]
     first = draw(model, names, seed=1)
     torch.rand(7)
@@ -111,6 +313,6 @@ def test_random_depends_on_seed_name_and_shape_alone(model: nn.Module) -> None:
 
 
 def test_random_numbers_are_the_same_on_every_machine() -> None:
-    scores = CRITERIA["random"].function(nn.Linear(2, 2, bias=False), ["weight"], seed=7)
+    scores = CRITERIA["random"].scores(nn.Linear(2, 2, bias=False), ["weight"], seed=7)
     expected = torch.tensor([[0.6279415, 0.402097], [0.6964782, 0.2526941]])
     torch.testing.assert_close(scores["weight"], expected, rtol=0, atol=1e-7)

@@ -29,7 +29,7 @@ def model() -> nn.Module:
 
 @pytest.fixture
 def masks(model: nn.Module) -> Masks:
-    return select(CRITERIA["magnitude"].function(model, prunable(model).names), Budget(0.25))
+    return select(CRITERIA["magnitude"].scores(model, prunable(model).names), Budget(0.25))
 
 
 def zeros(model: nn.Module, masks: Masks) -> bool:

@@ -99,7 +99,7 @@ def test_bad_recipes_are_refused_by_name(field: str, value: object) -> None:
 
 def pruned(task: Task, model: nn.Module, keep: float):
     names = prunable(model).names
-    masks = select(CRITERIA["magnitude"].function(model, names), Budget(keep))
+    masks = select(CRITERIA["magnitude"].scores(model, names), Budget(keep))
     masks.apply(model)
     return masks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from torch import nn
 from secateur import machine
 from secateur.errors import StudyError, TrainingError
 from secateur.measure import evaluate
+from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gate_phase import learn_gates
 from secateur.pruning.gates import Gates
@@ -25,6 +27,7 @@ from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import Prunable, prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.finetune import finetune
+from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selection import select
 from secateur.study.spec import Spec
 from secateur.study.store import Record, Store
@@ -59,7 +62,7 @@ def feasible(model: nn.Module, spec: Spec) -> Prunable:
     options = spec.options
     found = prunable(model, include_first=options.first_layer)
     drawn = options.lowest_keep if "gate" in options.criteria else 1.0
-    scores = CRITERIA["magnitude"].function(model, found.names)
+    scores = CRITERIA["magnitude"].scores(model, found.names)
     select(scores, spec.budget(min(*options.keep, drawn)))
     return found
 
@@ -228,19 +231,29 @@ class _Runner:
         return model
 
     def _cut_network(self, trial: Trial) -> tuple[nn.Module, Masks]:
-        model = self._network(trial.after)
-        masks = self._masks(model, trial)
-        if trial.after.name == "gates":
-            Gates.of(model).remove()
+        masks = self._masks(self._network(trial.after), trial)
+        model = self._uncut(trial.after)
         masks.apply(model)
         return model, masks
+
+    def _uncut(self, stage: Stage) -> nn.Module:
+        model = self._network(stage)
+        if stage.name == "gates":
+            Gates.of(model).remove()
+        return model
 
     def _recover(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
         if trial.recovery == "finetune":
             recipe = self._spec.recipe("finetune")
             seed = _seed(trial.seed, "finetune")
             finetune(model, masks, self._data, recipe, self._task.loss, seed=seed)
-        if trial.recovery != "none":
+        if trial.recovery == "reconstruct":
+            generator = torch.Generator().manual_seed(_seed(trial.seed, "reconstruct"))
+            count = self._spec.options.reconstruct
+            images = tuple(self._data.calibration(count, CALIBRATION_BATCH, generator))
+            seen = Calibration(images, autocast=self._precision != "fp32")
+            reconstruct(model, self._uncut(trial.after), masks, seen)
+        elif trial.recovery != "none":
             autocast = self._precision != "fp32"
             recalibrate(model, self._calibration(trial.seed), autocast=autocast)
 
@@ -249,10 +262,27 @@ class _Runner:
         count = self._spec.options.calibration
         return self._data.calibration(count, CALIBRATION_BATCH, generator)
 
+    def _looked_at(self, trial: Trial) -> Calibration | None:
+        """Return the training examples that a criterion looks at, if it does."""
+        if trial.criterion == DENSE or CRITERIA[trial.criterion].needs == "nothing":
+            return None
+        generator = torch.Generator().manual_seed(_seed(trial.seed, "criterion"))
+        count = self._spec.options.criterion_images
+        batches = self._data.epoch(min(count, CALIBRATION_BATCH), generator)
+        taken = list(itertools.islice(batches, -(-count // CALIBRATION_BATCH)))
+        return Calibration(
+            tuple(inputs for inputs, _ in taken),
+            tuple(targets for _, targets in taken),
+            self._task.loss,
+            self._precision != "fp32",
+        ).first(count)
+
     def _masks(self, model: nn.Module, trial: Trial) -> Masks:
         criterion = CRITERIA["magnitude" if trial.criterion == DENSE else trial.criterion]
         seed = _seed(trial.seed, trial.criterion)
-        scores = criterion.function(model, self._prunable.names, seed=seed)
+        scores = criterion.scores(
+            model, self._prunable.names, seed=seed, calibration=self._looked_at(trial)
+        )
         return select(scores, self._spec.budget(trial.keep))
 
     def _network(self, stage: Stage) -> nn.Module:

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
+from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.gate_phase import GatePhase
 from secateur.study.task import Task
 from secateur.training import Recipe
 
 FORMAT = 1
-RECOVERIES = ("none", "batchnorm", "finetune")
+RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -44,6 +45,11 @@ class Options:
     gate_epochs: int = _option(
         7, "Epochs of phase 2 through the cut; controls train as long with all weights."
     )
+    reconstruct: int = _option(
+        0,
+        "Unlabelled training images from which the kept weights of each cut are solved again, "
+        "layer by layer; 0 leaves it out.",
+    )
     finetune: int = _option(
         0, "Epochs of fine-tuning under held masks for each cut; 0 leaves it out."
     )
@@ -55,6 +61,9 @@ class Options:
     dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
     calibration: int = _option(
         4096, "Training images for batch-norm recalibration; all of them if there are fewer."
+    )
+    criterion_images: int = _option(
+        1024, "Training images that criteria look at which need data (wanda, taylor, obs)."
     )
     scope: Literal["global", "layer"] = _option(
         "global", "Rank weights over the whole network (global) or within each layer (layer)."
@@ -137,7 +146,8 @@ class Spec:
     @property
     def recoveries(self) -> tuple[str, ...]:
         """Kept apart in every table and curve."""
-        return RECOVERIES if self.options.finetune else RECOVERIES[:-1]
+        asked = {"reconstruct": self.options.reconstruct, "finetune": self.options.finetune}
+        return tuple(name for name in RECOVERIES if asked.get(name, 1))
 
     def budget(self, keep: float) -> Budget:
         """Return the budget of one level."""
@@ -190,9 +200,15 @@ def _check(o: Options) -> None:
         ("seeds", o.seeds >= 1, "at least 1"),
         ("gate_epochs", o.gate_epochs >= 1, "at least 1"),
         ("finetune", o.finetune >= 0, "0 or more epochs"),
+        (
+            "reconstruct",
+            o.reconstruct == 0 or o.reconstruct >= LEAST,
+            f"0, or at least {LEAST} images",
+        ),
         ("lowest_keep", 0 < o.lowest_keep <= 1, "in (0, 1]"),
         ("dense_steps", 0 <= o.dense_steps < 1, "in [0, 1)"),
         ("calibration", o.calibration >= 1, "at least 1"),
+        ("criterion_images", o.criterion_images >= LEAST, f"at least {LEAST}"),
         ("margin", 0 < o.margin < float("inf"), "positive"),
         ("confidence", 0.5 <= o.confidence < 1, "in [0.5, 1)"),
     )

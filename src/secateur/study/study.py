@@ -120,7 +120,9 @@ class Study:
             raise UsageError(f"the study has seeds 0 to {options.seeds - 1}, not {seed}")
         read_spec(self.directory)  # a study that was never run has no network to give
         offered = self.spec.recoveries
-        chosen = recovery or next(r for r in ("finetune", "batchnorm", "none") if r in offered)
+        chosen = recovery or next(
+            r for r in ("finetune", "reconstruct", "batchnorm", "none") if r in offered
+        )
         trial = Trial(seed=seed, criterion=criterion, keep=keep, recovery=chosen)
         with Store(self.directory, self.spec) as store:
             return execute.network(self.task, self.spec, store, self._device, trial)

@@ -1,8 +1,8 @@
 """Criteria: rules that give every weight a score; higher means more important.
 
 Each module of this package is one criterion: its name is the module's, its description the first
-line of the module's docstring, its rule the module's function `scores`. A new criterion is a new
-file.
+line of the module's docstring, its rule the module's function `scores`, and what it needs the
+module's NEEDS, where it needs data. A new criterion is a new file.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.pruning.calibration import Calibration
+from secateur.pruning.parameters import parameters
+
+Needs = Literal["nothing", "inputs", "gradients"]
 
 __all__ = ["CRITERIA", "Criterion", "Rule", "find"]
 
@@ -24,7 +28,12 @@ class Rule(Protocol):
     """What every criterion's `scores` is."""
 
     def __call__(
-        self, model: nn.Module, names: Sequence[str], *, seed: int = 0
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        *,
+        seed: int = 0,
+        calibration: Calibration | None = None,
     ) -> dict[str, Tensor]:
         """Return name → scores of the named parameters.
 
@@ -32,6 +41,7 @@ class Rule(Protocol):
             model: not changed.
             names: parameter names, as `prunable(model).names`.
             seed: of whatever the criterion draws at random; the others ignore it.
+            calibration: what a criterion looks at that needs data; the others ignore it.
 
         Returns:
             Floating tensors, finite, shaped as the parameters and on their device, that share no
@@ -50,12 +60,45 @@ class Criterion:
     name: str
     description: str
     """One line, for help texts and reports."""
-    function: Rule
+    rule: Rule
+    needs: Needs = "nothing"
+    """nothing: only the network. inputs: a calibration set, without labels. gradients: a
+    calibration set with targets and a loss."""
+
+    def scores(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        *,
+        seed: int = 0,
+        calibration: Calibration | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what the rule gives, after a look at whether it has what it needs.
+
+        Raises:
+            UsageError: as the rule does; or it needs data, and the calibration set is missing,
+                has no targets or loss where they are needed, or does not fit the model.
+        """
+        parameters(model, names)
+        if self.needs != "nothing":
+            if calibration is None:
+                raise UsageError(
+                    f"criterion {self.name!r} looks at data; give it "
+                    "calibration=Calibration(inputs, ...), a few hundred training inputs"
+                )
+            if self.needs == "gradients" and not (calibration.targets and calibration.loss):
+                raise UsageError(
+                    f"criterion {self.name!r} needs gradients; give it "
+                    "Calibration(inputs, targets, loss) with a target for every input"
+                )
+            calibration.check(model)
+        return self.rule(model, names, seed=seed, calibration=calibration)
 
 
 def _criterion(name: str) -> Criterion:
     module = import_module(f"{__name__}.{name}")
-    return Criterion(name, (module.__doc__ or "").partition("\n")[0], module.scores)
+    description = (module.__doc__ or "").partition("\n")[0]
+    return Criterion(name, description, module.scores, getattr(module, "NEEDS", "nothing"))
 
 
 CRITERIA: dict[str, Criterion] = {

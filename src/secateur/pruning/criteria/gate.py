@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.pruning.calibration import Calibration
 from secateur.pruning.gates import SUFFIX, Gates
 from secateur.pruning.parameters import parameters, unwrapped
 
 
-def scores(model: nn.Module, names: Sequence[str], *, seed: int = 0) -> dict[str, Tensor]:
+def scores(
+    model: nn.Module,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> dict[str, Tensor]:
     """Return |w| + gate, float32; `seed` is not used.
 
     Raises:

@@ -8,10 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from secateur.pruning.calibration import Calibration
 from secateur.pruning.parameters import parameters
 
 
-def scores(model: nn.Module, names: Sequence[str], *, seed: int = 0) -> dict[str, Tensor]:
+def scores(
+    model: nn.Module,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> dict[str, Tensor]:
     """Return numbers uniform in [0, 1), float32.
 
     A tensor's numbers depend on the seed, its name and its shape alone: not on the other tensors,

@@ -11,11 +11,13 @@ from secateur.study.summary import Summary
 RECOVERIES = {
     "none": "pruned only",
     "batchnorm": "+ batch-norm recalibration",
+    "reconstruct": "+ reconstruction",
     "finetune": "+ fine-tuning",
 }
 DENSE_RECOVERIES = {
     "none": "as trained",
     "batchnorm": "batch-norm recalibrated",
+    "reconstruct": "reconstructed",
     "finetune": "fine-tuned",
 }
 _MOST_DIGITS = 6

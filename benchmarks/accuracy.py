@@ -1,0 +1,390 @@
+"""How far accuracy holds: criteria, recovery and gates side by side, against their controls.
+
+    python benchmarks/accuracy.py FOLDER [--nets resnet20-given convnet] [--seeds 3]
+        [--conditions joint fixed ...] [--weights resnet20-cifar10.safetensors]
+
+Every (net, condition, seed) is one record in FOLDER, written when it is finished; one that is
+there is not run again, so the command may be killed and started again, with other arguments too.
+Printed and written (accuracy.csv, accuracy.svg) is the test accuracy at each sparsity: mean over
+seeds, its 95 % interval, and gates minus the fixed order paired by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import accuracy_table
+from secateur import Budget, Gates, data, files, machine, nets, prunable, select
+from secateur.data import ImageData
+from secateur.data.augmentation import Augmentation
+from secateur.distillation import SoftTargets, distilled
+from secateur.measure import evaluate
+from secateur.pruning.calibration import Calibration
+from secateur.pruning.criteria import CRITERIA
+from secateur.pruning.gate_phase import GatePhase, learn_gates
+from secateur.pruning.recovery.batchnorm import recalibrate
+from secateur.pruning.recovery.reconstruct import prune_gradually
+from secateur.pruning.self_pruning import SelfPruning
+from secateur.study.spec import Options, Spec
+from secateur.study.task import percent_correct
+from secateur.training import Epoch, Recipe, precision_of, train
+
+KEEPS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
+IMAGES = 4096
+"""Unlabelled training images that recalibration and reconstruction may look at."""
+DATA_BATCH = 256
+
+# What the authors of the given weights trained with; black is what their padding was.
+GIVEN_MEAN, GIVEN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GIVEN = Augmentation(pad=4, fill="black", flip=True)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One way to train from a dense network: the gate phase, or for `phase=None` a control."""
+
+    recipe: Recipe
+    phase: GatePhase | None = None
+    teach: float = 0.0
+    """Weight of distillation from the dense network."""
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True)
+class Net:
+    """One net of the table: where its dense network comes from, and how the rest trains."""
+
+    net: str
+    phase1: Recipe | None
+    """None: the weights are given."""
+    label_smoothing: float
+    joint: Training
+    frozen: Training
+    goals: Mapping[str, Mapping[float, float]]
+    """condition → keep ratio → test accuracy to reach; negative: the loss against dense."""
+
+    def trainings(self) -> dict[str, Training]:
+        """Return condition → how it trains."""
+        assert self.joint.phase is not None
+        return {
+            "joint": self.joint,
+            "fixed": replace(self.joint, phase=replace(self.joint.phase, order="fixed")),
+            "control": replace(self.joint, phase=None),
+            "frozen": self.frozen,
+        }
+
+
+def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
+    """Return a net trained as `secateur study` trains it, with its defaults."""
+    chosen = Options(**options)
+    spec = Spec(f"cifar10/{net}", {}, {}, chosen)
+    joint = Training(spec.recipe("gates"), spec.gate_phase)
+    return Net(
+        net=net,
+        phase1=spec.recipe("train"),
+        label_smoothing=0.1,
+        joint=joint,
+        frozen=replace(joint, phase=replace(spec.gate_phase, weights="frozen")),
+        goals={"joint": goals},
+    )
+
+
+NETS: dict[str, Net] = {
+    "resnet20-given": Net(
+        net="resnet20",
+        phase1=None,
+        label_smoothing=0.0,
+        joint=Training(
+            Recipe(epochs=15, rate=0.05, schedule="cosine", warmup=0.1),
+            GatePhase(lowest_keep=0.03, gate_rate=3.0),
+            teach=0.7,
+            temperature=2.0,
+        ),
+        frozen=Training(
+            Recipe(epochs=10, rate=0.05, schedule="cosine", warmup=0.1),
+            GatePhase(lowest_keep=0.03, gate_rate=2.0, weights="frozen"),
+            teach=0.7,
+            temperature=2.0,
+        ),
+        goals={
+            "reconstruct": {0.3: 90.4, 0.2: 88.7, 0.1: 80.0},
+            "frozen": {0.3: 90.8, 0.2: 90.0, 0.1: 87.0},
+            "joint": {0.3: 91.4, 0.2: 91.0, 0.1: 89.8, 0.05: 87.5},
+        },
+    ),
+    "convnet": _study_net("convnet", {0.3: -0.3, 0.2: -0.5, 0.1: -1.0, 0.05: -2.5}),
+    "resnet18": _study_net(
+        "resnet18",
+        {0.3: -0.1, 0.2: -0.2, 0.1: -0.3, 0.05: -0.5, 0.02: -1.0},
+        epochs=60,
+        gate_epochs=40,
+    ),
+}
+SCORED = ("magnitude", "random", "lamp", "wanda", "taylor", "obs")
+"""Conditions that cut the dense network by a criterion and recalibrate it."""
+CONDITIONS = (*SCORED, "reconstruct", "frozen", "fixed", "joint", "control", "self-pruning")
+
+
+class Bench:
+    """One net and one seed: trains, cuts, recovers, measures, and keeps the records."""
+
+    def __init__(self, name: str, seed: int, given: argparse.Namespace) -> None:
+        self._name, self._seed, self._net = name, seed, NETS[name]
+        self._folder: Path = given.folder
+        self._device = machine.device(given.device)
+        images = data.load("cifar10", data_dir=given.data_dir).to(self._device)
+        if self._net.phase1 is None:
+            images = replace(images, mean=GIVEN_MEAN, std=GIVEN_STD, augmentation=GIVEN)
+        self._data: ImageData = images
+        self._weights: Path | None = given.weights
+        recipe = self._net.joint.recipe
+        self._autocast = precision_of(recipe, self._device) != "fp32"
+        self._loss = partial(F.cross_entropy, label_smoothing=self._net.label_smoothing)
+
+    def run(self, condition: str) -> None:
+        """Make the record of a condition, unless it is there."""
+        settings = settings_of(self._net, condition)
+        path = self._path(condition, settings, "json")
+        if path.exists():
+            return
+        start, log = time.perf_counter(), []
+        if condition in SCORED:
+            model = self.dense()
+            scores = self._scores(model, condition)
+            cut = partial(self._cut, model, scores)
+        elif condition == "reconstruct":
+            cut = self._reconstructed().__getitem__
+        elif condition == "self-pruning":
+            model, importances, log = self._self_pruned()
+            cut = partial(self._cut, model, importances["product"])
+        else:
+            model, log = self._trained(condition)
+            scores = self._scores(model, "magnitude" if condition == "control" else "gate")
+            cut = partial(self._cut, model, scores)
+        trained = time.perf_counter() - start
+        record = {
+            "net": self._name,
+            "condition": condition,
+            "seed": self._seed,
+            "settings": settings,
+            "accuracy": {f"{keep:g}": self._measure(cut(keep)) for keep in KEEPS},
+            "seconds": round(trained, 1),
+            "log": [asdict(epoch) for epoch in log],
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "precision": "bf16 autocast" if self._autocast else "fp32",
+            "threads": torch.get_num_threads(),
+            "versions": machine.versions(),
+            "hardware": machine.describe(),
+        }
+        if condition == "self-pruning":
+            record["order"] = {
+                kind: {
+                    f"{keep:g}": self._measure(self._cut(model, scores, keep))["validation"]
+                    for keep in KEEPS
+                }
+                for kind, scores in importances.items()
+            }
+        files.write(path, json.dumps(record) + "\n")
+        tests = [f"{value['test']:.2f}" for value in record["accuracy"].values()]
+        self._say(condition, f"{' '.join(tests)}  ({record['seconds']} s)")
+
+    def dense(self) -> nn.Module:
+        """Return the network that every condition but self-pruning starts from."""
+        model = self._fresh()
+        if self._net.phase1 is None:
+            assert self._weights is not None
+            model.load_state_dict(load_file(self._weights))
+            return model
+        path = self._path("dense", {"recipe": asdict(self._net.phase1)}, "safetensors")
+        if not path.exists():
+            train(
+                model,
+                self._data,
+                self._net.phase1,
+                self._loss,
+                seed=self._number("train"),
+                watch=partial(self._watch, "dense"),
+            )
+            state = {key: value.contiguous() for key, value in model.state_dict().items()}
+            save_file(state, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+        model.load_state_dict(load_file(path))
+        return model
+
+    def _fresh(self) -> nn.Module:
+        torch.manual_seed(self._number("train"))
+        model = nets.build(self._net.net).to(self._device)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _trained(self, condition: str) -> tuple[nn.Module, tuple[Epoch, ...]]:
+        """Train a copy of the dense network on; all conditions see the same batches."""
+        model = self.dense()
+        way = self._net.trainings()[condition]
+        batches, loss = distilled(
+            self._data,
+            self._loss,
+            model,
+            SoftTargets(way.temperature),
+            way.teach,
+            autocast=self._autocast,
+        )
+        seed, watch = self._number("second"), partial(self._watch, condition)
+        if way.phase is None:
+            return model, train(model, batches, way.recipe, loss, seed=seed, watch=watch)
+        names = prunable(model).names
+        log = learn_gates(
+            model, names, batches, way.recipe, loss, phase=way.phase, seed=seed, watch=watch
+        )
+        return model, log
+
+    def _self_pruned(
+        self,
+    ) -> tuple[nn.Module, dict[str, dict[str, Tensor]], tuple[Epoch, ...]]:
+        """Train phase 1 with sigmoid gates, for as long as phases 1 and 2 take together."""
+        assert self._net.phase1 is not None
+        model = self._fresh()
+        gates = SelfPruning(model, prunable(model).names)
+        epochs = self._net.phase1.epochs + self._net.joint.recipe.epochs
+        log = train(
+            model,
+            self._data,
+            replace(self._net.phase1, epochs=epochs),
+            self._loss,
+            seed=self._number("train"),
+            around_step=gates.step,
+            extra=list(gates.gates.values()),
+            watch=partial(self._watch, "self-pruning"),
+        )
+        importances = gates.scores()
+        gates.fold()
+        return model, importances, log
+
+    def _reconstructed(self) -> dict[float, nn.Module]:
+        """Return keep ratio → network, pruned from unlabelled images alone."""
+        dense = self.dense().eval()
+        images = Calibration(tuple(self._images("recalibration")), autocast=self._autocast)
+        budgets = [Budget(keep) for keep in KEEPS]
+        results = prune_gradually(dense, prunable(dense).names, budgets, images)
+        return {keep: model for keep, (model, _, _) in zip(KEEPS, results, strict=True)}
+
+    def _scores(self, model: nn.Module, criterion: str) -> dict[str, Tensor]:
+        names, seen = prunable(model).names, None
+        if CRITERIA[criterion].needs != "nothing":
+            generator = torch.Generator().manual_seed(self._number("criterion"))
+            batches = self._data.epoch(DATA_BATCH, generator)
+            inputs, targets = zip(*islice(batches, IMAGES // DATA_BATCH), strict=True)
+            seen = Calibration(inputs, targets, self._loss, self._autocast)
+        return CRITERIA[criterion].scores(model, names, seed=self._seed, calibration=seen)
+
+    def _cut(self, model: nn.Module, scores: Mapping[str, Tensor], keep: float) -> nn.Module:
+        """Return a cut copy."""
+        cut = copy.deepcopy(model)
+        if any(name.endswith("_gate") for name, _ in cut.named_buffers()):
+            Gates.of(cut).remove()
+        select(scores, Budget(keep)).apply(cut)
+        return cut
+
+    def _measure(self, model: nn.Module) -> dict[str, float]:
+        """Recalibrate in place and return the accuracy on validation and test data, in %."""
+        recalibrate(model, self._images("recalibration"), autocast=self._autocast)
+        return {
+            split: evaluate(
+                model, self._data.evaluation(split), percent_correct, autocast=self._autocast
+            )
+            for split in ("validation", "test")
+        }
+
+    def _images(self, purpose: str) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self._number(purpose))
+        return self._data.calibration(IMAGES, DATA_BATCH, generator)
+
+    def _number(self, purpose: str) -> int:
+        """Return a seed of its own for each purpose."""
+        text = f"{self._name} {self._seed} {purpose}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    def _path(self, condition: str, settings: Mapping[str, Any], ending: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self._name}_{condition}_{self._seed}_{_digest(settings)}.{ending}"
+        return self._folder / name
+
+    def _watch(self, condition: str, epoch: Epoch) -> None:
+        self._say(condition, f"epoch {epoch.epoch} loss {epoch.loss:.3f} {epoch.seconds:.0f} s")
+
+    def _say(self, condition: str, text: str) -> None:
+        now = f"{datetime.now(UTC):%H:%M:%S}"
+        print(f"{now} {self._name} seed {self._seed} {condition}: {text}", file=sys.stderr)
+
+
+def settings_of(net: Net, condition: str) -> dict[str, Any]:
+    """Return all that a condition's figures follow from, beside seed and data: JSON values."""
+    ways = net.trainings()
+    settings: dict[str, Any] = {"images": IMAGES, "keep": list(KEEPS)}
+    if net.phase1:
+        settings["phase1"] = asdict(net.phase1)
+        settings["label_smoothing"] = net.label_smoothing
+    if condition in ways:
+        settings |= asdict(ways[condition])
+    if condition == "self-pruning":
+        settings["epochs"] = net.joint.recipe.epochs
+    return settings
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def main() -> int:
+    """Run what is missing, then print and write the table of everything in the folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="records, checkpoints and tables go here")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=["resnet20-given", "convnet"])
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--weights", type=Path, help="resnet20-cifar10.safetensors")
+    parser.add_argument("--data-dir", type=Path, help="folder with CIFAR-10; else the cache")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="of torch; two runs may share a folder")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
+    given = parser.parse_args()
+    if not given.table:
+        for name in given.nets:
+            if NETS[name].phase1 is None and not (given.weights and given.weights.is_file()):
+                parser.error(f"{name} needs --weights, the file resnet20-cifar10.safetensors")
+        torch.set_num_threads(given.threads or torch.get_num_threads())
+        for seed in given.seeds:
+            for name in given.nets:
+                bench = Bench(name, seed, given)
+                for condition in given.conditions:
+                    if condition == "self-pruning" and NETS[name].phase1 is None:
+                        continue  # it is a form of phase 1
+                    bench.run(condition)
+    settings = {(name, c): _digest(settings_of(NETS[name], c)) for name in NETS for c in CONDITIONS}
+    records = accuracy_table.read(given.folder, settings)
+    if not records:
+        parser.error(f"{given.folder} holds no record of today's settings")
+    accuracy_table.write(given.folder, records, {name: net.goals for name, net in NETS.items()})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

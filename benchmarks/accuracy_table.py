@@ -1,0 +1,222 @@
+"""The table, CSV and figure of what benchmarks/accuracy.py has recorded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from secateur import files
+from secateur.study.report.palette import styles
+from secateur.study.statistics import Interval, paired_interval, t_interval
+
+Goals = Mapping[str, Mapping[float, float]]
+"""condition → keep ratio → test accuracy to reach; 0 and less: the loss against dense allowed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One net and condition: test accuracy by keep ratio, and against what it is set."""
+
+    net: str
+    condition: str
+    keep: float
+    test: Interval
+    validation: float
+    dense: float | None
+    """Mean test accuracy of the uncut dense network over the same seeds."""
+    goal: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None where there is none, or dense is not known."""
+        if self.goal is None:
+            return None
+        if self.goal > 0:
+            return self.test.mean >= self.goal
+        return None if self.dense is None else self.test.mean - self.dense >= self.goal
+
+
+def rows(records: Sequence[Mapping[str, Any]], goals: Mapping[str, Goals]) -> list[Row]:
+    """Return a row for each net, condition and keep ratio, as the records come."""
+    found: list[Row] = []
+    for (net, condition), of in _groups(records).items():
+        dense = _groups(records).get((net, "magnitude"), [])
+        for keep in of[0]["accuracy"]:
+            whole = _by_seed(dense, "1", "test")
+            common = [whole[r["seed"]] for r in of if r["seed"] in whole]
+            found.append(
+                Row(
+                    net,
+                    condition,
+                    float(keep),
+                    t_interval(_by_seed(of, keep, "test")),
+                    t_interval(_by_seed(of, keep, "validation")).mean,
+                    sum(common) / len(common) if len(common) == len(of) else None,
+                    goals.get(net, {}).get(condition, {}).get(float(keep)),
+                )
+            )
+    return found
+
+
+def differences(
+    records: Sequence[Mapping[str, Any]], of: str = "joint", minus: str = "fixed"
+) -> list[tuple[str, float, Interval]]:
+    """Return (net, keep ratio, interval) of test accuracies, paired by seed."""
+    groups = _groups(records)
+    found = []
+    for (net, condition), ours in groups.items():
+        control = groups.get((net, minus))
+        if condition != of or control is None:
+            continue
+        for keep in ours[0]["accuracy"]:
+            a, b = _by_seed(ours, keep, "test"), _by_seed(control, keep, "test")
+            if a.keys() & b.keys():
+                found.append((net, float(keep), paired_interval(a, b)))
+    return found
+
+
+def write(folder: Path, records: Sequence[Mapping[str, Any]], goals: Mapping[str, Goals]) -> None:
+    """Print the tables, and write accuracy.csv and accuracy.svg into the folder."""
+    found = rows(records, goals)
+    console = Console(width=110)
+    for net in dict.fromkeys(row.net for row in found):
+        _print(console, net, [row for row in found if row.net == net])
+    table = Table(title="joint minus fixed order, test accuracy in points, paired by seed")
+    for heading in ("net", "sparsity", "difference", "95 % interval", "n"):
+        table.add_column(heading)
+    for net, keep, d in differences(records):
+        between = "" if d.low is None else f"{d.low:+.2f} to {d.high:+.2f}"
+        table.add_row(net, f"{100 * (1 - keep):g} %", f"{d.mean:+.2f}", between, str(d.n))
+    if table.row_count:
+        console.print(table)
+    files.write(folder / "accuracy.csv", _csv(found, differences(records), records))
+    files.write(folder / "accuracy.svg", _figure(found))
+    console.print(f"written: {folder / 'accuracy.csv'}, {folder / 'accuracy.svg'}")
+
+
+def read(folder: Path, current: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+    """Return the records of a folder.
+
+    Args:
+        folder: what accuracy.py filled.
+        current: (net, condition) → digest of today's settings; records of others are left out.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        if path.stem.endswith(current.get((record["net"], record["condition"]), "?")):
+            found.append(record)
+    return found
+
+
+def _print(console: Console, net: str, found: Sequence[Row]) -> None:
+    keeps = sorted({row.keep for row in found}, reverse=True)
+    table = Table(title=f"{net}: test accuracy in %, mean ± half of the 95 % interval")
+    for heading in ("condition", "n", *(f"{100 * (1 - keep):g} %" for keep in keeps)):
+        table.add_column(heading, justify="right" if heading != "condition" else "left")
+    for condition in dict.fromkeys(row.condition for row in found):
+        own = {row.keep: row for row in found if row.condition == condition}
+        cells = [_cell(own[keep]) if keep in own else "" for keep in keeps]
+        table.add_row(condition, str(next(iter(own.values())).test.n), *cells)
+    console.print(table)
+
+
+def _cell(row: Row) -> str:
+    half = "" if row.test.high is None else f" ±{row.test.high - row.test.mean:.2f}"
+    goal = ""
+    if row.goal is not None:
+        goal = f"\n{'met' if row.met else 'MISSED'} {row.goal:g}"
+    return f"{row.test.mean:.2f}{half}{goal}"
+
+
+def _csv(
+    found: Sequence[Row],
+    against: Sequence[tuple[str, float, Interval]],
+    records: Sequence[Mapping[str, Any]],
+) -> str:
+    text = io.StringIO()
+    dates = sorted({record["date"] for record in records})
+    cpus = sorted({str(record["hardware"]["cpu"]) for record in records})
+    text.write(f"# benchmarks/accuracy.py; {', '.join(cpus)}; {dates[0]} to {dates[-1]}\n")
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["net", "condition", "sparsity", "n", "test", "low", "high", "validation", "goal"])
+    for row in found:
+        test = [_number(value) for value in (row.test.mean, row.test.low, row.test.high)]
+        goal = "" if row.goal is None else f"{row.goal:g}"
+        line = [row.net, row.condition, f"{1 - row.keep:g}", row.test.n, *test]
+        out.writerow([*line, _number(row.validation), goal])
+    for net, keep, d in against:
+        line = [_number(value) for value in (d.mean, d.low, d.high)]
+        out.writerow([net, "joint - fixed", f"{1 - keep:g}", d.n, *line, "", ""])
+    return text.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _figure(found: Sequence[Row]) -> bytes:
+    shown = list(dict.fromkeys(row.net for row in found))
+    style = {"svg.hashsalt": "secateur", "font.size": 9, "axes.spines.top": False}
+    with matplotlib.rc_context({**style, "axes.spines.right": False}):
+        figure = Figure(figsize=(5.2 * len(shown), 4.2), layout="constrained")
+        axes = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axis, net in zip(axes, shown, strict=True):
+            of = [row for row in found if row.net == net and row.keep < 1]
+            conditions = list(dict.fromkeys(row.condition for row in of))
+            looks = styles(conditions)
+            for condition in conditions:
+                line = [row for row in of if row.condition == condition]
+                places = [_place(row.keep) for row in line]
+                axis.plot(
+                    places,
+                    [row.test.mean for row in line],
+                    color=looks[condition].light,
+                    marker=looks[condition].matplotlib,
+                    markersize=4,
+                    linestyle="-" if condition in ("joint", "frozen", "reconstruct") else "--",
+                    label=condition,
+                )
+            keeps = sorted({row.keep for row in of})
+            axis.set_xticks([_place(k) for k in keeps], [f"{100 * (1 - k):g}" for k in keeps])
+            axis.set_xlabel("sparsity, %")
+            axis.set_ylabel("test accuracy, %")
+            axis.set_title(net, loc="left")
+            dense = next((row.dense for row in of if row.dense), None)
+            if dense is not None:
+                axis.axhline(dense, color="#8a9299", linewidth=0.8)
+                axis.set_ylim(max(40.0, min(row.test.mean for row in of) - 2), dense + 2)
+            axis.legend(frameon=False, fontsize=7, loc="lower left")
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    return image.getvalue()
+
+
+def _place(keep: float) -> float:
+    """Return where a keep ratio stands: every halving of what is kept takes as much room."""
+    return -math.log2(keep)
+
+
+def _by_seed(records: Sequence[Mapping[str, Any]], keep: str, split: str) -> dict[int, float]:
+    return {record["seed"]: record["accuracy"][keep][split] for record in records}
+
+
+def _groups(
+    records: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        groups[record["net"], record["condition"]].append(record)
+    return groups

@@ -1,0 +1,95 @@
+"""Magnitude times the size of the activations that the weight reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.pruning.calibration import Calibration
+from secateur.pruning.parameters import parameters, unwrapped
+from secateur.pruning.recovery.moments import KINDS, Layer, windows
+
+NEEDS = "inputs"
+
+
+def scores(
+    model: nn.Module,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> dict[str, Tensor]:
+    """Return |w| * √E[x²], float32, where x is what the weight is multiplied by.
+
+    The mean goes over samples and positions. In a convolution every weight has an x of its own:
+    its channel, seen through its place in the kernel. Source: Sun et al. 2023, arXiv:2306.11695,
+    which ranks within each output; here scores are ranked as the budget says, and a global order
+    compares the contributions |w x| of all layers. `seed` is not used.
+
+    Raises:
+        UsageError: a parameter is not the weight of a linear or convolutional layer that the
+            network runs; names it.
+    """
+    assert calibration is not None
+    model = unwrapped(model)
+    weights = parameters(model, names)
+    owners = {id(m.weight): m for m in model.modules() if isinstance(m, KINDS)}
+    for name, weight in weights.items():
+        if id(weight) not in owners:
+            raise UsageError(
+                f"criterion 'wanda' knows the inputs of linear layers and convolutions, but not "
+                f"of {name!r}; leave it out with prunable(model, exclude=[{name!r}]), or choose "
+                "another criterion"
+            )
+    wanted = {id(weight) for weight in weights.values()}
+    total: dict[int, Tensor] = {}
+    count: dict[int, int] = {}
+
+    def look(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        assert isinstance(layer, KINDS)
+        key = id(layer.weight)
+        squares, positions = _squares(layer, inputs[0].float(), output.shape[2:])
+        total[key] = total[key] + squares if key in total else squares
+        count[key] = count.get(key, 0) + positions
+
+    layers = [m for m in model.modules() if isinstance(m, KINDS) and id(m.weight) in wanted]
+    modes = {module: module.training for module in model.modules()}
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    try:
+        model.eval()
+        with torch.no_grad(), calibration.precision():
+            for batch in calibration.inputs:
+                model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    result: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if id(weight) not in total:
+            raise UsageError(
+                f"criterion 'wanda' looks at activations, but the network does not run {name!r}; "
+                "leave it out with prunable(model, exclude=[...])"
+            )
+        norm = (total[id(weight)] / count[id(weight)]).sqrt()
+        groups = norm.shape[0]
+        size = weight.detach().abs().float()
+        flat = size.reshape(groups, weight.shape[0] // groups, -1)
+        result[name] = (flat * norm[:, None]).reshape(weight.shape)
+    return result
+
+
+def _squares(layer: Layer, x: Tensor, plane: torch.Size) -> tuple[Tensor, int]:
+    """Return Σ x² over samples and positions, [groups, d], and how many terms each sum has."""
+    if isinstance(layer, nn.Linear):
+        rows = x.reshape(-1, x.shape[-1])
+        return rows.square().sum(0)[None], len(rows)
+    summed = x.square().sum(0, keepdim=True)
+    places = torch.arange(plane.numel(), device=x.device)
+    seen = windows(layer, summed, plane, places).sum(3)  # [1, C, kernel]
+    return seen.reshape(layer.groups, -1), len(x) * len(places)

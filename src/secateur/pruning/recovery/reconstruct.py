@@ -1,0 +1,390 @@
+"""Layer-wise reconstruction: the kept weights are solved again, so that layers give what they gave.
+
+Layer after layer, in the order in which they run, the kept weights w of every output are those
+that minimise
+
+    mean ‖y - w·x - b‖² + λ ‖w - w_dense‖²        over calibration images and positions,
+
+where x is what the layer really reads in the pruned network, whose earlier layers have been
+repaired already, and y what the layer gave in the dense one (in front of a sum: what makes the
+sum the dense one). Unlabelled images are all that it takes; the masks do not change.
+
+Sources: Optimal Brain Surgeon (Hassibi & Stork 1993) gives the update for one weight and a
+quadratic loss; Dong et al. 2017 (arXiv:1705.07565) apply it layer by layer; SparseGPT (Frantar &
+Alistarh 2023, arXiv:2301.00774) and ALPS (Meng et al. 2024, arXiv:2406.07831) solve for all
+weights of a row. Here every row's own support is small enough to be solved exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.pruning.budget import Budget
+from secateur.pruning.calibration import Calibration
+from secateur.pruning.criteria import find
+from secateur.pruning.masks import Masks
+from secateur.pruning.parameters import parameters, unwrapped
+from secateur.pruning.recovery.moments import KINDS, Moments, moments
+from secateur.pruning.selection import select
+
+CHUNK = 2**24
+"""Numbers of the systems solved together, at most, unless one is larger: 128 MB."""
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstructed:
+    """How far one layer's output was from the dense network's, and is now."""
+
+    name: str
+    """Of the weight."""
+    before: float
+    """Mean squared error over the variance of the wanted output, before."""
+    after: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """What was done, in the order in which the layers run."""
+
+    layers: tuple[Reconstructed, ...]
+    skipped: Mapping[str, str]
+    """Masked parameters that were left as they are: name → reason."""
+
+    @property
+    def seconds(self) -> float:
+        """Time that the layers took together."""
+        return sum(layer.seconds for layer in self.layers)
+
+
+def reconstruct(
+    model: nn.Module,
+    dense: nn.Module,
+    masks: Masks,
+    calibration: Calibration,
+    *,
+    damping: float = 1e-3,
+    positions: int = 64,
+    seed: int = 0,
+) -> Reconstruction:
+    """Solve the kept weights of a pruned network again, in place.
+
+    Exactly the weights in `masks` may be non-zero afterwards. A batch norm that alone reads a
+    layer gets the intercept b through its running mean, and its variances stay the dense ones,
+    which the outputs match; recalibration afterwards is not needed, but possible. Where a layer
+    cannot be improved (its error would not fall) it is left as it was.
+
+    Memory: one layer's moments, two float64 matrices of (d + 1)² for each group of a convolution
+    of d inputs an output, some of the systems solved from them, and the activations of a batch.
+
+    Args:
+        model: the pruned network, or the dense one: the masks are applied first.
+        dense: the same architecture with the dense weights; not changed.
+        masks: of the model.
+        calibration: unlabelled inputs, a few hundred to a few thousand; on the model's device.
+        damping: λ in units of the mean E[x²] of a layer's inputs; positive.
+        positions: positions of each image's plane, at most, that a convolution is solved from.
+        seed: of the draw of the positions.
+
+    Raises:
+        UsageError: the masks or the calibration set do not fit the model, `dense` is another
+            architecture, or an argument is out of its range. The model's weights are then as
+            they were.
+    """
+    if not 0 < damping < float("inf"):
+        raise UsageError(f"damping is {damping!r}, but must be positive")
+    if positions < 1:
+        raise UsageError(f"positions is {positions!r}, but must be at least 1")
+    model, dense = unwrapped(model), unwrapped(dense)
+    calibration.check(model)
+    _check_twins(model, dense, masks)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    try:
+        with _evaluating(model, dense):
+            masks.apply(model)
+            return _sweep(model, dense, masks, calibration, damping, positions, seed)
+    except BaseException:
+        model.load_state_dict(state)
+        raise
+
+
+def prune_gradually(
+    model: nn.Module,
+    names: Sequence[str],
+    budgets: Sequence[Budget],
+    calibration: Calibration,
+    *,
+    criterion: str = "magnitude",
+    step: float = 0.7,
+    images: int = 512,
+    damping: float = 1e-3,
+    positions: int = 64,
+    seed: int = 0,
+) -> Iterator[tuple[nn.Module, Masks, Reconstruction]]:
+    """Prune a trained network without training it: cut a little, reconstruct, cut on.
+
+    The keep ratio falls through step, step², ... After each cut the kept weights are
+    reconstructed, and the next cut ranks what they have become: a weight that took over the work
+    of others is kept. Every budget is met exactly on the way, from a copy, and the masks are
+    nested.
+
+    Args:
+        model: trained and dense, on the calibration set's device; not changed.
+        names: the parameters that may be cut, as `prunable(model).names`.
+        budgets: what to keep; in any order of keep ratios, scope and floor the same in all.
+        calibration: all of it for the networks that are yielded, the first `images` on the way.
+        criterion: that ranks the weights, before every cut.
+        step: what a cut leaves of the weights before it, in (0, 1).
+        images: at least 32.
+        damping, positions, seed: as in `reconstruct`.
+
+    Yields:
+        For each budget, from most to least kept: the pruned network, its masks, and how the
+        last reconstruction went.
+
+    Raises:
+        UsageError, BudgetError: as `reconstruct` and `select` do; or the budgets' scopes or
+            floors differ.
+    """
+    if not 0 < step < 1:
+        raise UsageError(f"step is {step!r}, but must be in (0, 1)")
+    ordered = sorted(budgets, key=lambda budget: -budget.keep)
+    if len({(budget.scope, budget.floor) for budget in ordered}) != 1:
+        raise UsageError("gradual pruning takes budgets of one scope and one floor, at least one")
+    dense = unwrapped(model)
+    calibration.check(dense)
+    few, rule = calibration.first(images), find(criterion)
+    on_the_way = copy.deepcopy(dense)
+    weights = parameters(dense, names)
+    kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    repair = partial(reconstruct, damping=damping, positions=positions, seed=seed)
+    keep = 1.0
+    while True:
+        scores = rule.scores(on_the_way, names, seed=seed, calibration=few)
+        scores = {name: _within(scores[name], kept[name]) for name in names}
+        following = keep * step
+        while ordered and (ordered[0].keep > following or ordered[0].keep >= 1):
+            budget = ordered.pop(0)
+            masks = select(scores, budget)
+            pruned = copy.deepcopy(on_the_way)
+            yield pruned, masks, repair(pruned, dense, masks, calibration)
+        if not ordered:
+            return
+        keep = following
+        masks = select(scores, replace(ordered[0], keep=keep))
+        repair(on_the_way, dense, masks, few)
+        kept = dict(masks)
+
+
+def _within(scores: Tensor, kept: Tensor) -> Tensor:
+    """Return scores that rank what is cut already below everything else."""
+    lowest = scores.min() - scores.abs().max() - 1
+    return torch.where(kept, scores, lowest)
+
+
+def _sweep(
+    model: nn.Module,
+    dense: nn.Module,
+    masks: Masks,
+    calibration: Calibration,
+    damping: float,
+    positions: int,
+    seed: int,
+) -> Reconstruction:
+    done: list[Reconstructed] = []
+    order, skipped = _order(model, masks, calibration.inputs[0][:1])
+    for path in order:
+        start = time.perf_counter()
+        name = _weight_of(path)
+        found = moments(model, dense, path, calibration, positions=positions, seed=seed)
+        if found is None:
+            skipped[name] = "the dense network does not run it"
+            continue
+        before, after = _solve(model, dense, path, masks[name], found, damping)
+        done.append(Reconstructed(name, before, after, time.perf_counter() - start))
+    return Reconstruction(tuple(done), skipped)
+
+
+@torch.no_grad()
+def _solve(
+    model: nn.Module, dense: nn.Module, path: str, mask: Tensor, found: Moments, damping: float
+) -> tuple[float, float]:
+    """Solve one layer; return its relative error before and after."""
+    layer = model.get_submodule(path)
+    assert isinstance(layer, KINDS)
+    reference = dense.get_submodule(path)
+    groups, size, outputs = found.cross.shape
+    shape = (groups, outputs, size - 1)
+    start = layer.weight.detach().double().reshape(shape)
+    prior = reference.weight.detach().double().reshape(shape)  # type: ignore[operator]
+    offset, free = _offset(layer, found.norm, dense, model)
+    offset = offset.reshape(groups, outputs, 1)
+    support = torch.cat([mask.reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2)
+    solved = torch.cat([start, offset], 2)
+    before = _error(solved, found)
+    goal = torch.cat([prior, offset], 2)
+    for group in range(groups):
+        penalty = damping * found.inputs[group].diagonal()[:-1].mean().clamp_min(1e-12)
+        matrix = found.inputs[group].clone()
+        matrix.diagonal()[:-1] += penalty
+        right = found.cross[group].T.clone()
+        right[:, :-1] += penalty * goal[group, :, :-1]
+        if not free:
+            right -= goal[group, :, -1:] * found.inputs[group, :, -1]
+        for rows, kept in _batches(support[group]):
+            solved[group, rows] = _restricted(matrix, right[rows], kept, solved[group, rows])
+    errors = _error(solved, found)
+    better = (errors < before) & solved.isfinite().all(2)
+    solved = torch.where(better[..., None], solved, torch.cat([start, offset], 2))
+    layer.weight.copy_(solved[..., :-1].reshape(layer.weight.shape))
+    if free:
+        _give(layer, found.norm, dense, model, solved[..., -1].flatten())
+    spread = (found.outputs - found.cross[:, -1].square()).clamp_min(1e-12)
+    after = torch.where(better, errors, before)
+    return (before.sum() / spread.sum()).item(), (after.sum() / spread.sum()).item()
+
+
+def _batches(support: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows of like support, [r], and the indices of their support, [r, k], padded by -1."""
+    counts = support.sum(1)
+    order = counts.argsort(stable=True)
+    at = 0
+    while at < len(order):
+        # from the widest down, so that the first row of a batch says how wide its systems are
+        width = int(counts[order[len(order) - 1 - at]])
+        many = max(1, CHUNK // max(1, width * width))
+        rows = order[max(0, len(order) - at - many) : len(order) - at]
+        at += len(rows)
+        if width:
+            ranked = support[rows].to(torch.int8).argsort(dim=1, descending=True, stable=True)
+            kept = ranked[:, :width]
+            filled = torch.arange(width, device=kept.device) < counts[rows][:, None]
+            yield rows, torch.where(filled, kept, -1)
+
+
+def _restricted(matrix: Tensor, right: Tensor, kept: Tensor, fallback: Tensor) -> Tensor:
+    """Solve matrix[S, S] w = right[S] for each row's support S; return rows with zeros outside."""
+    real = kept >= 0
+    at = kept.clamp_min(0)
+    system = matrix[at[:, :, None], at[:, None, :]]
+    system = system * (real[:, :, None] & real[:, None, :])
+    system.diagonal(dim1=1, dim2=2).add_(torch.where(real, 0.0, 1.0))
+    factor, info = torch.linalg.cholesky_ex(system)
+    solution = torch.cholesky_solve((right.gather(1, at) * real)[..., None], factor)[..., 0]
+    result = torch.zeros_like(fallback)
+    result.scatter_add_(1, at, torch.where(real, solution, 0.0))
+    return torch.where((info == 0)[:, None], _keeping(result, fallback, at, real), fallback)
+
+
+def _keeping(result: Tensor, fallback: Tensor, at: Tensor, real: Tensor) -> Tensor:
+    """Put back the intercept where it was not solved for."""
+    last = result.shape[1] - 1
+    solved = ((at == last) & real).any(1)
+    result[:, last] = torch.where(solved, result[:, last], fallback[:, last])
+    return result
+
+
+def _error(weights: Tensor, found: Moments) -> Tensor:
+    """Return E‖y - w·x‖² of every output, [groups, outputs]."""
+    quadratic = torch.einsum("goi,gij,goj->go", weights, found.inputs, weights)
+    linear = torch.einsum("goi,gio->go", weights, found.cross)
+    return (quadratic - 2 * linear + found.outputs).clamp_min(0)
+
+
+def _offset(
+    layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module
+) -> tuple[Tensor, bool]:
+    """Return the intercept that the layer has now, float64 [outputs], and whether it may move."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    if isinstance(layer.bias, Tensor):
+        return layer.bias.detach().double(), True
+    zeros = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
+    if isinstance(norm, Norm) and norm.running_mean is not None:
+        before = _twin(norm, model, dense).running_mean
+        assert isinstance(before, Tensor)
+        return (before - norm.running_mean).double(), True
+    return zeros, False
+
+
+def _give(
+    layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module, value: Tensor
+) -> None:
+    if isinstance(layer.bias, Tensor):
+        layer.bias.copy_(value)
+        return
+    assert isinstance(norm, Norm)
+    assert norm.running_mean is not None
+    before = _twin(norm, model, dense).running_mean
+    assert isinstance(before, Tensor)
+    norm.running_mean.copy_(before - value)
+
+
+def _twin(module: nn.Module, model: nn.Module, dense: nn.Module) -> nn.Module:
+    path = next(path for path, here in model.named_modules() if here is module)
+    return dense.get_submodule(path)
+
+
+def _order(model: nn.Module, masks: Masks, example: Tensor) -> tuple[list[str], dict[str, str]]:
+    """Return the paths of the layers that can be solved, as they run, and why others cannot."""
+    skipped: dict[str, str] = {}
+    paths: list[str] = []
+    modules = dict(model.named_modules())
+    for name in masks:
+        path, _, leaf = name.rpartition(".")
+        owner = modules[path]
+        if isinstance(owner, KINDS) and leaf == "weight":
+            paths.append(path)
+        else:
+            skipped[name] = f"{type(owner).__name__} is neither linear nor a convolution"
+    ran: list[str] = []
+    hooks = [
+        modules[path].register_forward_hook(lambda *_, path=path: ran.append(path))
+        for path in paths
+    ]
+    try:
+        with torch.inference_mode():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    skipped |= {_weight_of(p): "the network does not run it" for p in paths if p not in ran}
+    return list(dict.fromkeys(ran)), skipped
+
+
+def _weight_of(path: str) -> str:
+    return f"{path}.weight" if path else "weight"  # a layer may be the whole model
+
+
+def _check_twins(model: nn.Module, dense: nn.Module, masks: Masks) -> None:
+    ours = {key: value.shape for key, value in model.state_dict().items()}
+    theirs = {key: value.shape for key, value in dense.state_dict().items()}
+    odd = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    if odd:
+        raise UsageError(
+            f"model and dense are different networks (the first difference is {odd[0]!r}); "
+            "give the network that the masks were cut from, for example a deepcopy of it"
+        )
+    parameters(model, tuple(masks))
+
+
+@contextmanager
+def _evaluating(*models: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for model in models for module in model.modules()}
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
