@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "doctor": VALUES | {"data", "nets", ""},
     "cli": VALUES | {"study", "inspection", "doctor", "compiler", "bench"},
     "__main__": {"cli"},
-    "": {"compiler", "errors", "pruning", "study", "training"},
+    "": {"compiler", "distillation", "errors", "pruning", "study", "training"},
 }
 
 

@@ -247,7 +247,7 @@ def test_network_at_chance_is_a_warning(tmp_path: Path) -> None:
     assert "The dense network does no better than chance." in page.text
 
 
-def test_emptied_layers_are_named(tmp_path: Path) -> None:
+def test_collapsed_layers_are_named(tmp_path: Path) -> None:
     spec = make_spec(levels=(0.5, 0.02))
     trials = make_trials(spec)
     trials[-1]["weights"]["layers"]["body.2.conv"]["kept"] = 0

@@ -36,6 +36,7 @@ def plan(seeds=3, recovery=("none", "batchnorm"), **fields):
         "recovery": list(recovery),
         "margin": 0.5,
         "confidence": 0.95,
+        "options": {"floor": 0.01},
         **fields,
     }
 
@@ -344,10 +345,22 @@ def test_a_record_that_lacks_a_field_is_named(field):
 # ---- what the rows say beside accuracy
 
 
-def test_emptied_layers_are_named():
+def test_collapsed_layers_are_named():
     summary = summarise(plan(), trials(plan()))
-    assert row_of(summary, "gate", 0.02).emptied == ("conv",)
-    assert row_of(summary, "gate", 0.1).emptied == ()
+    assert row_of(summary, "gate", 0.02).collapsed == ("conv",)
+    assert row_of(summary, "gate", 0.1).collapsed == ()
+
+
+def test_a_layer_that_only_its_floor_holds_has_collapsed():
+    records = trials(plan())
+    for kept, collapsed in ((2, ("conv",)), (3, ())):
+        for each in records:
+            each["weights"]["layers"]["conv"] = {"kept": kept, "total": 200}
+        assert row_of(summarise(plan(), records), "gate", 0.5).collapsed == collapsed
+    # where 2 % are kept, two of 200 weights are half of the layer's share: no collapse
+    for each in records:
+        each["weights"]["layers"]["conv"] = {"kept": 2, "total": 200}
+    assert row_of(summarise(plan(), records), "gate", 0.02).collapsed == ()
 
 
 def test_networks_that_guess_are_flagged():
@@ -402,7 +415,7 @@ def test_csv_reads_back_exactly():
         )
         assert line["certified"] == ("true" if row.certified else "false")
         assert int(line["estimated_bytes"]) == row.estimated_bytes
-        assert line["emptied_layers"] == " ".join(row.emptied)
+        assert line["collapsed_layers"] == " ".join(row.collapsed)
         assert float(line["margin"]) == 0.5
         assert None not in line.values()
 

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from secateur.compiler.pipeline import compile, compile_network
     from secateur.compiler.runtime import Engine
+    from secateur.distillation import SoftTargets, distilled
     from secateur.errors import SecateurError
     from secateur.pruning.budget import Budget
+    from secateur.pruning.calibration import Calibration
+    from secateur.pruning.gate_phase import GatePhase, learn_gates
     from secateur.pruning.gates import Gates
     from secateur.pruning.masks import Masks
     from secateur.pruning.parameters import prunable
+    from secateur.pruning.recovery.batchnorm import recalibrate
+    from secateur.pruning.recovery.finetune import finetune
+    from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
     from secateur.pruning.selection import select
     from secateur.study.study import Study
     from secateur.study.task import Metric, Task, classification
@@ -26,36 +32,54 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Budget": "secateur.pruning.budget",
+    "Calibration": "secateur.pruning.calibration",
     "Engine": "secateur.compiler.runtime",
+    "GatePhase": "secateur.pruning.gate_phase",
     "Gates": "secateur.pruning.gates",
     "Masks": "secateur.pruning.masks",
     "Metric": "secateur.study.task",
     "Recipe": "secateur.training",
     "SecateurError": "secateur.errors",
+    "SoftTargets": "secateur.distillation",
     "Study": "secateur.study.study",
     "Task": "secateur.study.task",
     "classification": "secateur.study.task",
     "compile": "secateur.compiler.pipeline",
     "compile_network": "secateur.compiler.pipeline",
+    "distilled": "secateur.distillation",
+    "finetune": "secateur.pruning.recovery.finetune",
+    "learn_gates": "secateur.pruning.gate_phase",
     "prunable": "secateur.pruning.parameters",
+    "prune_gradually": "secateur.pruning.recovery.reconstruct",
+    "recalibrate": "secateur.pruning.recovery.batchnorm",
+    "reconstruct": "secateur.pruning.recovery.reconstruct",
     "select": "secateur.pruning.selection",
     "train": "secateur.training",
 }
 
 __all__ = [
     "Budget",
+    "Calibration",
     "Engine",
+    "GatePhase",
     "Gates",
     "Masks",
     "Metric",
     "Recipe",
     "SecateurError",
+    "SoftTargets",
     "Study",
     "Task",
     "classification",
     "compile",
     "compile_network",
+    "distilled",
+    "finetune",
+    "learn_gates",
     "prunable",
+    "prune_gradually",
+    "recalibrate",
+    "reconstruct",
     "select",
     "train",
 ]

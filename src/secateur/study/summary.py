@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any, Literal
 
 from secateur.errors import StudyError
+from secateur.pruning.budget import Budget
 from secateur.study.statistics import (
     MINIMUM_SEEDS,
     Interval,
@@ -42,7 +43,8 @@ class Row:
     seed; `dense_recovery` names the recovery of the dense records it is taken from. Both are
     None for dense itself, and where no seed has both. `noninferiority` is None for a level
     that the fixed sequence did not reach or could not test. `kept`, `prunable` and `parameters`
-    count weights; `emptied` names the layers that lost every weight in at least one seed. For
+    count weights; `collapsed` names the layers that in at least one seed lost every
+    weight, or kept no more than the floor where a tenth of their share would be more. For
     `estimated_bytes` and `at_chance` see the functions `estimated_bytes` and `chance_limit`.
     """
 
@@ -61,7 +63,7 @@ class Row:
     prunable: int
     parameters: int
     estimated_bytes: int
-    emptied: tuple[str, ...]
+    collapsed: tuple[str, ...]
     at_chance: bool
 
 
@@ -130,7 +132,7 @@ class _Outcome:
     kept: int
     prunable: int
     parameters: int
-    emptied: tuple[str, ...]
+    collapsed: tuple[str, ...]
 
     @property
     def finite(self) -> bool:
@@ -165,7 +167,8 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
     plan = [Trial(seed, DENSE, 1.0, recovery) for recovery, seed in product(recoveries, seeds)]
     cuts = product(criteria, recoveries, levels, seeds)
     plan += [Trial(seed, criterion, keep, recovery) for criterion, recovery, keep, seed in cuts]
-    outcomes = {outcome.trial: outcome for outcome in map(_read, trials)}
+    floor = spec["options"].get("floor", 0)
+    outcomes = {outcome.trial: outcome for outcome in (_read(each, floor) for each in trials)}
     cells: dict[tuple[str, str, float], dict[int, _Outcome]] = {}
     for trial in plan:
         if trial in outcomes and outcomes[trial].finite:
@@ -258,7 +261,7 @@ def csv_rows(summary: Summary) -> list[list[str]]:
         values += [row.dense_recovery, summary.margin, summary.confidence]
         values += [getattr(row.noninferiority, part, None) for part in ("bound", "p_value")]
         values += [row.certified, row.kept, row.prunable, row.parameters, row.estimated_bytes]
-        values += [" ".join(row.emptied), row.at_chance]
+        values += [" ".join(row.collapsed), row.at_chance]
         table.append([_written(value) for value in values])
     return table
 
@@ -270,11 +273,11 @@ def _columns() -> list[str]:
         *(f"{interval}_{part}" for interval, part in intervals),
         *("dense_recovery", "margin", "confidence", "bound", "p_value"),
         *("certified", "kept", "prunable", "parameters", "estimated_bytes"),
-        *("emptied_layers", "at_chance"),
+        *("collapsed_layers", "at_chance"),
     ]
 
 
-def _read(record: Mapping[str, Any]) -> _Outcome:
+def _read(record: Mapping[str, Any], floor: float) -> _Outcome:
     try:
         trial, metrics, weights = record["trial"], record["metrics"], record["weights"]
         return _Outcome(
@@ -284,13 +287,24 @@ def _read(record: Mapping[str, Any]) -> _Outcome:
             kept=weights["kept"],
             prunable=weights["prunable"],
             parameters=weights["parameters"],
-            emptied=tuple(name for name, it in weights["layers"].items() if it["kept"] == 0),
+            collapsed=tuple(
+                name
+                for name, it in weights["layers"].items()
+                if _collapsed(it["kept"], it["total"], trial["keep"], floor)
+            ),
         )
     except KeyError as error:
         raise StudyError(
             f"the record of trial {record.get('trial', '(unknown)')} has no field {error};"
             " delete that record and run the study again"
         ) from error
+
+
+def _collapsed(kept: int, total: int, keep: float, floor: float) -> bool:
+    """Whether a layer lost everything, or would have but for the floor."""
+    if kept == 0:
+        return True
+    return kept <= Budget(keep, floor=floor).least(total) and kept < keep * total / 10
 
 
 def _figure(metrics: Mapping[str, Any], split: str) -> float:
@@ -336,7 +350,7 @@ def _row(found: _BySeed, spec: Mapping[str, Any]) -> Row:
         prunable=one.prunable,
         parameters=one.parameters,
         estimated_bytes=estimated_bytes(one.parameters, one.prunable, one.kept),
-        emptied=tuple(dict.fromkeys(name for each in found.values() for name in each.emptied)),
+        collapsed=tuple(dict.fromkeys(name for each in found.values() for name in each.collapsed)),
         at_chance=limit is not None and test.mean <= limit,
     )
 

@@ -120,15 +120,16 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Notice]:
                 + "Run with more seeds (five for a result to publish).",
             )
         )
-    emptied = tuple(_emptied(summary))
-    if emptied:
+    collapsed = tuple(_collapsed(summary))
+    if collapsed:
         found.append(
             Notice(
                 "warning",
-                "Layers were emptied",
-                "A layer without any weight passes on nothing of its input. Raise the floor or "
-                "rank within each layer.",
-                emptied,
+                "Layers collapsed",
+                "These layers lost every weight, or kept only what the floor holds: little of "
+                "their input gets through. Raise the floor, rank within each layer, or use a "
+                "criterion that compares layers (lamp, gate).",
+                collapsed,
             )
         )
     chance = tuple(_at_chance(summary))
@@ -197,13 +198,13 @@ def _stop(summary: Summary, region: Region) -> str:
     )
 
 
-def _emptied(summary: Summary) -> list[str]:
+def _collapsed(summary: Summary) -> list[str]:
     """One line per criterion and level: the same masks serve every recovery."""
     found: dict[tuple[str, float], dict[str, None]] = {}
     for row in summary.rows:
-        if row.emptied:
+        if row.collapsed:
             layers = found.setdefault((row.criterion, row.sparsity), {})
-            layers.update(dict.fromkeys(row.emptied))
+            layers.update(dict.fromkeys(row.collapsed))
     return [
         f"{criterion} at {percent(sparsity)} sparsity: {', '.join(layers)}"
         for (criterion, sparsity), layers in found.items()

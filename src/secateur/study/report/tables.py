@@ -120,8 +120,8 @@ def _chips(row: Row) -> str:
     """The verdict of a row that was cut, and what is wrong with it."""
     result = verdict(row)
     chips = [] if row.criterion == DENSE else [(result.replace(" ", "-"), _VERDICTS[result])]
-    if row.emptied:
-        chips.append(("no", f"empty: {', '.join(row.emptied)}"))
+    if row.collapsed:
+        chips.append(("no", f"collapsed: {', '.join(row.collapsed)}"))
     if row.at_chance:
         chips.append(("no", "chance"))
     return " ".join(f'<span class="chip {kind}">{escape(text)}</span>' for kind, text in chips)

@@ -1,0 +1,62 @@
+"""What a calibration set refuses, and says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from secateur import Calibration
+from secateur.errors import UsageError
+
+
+def batch(count: int = 40, *shape: int) -> torch.Tensor:
+    return torch.zeros(count, *(shape or (3,)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((), "is empty"),
+        ((batch(31),), "has 31 samples, but at least 32"),
+        ((batch(20), batch(20, 4)), r"batch 1 .* is torch.float32 \[20, 4\], but the first"),
+        ((batch(20), batch(20).double()), "batch 1 .* is torch.float64"),
+        ((batch(40), batch(40).to("meta")), "batch 1 .* lies on meta, the first on cpu"),
+        ((batch(20), batch(20) / 0), "batch 1 .* not finite"),
+        (([1, 2, 3],), "batch 0 .* is no tensor"),
+        ((torch.tensor(1.0),), "batch 0 .* is no tensor"),
+    ],
+)
+def test_unusable_inputs_are_named(inputs: tuple[torch.Tensor, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Calibration(inputs)
+
+
+def test_targets_must_fit_the_inputs() -> None:
+    for targets in ((batch(39),), (batch(20), batch(20))):
+        with pytest.raises(UsageError, match="give every input its target"):
+            Calibration((batch(40),), targets)
+
+
+def test_the_first_samples_keep_their_targets() -> None:
+    inputs = tuple(torch.arange(120.0).view(3, 40))
+    data = Calibration(inputs, tuple(-x for x in inputs)).first(70)
+    assert data.count == 70
+    assert torch.equal(torch.cat(data.inputs), torch.arange(70.0))
+    assert torch.equal(torch.cat(data.targets), -torch.arange(70.0))
+    assert data.first(1000).count == 70
+    with pytest.raises(UsageError, match="10 samples"):
+        data.first(10)
+
+
+def test_it_is_tried_on_the_model_and_leaves_it_as_it_was() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    data = Calibration((batch(),))
+    data.check(model)
+    assert model.training
+    assert int(model[0].num_batches_tracked) == 0
+    assert data.shape == (3,)
+    with pytest.raises(UsageError, match=r"does not take .* torch.float32 \[N, 3\]"):
+        data.check(nn.Linear(4, 2))
+    with pytest.raises(UsageError, match="set lies on cpu, the model on meta"):
+        data.check(nn.Linear(3, 2, device="meta"))
