@@ -18,7 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -27,116 +27,37 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import accuracy_table
+from accuracy_nets import (
+    GIVEN,
+    GIVEN_MEAN,
+    GIVEN_STD,
+    IMAGES,
+    KEEPS,
+    NETS,
+    current,
+    digest,
+    settings_of,
+)
 from secateur import Budget, Gates, data, files, machine, nets, prunable, select
 from secateur.data import ImageData
-from secateur.data.augmentation import Augmentation
 from secateur.distillation import SoftTargets, distilled
+from secateur.errors import UsageError
 from secateur.measure import evaluate
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.gate_phase import GatePhase, learn_gates
+from secateur.pruning.gate_phase import learn_gates
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.reconstruct import prune_gradually
 from secateur.pruning.self_pruning import SelfPruning
-from secateur.study.spec import Options, Spec
 from secateur.study.task import percent_correct
-from secateur.training import Epoch, Recipe, precision_of, train
+from secateur.training import Epoch, precision_of, train
 
-KEEPS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
-IMAGES = 4096
-"""Unlabelled training images that recalibration and reconstruction may look at."""
 DATA_BATCH = 256
 
-# What the authors of the given weights trained with; black is what their padding was.
-GIVEN_MEAN, GIVEN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-GIVEN = Augmentation(pad=4, fill="black", flip=True)
-
-
-@dataclass(frozen=True)
-class Training:
-    """One way to train from a dense network: the gate phase, or for `phase=None` a control."""
-
-    recipe: Recipe
-    phase: GatePhase | None = None
-    teach: float = 0.0
-    """Weight of distillation from the dense network."""
-    temperature: float = 4.0
-
-
-@dataclass(frozen=True)
-class Net:
-    """One net of the table: where its dense network comes from, and how the rest trains."""
-
-    net: str
-    phase1: Recipe | None
-    """None: the weights are given."""
-    label_smoothing: float
-    joint: Training
-    frozen: Training
-    goals: Mapping[str, Mapping[float, float]]
-    """condition → keep ratio → test accuracy to reach; negative: the loss against dense."""
-
-    def trainings(self) -> dict[str, Training]:
-        """Return condition → how it trains."""
-        assert self.joint.phase is not None
-        return {
-            "joint": self.joint,
-            "fixed": replace(self.joint, phase=replace(self.joint.phase, order="fixed")),
-            "control": replace(self.joint, phase=None),
-            "frozen": self.frozen,
-        }
-
-
-def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
-    """Return a net trained as `secateur study` trains it, with its defaults."""
-    chosen = Options(**options)
-    spec = Spec(f"cifar10/{net}", {}, {}, chosen)
-    joint = Training(spec.recipe("gates"), spec.gate_phase)
-    return Net(
-        net=net,
-        phase1=spec.recipe("train"),
-        label_smoothing=0.1,
-        joint=joint,
-        frozen=replace(joint, phase=replace(spec.gate_phase, weights="frozen")),
-        goals={"joint": goals},
-    )
-
-
-NETS: dict[str, Net] = {
-    "resnet20-given": Net(
-        net="resnet20",
-        phase1=None,
-        label_smoothing=0.0,
-        joint=Training(
-            Recipe(epochs=15, rate=0.05, schedule="cosine", warmup=0.1),
-            GatePhase(lowest_keep=0.03, gate_rate=3.0),
-            teach=0.7,
-            temperature=2.0,
-        ),
-        frozen=Training(
-            Recipe(epochs=10, rate=0.05, schedule="cosine", warmup=0.1),
-            GatePhase(lowest_keep=0.03, gate_rate=2.0, weights="frozen"),
-            teach=0.7,
-            temperature=2.0,
-        ),
-        goals={
-            "reconstruct": {0.3: 90.4, 0.2: 88.7, 0.1: 80.0},
-            "frozen": {0.3: 90.8, 0.2: 90.0, 0.1: 87.0},
-            "joint": {0.3: 91.4, 0.2: 91.0, 0.1: 89.8, 0.05: 87.5},
-        },
-    ),
-    "convnet": _study_net("convnet", {0.3: -0.3, 0.2: -0.5, 0.1: -1.0, 0.05: -2.5}),
-    "resnet18": _study_net(
-        "resnet18",
-        {0.3: -0.1, 0.2: -0.2, 0.1: -0.3, 0.05: -0.5, 0.02: -1.0},
-        epochs=60,
-        gate_epochs=40,
-    ),
-}
 SCORED = ("magnitude", "random", "lamp", "wanda", "taylor", "obs")
 """Conditions that cut the dense network by a criterion and recalibrate it."""
 CONDITIONS = (*SCORED, "reconstruct", "frozen", "fixed", "joint", "control", "self-pruning")
@@ -222,9 +143,7 @@ class Bench:
                 seed=self._number("train"),
                 watch=partial(self._watch, "dense"),
             )
-            state = {key: value.contiguous() for key, value in model.state_dict().items()}
-            save_file(state, path.with_suffix(".part"))
-            path.with_suffix(".part").rename(path)
+            _save(model, path)
         model.load_state_dict(load_file(path))
         return model
 
@@ -236,22 +155,27 @@ class Bench:
     def _trained(self, condition: str) -> tuple[nn.Module, tuple[Epoch, ...]]:
         """Train a copy of the dense network on; all conditions see the same batches."""
         model = self.dense()
-        way = self._net.trainings()[condition]
+        way = self._net.training(condition)
+        assert way is not None
+        names = prunable(model).names
+        path = self._path(condition, settings_of(self._net, condition), "safetensors")
+        if path.exists():
+            if way.phase:
+                Gates.attach(model, names)
+            model.load_state_dict(load_file(path))
+            return model, ()
+        imitation = SoftTargets(way.temperature)
         batches, loss = distilled(
-            self._data,
-            self._loss,
-            model,
-            SoftTargets(way.temperature),
-            way.teach,
-            autocast=self._autocast,
+            self._data, self._loss, model, imitation, way.teach, autocast=self._autocast
         )
         seed, watch = self._number("second"), partial(self._watch, condition)
         if way.phase is None:
-            return model, train(model, batches, way.recipe, loss, seed=seed, watch=watch)
-        names = prunable(model).names
-        log = learn_gates(
-            model, names, batches, way.recipe, loss, phase=way.phase, seed=seed, watch=watch
-        )
+            log = train(model, batches, way.recipe, loss, seed=seed, watch=watch)
+        else:
+            log = learn_gates(
+                model, names, batches, way.recipe, loss, phase=way.phase, seed=seed, watch=watch
+            )
+        _save(model, path)
         return model, log
 
     def _self_pruned(
@@ -322,7 +246,8 @@ class Bench:
 
     def _path(self, condition: str, settings: Mapping[str, Any], ending: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{self._name}_{condition}_{self._seed}_{_digest(settings)}.{ending}"
+        kind = condition.replace(" ", ",")
+        name = f"{self._name}_{kind}_{self._seed}_{digest(settings)}.{ending}"
         return self._folder / name
 
     def _watch(self, condition: str, epoch: Epoch) -> None:
@@ -333,22 +258,10 @@ class Bench:
         print(f"{now} {self._name} seed {self._seed} {condition}: {text}", file=sys.stderr)
 
 
-def settings_of(net: Net, condition: str) -> dict[str, Any]:
-    """Return all that a condition's figures follow from, beside seed and data: JSON values."""
-    ways = net.trainings()
-    settings: dict[str, Any] = {"images": IMAGES, "keep": list(KEEPS)}
-    if net.phase1:
-        settings["phase1"] = asdict(net.phase1)
-        settings["label_smoothing"] = net.label_smoothing
-    if condition in ways:
-        settings |= asdict(ways[condition])
-    if condition == "self-pruning":
-        settings["epochs"] = net.joint.recipe.epochs
-    return settings
-
-
-def _digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+def _save(model: nn.Module, path: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    files.write(path, save(state))
 
 
 def main() -> int:
@@ -358,7 +271,12 @@ def main() -> int:
     )
     parser.add_argument("folder", type=Path, help="records, checkpoints and tables go here")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=["resnet20-given", "convnet"])
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        default=list(CONDITIONS),
+        help="'joint gate_rate=10 epochs=3', in quotes, changes fields of a condition",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--weights", type=Path, help="resnet20-cifar10.safetensors")
     parser.add_argument("--data-dir", type=Path, help="folder with CIFAR-10; else the cache")
@@ -366,6 +284,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="of torch; two runs may share a folder")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     given = parser.parse_args()
+    for condition in given.conditions:
+        if condition.split()[0] not in CONDITIONS:
+            parser.error(f"there is no condition {condition!r}; choose of {', '.join(CONDITIONS)}")
+        for name in given.nets:
+            try:
+                NETS[name].training(condition)
+            except (UsageError, ValueError) as error:
+                parser.error(str(error))
     if not given.table:
         for name in given.nets:
             if NETS[name].phase1 is None and not (given.weights and given.weights.is_file()):
@@ -378,8 +304,7 @@ def main() -> int:
                     if condition == "self-pruning" and NETS[name].phase1 is None:
                         continue  # it is a form of phase 1
                     bench.run(condition)
-    settings = {(name, c): _digest(settings_of(NETS[name], c)) for name in NETS for c in CONDITIONS}
-    records = accuracy_table.read(given.folder, settings)
+    records = accuracy_table.read(given.folder, current)
     if not records:
         parser.error(f"{given.folder} holds no record of today's settings")
     accuracy_table.write(given.folder, records, {name: net.goals for name, net in NETS.items()})

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,17 +106,18 @@ def write(folder: Path, records: Sequence[Mapping[str, Any]], goals: Mapping[str
     console.print(f"written: {folder / 'accuracy.csv'}, {folder / 'accuracy.svg'}")
 
 
-def read(folder: Path, current: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+def read(folder: Path, current: Callable[[str, str], str]) -> list[dict[str, Any]]:
     """Return the records of a folder.
 
     Args:
         folder: what accuracy.py filled.
-        current: (net, condition) → digest of today's settings; records of others are left out.
+        current: of net and condition, the digest of today's settings; records of others are
+            left out.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if path.stem.endswith(current.get((record["net"], record["condition"]), "?")):
+        if path.stem.endswith(current(record["net"], record["condition"])):
             found.append(record)
     return found
 

@@ -367,3 +367,39 @@ def test_the_plan_puts_everything_after_what_it_needs(digits: Task) -> None:
         assert item.after is None or item.after in seen
         assert item not in seen
         seen.add(item)
+
+
+def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
+    digits: Task, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "keep": (0.1,),
+        "seeds": 1,
+        "criteria": ("gate", "lamp", "magnitude", "obs", "random", "taylor", "wanda"),
+        "criterion_images": 200,
+        "reconstruct": 512,
+        "finetune": 1,
+    }
+    results = study(digits, tmp_path / "a", **options).run()
+    rows = {(row.criterion, row.recovery): row.test.mean for row in results.summary.rows}
+    recoveries = {recovery for _, recovery in rows}
+    assert recoveries == {"none", "batchnorm", "reconstruct", "finetune"}
+    for criterion in ("lamp", "magnitude", "wanda", "obs", "taylor"):
+        assert rows[criterion, "reconstruct"] > rows[criterion, "none"]
+        assert rows[criterion, "finetune"] > rows["random", "none"]
+    study(digits, tmp_path / "b", **options).run()
+    again = numbers(tmp_path / "b")
+    for name, record in numbers(tmp_path / "a").items():
+        assert record == again[name], name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"reconstruct": 5}, "reconstruct is 5, but must be 0, or at least 32 images"),
+        ({"criterion_images": 8}, "criterion_images is 8, but must be at least 32"),
+    ],
+)
+def test_too_few_images_are_refused(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Options(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""The nets of benchmarks/accuracy.py: where each starts, how it trains, what it is to reach."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from secateur.data.augmentation import Augmentation
+from secateur.errors import UsageError
+from secateur.pruning.gate_phase import GatePhase
+from secateur.study.spec import Options, Spec
+from secateur.training import Recipe
+
+KEEPS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
+IMAGES = 4096
+"""Unlabelled training images that recalibration and reconstruction may look at."""
+
+# What the authors of the given weights trained with; black is what their padding was.
+GIVEN_MEAN, GIVEN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GIVEN = Augmentation(pad=4, fill="black", flip=True)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One way to train from a dense network: the gate phase, or for `phase=None` a control."""
+
+    recipe: Recipe
+    phase: GatePhase | None = None
+    teach: float = 0.0
+    """Weight of distillation from the dense network."""
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True)
+class Net:
+    """One net of the table: where its dense network comes from, and how the rest trains."""
+
+    net: str
+    phase1: Recipe | None
+    """None: the weights are given."""
+    label_smoothing: float
+    joint: Training
+    frozen: Training
+    goals: Mapping[str, Mapping[float, float]]
+    """condition → keep ratio → test accuracy to reach; negative: the loss against dense."""
+
+    def training(self, condition: str) -> Training | None:
+        """Return how a condition trains, or None for one that does not train from dense.
+
+        "joint gate_rate=10 epochs=3" is joint with these fields of recipe, phase or training.
+
+        Raises:
+            UsageError: there is no such field, or its value is out of its range.
+        """
+        assert self.joint.phase is not None
+        base, *changes = condition.split()
+        ways = {
+            "joint": self.joint,
+            "fixed": replace(self.joint, phase=replace(self.joint.phase, order="fixed")),
+            "control": replace(self.joint, phase=None),
+            "frozen": self.frozen,
+        }
+        if base not in ways:
+            return None
+        way = ways[base]
+        for change in changes:
+            field, _, text = change.partition("=")
+            value = {field: text if text.isalpha() else json.loads(text)}
+            if field in Recipe.__dataclass_fields__:
+                way = replace(way, recipe=replace(way.recipe, **value))
+            elif way.phase is not None and field in GatePhase.__dataclass_fields__:
+                way = replace(way, phase=replace(way.phase, **value))
+            elif field in ("teach", "temperature"):
+                way = replace(way, **value)
+            else:
+                raise UsageError(f"{condition!r}: {base} has no field {field!r}")
+        return way
+
+
+def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
+    """Return a net trained as `secateur study` trains it, with its defaults."""
+    chosen = Options(**options)
+    spec = Spec(f"cifar10/{net}", {}, {}, chosen)
+    joint = Training(spec.recipe("gates"), spec.gate_phase)
+    return Net(
+        net=net,
+        phase1=spec.recipe("train"),
+        label_smoothing=0.1,
+        joint=joint,
+        frozen=replace(joint, phase=replace(spec.gate_phase, weights="frozen")),
+        goals={"joint": goals},
+    )
+
+
+NETS: dict[str, Net] = {
+    "resnet20-given": Net(
+        net="resnet20",
+        phase1=None,
+        label_smoothing=0.0,
+        joint=Training(
+            Recipe(epochs=15, rate=0.05, schedule="cosine", warmup=0.1),
+            GatePhase(lowest_keep=0.03, gate_rate=3.0),
+            teach=0.7,
+            temperature=2.0,
+        ),
+        frozen=Training(
+            Recipe(epochs=10, rate=0.05, schedule="cosine", warmup=0.1),
+            GatePhase(lowest_keep=0.03, gate_rate=2.0, weights="frozen"),
+            teach=0.7,
+            temperature=2.0,
+        ),
+        goals={
+            "reconstruct": {0.3: 90.4, 0.2: 88.7, 0.1: 80.0},
+            "frozen": {0.3: 90.8, 0.2: 90.0, 0.1: 87.0},
+            "joint": {0.3: 91.4, 0.2: 91.0, 0.1: 89.8, 0.05: 87.5},
+        },
+    ),
+    "convnet": _study_net("convnet", {0.3: -0.3, 0.2: -0.5, 0.1: -1.0, 0.05: -2.5}),
+    "resnet18": _study_net(
+        "resnet18",
+        {0.3: -0.1, 0.2: -0.2, 0.1: -0.3, 0.05: -0.5, 0.02: -1.0},
+        epochs=60,
+        gate_epochs=40,
+    ),
+}
+
+
+def settings_of(net: Net, condition: str) -> dict[str, Any]:
+    """Return all that a condition's figures follow from, beside seed and data: JSON values."""
+    settings: dict[str, Any] = {"images": IMAGES, "keep": list(KEEPS)}
+    if net.phase1:
+        settings["phase1"] = asdict(net.phase1)
+        settings["label_smoothing"] = net.label_smoothing
+    if way := net.training(condition):
+        settings |= asdict(way)
+    if condition == "self-pruning":
+        settings["epochs"] = net.joint.recipe.epochs
+    return settings
+
+
+def current(net: str, condition: str) -> str:
+    """Return the digest of today's settings, which ends the names of the records that count."""
+    return digest(settings_of(NETS[net], condition))
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
