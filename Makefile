@@ -28,6 +28,7 @@ figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/training.py
 	-$(BIN)/python benchmarks/gates.py
 	-$(BIN)/python benchmarks/selection.py
+	-$(BIN)/python benchmarks/reconstruct.py
 	$(if $(PRETRAINED),$(BIN)/python benchmarks/pretrained.py --weights $(PRETRAINED))
 
 $(VENV)/study: pyproject.toml constraints.txt

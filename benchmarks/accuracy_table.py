@@ -90,7 +90,7 @@ def differences(
 def write(folder: Path, records: Sequence[Mapping[str, Any]], goals: Mapping[str, Goals]) -> None:
     """Print the tables, and write accuracy.csv and accuracy.svg into the folder."""
     found = rows(records, goals)
-    console = Console(width=110)
+    console = Console(width=150)
     for net in dict.fromkeys(row.net for row in found):
         _print(console, net, [row for row in found if row.net == net])
     table = Table(title="joint minus fixed order, test accuracy in points, paired by seed")
@@ -126,7 +126,8 @@ def _print(console: Console, net: str, found: Sequence[Row]) -> None:
     keeps = sorted({row.keep for row in found}, reverse=True)
     table = Table(title=f"{net}: test accuracy in %, mean ± half of the 95 % interval")
     for heading in ("condition", "n", *(f"{100 * (1 - keep):g} %" for keep in keeps)):
-        table.add_column(heading, justify="right" if heading != "condition" else "left")
+        side = "left" if heading == "condition" else "right"
+        table.add_column(heading, justify=side, overflow="fold")
     for condition in dict.fromkeys(row.condition for row in found):
         own = {row.keep: row for row in found if row.condition == condition}
         cells = [_cell(own[keep]) if keep in own else "" for keep in keeps]
@@ -138,7 +139,8 @@ def _cell(row: Row) -> str:
     half = "" if row.test.high is None else f" ±{row.test.high - row.test.mean:.2f}"
     goal = ""
     if row.goal is not None:
-        goal = f"\n{'met' if row.met else 'MISSED'} {row.goal:g}"
+        verdict = {True: "met", False: "MISSED", None: "goal"}[row.met]
+        goal = f"\n{verdict} {row.goal:g}"
     return f"{row.test.mean:.2f}{half}{goal}"
 
 

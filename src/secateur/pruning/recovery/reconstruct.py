@@ -74,7 +74,7 @@ def reconstruct(
     masks: Masks,
     calibration: Calibration,
     *,
-    damping: float = 1e-3,
+    damping: float = 1e-2,
     positions: int = 64,
     seed: int = 0,
 ) -> Reconstruction:
@@ -126,9 +126,9 @@ def prune_gradually(
     calibration: Calibration,
     *,
     criterion: str = "magnitude",
-    step: float = 0.7,
+    step: float = 0.8,
     images: int = 512,
-    damping: float = 1e-3,
+    damping: float = 1e-2,
     positions: int = 64,
     seed: int = 0,
 ) -> Iterator[tuple[nn.Module, Masks, Reconstruction]]:
