@@ -169,6 +169,21 @@ def test_the_intercept_goes_into_the_batch_norm_that_follows() -> None:
     assert torch.equal(model[1].running_var, dense[1].running_var)
 
 
+def test_work_in_place_behind_a_layer_does_not_change_what_it_should_give() -> None:
+    torch.manual_seed(0)
+    models = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        dense = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.ReLU(inplace=inplace), nn.Conv2d(6, 4, 3), nn.ReLU(inplace)
+        )
+        model = copy.deepcopy(dense)
+        reconstruct(model, dense, cut(dense, 0.4), images(3, 8, 8), positions=16)
+        models.append(model)
+    for one, other in zip(*(m.state_dict().values() for m in models), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_layer_that_is_used_twice_is_fitted_to_both_uses() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.pruning.modes import evaluating
 
 LEAST = 32
 """Fewer samples than these say nothing of a layer's inputs."""
@@ -103,19 +104,14 @@ class Calibration:
                 f"the calibration set lies on {self.inputs[0].device}, the model on {device}; "
                 "put both on one device"
             )
-        training = {module: module.training for module in model.modules()}
         try:
-            model.eval()
-            with torch.inference_mode(), self.precision():
+            with evaluating(model), torch.inference_mode(), self.precision():
                 model(self.inputs[0][:1])
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise UsageError(
                 f"the model does not take the calibration set's inputs, {self.inputs[0].dtype} "
                 f"[N, {', '.join(map(str, self.shape))}]: {error}"
             ) from error
-        finally:
-            for module, mode in training.items():
-                module.training = mode
 
     def precision(self) -> torch.autocast:
         """Return the context to run the model in."""

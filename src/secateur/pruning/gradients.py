@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from secateur.errors import ScoreError, UsageError
 from secateur.pruning.calibration import Calibration
+from secateur.pruning.modes import evaluating
 from secateur.pruning.parameters import parameters, unwrapped
 
 
@@ -40,15 +41,10 @@ def gradients(
             )
     if calibration.loss is None:
         raise UsageError(f"{purpose} needs a loss; give Calibration(inputs, targets, loss)")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         for inputs, targets in zip(calibration.inputs, calibration.targets, strict=True):
             for x, y in zip(_parts(inputs, batch), _parts(targets, batch), strict=True):
                 yield _of_batch(model, weights, calibration, x, y, purpose)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _of_batch(

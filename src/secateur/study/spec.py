@@ -39,7 +39,7 @@ class Options:
     )
     seeds: int = _option(3, "How many seeds: the whole study is repeated with each.")
     criteria: tuple[str, ...] = _option(
-        ("gate", "magnitude", "random"), "Criteria that give the scores."
+        ("gate", "magnitude", "random"), f"Criteria that give the scores, of {', '.join(CRITERIA)}."
     )
     epochs: int = _option(8, "Epochs of phase 1, the plain training of the dense network.")
     gate_epochs: int = _option(

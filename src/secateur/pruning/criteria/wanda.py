@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.pruning.calibration import Calibration
+from secateur.pruning.modes import evaluating
 from secateur.pruning.parameters import parameters, unwrapped
 from secateur.pruning.recovery.moments import KINDS, Layer, windows
 
@@ -57,18 +58,14 @@ def scores(
         count[key] = count.get(key, 0) + positions
 
     layers = [m for m in model.modules() if isinstance(m, KINDS) and id(m.weight) in wanted]
-    modes = {module: module.training for module in model.modules()}
     hooks = [layer.register_forward_hook(look) for layer in layers]
     try:
-        model.eval()
-        with torch.no_grad(), calibration.precision():
+        with evaluating(model), torch.no_grad(), calibration.precision():
             for batch in calibration.inputs:
                 model(batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     result: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if id(weight) not in total:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.pruning.modes import evaluating
 
 
 def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = False) -> int:
@@ -35,16 +36,14 @@ def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = 
     ]
     if not layers:
         return 0
-    training = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
     seen = 0
     try:
-        model.eval()  # dropout stays off: only the batch norms learn
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # torch's spelling of a cumulative average
-            layer.train()
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():  # dropout stays off
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # torch's spelling of a cumulative average
+                layer.train()
             for batch in inputs:
                 with torch.autocast(batch.device.type, torch.bfloat16, enabled=autocast):
                     model(batch)
@@ -52,8 +51,6 @@ def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = 
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        for module, mode in training.items():
-            module.training = mode
     if not seen:
         raise UsageError(
             "batch-norm recalibration got no inputs; give it some batches of training inputs, "

@@ -80,16 +80,16 @@ def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Tensor], S
             raise _Enough
 
     def run(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        seen.inputs.append(inputs[0])
-        seen.outputs.append(output)
+        seen.inputs.append(inputs[0].clone())  # what follows may work in place
+        seen.outputs.append(output.clone())
         seen.norms.append(None)
         seen.beside.append(None)
         adding.wanted.append(output)
         note()
 
     def normalise(norm: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        for at, given in enumerate(seen.outputs):
-            if inputs and inputs[0] is given:
+        for at, given in enumerate(adding.wanted):
+            if inputs and inputs[0] is given and seen.norms[at] is None:
                 seen.norms[at] = norm
                 adding.wanted[at] = output
                 note()

@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,6 +31,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import find
 from secateur.pruning.masks import Masks
+from secateur.pruning.modes import evaluating
 from secateur.pruning.parameters import parameters, unwrapped
 from secateur.pruning.recovery.moments import KINDS, Moments, moments
 from secateur.pruning.selection import select
@@ -111,7 +111,7 @@ def reconstruct(
     _check_twins(model, dense, masks)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     try:
-        with _evaluating(model, dense):
+        with evaluating(model, dense):
             masks.apply(model)
             return _sweep(model, dense, masks, calibration, damping, positions, seed)
     except BaseException:
@@ -376,15 +376,3 @@ def _check_twins(model: nn.Module, dense: nn.Module, masks: Masks) -> None:
             "give the network that the masks were cut from, for example a deepcopy of it"
         )
     parameters(model, tuple(masks))
-
-
-@contextmanager
-def _evaluating(*models: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for model in models for module in model.modules()}
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
