@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "export": VALUES,
     "compiler": {"errors", "files", "compiler", "export", ""},
     "bench": VALUES | {"bench", "compiler"},
-    "study": VALUES | {"pruning", "training", "measure", "nets", "data", "study", "export"},
+    "study": VALUES
+    | {"pruning", "training", "distillation", "measure", "nets", "data", "study", "export"},
     "inspection": VALUES | {"study"},
     "doctor": VALUES | {"data", "nets", ""},
     "cli": VALUES | {"study", "inspection", "doctor", "compiler", "bench"},

@@ -346,7 +346,7 @@ def test_every_field_changes_the_address(digits: Task) -> None:
         "finetune": 1, "batch_size": 64, "rate": 0.3, "gate_rate": 0.3, "weight_decay": 0.1,
         "lowest_keep": 0.5, "dense_steps": 0.5, "calibration": 10, "scope": "layer",
         "floor": 0.01, "first_layer": True, "margin": 1.0, "confidence": 0.9,
-        "precision": "fp32",
+        "precision": "fp32", "reconstruct": 64, "teach": 0.5, "criterion_images": 64,
     }  # fmt: skip
     assert set(changed) == set(Options.__dataclass_fields__)
     hashes = {Spec.of(digits, replace(Options(), **{k: v})).hash for k, v in changed.items()}
@@ -379,6 +379,7 @@ def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
         "criterion_images": 200,
         "reconstruct": 512,
         "finetune": 1,
+        "teach": 0.5,
     }
     results = study(digits, tmp_path / "a", **options).run()
     rows = {(row.criterion, row.recovery): row.test.mean for row in results.summary.rows}
@@ -397,9 +398,28 @@ def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
     ("wrong", "message"),
     [
         ({"reconstruct": 5}, "reconstruct is 5, but must be 0, or at least 32 images"),
+        ({"teach": 1.5}, r"teach is 1.5, but must be in \[0, 1\]"),
         ({"criterion_images": 8}, "criterion_images is 8, but must be at least 32"),
     ],
 )
-def test_too_few_images_are_refused(wrong: dict[str, int], message: str) -> None:
+def test_what_criteria_and_recovery_cannot_use_is_refused(
+    wrong: dict[str, float], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**wrong)  # type: ignore[arg-type]
+
+
+def test_distillation_reaches_phase_2_and_needs_a_loss_of_its_own(
+    digits: Task, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"keep": (0.5,), "seeds": 1, "criteria": ("gate",), "epochs": 1}
+    losses = []
+    for teach in (0.0, 0.5):
+        directory = tmp_path / str(teach)
+        study(digits, directory, teach=teach, **options).run()
+        logs = {name: record.get("log") for name, record in numbers(directory).items()}
+        losses.append((logs["seed-0_train"], logs["seed-0_gates"]))
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+    with pytest.raises(UsageError, match=r"teach is 0\.5, but task .* has no imitation loss"):
+        study(replace(digits, imitation=None), tmp_path / "none", teach=0.5)

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur import machine
+from secateur.distillation import distilled
 from secateur.errors import StudyError, TrainingError
 from secateur.measure import evaluate
 from secateur.pruning.calibration import Calibration
@@ -167,7 +168,7 @@ class _Runner:
         # gates and control share their batches, so that they differ by the cut alone
         seed = _seed(stage.seed, "train" if stage.after is None else "second")
         recipe = self._spec.recipe(stage.name)
-        data, loss = self._data, self._task.loss
+        data, loss = self._taught(stage.after)
 
         def watch(epoch: Epoch) -> None:
             self._observe(Event("epoch", stage, epoch=epoch))
@@ -191,6 +192,14 @@ class _Runner:
             scores = Gates.of(model).scores()
             record["gates"] = {name: _histogram(gate) for name, gate in scores.items()}
         return self._keep(stage, record, start, started)
+
+    def _taught(self, dense: Stage | None) -> tuple[Data, Callable[[Tensor, Any], Tensor]]:
+        """Return data and loss; where the spec says so, those that follow the dense network."""
+        teach, imitation = self._spec.options.teach, self._task.imitation
+        if dense is None or not teach or imitation is None:
+            return self._data, self._task.loss
+        teacher, autocast = self._network(dense), self._precision != "fp32"
+        return distilled(self._data, self._task.loss, teacher, imitation, teach, autocast=autocast)
 
     def trial(self, trial: Trial) -> Record:
         """Cut a stage's network, recover it, measure it, and record that."""
@@ -246,7 +255,8 @@ class _Runner:
         if trial.recovery == "finetune":
             recipe = self._spec.recipe("finetune")
             seed = _seed(trial.seed, "finetune")
-            finetune(model, masks, self._data, recipe, self._task.loss, seed=seed)
+            data, loss = self._taught(Stage(trial.seed, "train"))
+            finetune(model, masks, data, recipe, loss, seed=seed)
         if trial.recovery == "reconstruct":
             generator = torch.Generator().manual_seed(_seed(trial.seed, "reconstruct"))
             count = self._spec.options.reconstruct

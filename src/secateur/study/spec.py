@@ -57,6 +57,11 @@ class Options:
     rate: float = _option(0.1, "Peak learning rate of phase 1.")
     gate_rate: float = _option(0.05, "Peak learning rate of phase 2, of weights and gates.")
     weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
+    teach: float = _option(
+        0.0,
+        "Weight of distillation from the dense network in phase 2, its control and fine-tuning, "
+        "in [0, 1]; the task's own loss has the rest.",
+    )
     lowest_keep: float = _option(0.08, "Smallest keep ratio drawn in phase 2.")
     dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
     calibration: int = _option(
@@ -96,8 +101,14 @@ class Spec:
         """Join the options with the task's description.
 
         Raises:
-            UsageError: the description is not JSON.
+            UsageError: the description is not JSON, or distillation is asked for and the task
+                has no loss for it.
         """
+        if options.teach and task.imitation is None:
+            raise UsageError(
+                f"teach is {options.teach!r}, but task {task.name!r} has no imitation loss; "
+                "give it one (SoftTargets() for classes), or set teach to 0"
+            )
         metric = {
             "name": task.metric.name,
             "unit": task.metric.unit,
@@ -206,6 +217,7 @@ def _check(o: Options) -> None:
             f"0, or at least {LEAST} images",
         ),
         ("lowest_keep", 0 < o.lowest_keep <= 1, "in (0, 1]"),
+        ("teach", 0 <= o.teach <= 1, "in [0, 1]"),
         ("dense_steps", 0 <= o.dense_steps < 1, "in [0, 1)"),
         ("calibration", o.calibration >= 1, "at least 1"),
         ("criterion_images", o.criterion_images >= LEAST, f"at least {LEAST}"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from secateur import data as datasets
 from secateur import nets
+from secateur.distillation import SoftTargets
 from secateur.errors import UsageError
 from secateur.training import Data
 
@@ -46,6 +47,9 @@ class Task:
     """(outputs float32, targets) → scalar."""
     metric: Metric
     description: Mapping[str, object] = field(default_factory=dict)
+    imitation: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(outputs float32, the dense network's outputs) → scalar, for distillation; None: the task
+    has none. `SoftTargets` is that of classification."""
 
 
 def percent_correct(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -60,6 +64,9 @@ def percent_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     return (outputs.argmax(1) == targets).float() * 100
 
+
+TEMPERATURE = 1.0
+"""Of distillation in classification."""
 
 ACCURACY = Metric("accuracy", "%", percent_correct)
 
@@ -95,6 +102,7 @@ def classification(
         model=partial(nets.build, net, input_shape=images.shape, classes=classes),
         data=images.to,
         loss=partial(F.cross_entropy, label_smoothing=label_smoothing),
+        imitation=SoftTargets(TEMPERATURE),
         metric=ACCURACY,
         description={
             "data": data,
@@ -102,5 +110,6 @@ def classification(
             "classes": classes,
             "test_images": len(images.test),
             "label_smoothing": label_smoothing,
+            "temperature": TEMPERATURE,
         },
     )
