@@ -105,9 +105,10 @@ class Calibration:
                 "put both on one device"
             )
         try:
-            with evaluating(model), torch.inference_mode(), self.precision():
+            # not inference_mode: what a model keeps of its first pass could never be trained with
+            with evaluating(model), torch.no_grad(), self.precision():
                 model(self.inputs[0][:1])
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise UsageError(
                 f"the model does not take the calibration set's inputs, {self.inputs[0].dtype} "
                 f"[N, {', '.join(map(str, self.shape))}]: {error}"

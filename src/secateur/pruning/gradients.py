@@ -18,7 +18,7 @@ def gradients(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield name → ∂L/∂w, float32, of one small batch after the other, in evaluation mode.
 
-    `parameter.grad`, running statistics, training modes and random states stay as they were.
+    `parameter.grad`, running statistics and training modes stay as they were.
 
     Args:
         model: as trained.
@@ -28,11 +28,14 @@ def gradients(
         purpose: who asks, for error messages: "criterion 'taylor'".
 
     Raises:
-        UsageError: a parameter takes no gradient, or none reaches it; names the first.
+        UsageError: a parameter takes no gradient, or none reaches it; names the first. Or the
+            loss cannot be taken of the model's outputs, or is no scalar.
         ScoreError: a gradient is not finite; names the parameter.
     """
     model = unwrapped(model)
     weights = parameters(model, names)
+    if not weights:
+        return
     for name, weight in weights.items():
         if not weight.requires_grad:
             raise UsageError(
@@ -55,12 +58,12 @@ def _of_batch(
     targets: Tensor,
     purpose: str,
 ) -> dict[str, Tensor]:
-    assert calibration.loss is not None
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    with torch.enable_grad(), torch.random.fork_rng(devices):
+    # also where the caller is in inference mode, or the data came out of it
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs, targets = (x.clone() if x.is_inference() else x for x in (inputs, targets))
         with calibration.precision():
             outputs = model(inputs)
-        loss = calibration.loss(outputs.float(), targets)
+        loss = _loss(calibration, outputs, targets, purpose)
         if not loss.requires_grad:
             raise UsageError(
                 f"{purpose} needs gradients, but the model's outputs carry none; it may run "
@@ -81,6 +84,29 @@ def _of_batch(
             )
         result[name] = gradient.float()
     return result
+
+
+def _loss(calibration: Calibration, outputs: object, targets: Tensor, purpose: str) -> Tensor:
+    assert calibration.loss is not None
+    if not isinstance(outputs, Tensor):
+        raise UsageError(
+            f"{purpose} needs outputs that are one tensor, but the model gives a "
+            f"{type(outputs).__name__}; wrap it in a module that returns what the loss takes"
+        )
+    try:
+        loss = calibration.loss(outputs.float(), targets)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"{purpose} needs a loss, but the calibration set's does not take outputs "
+            f"{list(outputs.shape)} and targets {targets.dtype} {list(targets.shape)}: {error}"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise UsageError(
+            f"{purpose} needs a loss that is a scalar tensor, but the calibration set's gives "
+            f"{what}; let it return the mean over the batch"
+        )
+    return loss
 
 
 def _parts(values: Tensor, size: int) -> list[Tensor]:

@@ -151,6 +151,7 @@ class _Runner:
         self._data: Data = task.data(device)
         self._precision = precision_of(spec.recipe("train"), device)
         self._loaded: tuple[Stage, dict[str, torch.Tensor]] | None = None
+        self._scored: tuple[tuple[int, str], dict[str, torch.Tensor]] | None = None
 
     def _fresh(self) -> nn.Module:
         model = self._task.model().to(self._device)
@@ -288,12 +289,13 @@ class _Runner:
         ).first(count)
 
     def _masks(self, model: nn.Module, trial: Trial) -> Masks:
-        criterion = CRITERIA["magnitude" if trial.criterion == DENSE else trial.criterion]
-        seed = _seed(trial.seed, trial.criterion)
-        scores = criterion.scores(
-            model, self._prunable.names, seed=seed, calibration=self._looked_at(trial)
-        )
-        return select(scores, self._spec.budget(trial.keep))
+        key = (trial.seed, trial.criterion)  # all its cuts follow one order, taken once
+        if self._scored is None or self._scored[0] != key:
+            criterion = CRITERIA["magnitude" if trial.criterion == DENSE else trial.criterion]
+            seed, seen = _seed(trial.seed, trial.criterion), self._looked_at(trial)
+            names = self._prunable.names
+            self._scored = key, criterion.scores(model, names, seed=seed, calibration=seen)
+        return select(self._scored[1], self._spec.budget(trial.keep))
 
     def _network(self, stage: Stage) -> nn.Module:
         """Return a fresh copy of a finished stage's network; trains it again if it was damaged."""

@@ -13,11 +13,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.parameters import parameters
+from secateur.pruning.parameters import parameters, unwrapped
 
 Needs = Literal["nothing", "inputs", "gradients"]
 
@@ -80,19 +81,23 @@ class Criterion:
                 has no targets or loss where they are needed, or does not fit the model.
         """
         parameters(model, names)
-        if self.needs != "nothing":
-            if calibration is None:
-                raise UsageError(
-                    f"criterion {self.name!r} looks at data; give it "
-                    "calibration=Calibration(inputs, ...), a few hundred training inputs"
-                )
-            if self.needs == "gradients" and not (calibration.targets and calibration.loss):
-                raise UsageError(
-                    f"criterion {self.name!r} needs gradients; give it "
-                    "Calibration(inputs, targets, loss) with a target for every input"
-                )
-            calibration.check(model)
-        return self.rule(model, names, seed=seed, calibration=calibration)
+        if self.needs == "nothing":
+            return self.rule(model, names, seed=seed, calibration=calibration)
+        if calibration is None:
+            raise UsageError(
+                f"criterion {self.name!r} looks at data; give it "
+                "calibration=Calibration(inputs, ...), a few hundred training inputs"
+            )
+        if self.needs == "gradients" and not (calibration.targets and calibration.loss):
+            raise UsageError(
+                f"criterion {self.name!r} needs gradients; give it "
+                "Calibration(inputs, targets, loss) with a target for every input"
+            )
+        device = calibration.inputs[0].device
+        # some models draw in evaluation mode too
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            calibration.check(unwrapped(model))
+            return self.rule(model, names, seed=seed, calibration=calibration)
 
 
 def _criterion(name: str) -> Criterion:

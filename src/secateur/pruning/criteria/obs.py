@@ -15,7 +15,8 @@ from secateur.pruning.parameters import parameters
 NEEDS = "gradients"
 
 BLOCK = 16
-"""Consecutive weights whose interaction is looked at; memory is 4 * BLOCK bytes a weight."""
+"""Consecutive weights whose interaction is looked at; memory is 4 * BLOCK bytes a weight, the
+gradients' and the scores' 4 and 8 apart."""
 
 CHUNK = 2**14
 """Blocks inverted together."""
@@ -34,7 +35,7 @@ def scores(
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> dict[str, Tensor]:
-    """Return w² / (2 [F⁻¹]_qq), float32: the Optimal Brain Surgeon's saliency.
+    """Return w² / (2 [F⁻¹]_qq), float64: the Optimal Brain Surgeon's saliency.
 
     F is the empirical Fisher matrix, the mean of g gᵀ over gradients g of 8 samples each, in
     blocks of 16 consecutive weights of a tensor, damped. Sources: Hassibi & Stork 1993; Singh &
@@ -65,11 +66,20 @@ def _blocks(values: Tensor) -> Tensor:
 def _saliency(weight: Tensor, fisher: Tensor) -> Tensor:
     count = weight.numel()
     diagonal = fisher.diagonal(dim1=1, dim2=2)
-    # Where no gradient ever came, any positive damping gives the magnitude's order.
-    damping = (DAMPING * diagonal.sum() / count).clamp_min(torch.finfo(torch.float32).tiny ** 0.5)
-    diagonal += damping
-    inverses = (torch.linalg.inv(part.double()) for part in torch.split(fisher, CHUNK))
-    diagonals = [part.diagonal(dim1=1, dim2=2).flatten() for part in inverses]
-    inverse = torch.cat(diagonals)[:count]
+    # Where no gradient ever came, any positive damping gives the magnitude's order. It lies far
+    # below the squares of a converged network's gradients, which float32 holds down to 1e-38.
+    damping = (DAMPING * diagonal.sum(dtype=torch.float64) / count).clamp_min(1e-60)
+    inverse = torch.cat([_inverse(part, damping) for part in torch.split(fisher, CHUNK)])[:count]
     saliency: Tensor = weight.flatten().double().square() / (2 * inverse)
-    return saliency.float().view(weight.shape)
+    return saliency.view(weight.shape)
+
+
+def _inverse(fisher: Tensor, damping: Tensor) -> Tensor:
+    """Return the diagonal of (F + damping)⁻¹, float64, of blocks [blocks, BLOCK, BLOCK]."""
+    damped = fisher.double()
+    diagonal = damped.diagonal(dim1=1, dim2=2)
+    diagonal += damping
+    inverse = torch.linalg.inv(damped).diagonal(dim1=1, dim2=2)
+    # In exact arithmetic it lies between these; F's rounding can push it out where a block's
+    # gradients are many orders above the tensor's mean.
+    return torch.minimum(torch.maximum(inverse, 1 / diagonal), 1 / damping).flatten()

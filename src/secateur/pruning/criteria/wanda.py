@@ -29,7 +29,8 @@ def scores(
     The mean goes over samples and positions. In a convolution every weight has an x of its own:
     its channel, seen through its place in the kernel. Source: Sun et al. 2023, arXiv:2306.11695,
     which ranks within each output; here scores are ranked as the budget says, and a global order
-    compares the contributions |w x| of all layers. `seed` is not used.
+    compares the contributions |w x| of all layers. A layer that runs several times, or shares its
+    weight, counts with all its inputs. `seed` is not used.
 
     Raises:
         UsageError: a parameter is not the weight of a linear or convolutional layer that the
@@ -38,27 +39,31 @@ def scores(
     assert calibration is not None
     model = unwrapped(model)
     weights = parameters(model, names)
-    owners = {id(m.weight): m for m in model.modules() if isinstance(m, KINDS)}
-    for name, weight in weights.items():
-        if id(weight) not in owners:
-            raise UsageError(
-                f"criterion 'wanda' knows the inputs of linear layers and convolutions, but not "
-                f"of {name!r}; leave it out with prunable(model, exclude=[{name!r}]), or choose "
-                "another criterion"
-            )
     wanted = {id(weight) for weight in weights.values()}
+    layers = [m for m in _layers(model) if id(m.weight) in wanted]
+    known = {id(layer.weight) for layer in layers}
+    unknown = [name for name, weight in weights.items() if id(weight) not in known]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise UsageError(
+            "criterion 'wanda' knows the inputs of linear layers and convolutions, but not of "
+            f"{unknown[0]!r}{more}; leave it out with prunable(model, exclude={unknown}), or "
+            "choose another criterion"
+        )
     total: dict[int, Tensor] = {}
     count: dict[int, int] = {}
 
-    def look(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def look(
+        layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor
+    ) -> None:
         assert isinstance(layer, KINDS)
         key = id(layer.weight)
-        squares, positions = _squares(layer, inputs[0].float(), output.shape[2:])
+        x = inputs[0] if inputs else named["input"]
+        squares, positions = _squares(layer, x.float(), output.shape[2:])
         total[key] = total[key] + squares if key in total else squares
         count[key] = count.get(key, 0) + positions
 
-    layers = [m for m in model.modules() if isinstance(m, KINDS) and id(m.weight) in wanted]
-    hooks = [layer.register_forward_hook(look) for layer in layers]
+    hooks = [layer.register_forward_hook(look, with_kwargs=True) for layer in layers]
     try:
         with evaluating(model), torch.no_grad(), calibration.precision():
             for batch in calibration.inputs:
@@ -68,7 +73,7 @@ def scores(
             hook.remove()
     result: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        if id(weight) not in total:
+        if not count.get(id(weight)):
             raise UsageError(
                 f"criterion 'wanda' looks at activations, but the network does not run {name!r}; "
                 "leave it out with prunable(model, exclude=[...])"
@@ -79,6 +84,21 @@ def scores(
         flat = size.reshape(groups, weight.shape[0] // groups, -1)
         result[name] = (flat * norm[:, None]).reshape(weight.shape)
     return result
+
+
+def _layers(model: nn.Module) -> list[Layer]:
+    """Return the layers that are run as modules and own their weight.
+
+    Attention computes its output projection itself; a parametrized weight is no parameter, and
+    reading it may change what it is computed from.
+    """
+    inside = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, KINDS) and id(module) not in inside
+        if any(name == "weight" for name, _ in module.named_parameters(recurse=False))
+    ]
 
 
 def _squares(layer: Layer, x: Tensor, plane: torch.Size) -> tuple[Tensor, int]:
