@@ -58,5 +58,26 @@ def test_it_is_tried_on_the_model_and_leaves_it_as_it_was() -> None:
     assert data.shape == (3,)
     with pytest.raises(UsageError, match=r"does not take .* torch.float32 \[N, 3\]"):
         data.check(nn.Linear(4, 2))
+    asserting = nn.MultiheadAttention(4, 2)
+    asserting.forward = lambda x: nn.MultiheadAttention.forward(asserting, x, x, x)  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=r"does not take .* embedding dimension"):
+        data.check(asserting)
     with pytest.raises(UsageError, match="set lies on cpu, the model on meta"):
         data.check(nn.Linear(3, 2, device="meta"))
+
+
+def test_what_a_model_keeps_of_its_first_pass_can_be_trained_with() -> None:
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(3, 2), None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.scale is None:
+                self.scale = torch.ones(2)
+            return self.linear(x) * self.scale
+
+    model = Remembers()
+    Calibration((batch(),)).check(model)
+    model(batch()).sum().backward()
+    assert model.linear.weight.grad is not None

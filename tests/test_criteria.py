@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel
 
 from secateur import Budget, Gates, prunable, select
 from secateur.errors import ScoreError, UsageError
@@ -92,6 +95,16 @@ def test_every_criterion_scores_every_net(name: str, net: str) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", [name for name in CRITERIA if name != "gate"])
+def test_wrappers_are_looked_through(name: str, model: nn.Module) -> None:
+    names, data = ["1.weight", "3.weight"], examples((3, 5, 5), 2)
+    expected = CRITERIA[name].scores(model, names, calibration=data)
+    compiled = torch.compile(model, backend="eager")
+    for wrapped in (nn.DataParallel(model), AveragedModel(model), compiled):
+        scores = CRITERIA[name].scores(wrapped, names, calibration=data)
+        assert all(torch.equal(scores[key], expected[key]) for key in names)
+
+
 def hash_of(value: torch.Tensor) -> int:
     return hash(value.detach().contiguous().numpy().tobytes())
 
@@ -155,17 +168,19 @@ class Aside(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Has what a criterion might disturb: dropout, running statistics, a gradient."""
+    """Has what a criterion might disturb: dropout, running statistics, a gradient, a weight that
+    changes when it is read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.norm = nn.BatchNorm2d(4)
         self.linear = nn.Linear(4, 2)
+        self.spectral = spectral_norm(nn.Linear(2, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.dropout(self.norm(self.conv(x)), 0.5, self.training)
-        return self.linear(x.mean((2, 3)))
+        x = F.dropout(self.norm(self.conv(x)), 0.5)  # in evaluation mode too
+        return self.spectral(self.linear(x.mean((2, 3))))
 
 
 @pytest.mark.parametrize("name", NEEDY)
@@ -240,8 +255,37 @@ def test_obs_is_the_saliency_of_the_explicit_inverse(model: nn.Module) -> None:
         block = fisher[at : at + 16, at : at + 16]
         inverse = torch.linalg.inv(block + damping * torch.eye(len(block), dtype=torch.float64))
         w = weight.detach().flatten()[at : at + 16].double()
-        expected = (w.square() / (2 * inverse.diagonal())).float()
+        expected = w.square() / (2 * inverse.diagonal())
         torch.testing.assert_close(scores[at : at + 16], expected, rtol=1e-3, atol=1e-12)
+
+
+def test_obs_keeps_its_order_however_small_the_gradients_are(model: nn.Module) -> None:
+    data, name = examples((3, 5, 5), 2), "1.weight"
+    scores = CRITERIA["obs"].scores(model, [name], calibration=data)[name]
+    for factor in (1e-6, 1e-12):
+        weak = replace(data, loss=lambda x, y, f=factor: f * F.cross_entropy(x, y))
+        found = CRITERIA["obs"].scores(model, [name], calibration=weak)[name]
+        torch.testing.assert_close(found / factor**2, scores, rtol=1e-3, atol=0)
+
+
+def test_obs_stays_positive_where_one_block_has_all_the_gradient() -> None:
+    """Rounded to float32, a matrix of low rank has negative eigenvalues: beyond the damping."""
+    torch.manual_seed(0)
+    linear = nn.Linear(40_000, 1, bias=False)
+    x = torch.zeros(32, 40_000)
+    x[:, :16] = torch.randn(32, 16)
+    x[:, 16:] = 1e-6
+    data = Calibration((x,), (torch.randn(32, 1),), F.mse_loss)
+    scores = CRITERIA["obs"].scores(linear, ["weight"], calibration=data)["weight"]
+    assert bool((scores > 0).all())
+    weight = linear.weight.detach().double()
+    gradients = [
+        torch.autograd.grad(F.mse_loss(linear(a), b), linear.weight)[0]
+        for a, b in zip(x.split(8), data.targets[0].split(8), strict=True)
+    ]
+    # a block that makes up for nothing would lose this, one without damping nothing
+    most = weight.square() / 2 * (1.01 * torch.stack(gradients).double().square().sum() / 4)
+    assert bool((scores <= most).all())
 
 
 @pytest.mark.parametrize(
@@ -272,6 +316,37 @@ def test_wanda_says_which_parameter_it_does_not_know() -> None:
     model = nn.MultiheadAttention(4, 2)
     with pytest.raises(UsageError, match=r"'wanda'.*not of 'in_proj_weight'.*exclude"):
         CRITERIA["wanda"].rule(model, ["in_proj_weight"], calibration=examples((4,), 2))
+
+
+def test_wanda_names_all_of_attention_and_knows_what_surrounds_it() -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    names, data = prunable(model).names, Calibration((torch.randn(32, 5, 8),))
+    with pytest.raises(UsageError, match=r"'self_attn.in_proj_weight' and 1 more; .*out_proj"):
+        CRITERIA["wanda"].scores(model, names, calibration=data)
+    scores = CRITERIA["wanda"].scores(model, ["linear1.weight", "linear2.weight"], calibration=data)
+    assert all(bool((score >= 0).all()) for score in scores.values())
+
+
+def test_wanda_counts_every_use_of_a_weight() -> None:
+    torch.manual_seed(0)
+    one = nn.Linear(4, 4)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = one, nn.Linear(4, 4)
+            self.second.weight = one.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(input=self.first(x)))
+
+    x = torch.randn(32, 4)
+    scores = CRITERIA["wanda"].scores(Twice(), ["first.weight"], calibration=Calibration((x,)))
+    with torch.no_grad():
+        read = torch.cat([x, one(x), one(one(x))])
+    expected = one.weight.detach().abs() * read.square().mean(0).sqrt()
+    torch.testing.assert_close(scores["first.weight"], expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

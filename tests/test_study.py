@@ -18,6 +18,7 @@ from torch import Tensor
 
 import secateur
 from secateur.errors import BudgetError, FileError, StudyError, UsageError
+from secateur.pruning.criteria import CRITERIA
 from secateur.study.spec import Options, Spec
 from secateur.study.store import CorruptFile, Store, read_records
 from secateur.study.study import Study, rebuild
@@ -392,6 +393,23 @@ def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
     again = numbers(tmp_path / "b")
     for name, record in numbers(tmp_path / "a").items():
         assert record == again[name], name
+
+
+def test_all_cuts_of_a_criterion_follow_scores_taken_once(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    criterion = CRITERIA["taylor"]
+
+    def counted(*args: Any, seed: int, **kwargs: Any) -> Any:
+        taken.append(seed)
+        return criterion.rule(*args, seed=seed, **kwargs)
+
+    monkeypatch.setitem(CRITERIA, "taylor", replace(criterion, rule=counted))
+    study(
+        digits, tmp_path, keep=(0.5, 0.2), seeds=2, criteria=("taylor",), criterion_images=64
+    ).run()
+    assert len(taken) == len(set(taken)) == 2
 
 
 @pytest.mark.parametrize(

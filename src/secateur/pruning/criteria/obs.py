@@ -15,8 +15,8 @@ from secateur.pruning.parameters import parameters
 NEEDS = "gradients"
 
 BLOCK = 16
-"""Consecutive weights whose interaction is looked at; memory is 4 * BLOCK bytes a weight, the
-gradients' and the scores' 4 and 8 apart."""
+"""Consecutive weights whose interaction is looked at; memory is 4 * BLOCK bytes a weight, and 4
+for gradients, 8 for scores, however many gradients there are."""
 
 CHUNK = 2**14
 """Blocks inverted together."""
@@ -54,7 +54,9 @@ def scores(
             for name, gradient in found.items():
                 blocks = _blocks(gradient)
                 fisher[name].baddbmm_(blocks[:, :, None], blocks[:, None, :])
-        return {name: _saliency(w.detach(), fisher[name] / count) for name, w in weights.items()}
+        return {
+            name: _saliency(w.detach(), fisher.pop(name).div_(count)) for name, w in weights.items()
+        }
 
 
 def _blocks(values: Tensor) -> Tensor:
