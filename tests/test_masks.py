@@ -120,7 +120,7 @@ def test_held_masks_survive_training(
 def test_tied_weights_are_cut_once() -> None:
     tied = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     tied["b"].weight = tied["a"].weight
-    scores = CRITERIA["magnitude"].function(tied, ["a.weight"])
+    scores = CRITERIA["magnitude"].scores(tied, ["a.weight"])
     select(scores, Budget(1 / 3)).apply(tied)
     assert int((tied["b"].weight != 0).sum()) == 3
 
