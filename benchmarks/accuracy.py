@@ -35,6 +35,7 @@ from accuracy_nets import (
     GIVEN,
     GIVEN_MEAN,
     GIVEN_STD,
+    GRADUAL,
     IMAGES,
     KEEPS,
     NETS,
@@ -205,7 +206,7 @@ class Bench:
         dense = self.dense().eval()
         images = Calibration(tuple(self._images("recalibration")), autocast=self._autocast)
         budgets = [Budget(keep) for keep in KEEPS]
-        results = prune_gradually(dense, prunable(dense).names, budgets, images)
+        results = prune_gradually(dense, prunable(dense).names, budgets, images, **GRADUAL)
         return {keep: model for keep, (model, _, _) in zip(KEEPS, results, strict=True)}
 
     def _scores(self, model: nn.Module, criterion: str) -> dict[str, Tensor]:
@@ -265,7 +266,7 @@ def _save(model: nn.Module, path: Path) -> None:
 
 
 def main() -> int:
-    """Run what is missing, then print and write the table of everything in the folder."""
+    """Run what is missing, then print and write the table of all that is known of these nets."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -304,7 +305,7 @@ def main() -> int:
                     if condition == "self-pruning" and NETS[name].phase1 is None:
                         continue  # it is a form of phase 1
                     bench.run(condition)
-    records = accuracy_table.read(given.folder, current)
+    records = accuracy_table.read(given.folder, given.nets, current)
     if not records:
         parser.error(f"{given.folder} holds no record of today's settings")
     accuracy_table.write(given.folder, records, {name: net.goals for name, net in NETS.items()})

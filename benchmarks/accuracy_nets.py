@@ -17,6 +17,8 @@ from secateur.training import Recipe
 KEEPS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 IMAGES = 4096
 """Unlabelled training images that recalibration and reconstruction may look at."""
+GRADUAL = {"step": 0.8, "images": 512, "damping": 0.01, "positions": 64}
+"""How `prune_gradually` goes; `images` are those on the way, the last step looks at all."""
 
 # What the authors of the given weights trained with; black is what their padding was.
 GIVEN_MEAN, GIVEN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -136,6 +138,8 @@ def settings_of(net: Net, condition: str) -> dict[str, Any]:
         settings["label_smoothing"] = net.label_smoothing
     if way := net.training(condition):
         settings |= asdict(way)
+    if condition == "reconstruct":
+        settings["gradual"] = GRADUAL
     if condition == "self-pruning":
         settings["epochs"] = net.joint.recipe.epochs
     return settings

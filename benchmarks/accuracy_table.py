@@ -106,18 +106,22 @@ def write(folder: Path, records: Sequence[Mapping[str, Any]], goals: Mapping[str
     console.print(f"written: {folder / 'accuracy.csv'}, {folder / 'accuracy.svg'}")
 
 
-def read(folder: Path, current: Callable[[str, str], str]) -> list[dict[str, Any]]:
+def read(
+    folder: Path, nets: Sequence[str], current: Callable[[str, str], str]
+) -> list[dict[str, Any]]:
     """Return the records of a folder.
 
     Args:
         folder: what accuracy.py filled.
+        nets: those to read.
         current: of net and condition, the digest of today's settings; records of others are
             left out.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if path.stem.endswith(current(record["net"], record["condition"])):
+        net, condition = record["net"], record["condition"]
+        if net in nets and path.stem.endswith(current(net, condition)):
             found.append(record)
     return found
 

@@ -319,6 +319,6 @@ def test_bad_input_is_refused_and_nothing_is_lost() -> None:
     ):
         given = {"budgets": [Budget(0.5)], "calibration": data} | wrong
         with pytest.raises(UsageError, match=message):
-            list(prune_gradually(model, names, **given))  # type: ignore[arg-type]
+            prune_gradually(model, names, **given)  # type: ignore[arg-type]
     for key, value in model.state_dict().items():
         assert torch.equal(value, dense.state_dict()[key])

@@ -19,7 +19,7 @@ def scores(
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> dict[str, Tensor]:
-    """Return |w| + gate, float32; `seed` is not used.
+    """Return |w| + gate, float32; `seed` and `calibration` are not used.
 
     Raises:
         UsageError: a parameter has no gate; gates must be attached and learned first.

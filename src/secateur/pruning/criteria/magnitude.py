@@ -17,5 +17,8 @@ def scores(
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> dict[str, Tensor]:
-    """Return |w|, in the weight's own dtype, which holds it exactly; `seed` is not used."""
+    """Return |w|, in the weight's own dtype, which holds it exactly.
+
+    `seed` and `calibration` are not used.
+    """
     return {name: weight.detach().abs() for name, weight in parameters(model, names).items()}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -149,9 +149,9 @@ def prune_gradually(
         images: at least 32.
         damping, positions, seed: as in `reconstruct`.
 
-    Yields:
-        For each budget, from most to least kept: the pruned network, its masks, and how the
-        last reconstruction went.
+    Returns:
+        An iterator that does the work: for each budget, from most to least kept, the pruned
+        network, its masks, and how the last reconstruction went.
 
     Raises:
         UsageError, BudgetError: as `reconstruct` and `select` do; or the budgets' scopes or
@@ -164,15 +164,30 @@ def prune_gradually(
         raise UsageError("gradual pruning takes budgets of one scope and one floor, at least one")
     dense = unwrapped(model)
     calibration.check(dense)
-    few, rule = calibration.first(images), find(criterion)
+    few, rank = calibration.first(images), find(criterion).scores
+    # whatever a later budget would be refused for is refused before the first one is worked on
+    select(rank(dense, names, seed=seed, calibration=few), ordered[-1])
+    repair = partial(reconstruct, damping=damping, positions=positions, seed=seed)
+    rank_few = partial(rank, names=names, seed=seed, calibration=few)
+    return _walk(dense, names, ordered, calibration, few, step, rank_few, repair)
+
+
+def _walk(
+    dense: nn.Module,
+    names: Sequence[str],
+    ordered: list[Budget],
+    calibration: Calibration,
+    few: Calibration,
+    step: float,
+    rank: Callable[[nn.Module], dict[str, Tensor]],
+    repair: Callable[[nn.Module, nn.Module, Masks, Calibration], Reconstruction],
+) -> Iterator[tuple[nn.Module, Masks, Reconstruction]]:
     on_the_way = copy.deepcopy(dense)
     weights = parameters(dense, names)
     kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    repair = partial(reconstruct, damping=damping, positions=positions, seed=seed)
     keep = 1.0
     while True:
-        scores = rule.scores(on_the_way, names, seed=seed, calibration=few)
-        scores = {name: _within(scores[name], kept[name]) for name in names}
+        scores = {n: _within(found, kept[n]) for n, found in rank(on_the_way).items()}
         following = keep * step
         while ordered and (ordered[0].keep > following or ordered[0].keep >= 1):
             budget = ordered.pop(0)
