@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from secateur import Task
+from secateur import Study, Task
 from secateur.errors import UsageError
 from secateur.study.spec import Options, Spec
 from secateur.study.trials import Stage, Trial, plan
