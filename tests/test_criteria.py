@@ -240,23 +240,25 @@ def test_taylor_is_the_mean_of_squared_products(model: nn.Module) -> None:
     torch.testing.assert_close(scores, expected)
 
 
-def test_obs_is_the_saliency_of_the_explicit_inverse(model: nn.Module) -> None:
-    data = examples((3, 5, 5), 2, 64)
-    name = "1.weight"  # 180 weights: twelve blocks, the last of four
-    scores = CRITERIA["obs"].scores(model, [name], calibration=data)[name].flatten()
+def test_obs_is_the_loss_of_a_quadratic_with_the_fishers_diagonal(model: nn.Module) -> None:
+    data, name = examples((3, 5, 5), 2, 64), "1.weight"
+    scores = CRITERIA["obs"].scores(model, [name], calibration=data)[name]
     weight = model.get_parameter(name)
-    fisher = torch.zeros(180, 180, dtype=torch.float64)
+    diagonal = torch.zeros(weight.shape, dtype=torch.float64)
     for x, y in zip(data.inputs[0].split(8), data.targets[0].split(8), strict=True):
-        loss = F.cross_entropy(model(x), y)
-        g = torch.autograd.grad(loss, weight)[0].flatten().double()
-        fisher += torch.outer(g, g) / 8
-    damping = 0.01 * fisher.diagonal().mean()
-    for at in range(0, 180, 16):
-        block = fisher[at : at + 16, at : at + 16]
-        inverse = torch.linalg.inv(block + damping * torch.eye(len(block), dtype=torch.float64))
-        w = weight.detach().flatten()[at : at + 16].double()
-        expected = w.square() / (2 * inverse.diagonal())
-        torch.testing.assert_close(scores[at : at + 16], expected, rtol=1e-3, atol=1e-12)
+        gradient = torch.autograd.grad(F.cross_entropy(model(x), y), weight)[0]
+        diagonal += gradient.double().square() / 8
+    expected = weight.detach().double().square() * (diagonal + 0.01 * diagonal.mean()) / 2
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=0)
+
+
+def test_obs_has_the_magnitudes_order_where_no_gradient_came() -> None:
+    linear = nn.Linear(6, 2, bias=False)
+    data = replace(examples((6,), 2), loss=lambda x, _: 0 * x.sum())
+    scores = CRITERIA["obs"].scores(linear, ["weight"], calibration=data)
+    for keep in (0.25, 0.5, 0.75):
+        magnitude = CRITERIA["magnitude"].scores(linear, ["weight"])
+        assert select(scores, Budget(keep)) == select(magnitude, Budget(keep))
 
 
 def test_obs_keeps_its_order_however_small_the_gradients_are(model: nn.Module) -> None:
@@ -266,28 +268,6 @@ def test_obs_keeps_its_order_however_small_the_gradients_are(model: nn.Module) -
         weak = replace(data, loss=lambda x, y, f=factor: f * F.cross_entropy(x, y))
         found = CRITERIA["obs"].scores(model, [name], calibration=weak)[name]
         torch.testing.assert_close(found / factor**2, scores, rtol=1e-3, atol=0)
-
-
-def test_obs_stays_in_bounds_where_one_block_has_all_the_gradient() -> None:
-    """Rounded to float32, a matrix of low rank has negative eigenvalues: beyond the damping."""
-    torch.manual_seed(0)
-    linear = nn.Linear(16, 50_000, bias=False)  # each output's weights are one block
-
-    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(outputs[:, 0], targets) + 1e-9 * outputs.mean()
-
-    x, y = torch.randn(32, 16), torch.randn(32)
-    data = Calibration((x,), (y,), loss)
-    scores = CRITERIA["obs"].scores(linear, ["weight"], calibration=data)["weight"]
-    squares = torch.zeros(50_000, 16, dtype=torch.float64)
-    for a, b in zip(x.split(8), y.split(8), strict=True):
-        gradient = torch.autograd.grad(loss(linear(a), b), linear.weight)[0]
-        squares += gradient.double().square() / 4
-    damping = 0.01 * squares.mean()
-    # lost if the other weights made up for all of it, and if for nothing
-    half = linear.weight.detach().double().square() / 2
-    assert bool((scores >= half * damping * 0.999).all())
-    assert bool((scores <= half * (squares + damping) * 1.001).all())
 
 
 @pytest.mark.parametrize(
