@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,29 +39,41 @@ from accuracy_nets import (
     IMAGES,
     KEEPS,
     NETS,
+    Training,
     current,
     digest,
     settings_of,
 )
 from secateur import Budget, Gates, data, files, machine, nets, prunable, select
 from secateur.data import ImageData
-from secateur.distillation import SoftTargets, distilled
+from secateur.data.images import Split
+from secateur.distillation import Loss, SoftTargets, distilled
 from secateur.errors import UsageError
 from secateur.measure import evaluate
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gate_phase import learn_gates
 from secateur.pruning.recovery.batchnorm import recalibrate
+from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import prune_gradually
 from secateur.pruning.self_pruning import SelfPruning
 from secateur.study.task import percent_correct
-from secateur.training import Epoch, precision_of, train
+from secateur.training import Data, Epoch, precision_of, train
 
 DATA_BATCH = 256
 
 SCORED = ("magnitude", "random", "lamp", "wanda", "taylor", "obs")
 """Conditions that cut the dense network by a criterion and recalibrate it."""
-CONDITIONS = (*SCORED, "reconstruct", "frozen", "fixed", "joint", "control", "self-pruning")
+CONDITIONS = (
+    *SCORED,
+    "reconstruct",
+    "frozen",
+    "fixed",
+    "joint",
+    "finetuned",
+    "control",
+    "self-pruning",
+)
 
 
 class Bench:
@@ -73,7 +85,13 @@ class Bench:
         self._device = machine.device(given.device)
         images = data.load("cifar10", data_dir=given.data_dir).to(self._device)
         if self._net.phase1 is None:
-            images = replace(images, mean=GIVEN_MEAN, std=GIVEN_STD, augmentation=GIVEN)
+            everything = Split(
+                torch.cat([images.train.images, images.validation.images]),
+                torch.cat([images.train.labels, images.validation.labels]),
+            )
+            images = replace(
+                images, train=everything, mean=GIVEN_MEAN, std=GIVEN_STD, augmentation=GIVEN
+            )
         self._data: ImageData = images
         self._weights: Path | None = given.weights
         recipe = self._net.joint.recipe
@@ -86,28 +104,34 @@ class Bench:
         path = self._path(condition, settings, "json")
         if path.exists():
             return
-        start, log = time.perf_counter(), []
+        start = time.perf_counter()
+        log: tuple[Epoch, ...] = ()
+        keeps = KEEPS
         if condition in SCORED:
             model = self.dense()
-            scores = self._scores(model, condition)
-            cut = partial(self._cut, model, scores)
+            cut = partial(self._cut, model, self._scores(model, condition))
         elif condition == "reconstruct":
             cut = self._reconstructed().__getitem__
         elif condition == "self-pruning":
             model, importances, log = self._self_pruned()
             cut = partial(self._cut, model, importances["product"])
         else:
-            model, log = self._trained(condition)
-            scores = self._scores(model, "magnitude" if condition == "control" else "gate")
+            way = self._net.training(condition)
+            assert way is not None
+            model, log = self._trained(condition, way)
+            scores = self._scores(model, "gate" if way.phase else "magnitude")
             cut = partial(self._cut, model, scores)
-        trained = time.perf_counter() - start
+            if way.finetune:
+                keeps = tuple(self._net.goals["finetuned"])
+                cut = partial(self._finetuned, model, scores, way)
+        accuracy = {f"{keep:g}": self._measure(cut(keep)) for keep in keeps}
         record = {
             "net": self._name,
             "condition": condition,
             "seed": self._seed,
             "settings": settings,
-            "accuracy": {f"{keep:g}": self._measure(cut(keep)) for keep in KEEPS},
-            "seconds": round(trained, 1),
+            "accuracy": accuracy,
+            "seconds": round(time.perf_counter() - start, 1),
             "log": [asdict(epoch) for epoch in log],
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "precision": "bf16 autocast" if self._autocast else "fp32",
@@ -124,7 +148,7 @@ class Bench:
                 for kind, scores in importances.items()
             }
         files.write(path, json.dumps(record) + "\n")
-        tests = [f"{value['test']:.2f}" for value in record["accuracy"].values()]
+        tests = [f"{value['test']:.2f}" for value in accuracy.values()]
         self._say(condition, f"{' '.join(tests)}  ({record['seconds']} s)")
 
     def dense(self) -> nn.Module:
@@ -153,22 +177,19 @@ class Bench:
         model = nets.build(self._net.net).to(self._device)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _trained(self, condition: str) -> tuple[nn.Module, tuple[Epoch, ...]]:
+    def _trained(self, condition: str, way: Training) -> tuple[nn.Module, tuple[Epoch, ...]]:
         """Train a copy of the dense network on; all conditions see the same batches."""
         model = self.dense()
-        way = self._net.training(condition)
-        assert way is not None
         names = prunable(model).names
-        path = self._path(condition, settings_of(self._net, condition), "safetensors")
+        # what fine-tuning starts from is shared with the condition that leaves it out
+        settings = settings_of(self._net, condition) | {"finetune": None}
+        path = self._path(condition.replace("finetuned", "joint"), settings, "safetensors")
         if path.exists():
             if way.phase:
                 Gates.attach(model, names)
             model.load_state_dict(load_file(path))
             return model, ()
-        imitation = SoftTargets(way.temperature)
-        batches, loss = distilled(
-            self._data, self._loss, model, imitation, way.teach, autocast=self._autocast
-        )
+        batches, loss = self._taught(way)
         seed, watch = self._number("second"), partial(self._watch, condition)
         if way.phase is None:
             log = train(model, batches, way.recipe, loss, seed=seed, watch=watch)
@@ -178,6 +199,24 @@ class Bench:
             )
         _save(model, path)
         return model, log
+
+    def _taught(self, way: Training) -> tuple[Data, Loss]:
+        """Return data and loss that follow the dense network as far as this training does."""
+        imitation = SoftTargets(way.temperature)
+        return distilled(
+            self._data, self._loss, self.dense(), imitation, way.teach, autocast=self._autocast
+        )
+
+    def _finetuned(
+        self, model: nn.Module, scores: Mapping[str, Tensor], way: Training, keep: float
+    ) -> nn.Module:
+        """Return a cut copy, trained on under its masks."""
+        assert way.finetune is not None
+        cut, masks = self._cut(model, scores, keep), select(scores, Budget(keep))
+        batches, loss = self._taught(way)
+        seed, watch = self._number("finetune"), partial(self._watch, f"finetuned to {keep:g}")
+        finetune(cut, masks, batches, loss, recipe=way.finetune, seed=seed, watch=watch)
+        return cut
 
     def _self_pruned(
         self,
@@ -227,13 +266,14 @@ class Bench:
         return cut
 
     def _measure(self, model: nn.Module) -> dict[str, float]:
-        """Recalibrate in place and return the accuracy on validation and test data, in %."""
+        """Recalibrate in place and return the accuracy on held-out and test data, in %."""
         recalibrate(model, self._images("recalibration"), autocast=self._autocast)
+        splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
         return {
             split: evaluate(
                 model, self._data.evaluation(split), percent_correct, autocast=self._autocast
             )
-            for split in ("validation", "test")
+            for split in splits[self._net.phase1 is None :]
         }
 
     def _images(self, purpose: str) -> Iterator[Tensor]:

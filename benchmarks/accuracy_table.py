@@ -33,7 +33,8 @@ class Row:
     condition: str
     keep: float
     test: Interval
-    validation: float
+    validation: float | None
+    """None: what is held out of training has been seen by the given weights."""
     dense: float | None
     """Mean test accuracy of the uncut dense network over the same seeds."""
     goal: float | None
@@ -62,7 +63,7 @@ def rows(records: Sequence[Mapping[str, Any]], goals: Mapping[str, Goals]) -> li
                     condition,
                     float(keep),
                     t_interval(_by_seed(of, keep, "test")),
-                    t_interval(_by_seed(of, keep, "validation")).mean,
+                    t_interval(seen).mean if (seen := _by_seed(of, keep, "validation")) else None,
                     sum(common) / len(common) if len(common) == len(of) else None,
                     goals.get(net, {}).get(condition, {}).get(float(keep)),
                 )
@@ -217,7 +218,9 @@ def _place(keep: float) -> float:
 
 
 def _by_seed(records: Sequence[Mapping[str, Any]], keep: str, split: str) -> dict[int, float]:
-    return {record["seed"]: record["accuracy"][keep][split] for record in records}
+    """Return seed → accuracy, of the records that have it."""
+    found = {record["seed"]: record["accuracy"].get(keep, {}).get(split) for record in records}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def _groups(

@@ -1,14 +1,16 @@
 """What phase 2 costs: a step through the cut against a plain training step.
 
-    python benchmarks/gates.py [--net convnet] [--batch-size 128] [--rounds 40]
+    python benchmarks/gates.py [--net convnet] [--batch-size 128] [--rounds 40] [--teach]
 
 Plain and gated steps alternate within one run; printed is the median of the pairs' ratios.
-Selecting the top-K of the current gates is part of every gated step.
+Selecting the top-K of the current gates is part of every gated step, and with --teach so is the
+teacher's pass over the batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from contextlib import nullcontext
@@ -17,7 +19,7 @@ from datetime import UTC, datetime
 import torch
 import torch.nn.functional as F
 
-from secateur import Budget, Gates, machine, prunable
+from secateur import Budget, Gates, SoftTargets, machine, prunable
 from secateur.nets import build
 from secateur.pruning.gate_phase import GatePhase
 
@@ -29,10 +31,12 @@ def main() -> int:
     parser.add_argument("--net", default="convnet")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--teach", action="store_true", help="distil in the gated steps")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     device = machine.device()
     model = build(arguments.net).to(device, memory_format=torch.channels_last)
+    teacher, imitation = copy.deepcopy(model).eval(), SoftTargets()
     gates = Gates.attach(model, prunable(model).names)
     optimizer = torch.optim.SGD(
         [*model.parameters(), *gates.values().values()], 1e-3, 0.9, nesterov=True
@@ -46,10 +50,18 @@ def main() -> int:
         gated = bool(number % 2)
         start = time.perf_counter()
         keep = phase.draw(number)
-        with gates.cut(Budget(keep)) if gated else nullcontext():
-            with torch.autocast(device.type, torch.bfloat16, enabled=machine.bf16(device)):
-                outputs = model(inputs)
-            F.cross_entropy(outputs.float(), targets).backward()
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=machine.bf16(device))
+        wanted = None
+        if gated and arguments.teach:
+            with torch.no_grad(), precision:
+                wanted = teacher(inputs).float()
+        with gates.cut(Budget(keep), spare=5e-4) if gated else nullcontext():
+            with precision:
+                outputs = model(inputs).float()
+            loss = F.cross_entropy(outputs, targets)
+            if wanted is not None:
+                loss = (loss + imitation(outputs, wanted)) / 2
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
@@ -61,7 +73,8 @@ def main() -> int:
     low, high = statistics.quantiles(ratios, n=10)[0], statistics.quantiles(ratios, n=10)[-1]
     print(
         f"{arguments.net}, batch {arguments.batch_size}, {machine.describe()['cpu']}, "
-        f"{torch.get_num_threads()} threads, {datetime.now(UTC):%Y-%m-%d}, n={len(ratios)} pairs\n"
+        f"{torch.get_num_threads()} threads, {datetime.now(UTC):%Y-%m-%d}, n={len(ratios)} pairs"
+        f"{', distilled' if arguments.teach else ''}\n"
         f"plain step {1e3 * statistics.median(seconds[False]):.1f} ms, "
         f"through the cut {1e3 * statistics.median(seconds[True]):.1f} ms, "
         f"ratio {ratio:.2f} (10–90 %: {low:.2f}–{high:.2f}; goal {GOAL:g})"

@@ -99,6 +99,27 @@ def test_the_gates_rate_is_a_multiple_of_the_recipes(digits: Task, dense: nn.Mod
     assert moved[1] > 5 * moved[0]
 
 
+def test_what_a_step_cuts_does_not_decay_in_it(digits: Task, dense: nn.Module) -> None:
+    """At a rate that hardly trains and a decay that is all, cut weights keep their size."""
+    names, sizes = prunable(dense).names, {}
+    for decay in ("kept", "all"):
+        phase = GatePhase(lowest_keep=0.05, order="fixed", decay=decay)
+        recipe = Recipe(epochs=1, rate=1e-3, weight_decay=20.0, precision="fp32")
+        model = learned(digits, dense, phase, recipe)
+        lowest = {n: dense.get_parameter(n).abs().flatten().argsort()[:20] for n in names}
+        sizes[decay] = sum(
+            (
+                model.get_parameter(n).flatten()[lowest[n]]
+                / dense.get_parameter(n).flatten()[lowest[n]]
+            )
+            .abs()
+            .median()
+            .item()
+            for n in names
+        ) / len(names)
+    assert sizes["kept"] > sizes["all"] + 0.1
+
+
 def test_keep_ratios_are_log_uniform_and_hold_the_dense_end() -> None:
     phase = GatePhase(lowest_keep=0.01, dense_steps=0.2)
     keeps = torch.tensor([phase.draw(step) for step in range(1000)])
@@ -116,6 +137,7 @@ def test_keep_ratios_are_log_uniform_and_hold_the_dense_end() -> None:
         ({"dense_steps": 1}, r"dense_steps is 1, but must be in \[0, 1\)"),
         ({"gate_rate": -1}, "gate_rate is -1, but must be positive"),
         ({"weights": "loose"}, "weights is 'loose', but must be joint or frozen"),
+        ({"decay": "none"}, "decay is 'none', but must be kept or all"),
         ({"order": "random"}, "order is 'random', but must be learned or fixed"),
     ],
 )

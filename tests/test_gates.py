@@ -223,3 +223,20 @@ def test_gates_can_take_any_order(model: nn.Module) -> None:
     gates.become(wanted)
     for name, score in gates.scores().items():
         torch.testing.assert_close(score, wanted[name])
+
+
+def test_only_the_network_that_ran_decays(model: nn.Module, inputs: torch.Tensor) -> None:
+    decay, rate = 0.1, 0.5
+    gates = Gates.attach(model, NAMES)
+    optimizer = torch.optim.SGD(model.parameters(), rate, weight_decay=decay)
+    before = {name: model.get_parameter(name).detach().clone() for name in NAMES}
+    with gates.cut(Budget(0.4), spare=decay) as masks:
+        model(inputs).square().sum().backward()
+    gradients = {name: model.get_parameter(name).grad.clone() for name in NAMES}
+    optimizer.step()
+    for name in NAMES:
+        kept, weight = masks[name], model.get_parameter(name).detach()
+        torch.testing.assert_close(weight[~kept], before[name][~kept])
+        decayed = before[name] - rate * (gradients[name] + decay * before[name])
+        torch.testing.assert_close(weight[kept], decayed[kept])
+    assert any((~masks[name]).any() for name in NAMES)

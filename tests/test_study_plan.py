@@ -49,6 +49,7 @@ def test_every_field_changes_the_address(digits: Task) -> None:
         "lowest_keep": 0.5, "dense_steps": 0.5, "calibration": 10, "scope": "layer",
         "floor": 0.01, "first_layer": True, "margin": 1.0, "confidence": 0.9,
         "precision": "fp32", "reconstruct": 64, "teach": 0.5, "criterion_images": 64,
+        "gate_multiple": 2.0,
     }  # fmt: skip
     assert set(changed) == set(Options.__dataclass_fields__)
     hashes = {Spec.of(digits, replace(Options(), **{k: v})).hash for k, v in changed.items()}
@@ -76,6 +77,7 @@ def test_the_plan_puts_everything_after_what_it_needs(digits: Task) -> None:
     [
         ({"reconstruct": 5}, "reconstruct is 5, but must be 0, or at least 32 images"),
         ({"teach": 1.5}, r"teach is 1.5, but must be in \[0, 1\]"),
+        ({"gate_multiple": 0}, "gate_multiple is 0, but must be positive"),
         ({"criterion_images": 8}, "criterion_images is 8, but must be at least 32"),
     ],
 )

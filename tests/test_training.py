@@ -108,10 +108,14 @@ def test_finetuning_holds_the_masks_exactly_and_recovers_accuracy(digits: Task) 
     model = trained(digits, epochs=6)
     masks = pruned(digits, model, 0.05)
     before = accuracy(digits, model)
-    finetune(model, masks, digits.data(CPU), Recipe(epochs=3), digits.loss, seed=0)
+    finetune(model, masks, digits.data(CPU), digits.loss, recipe=Recipe(epochs=3), seed=0)
     for name, mask in masks.items():
         assert torch.equal(model.get_parameter(name) != 0, mask)
     assert accuracy(digits, model) > before + 5
+    (epoch,) = finetune(model, masks, digits.data(CPU), digits.loss, seed=1)
+    assert epoch.rate < 0.01
+    for name, mask in masks.items():
+        assert torch.equal(model.get_parameter(name) != 0, mask)
 
 
 def test_recalibration_is_the_cumulative_average_of_the_batches() -> None:

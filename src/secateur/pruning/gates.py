@@ -111,7 +111,12 @@ class Gates:
 
     @contextmanager
     def cut(
-        self, budget: Budget, *, order: Mapping[str, Tensor] | None = None, frozen: bool = False
+        self,
+        budget: Budget,
+        *,
+        order: Mapping[str, Tensor] | None = None,
+        frozen: bool = False,
+        spare: float = 0.0,
     ) -> Iterator[Masks]:
         """Run forward and backward through the cut: inside, only the top-K weights are there.
 
@@ -124,6 +129,9 @@ class Gates:
             budget: how many weights this step keeps, and where.
             order: scores to cut by in place of the gates'; the gates then get no gradient.
             frozen: the gated weights get no gradient, only their gates do.
+            spare: the weight decay that the optimizer is going to add, λ w: cut weights get the
+                gradient -λ w, so that only the network that ran decays. Give it in one of the
+                cuts of an optimizer's step.
         """
         masks = select(self.scores() if order is None else order, budget)
         full = {name: weight.detach().clone() for name, weight in self._weights.items()}
@@ -139,14 +147,16 @@ class Gates:
         with torch.no_grad():
             for name, gate in self.values().items():
                 weight = self._weights[name]
+                if weight.grad is not None:
+                    if order is None:
+                        gate.grad = _add(gate.grad, (weight.grad * full[name]).to(gate.dtype))
+                    weight.grad.mul_(masks[name])
+                    if spare:  # the weight holds w * mask yet
+                        weight.grad.add_(weight - full[name], alpha=spare)
+                through, weight.grad = weight.grad, earlier[name]
+                if through is not None and not frozen:
+                    weight.grad = _add(earlier[name], through)
                 weight.data.copy_(full[name])
-                if weight.grad is None:
-                    weight.grad = earlier[name]
-                    continue
-                if order is None:
-                    gate.grad = _add(gate.grad, (weight.grad * full[name]).to(gate.dtype))
-                through = None if frozen else weight.grad.mul_(masks[name])
-                weight.grad = earlier[name] if through is None else _add(earlier[name], through)
 
     def _restore(self, full: dict[str, Tensor], earlier: dict[str, Tensor | None]) -> None:
         for name, weight in self._weights.items():

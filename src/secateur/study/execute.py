@@ -257,7 +257,7 @@ class _Runner:
             recipe = self._spec.recipe("finetune")
             seed = _seed(trial.seed, "finetune")
             data, loss = self._taught(Stage(trial.seed, "train"))
-            finetune(model, masks, data, recipe, loss, seed=seed)
+            finetune(model, masks, data, loss, recipe=recipe, seed=seed)
         if trial.recovery == "reconstruct":
             generator = torch.Generator().manual_seed(_seed(trial.seed, "reconstruct"))
             count = self._spec.options.reconstruct

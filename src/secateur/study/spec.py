@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from secateur.errors import UsageError
@@ -13,10 +13,11 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.recovery.finetune import SHORT
 from secateur.study.task import Task
 from secateur.training import Recipe
 
-FORMAT = 1
+FORMAT = 2  # 2: in phase 2 only what a step keeps decays
 RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
 
 
@@ -55,14 +56,17 @@ class Options:
     )
     batch_size: int = _option(128, "Training batch size.")
     rate: float = _option(0.1, "Peak learning rate of phase 1.")
-    gate_rate: float = _option(0.05, "Peak learning rate of phase 2, of weights and gates.")
+    gate_rate: float = _option(0.05, "Peak learning rate of phase 2.")
+    gate_multiple: float = _option(
+        3.0, "The gates' own learning rate in phase 2, as a multiple of the weights'."
+    )
     weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
     teach: float = _option(
         0.0,
         "Weight of distillation from the dense network in phase 2, its control and fine-tuning, "
         "in [0, 1]; the task's own loss has the rest.",
     )
-    lowest_keep: float = _option(0.08, "Smallest keep ratio drawn in phase 2.")
+    lowest_keep: float = _option(0.03, "Smallest keep ratio drawn in phase 2.")
     dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
     calibration: int = _option(
         4096, "Training images for batch-norm recalibration; all of them if there are fewer."
@@ -169,7 +173,11 @@ class Spec:
         """Return how phase 2 learns."""
         o = self.options
         return GatePhase(
-            lowest_keep=o.lowest_keep, dense_steps=o.dense_steps, scope=o.scope, floor=o.floor
+            lowest_keep=o.lowest_keep,
+            dense_steps=o.dense_steps,
+            gate_rate=o.gate_multiple,
+            scope=o.scope,
+            floor=o.floor,
         )
 
     def recipe(self, stage: str) -> Recipe:
@@ -178,10 +186,11 @@ class Spec:
         if stage == "train":
             epochs, rate = o.epochs, o.rate
         elif stage == "finetune":
-            epochs, rate = o.finetune, o.gate_rate / 2
+            epochs, rate = o.finetune, o.gate_rate
         else:
             epochs, rate = o.gate_epochs, o.gate_rate
-        return Recipe(
+        return replace(
+            SHORT if stage == "finetune" else Recipe(1),
             epochs=epochs,
             batch_size=o.batch_size,
             rate=rate,
@@ -217,6 +226,7 @@ def _check(o: Options) -> None:
             f"0, or at least {LEAST} images",
         ),
         ("lowest_keep", 0 < o.lowest_keep <= 1, "in (0, 1]"),
+        ("gate_multiple", 0 < o.gate_multiple < float("inf"), "positive"),
         ("teach", 0 <= o.teach <= 1, "in [0, 1]"),
         ("dense_steps", 0 <= o.dense_steps < 1, "in [0, 1)"),
         ("calibration", o.calibration >= 1, "at least 1"),

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.pruning.masks import Masks
 from secateur.training import Data, Epoch, Recipe, train
 
+SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)
+"""One epoch, back at a rate that trains and down to none: learning-rate rewinding (Renda et al.
+2020, arXiv:2003.02389) in short. For a longer one `replace(SHORT, epochs=...)`."""
+
 
 def finetune(
     model: nn.Module,
     masks: Masks,
     data: Data,
-    recipe: Recipe,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Any], Tensor],
     *,
+    recipe: Recipe = SHORT,
     seed: int,
+    watch: Callable[[Epoch], object] = lambda epoch: None,
 ) -> tuple[Epoch, ...]:
     """Train a pruned model in place; exactly the weights in `masks` are non-zero afterwards.
 
-    Args and errors are those of `secateur.training.train`.
+    Recalibrate its batch norms afterwards. With data and loss of `distilled` it learns from the
+    dense network's outputs too.
+
+    Args:
+        model: pruned, or dense: the masks are applied first.
+        masks: of the model.
+        data: as for `secateur.train`, and the errors are those of `secateur.train`.
+        loss: (outputs as float32, targets) → scalar.
+        recipe: epochs, rates and precision.
+        seed: of shuffling and augmentation.
+        watch: told of each finished epoch.
+
+    Raises:
+        UsageError: the masks are not of this model.
     """
     masks.apply(model)
-    return train(model, data, recipe, loss, seed=seed, after_step=lambda: masks.hold(model))
+    hold = partial(masks.hold, model)
+    return train(model, data, recipe, loss, seed=seed, after_step=hold, watch=watch)
