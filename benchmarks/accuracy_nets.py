@@ -117,7 +117,7 @@ NETS: dict[str, Net] = {
         ),
         frozen=Training(
             Recipe(epochs=10, rate=0.05, schedule="cosine", warmup=0.1),
-            GatePhase(lowest_keep=0.03, gate_rate=2.0, weights="frozen"),
+            GatePhase(lowest_keep=0.03, gate_rate=1.0, weights="frozen"),
             teach=0.7,
             temperature=2.0,
         ),

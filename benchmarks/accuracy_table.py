@@ -24,6 +24,17 @@ from secateur.study.statistics import Interval, paired_interval, t_interval
 Goals = Mapping[str, Mapping[float, float]]
 """condition → keep ratio → test accuracy to reach; 0 and less: the loss against dense allowed."""
 
+# What trains or repairs is drawn solid, controls dashed, criteria alone dotted as in a report.
+LOOKS = {
+    "joint": ("#0067a8", "o", "-"),
+    "finetuned": ("#003a5d", "*", "-"),
+    "frozen": ("#007d5b", "P", "-"),
+    "reconstruct": ("#5c44a0", "d", "-"),
+    "fixed": ("#c95200", "o", "--"),
+    "control": ("#8c2f39", "x", "--"),
+    "self-pruning": ("#b0478d", "<", "--"),
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -184,17 +195,17 @@ def _figure(found: Sequence[Row]) -> bytes:
         for axis, net in zip(axes, shown, strict=True):
             of = [row for row in found if row.net == net and row.keep < 1]
             conditions = list(dict.fromkeys(row.condition for row in of))
-            looks = styles(conditions)
             for condition in conditions:
                 line = [row for row in of if row.condition == condition]
-                places = [_place(row.keep) for row in line]
+                colour, marker, dashes = _look(condition)
                 axis.plot(
-                    places,
+                    [_place(row.keep) for row in line],
                     [row.test.mean for row in line],
-                    color=looks[condition].light,
-                    marker=looks[condition].matplotlib,
+                    color=colour,
+                    marker=marker,
                     markersize=4,
-                    linestyle="-" if condition in ("joint", "frozen", "reconstruct") else "--",
+                    linestyle=dashes,
+                    linewidth=1.2,
                     label=condition,
                 )
             keeps = sorted({row.keep for row in of})
@@ -210,6 +221,17 @@ def _figure(found: Sequence[Row]) -> bytes:
         image = io.BytesIO()
         figure.savefig(image, format="svg", metadata={"Date": None})
     return image.getvalue()
+
+
+def _look(condition: str) -> tuple[str, str, str]:
+    """Return colour, marker and line; a variant looks as what it is a variant of, but dotted."""
+    base = condition.split(maxsplit=1)[0]
+    if base in LOOKS:
+        colour, marker, dashes = LOOKS[base]
+    else:
+        style = styles([base])[base]
+        colour, marker, dashes = style.light, style.matplotlib, ":"
+    return colour, marker, dashes if base == condition else ":"
 
 
 def _place(keep: float) -> float:

@@ -35,7 +35,7 @@ class Options:
     """
 
     keep: tuple[float, ...] = _option(
-        (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
+        (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05),
         "Keep ratios to cut to, in (0, 1], from most to least kept.",
     )
     seeds: int = _option(3, "How many seeds: the whole study is repeated with each.")
