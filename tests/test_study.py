@@ -132,6 +132,8 @@ def test_killed_at_random_moments_it_ends_in_the_same_numbers(
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    # a shell's background job ignores Ctrl-C, and what it starts inherits that; a handler is not
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "secateur", "study", *ARGUMENTS, "--out", str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -139,6 +141,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         text=True,
         env=environment(),
     )
+    signal.signal(signal.SIGINT, before)
     while not list(tmp_path.glob("records/*.json")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
