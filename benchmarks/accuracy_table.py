@@ -216,8 +216,11 @@ def _figure(found: Sequence[Row]) -> bytes:
             dense = next((row.dense for row in of if row.dense), None)
             if dense is not None:
                 axis.axhline(dense, color="#8a9299", linewidth=0.8)
-                axis.set_ylim(max(40.0, min(row.test.mean for row in of) - 2), dense + 2)
-            axis.legend(frameon=False, fontsize=7, loc="lower left")
+                figures = [row.test.mean for row in of]
+                axis.set_ylim(max(40.0, min(figures) - 2), max(dense, *figures) + 1)
+            axis.legend(
+                frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=4
+            )
         image = io.BytesIO()
         figure.savefig(image, format="svg", metadata={"Date": None})
     return image.getvalue()
