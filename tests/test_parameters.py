@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import prunable
-from secateur.errors import UsageError
+from secateur import Budget, prunable, select
+from secateur.errors import BudgetError, UsageError
 from secateur.nets import NETS, build
+from secateur.pruning.parameters import Prunable, aliases, parameters, refuse_conflicts
 
 
 class Everything(nn.Module):
@@ -150,3 +151,70 @@ def test_wrapped_models_have_the_names_of_the_model_inside() -> None:
     assert prunable(model).total(nn.DataParallel(model)) == 8
     with pytest.raises(UsageError, match=r"no parameter '1\.weight'"):
         prunable(model).total(nn.Linear(3, 3))
+
+
+class Conv1D(nn.Module):
+    """As transformers has it: a linear layer whose weight is [inputs, outputs]."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf = nf
+        self.weight = nn.Parameter(torch.rand(nx, nf))
+        self.other = nn.Parameter(torch.rand(2, 3))
+
+
+def test_axes_say_which_dimension_counts_inputs() -> None:
+    model = Everything()
+    model.up1 = nn.ConvTranspose1d(4, 6, 3)
+    model.up3 = nn.ConvTranspose3d(4, 6, 3, groups=2)
+    model.theirs = Conv1D(8, 12)
+    found = prunable(model)
+    assert list(found.axes) == list(found.names)
+    first = {name for name, axis in found.axes.items() if axis == 0}
+    assert first == {"up.weight", "up1.weight", "up3.weight", "theirs.weight"}
+    assert {axis for name, axis in found.axes.items() if name not in first} == {1}
+    assert Prunable(("a",), {}).axes == {}
+    weights = parameters(model, found.names)
+    masks = select(weights, Budget(pattern="1:4"), axes=found.axes)
+    for name, layer in {"up": model.up, "up1": model.up1, "theirs": model.theirs}.items():
+        inputs = layer.weight.shape[0]
+        assert masks.layers[f"{name}.weight"][0] == layer.weight.numel() // inputs * inputs // 4
+        assert (masks[f"{name}.weight"].unflatten(0, (-1, 4)).sum(1) == 1).all()
+
+
+def shared() -> nn.ModuleDict:
+    model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 3)})
+    model["c"].weight = model["b"].weight
+    model["again"] = model["b"]
+    return model
+
+
+def test_aliases_are_all_names_of_every_parameter() -> None:
+    model = shared()
+    found = aliases(nn.DataParallel(model))
+    assert list(found) == [name for name, _ in model.named_parameters()]
+    assert found["a.weight"] == ("a.weight",)
+    assert found["b.weight"] == ("b.weight", "c.weight", "again.weight")
+    assert found["b.bias"] == ("b.bias", "again.bias")
+
+
+def test_overrides_must_agree_about_shared_parameters() -> None:
+    model = shared()
+    names = prunable(model, include_first=True).names
+
+    def look(*pairs: tuple[str, float]) -> None:
+        refuse_conflicts(model, names, Budget(0.5, overrides=pairs))
+
+    look()
+    look(("a.weight", 0.1), ("b.weight", 0.2))
+    look(("b.*", 0.5), ("c.*", 0.5))
+    look(("c.bias", 0.1))
+    with pytest.raises(
+        BudgetError,
+        match=r"'b\.weight' and 'c\.weight' are one .* keep 0\.5 of 'b\.weight' and keep 0\.25 of",
+    ):
+        look(("b.*", 0.5), ("c.*", 0.25))
+    with pytest.raises(BudgetError, match=r"nothing of 'b\.weight' and keep 1 of 'again\.weight'"):
+        look(("again.*", 1))
+    # what is not to be cut is not looked at
+    refuse_conflicts(model, ["a.weight"], Budget(0.5, overrides={"again.*": 1}))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.swa_utils import AveragedModel
 
-from secateur.errors import UsageError
+from secateur.errors import BudgetError, UsageError
+from secateur.pruning.budget import Budget
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The dtypes that weights and scores may have."""
@@ -34,6 +35,9 @@ class Prunable:
     """Those that may, in order of registration."""
     excluded: Mapping[str, str]
     """Those that may not, and why: name → reason."""
+    axes: Mapping[str, int] = field(default_factory=dict)
+    """Which dimension of each of those that may counts its layer's inputs: name → 0 for
+    transposed convolutions and transformers' Conv1D, 1 for all others."""
 
     def total(self, model: nn.Module) -> int:
         """Return how many prunable weights the model has.
@@ -78,17 +82,19 @@ def prunable(
     first = None if include_first else _first_layer(model)
     names: list[str] = []
     excluded: dict[str, str] = {}
+    axes: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         reason = _reason(parameter, places[id(parameter)], first, exclude)
         if reason is None:
             names.append(name)
+            axes[name] = _axis(*places[id(parameter)][0])
         else:
             excluded[name] = reason
     if not names:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
         hint = "; include_first=True lets it be cut" if "first layer" in excluded.values() else ""
         raise UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
-    return Prunable(tuple(names), excluded)
+    return Prunable(tuple(names), excluded, axes)
 
 
 def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
@@ -107,6 +113,46 @@ def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
                 f"the model has no parameter {name!r}; names are those of model.named_parameters()"
             ) from None
     return found
+
+
+def aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return every parameter's name → all names it can be reached by, that one first.
+
+    Names are those of `model.named_parameters()`, in its order: a tensor that layers share, or
+    that belongs to a layer used in several places, is there once, under its first name.
+    """
+    found = [[name for name, _ in at] for at in _places(unwrapped(model)).values()]
+    return {names[0]: tuple(names) for names in found}
+
+
+def refuse_conflicts(model: nn.Module, names: Sequence[str], budget: Budget) -> None:
+    """Refuse overrides that do not agree about a tensor that has several names.
+
+    Selection sees a shared tensor under its first name only, so what an override says of another
+    of its names would be lost.
+
+    Args:
+        model: not changed.
+        names: those that are to be cut, as `prunable(model).names`.
+        budget: its overrides are looked at.
+
+    Raises:
+        BudgetError: two names of one tensor have different keep ratios, or an override matches
+            another name of a tensor and none its first one; says the names and the ratios.
+    """
+    if not budget.overrides:
+        return
+    every = aliases(model)
+    for name in names:
+        ratio = budget.override(name)
+        for other in every.get(name, ())[1:]:
+            asked = budget.override(other)
+            if asked is not None and asked != ratio:
+                first = f"keep {ratio:g} of {name!r}" if ratio else f"say nothing of {name!r}"
+                raise BudgetError(
+                    f"{name!r} and {other!r} are one shared parameter, but the budget's overrides "
+                    f"{first} and keep {asked:g} of {other!r}; give both names the same keep ratio"
+                )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -129,6 +175,14 @@ def _places(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
             name = f"{path}.{leaf}" if path else leaf
             places.setdefault(id(parameter), []).append((name, module))
     return places
+
+
+def _axis(name: str, owner: nn.Module) -> int:
+    """Return which dimension of a parameter counts the inputs of the layer that owns it."""
+    # transformers' Conv1D is a linear layer with a transposed weight; known without an import
+    theirs = type(owner).__name__ == "Conv1D" and hasattr(owner, "nf")
+    transposed = isinstance(owner, _ConvTransposeNd) or theirs
+    return 0 if transposed and name.rpartition(".")[2] == "weight" else 1
 
 
 def _first_layer(model: nn.Module) -> Tensor | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.parameters import parameters
+from secateur.pruning.ranking import Absolute
 
 
 def scores(
@@ -22,3 +23,15 @@ def scores(
     `seed` and `calibration` are not used.
     """
     return {name: weight.detach().abs() for name, weight in parameters(model, names).items()}
+
+
+def lazy(model: nn.Module, names: Sequence[str]) -> dict[str, Absolute]:
+    """Return the same scores without making them: `select` takes |w| chunk by chunk.
+
+    For models whose scores would not fit beside them. They share the model's memory: select
+    before the model changes.
+
+    Raises:
+        UsageError: a name is no parameter of the model.
+    """
+    return {name: Absolute(weight.detach()) for name, weight in parameters(model, names).items()}
