@@ -54,6 +54,7 @@ from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gate_phase import learn_gates
 from secateur.pruning.recovery.batchnorm import recalibrate
+from secateur.pruning.recovery.descent import descend
 from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import prune_gradually
 from secateur.pruning.self_pruning import SelfPruning
@@ -71,6 +72,7 @@ CONDITIONS = (
     "fixed",
     "joint",
     "finetuned",
+    "descended",
     "control",
     "self-pruning",
 )
@@ -124,6 +126,9 @@ class Bench:
             if way.finetune:
                 keeps = tuple(self._net.goals["finetuned"])
                 cut = partial(self._finetuned, model, scores, way)
+            if way.rungs:
+                keeps = tuple(rung.keep for rung in way.rungs)
+                cut = self._descended(model, way).__getitem__
         accuracy = {f"{keep:g}": self._measure(cut(keep)) for keep in keeps}
         record = {
             "net": self._name,
@@ -182,8 +187,10 @@ class Bench:
         model = self.dense()
         names = prunable(model).names
         # what fine-tuning starts from is shared with the condition that leaves it out
-        settings = settings_of(self._net, condition) | {"finetune": None}
-        path = self._path(condition.replace("finetuned", "joint"), settings, "safetensors")
+        left_out = {"finetune": None, "rungs": (), "rung_phase": None}
+        settings = settings_of(self._net, condition) | left_out
+        kind = condition.replace("finetuned", "joint").replace("descended", "joint")
+        path = self._path(kind, settings, "safetensors")
         if path.exists():
             if way.phase:
                 Gates.attach(model, names)
@@ -217,6 +224,21 @@ class Bench:
         seed, watch = self._number("finetune"), partial(self._watch, f"finetuned to {keep:g}")
         finetune(cut, masks, batches, loss, recipe=way.finetune, seed=seed, watch=watch)
         return cut
+
+    def _descended(self, model: nn.Module, way: Training) -> dict[float, nn.Module]:
+        """Return keep ratio → network as it was on that rung."""
+        found: dict[float, nn.Module] = {}
+        batches, loss = self._taught(way)
+        seed, watch = self._number("descend"), partial(self._watch, "descended")
+        phase = way.rung_phase or way.phase
+        for rung, masks in descend(
+            model, way.rungs, batches, loss, phase=phase, seed=seed, watch=watch
+        ):
+            there = copy.deepcopy(model)
+            Gates.of(there).remove()
+            masks.apply(there)
+            found[rung.keep] = there
+        return found
 
     def _self_pruned(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from secateur.data.augmentation import Augmentation
 from secateur.errors import UsageError
 from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.recovery.descent import Rung
 from secateur.pruning.recovery.finetune import SHORT
 from secateur.study.spec import Options, Spec
 from secateur.training import Recipe
@@ -37,6 +38,11 @@ class Training:
     temperature: float = 4.0
     finetune: Recipe | None = None
     """How each ratio that has a goal is then trained on, from the same network, masks held."""
+    rungs: tuple[Rung, ...] = ()
+    """How the network then goes down through the ratios that have a goal; each starts where the
+    one above ended."""
+    rung_phase: GatePhase | None = None
+    """How gates learn on a rung; None: as in `phase`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Net:
     joint: Training
     frozen: Training
     finetune: Recipe
+    descended: Training
     goals: Mapping[str, Mapping[float, float]]
     """condition → keep ratio → test accuracy to reach; negative: the loss against dense."""
 
@@ -70,6 +77,7 @@ class Net:
             "control": replace(self.joint, phase=None),
             "frozen": self.frozen,
             "finetuned": replace(self.joint, finetune=self.finetune),
+            "descended": self.descended,
         }
         if base not in ways:
             return None
@@ -100,8 +108,17 @@ def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
         joint=joint,
         frozen=replace(joint, phase=replace(spec.gate_phase, weights="frozen")),
         finetune=spec.recipe("finetune"),
-        goals={"joint": goals, "finetuned": goals},
+        descended=replace(
+            joint,
+            recipe=replace(joint.recipe, epochs=2),
+            rungs=tuple(Rung(keep, settle=spec.recipe("finetune")) for keep in goals),
+        ),
+        goals={"joint": goals, "finetuned": goals, "descended": goals},
     )
+
+
+def _cosine(epochs: int, rate: float) -> Recipe:
+    return Recipe(epochs=epochs, rate=rate, schedule="cosine", warmup=0.1)
 
 
 NETS: dict[str, Net] = {
@@ -110,23 +127,37 @@ NETS: dict[str, Net] = {
         phase1=None,
         label_smoothing=0.0,
         joint=Training(
-            Recipe(epochs=11, rate=0.05, schedule="cosine", warmup=0.1),
+            _cosine(11, 0.05),
             GatePhase(lowest_keep=0.03, gate_rate=3.0),
             teach=0.7,
             temperature=2.0,
         ),
         frozen=Training(
-            Recipe(epochs=10, rate=0.05, schedule="cosine", warmup=0.1),
+            _cosine(10, 0.05),
             GatePhase(lowest_keep=0.03, gate_rate=1.0, weights="frozen"),
             teach=0.7,
             temperature=2.0,
         ),
         finetune=SHORT,  # four ratios: 15 epochs with joint's
+        descended=Training(
+            _cosine(2, 0.01),  # so that the given weights stay near to where they are
+            GatePhase(lowest_keep=0.03, dense_steps=0.2, gate_rate=15.0),
+            teach=0.7,
+            temperature=2.0,
+            rungs=(
+                Rung(0.3, settle=_cosine(3, 0.02)),
+                Rung(0.2, settle=_cosine(3, 0.03)),
+                Rung(0.1, learn=_cosine(2, 0.05), settle=_cosine(1, 0.03)),
+                Rung(0.05, learn=_cosine(3, 0.05), settle=_cosine(1, 0.03)),
+            ),
+            rung_phase=GatePhase(lowest_keep=0.03, gate_rate=3.0),
+        ),
         goals={
             "reconstruct": {0.3: 90.4, 0.2: 88.7, 0.1: 80.0},
             "frozen": {0.3: 90.8, 0.2: 90.0, 0.1: 87.0},
             "joint": (goals := {0.3: 91.4, 0.2: 91.0, 0.1: 89.8, 0.05: 87.5}),
             "finetuned": goals,
+            "descended": goals,
         },
     ),
     "convnet": _study_net("convnet", {0.3: -0.3, 0.2: -0.5, 0.1: -1.0, 0.05: -2.5}),

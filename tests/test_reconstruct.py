@@ -312,7 +312,7 @@ def test_bad_input_is_refused_and_nothing_is_lost() -> None:
     for wrong, message in (
         ({"step": 1}, r"step is 1, but must be in \(0, 1\)"),
         ({"budgets": []}, "at least one"),
-        ({"budgets": [Budget(0.5), Budget(0.2, "layer")]}, "one scope and one floor"),
+        ({"budgets": [Budget(0.5), Budget(0.2, "layer")]}, "differ in nothing but the keep ratio"),
         ({"budgets": [Budget(0.01, floor=0.3)]}, "floor"),
         ({"criterion": "best"}, "no criterion 'best'"),
         ({"images": 31}, "31 samples, but at least 32"),

@@ -15,6 +15,7 @@ from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.gates import Gates
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import NORMS, unwrapped
+from secateur.pruning.trainer import Trainer
 from secateur.training import Data, Epoch, Recipe, train
 
 Weights = Literal["joint", "frozen"]
@@ -90,6 +91,7 @@ def learn_gates(
     phase: GatePhase | None = None,
     seed: int,
     watch: Callable[[Epoch], object] = lambda epoch: None,
+    trainer: Trainer = train,
 ) -> tuple[Epoch, ...]:
     """Attach gates to a trained network and learn them, in place; read them with `Gates.of`.
 
@@ -105,6 +107,7 @@ def learn_gates(
         phase: how keep ratios are drawn and what moves; by default `GatePhase()`.
         seed: of shuffling and augmentation.
         watch: told of each finished epoch.
+        trainer: the loop that trains.
 
     Raises:
         UsageError: a name is no parameter of the model, or has a gate already.
@@ -120,8 +123,8 @@ def learn_gates(
         spare = recipe.weight_decay if phase.decay == "kept" else 0.0
         return gates.cut(budget, order=fixed, frozen=phase.weights == "frozen", spare=spare)
 
-    with _frozen(model, names) if phase.weights == "frozen" else nullcontext():
-        log = train(
+    with norms_only(model, names) if phase.weights == "frozen" else nullcontext():
+        log = trainer(
             model,
             data,
             recipe,
@@ -138,7 +141,7 @@ def learn_gates(
 
 
 @contextmanager
-def _frozen(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+def norms_only(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Let only norms and the named parameters take gradients; the latter's reach their gates."""
     model = unwrapped(model)
     norms = {

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.masks import Masks
-from secateur.pruning.parameters import parameters, unwrapped
+from secateur.pruning.parameters import axes_of, parameters, unwrapped
 from secateur.pruning.selection import select
 
 SUFFIX = "_gate"
@@ -42,6 +42,7 @@ class Gates:
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self._model = unwrapped(model)
         self._weights = parameters(self._model, names)
+        self._axes = axes_of(self._model, names)
 
     @classmethod
     def attach(cls, model: nn.Module, names: Sequence[str]) -> Gates:
@@ -109,12 +110,32 @@ class Gates:
         for name, gate in self.values().items():
             gate.copy_(scores[name] - self._weights[name].detach().abs())
 
+    def bury(self, masks: Masks) -> None:
+        """Rank everything that these masks cut below everything that they keep.
+
+        The order among those that are cut stays, and so does that among those that are kept. So
+        when a row of nested masks is buried, from the largest on, the gates give all of them.
+
+        Args:
+            masks: of the gated parameters.
+        """
+        scores = self.scores()
+        kept = [scores[name][masks[name]] for name in scores]
+        cut = [scores[name][~masks[name]] for name in scores]
+        lowest = min((float(part.min()) for part in kept if part.numel()), default=0.0)
+        highest = max((float(part.max()) for part in cut if part.numel()), default=0.0)
+        if highest >= lowest:
+            span = highest - lowest
+            for name, gate in self.values().items():
+                gate[~masks[name]] -= span + max(span, 1.0) / 64  # far above float32's rounding
+
     @contextmanager
     def cut(
         self,
         budget: Budget,
         *,
         order: Mapping[str, Tensor] | None = None,
+        among: Masks | None = None,
         frozen: bool = False,
         spare: float = 0.0,
     ) -> Iterator[Masks]:
@@ -128,12 +149,14 @@ class Gates:
         Args:
             budget: how many weights this step keeps, and where.
             order: scores to cut by in place of the gates'; the gates then get no gradient.
+            among: what was cut before and stays so, whatever its score; keep no more than these.
             frozen: the gated weights get no gradient, only their gates do.
             spare: the weight decay that the optimizer is going to add, λ w: cut weights get the
                 gradient -λ w, so that only the network that ran decays. Give it in one of the
                 cuts of an optimizer's step.
         """
-        masks = select(self.scores() if order is None else order, budget)
+        scores = self.scores() if order is None else order
+        masks = select(scores if among is None else only(scores, among), budget, axes=self._axes)
         full = {name: weight.detach().clone() for name, weight in self._weights.items()}
         earlier = {name: weight.grad for name, weight in self._weights.items()}
         for name, weight in self._weights.items():
@@ -169,6 +192,17 @@ class Gates:
             owner, leaf = _owner(self._model, name)
             delattr(owner, leaf + SUFFIX)
         self._weights = {}
+
+
+def only(scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """Return the scores with all that the masks cut at one value below all that they keep.
+
+    Args:
+        scores: name → finite tensor; the masks are of the same names and shapes.
+    """
+    lowest = min(float(tensor.min()) for tensor in scores.values() if tensor.numel())
+    below = lowest - max(1.0, abs(lowest)) / 64  # representable below in half precision too
+    return {name: torch.where(masks[name], tensor, below) for name, tensor in scores.items()}
 
 
 def _add(earlier: Tensor | None, new: Tensor) -> Tensor:

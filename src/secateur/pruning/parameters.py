@@ -115,6 +115,12 @@ def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
+def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int]:
+    """Return name → which dimension of the parameter counts inputs, as `Prunable.axes`."""
+    model = unwrapped(model)
+    return {name: _axis(name, model.get_submodule(name.rpartition(".")[0])) for name in names}
+
+
 def aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return every parameter's name → all names it can be reached by, that one first.
 

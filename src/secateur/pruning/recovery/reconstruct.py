@@ -30,9 +30,10 @@ from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import find
+from secateur.pruning.gates import only
 from secateur.pruning.masks import Masks
 from secateur.pruning.modes import evaluating
-from secateur.pruning.parameters import parameters, unwrapped
+from secateur.pruning.parameters import axes_of, parameters, unwrapped
 from secateur.pruning.recovery.moments import KINDS, Moments, moments
 from secateur.pruning.selection import select
 
@@ -142,7 +143,7 @@ def prune_gradually(
     Args:
         model: trained and dense, on the calibration set's device; not changed.
         names: the parameters that may be cut, as `prunable(model).names`.
-        budgets: what to keep; in any order of keep ratios, scope and floor the same in all.
+        budgets: what to keep; in any order of keep ratios, all else the same in all.
         calibration: all of it for the networks that are yielded, the first `images` on the way.
         criterion: that ranks the weights, before every cut.
         step: what a cut leaves of the weights before it, in (0, 1).
@@ -154,27 +155,32 @@ def prune_gradually(
         network, its masks, and how the last reconstruction went.
 
     Raises:
-        UsageError, BudgetError: as `reconstruct` and `select` do; or the budgets' scopes or
-            floors differ.
+        UsageError, BudgetError: as `reconstruct` and `select` do; or the budgets differ in more
+            than the keep ratio.
     """
     if not 0 < step < 1:
         raise UsageError(f"step is {step!r}, but must be in (0, 1)")
     ordered = sorted(budgets, key=lambda budget: -budget.keep)
-    if len({(budget.scope, budget.floor) for budget in ordered}) != 1:
-        raise UsageError("gradual pruning takes budgets of one scope and one floor, at least one")
+    if len({replace(budget, keep=1.0) for budget in ordered if ":" not in budget.pattern}) != 1:
+        raise UsageError(
+            "gradual pruning takes budgets that differ in nothing but the keep ratio, at least "
+            "one; n:m has one ratio only, so cut to it at once and use reconstruct"
+        )
     dense = unwrapped(model)
     calibration.check(dense)
     few, rank = calibration.first(images), find(criterion).scores
     # whatever a later budget would be refused for is refused before the first one is worked on
-    select(rank(dense, names, seed=seed, calibration=few), ordered[-1])
+    axes = axes_of(dense, names)
+    select(rank(dense, names, seed=seed, calibration=few), ordered[-1], axes=axes)
     repair = partial(reconstruct, damping=damping, positions=positions, seed=seed)
     rank_few = partial(rank, names=names, seed=seed, calibration=few)
-    return _walk(dense, names, ordered, calibration, few, step, rank_few, repair)
+    return _walk(dense, names, axes, ordered, calibration, few, step, rank_few, repair)
 
 
 def _walk(
     dense: nn.Module,
     names: Sequence[str],
+    axes: Mapping[str, int],
     ordered: list[Budget],
     calibration: Calibration,
     few: Calibration,
@@ -187,25 +193,19 @@ def _walk(
     kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     keep = 1.0
     while True:
-        scores = {n: _within(found, kept[n]) for n, found in rank(on_the_way).items()}
+        scores = only(rank(on_the_way), Masks(kept))
         following = keep * step
         while ordered and (ordered[0].keep > following or ordered[0].keep >= 1):
             budget = ordered.pop(0)
-            masks = select(scores, budget)
+            masks = select(scores, budget, axes=axes)
             pruned = copy.deepcopy(on_the_way)
             yield pruned, masks, repair(pruned, dense, masks, calibration)
         if not ordered:
             return
         keep = following
-        masks = select(scores, replace(ordered[0], keep=keep))
+        masks = select(scores, replace(ordered[0], keep=keep), axes=axes)
         repair(on_the_way, dense, masks, few)
         kept = dict(masks)
-
-
-def _within(scores: Tensor, kept: Tensor) -> Tensor:
-    """Return scores that rank what is cut already below everything else."""
-    lowest = scores.min() - scores.abs().max() - 1
-    return torch.where(kept, scores, lowest)
 
 
 def _sweep(

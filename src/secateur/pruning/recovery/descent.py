@@ -1,0 +1,171 @@
+"""Down a ladder of keep ratios: each rung starts from the network that the rung above made.
+
+A network that is cut a little and trained, cut a little more and trained again, ends better than
+one that is cut at once and trained for as long, since every training starts near to what it is to
+become; and one way down serves every ratio on it. Sources: iterative magnitude pruning (Han et
+al. 2015, arXiv:1506.02626) and gradual pruning (Zhu & Gupta 2017, arXiv:1710.01878), here with
+learned gates: on a rung that learns, some steps run through deeper cuts, so that the order of what
+is to go next is known when it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.pruning.budget import Budget
+from secateur.pruning.gate_phase import GatePhase, norms_only
+from secateur.pruning.gates import Gates, only
+from secateur.pruning.masks import Masks
+from secateur.pruning.recovery.finetune import SHORT, finetune
+from secateur.pruning.selection import select
+from secateur.training import Data, Epoch, Recipe, train
+
+Watch = Callable[[Epoch], object]
+Loss = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One keep ratio on the way down, and how the network is trained there.
+
+    First it learns through cuts, if `learn` is given, then it is cut, and trained with its masks
+    held, if `settle` is given.
+    """
+
+    keep: float
+    learn: Recipe | None = None
+    settle: Recipe | None = SHORT
+    share: float = 0.5
+    """Fraction of the learning steps, in (0, 1], that keep this ratio; the others keep less."""
+
+    def __post_init__(self) -> None:
+        Budget(self.keep)
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share is {self.share!r}, but must be in (0, 1]")
+
+
+def descend(
+    model: nn.Module,
+    rungs: Sequence[Rung],
+    data: Data,
+    loss: Loss,
+    *,
+    phase: GatePhase | None = None,
+    seed: int,
+    watch: Watch = lambda epoch: None,
+) -> Iterator[tuple[Rung, Masks]]:
+    """Cut and train a network with gates, in place, from rung to rung.
+
+    What is cut never comes back, so the masks are nested; and when the last rung is done, the
+    gates give the masks of every rung again: one order for all ratios. After each rung this
+    yields, with the network as it is there: copy what is to be kept, and recalibrate its batch
+    norms.
+
+    With `phase.weights` "frozen" the network's weights stay, but for the scales and shifts of its
+    norms: rungs then only learn (give them `settle=None`), and nothing is set to zero; apply the
+    masks to a copy.
+
+    Args:
+        model: trained, with gates, which `learn_gates` has taught an order (or `Gates.attach`
+            alone, for that of the magnitude).
+        rungs: keep ratios, falling.
+        data: as for `secateur.train`, whose errors are these too. With data and loss of
+            `distilled` the network follows the dense one.
+        loss: (outputs as float32, targets) → scalar.
+        phase: its gates' rate, lowest keep ratio, scope, floor, decay, and what moves.
+        seed: of shuffling and augmentation.
+        watch: told of each finished epoch.
+
+    Raises:
+        UsageError: the model has no gates, keep ratios do not fall, a rung learns with the order
+            fixed, or settles with its weights frozen.
+        BudgetError: floors make a ratio impossible. Both before anything is changed.
+    """
+    phase = phase or GatePhase()
+    gates = Gates.of(model)
+    for above, below in zip(rungs, rungs[1:], strict=False):
+        if below.keep >= above.keep:
+            raise UsageError(
+                f"keep ratios must fall from rung to rung, but {below.keep:g} follows "
+                f"{above.keep:g}"
+            )
+    for rung in rungs:
+        select(gates.scores(), Budget(rung.keep, phase.scope, phase.floor))
+        if rung.learn and phase.order == "fixed":
+            raise UsageError("a rung cannot learn an order that is fixed; leave out learn")
+        if rung.settle and phase.weights == "frozen":
+            raise UsageError("weights that are frozen cannot settle; give rungs settle=None")
+    return _descend(model, gates, rungs, data, loss, phase, seed, watch)
+
+
+def _descend(
+    model: nn.Module,
+    gates: Gates,
+    rungs: Sequence[Rung],
+    data: Data,
+    loss: Loss,
+    phase: GatePhase,
+    seed: int,
+    watch: Watch,
+) -> Iterator[tuple[Rung, Masks]]:
+    found: list[Masks] = []
+    for number, rung in enumerate(rungs):
+        budget = Budget(rung.keep, phase.scope, phase.floor)
+        above = found[-1] if found else None
+        if rung.learn:
+            _learn(model, gates, rung, above, data, loss, phase, seed + 2 * number, watch)
+        scores = gates.scores()
+        masks = select(only(scores, above) if above else scores, budget)
+        if phase.weights == "joint":
+            masks.apply(model)
+            gates.become(scores)  # what is cut keeps its rank without its weight
+        if rung.settle:
+            settled = seed + 2 * number + 1
+            finetune(model, masks, data, loss, recipe=rung.settle, seed=settled, watch=watch)
+        found.append(masks)
+        for nested in found:  # from the largest, since training has moved all scores
+            gates.bury(nested)
+        yield rung, masks
+
+
+def _learn(
+    model: nn.Module,
+    gates: Gates,
+    rung: Rung,
+    masks: Masks | None,
+    data: Data,
+    loss: Loss,
+    phase: GatePhase,
+    seed: int,
+    watch: Watch,
+) -> None:
+    """Train through cuts to this rung's ratio and below, among what is there yet."""
+    assert rung.learn is not None
+    deeper = replace(phase, dense_steps=0.0, lowest_keep=min(1.0, phase.lowest_keep / rung.keep))
+    still = phase.weights == "frozen"
+    spare = rung.learn.weight_decay if phase.decay == "kept" else 0.0
+
+    def around_step(step: int) -> AbstractContextManager[Masks]:
+        # the draw of the gate phase, with this rung in place of the dense network
+        share = replace(deeper, dense_steps=min(rung.share, 1 - 1e-9)).draw(step)
+        budget = Budget(rung.keep * share, phase.scope, phase.floor)
+        return gates.cut(budget, among=masks, frozen=still, spare=spare)
+
+    with norms_only(model, gates.names) if still else nullcontext():
+        train(
+            model,
+            data,
+            rung.learn,
+            loss,
+            seed=seed,
+            around_step=around_step,
+            extra=list(gates.values().values()),
+            extra_rate=phase.gate_rate,
+            watch=watch,
+        )
