@@ -1,0 +1,298 @@
+"""The gate phase inside someone else's training loop: three lines, and any optimizer.
+
+The loop opens the cut around forward and backward, and otherwise stays as it is:
+
+    gating = GateTraining(model, optimizer)
+    for inputs, targets in loader:
+        with gating.step():
+            loss(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    masks = gating.finish(Budget(0.1))
+
+Inside `step` only the top-K weights are there, K being drawn by the phase, and backward leaves
+∂L/∂v in `weight.grad`, for kept and cut weights alike. It stays there, and may be accumulated
+over several micro-batches, averaged over processes, unscaled and clipped like any gradient, until
+the optimizer steps: only then is it split into ∂L/∂w = ∂L/∂v * mask and ∂L/∂gate = ∂L/∂v * w. So
+whatever was done to the gradients was done to those of the gates too, and a step that a gradient
+scaler leaves out is left out here, and its cut is run again. Splitting is done by hooks of the
+optimizer, which need nothing of the loop.
+
+Every process of a distributed training draws the same ratio, since that is a function of the
+step's number, and splits the same averaged gradient: gates and masks are equal everywhere without
+any further communication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur.errors import UsageError
+from secateur.pruning.budget import Budget
+from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.gates import SUFFIX, Gates
+from secateur.pruning.host import (
+    first_mismatch,
+    found_infinite,
+    group_of,
+    plain_optimizer,
+    refuse_optimizer,
+    refuse_sharded,
+    scale_left,
+    spare,
+)
+from secateur.pruning.masks import Masks
+from secateur.pruning.parameters import NORMS, Prunable, parameters, prunable, unwrapped
+from secateur.pruning.selection import select
+
+MOMENTUM = 0.9
+"""Of the gates' own SGD with Nesterov momentum, which is that of `learn_gates`."""
+
+
+class GateTraining:
+    """Gates of a model that another loop trains; see the module for how."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        *,
+        phase: GatePhase | None = None,
+        plan: Prunable | None = None,
+    ) -> None:
+        """Attach gates to the model and hooks to the optimizer.
+
+        The gates are buffers that stay out of the model's `state_dict`, so checkpoints of the
+        model have its own keys; those of the training are in `GateTraining.state_dict`.
+
+        Args:
+            model: trained, on its device; wrappers (DDP, compiled) are looked through.
+            optimizer: of the model's parameters, any but LBFGS; Accelerate's and Lightning's
+                wrappers are looked through. The gates' learning rate is `phase.gate_rate` times
+                that of their weights, whatever a schedule makes of it. Adaptive optimizers take
+                small rates, for gradients that they normalise, and the gates' SGD does not:
+                with Adam choose a `gate_rate` some hundred times higher.
+            phase: how keep ratios are drawn and what moves; by default `GatePhase()`.
+            plan: which weights may be cut; by default `prunable(model)`.
+
+        Raises:
+            UsageError: the model is sharded (FSDP, DeepSpeed ZeRO, tensor parallel); it has
+                gates already; the optimizer does not hold all weights that may be cut, is LBFGS,
+                maximises, or has a weight decay that cannot be kept from the weights that a step
+                cuts (any but SGD's and AdamW's, unless the phase says decay="all"). Nothing was
+                changed.
+        """
+        refuse_sharded(model)
+        inner = unwrapped(model)
+        self.phase = phase or GatePhase()
+        self.plan = plan or prunable(inner)
+        self._optimizer = plain_optimizer(optimizer)
+        self._weights = parameters(inner, self.plan.names)
+        refuse_optimizer(
+            self._optimizer,
+            self._weights,
+            moves=self.phase.weights == "joint",
+            spares=self.phase.decay == "kept",
+        )
+        self._gates = Gates.attach(inner, self.plan.names)
+        _keep_out_of_checkpoints(inner, self._gates)
+        self._model = inner
+        self._still = _still(inner)
+        groups = [{"params": [gate]} for gate in self._gates.values().values()]
+        self._sgd = torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True)
+        self._order = self._gates.scores() if self.phase.order == "fixed" else None
+        self._number = 0
+        self._masks: Masks | None = None  # of this optimizer step, from its first cut on
+        self._full: dict[str, Tensor] | None = None  # the weights, while they are cut
+        self._divided = False
+        self._hooks = [
+            self._optimizer.register_step_pre_hook(self._before),
+            self._optimizer.register_step_post_hook(self._after),
+        ]
+
+    @property
+    def number(self) -> int:
+        """How many optimizer steps the gates have learned from."""
+        return self._number
+
+    @contextmanager
+    def step(self) -> Iterator[Masks]:
+        """Run one forward and backward through the cut; the weights are whole again afterwards.
+
+        For gradient accumulation, run one per micro-batch: until the optimizer steps they all get
+        the same cut. When the block raises, the weights are put back too; drop the gradients of
+        such a step (`optimizer.zero_grad()`), as without gates.
+
+        Raises:
+            UsageError: another cut is open.
+            BudgetError: the floors make the drawn ratio impossible.
+        """
+        masks = self.enter()
+        try:
+            yield masks
+        finally:
+            self.leave()
+
+    def enter(self) -> Masks:
+        """Cut the weights; `step` without the block, for loops that only offer callbacks."""
+        if self._full is not None:
+            raise UsageError("the weights are cut already; leave that cut before the next one")
+        if self._masks is None:
+            budget = Budget(self.phase.draw(self._number), self.phase.scope, self.phase.floor)
+            self._masks = select(self.scores(), budget, axes=self.plan.axes)
+        self._full = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        for name, weight in self._weights.items():
+            weight.data.mul_(self._masks[name])
+        return self._masks
+
+    def leave(self) -> None:
+        """Make the weights whole again; where no cut is open, do nothing."""
+        if self._full is None:
+            return
+        for name, weight in self._weights.items():
+            weight.data.copy_(self._full[name])
+        self._full = None
+
+    def scores(self) -> dict[str, Tensor]:
+        """Return name → importance, float32: |w| + gate, or the fixed order of the phase."""
+        return self._gates.scores() if self._order is None else self._order
+
+    def finish(self, budget: Budget) -> Masks:
+        """Cut the model exactly, and take gates and hooks away.
+
+        Train on under `MaskHold`, or call `masks.hold(model)` after every optimizer step.
+
+        Raises:
+            BudgetError: no mask meets the budget. Nothing was changed.
+            ScoreError: weights or gates are not finite; names the tensor. Nothing was changed.
+        """
+        self.leave()
+        masks = select(self.scores(), budget, axes=self.plan.axes)
+        self.remove()
+        masks.apply(self._model)
+        return masks
+
+    def remove(self) -> None:
+        """Take gates and hooks away; the weights stay whole, as they were trained."""
+        self.leave()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._gates.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what resuming needs beside model and optimizer: a number and tensors, copied.
+
+        `number`, and name → float32 tensors: `gates`, their `momentum`, and the fixed `order`.
+        """
+        gates = self._gates.values()
+        momentum = {name: self._sgd.state[g].get("momentum_buffer") for name, g in gates.items()}
+        return {
+            "number": self._number,
+            "gates": {name: gate.clone() for name, gate in gates.items()},
+            "momentum": {name: m.clone() for name, m in momentum.items() if m is not None},
+            "order": {name: order.clone() for name, order in (self._order or {}).items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            UsageError: it is of another model or phase; names the first mismatch. Nothing was
+                changed.
+        """
+        gates = self._gates.values()
+        ordered = gates if self._order is not None else {}
+        known = {name: gate for name, gate in gates.items() if name in state["momentum"]}
+        for part, like in (("gates", gates), ("momentum", known), ("order", ordered)):
+            if (name := first_mismatch(state[part], like)) is not None:
+                raise UsageError(
+                    f"the {part} of {name!r} do not fit: the name or shape differs, so this state "
+                    "is of another model, plan or phase; go on with those that it was saved from"
+                )
+        for name, gate in gates.items():
+            gate.copy_(state["gates"][name])
+            if name in state["momentum"]:
+                buffer = torch.empty_like(gate).copy_(state["momentum"][name])
+                self._sgd.state[gate]["momentum_buffer"] = buffer
+            if self._order is not None:
+                self._order[name] = torch.empty_like(gate).copy_(state["order"][name])
+        self._number = int(state["number"])
+        self._masks = None
+
+    def _before(self, _: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Split the gradients before the optimizer uses them, which is after its closure."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._divide()
+            return None
+
+        def then_divide() -> Any:
+            value = closure()
+            self._divide()
+            return value
+
+        if len(args) > 1:
+            return (args[0], then_divide, *args[2:]), kwargs
+        return args, {**kwargs, "closure": then_divide}
+
+    @torch.no_grad()
+    def _divide(self) -> None:
+        self.leave()
+        if self._masks is None:  # no forward went through a cut
+            return
+        if found_infinite(self._optimizer):
+            return
+        scale = scale_left(self._optimizer)
+        groups = group_of(self._optimizer)
+        for name, gate in self._gates.values().items():
+            weight, mask = self._weights[name], self._masks[name]
+            gate.grad = None
+            if weight.grad is None:
+                continue
+            if self._order is None:
+                gate.grad = (weight.grad * weight).to(gate.dtype).div_(scale)
+            weight.grad.mul_(mask)
+            if self.phase.decay == "kept" and id(weight) in groups:
+                spare(weight, mask, self._optimizer, groups[id(weight)], scale)
+        if self.phase.weights == "frozen":
+            for parameter in self._still:
+                parameter.grad = None  # which optimizers leave alone
+        self._divided = True
+
+    def _after(self, _: Optimizer, _args: Any, _kwargs: Any) -> None:
+        """Move the gates, where the optimizer has moved the weights."""
+        if not self._divided:
+            return
+        groups = group_of(self._optimizer)
+        first = self._optimizer.param_groups[0]
+        for weight, gates in zip(self._weights.values(), self._sgd.param_groups, strict=True):
+            gates["lr"] = self.phase.gate_rate * float(groups.get(id(weight), first)["lr"])
+        self._sgd.step()
+        self._sgd.zero_grad(set_to_none=True)
+        self._number += 1
+        self._masks = None
+        self._divided = False
+
+
+def _keep_out_of_checkpoints(model: nn.Module, gates: Gates) -> None:
+    for name, gate in gates.values().items():
+        path, _, leaf = (name + SUFFIX).rpartition(".")
+        model.get_submodule(path).register_buffer(leaf, gate, persistent=False)
+
+
+def _still(model: nn.Module) -> list[Tensor]:
+    """Return what does not move where weights are frozen: all but scales and shifts of norms."""
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
+    return [parameter for parameter in model.parameters() if id(parameter) not in norms]

@@ -1,0 +1,113 @@
+"""Three stages of a training, and the file that a stage is kept in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from integration_loop import assert_equal, network, samples
+from secateur.errors import FileError, UsageError
+from secateur.pruning import stage_file
+from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.stages import Schedule, StagedPruning
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"keep": 1.5}, "keep is 1.5"),
+        ({"gate_start": 3, "prune_at": 3}, "gate_start is 3 and prune_at 3 epochs"),
+        ({"gate_start": -1}, "gate_start is -1"),
+        ({"unit": "batches"}, "unit is 'batches'"),
+    ],
+)
+def test_schedules_that_cannot_be_meant(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Schedule(**{"keep": 0.1, "gate_start": 1, "prune_at": 2, **fields})
+
+
+def test_a_cut_without_gates_is_refused_and_changes_nothing() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    pruning = StagedPruning(Schedule(0.1, gate_start=1, prune_at=2))
+    with pytest.raises(UsageError, match="call start"):
+        pruning.reach(0)
+    pruning.start(model, optimizer)
+    with pytest.raises(UsageError, match="no gates were learned"):
+        pruning.reach(2)
+    assert_equal(model, network())
+
+
+@pytest.mark.parametrize("stage", ["plain", "gates", "held"])
+def test_the_file_of_a_stage_reads_as_it_was_written(stage: str, tmp_path: Path) -> None:
+    model = network().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    pruning = StagedPruning(Schedule(0.1, gate_start=1, prune_at=2, phase=GatePhase(order="fixed")))
+    pruning.start(model, optimizer)
+    for position in range(["plain", "gates", "held"].index(stage) + 1):
+        pruning.reach(position)
+        pruning.enter()
+        cross_entropy(model(samples().tensors[0]), samples().tensors[1]).backward()
+        pruning.leave()
+        optimizer.step()
+    state = pruning.state_dict()
+    stage_file.write(tmp_path / "s", state)
+    read = stage_file.read(tmp_path / "s")
+    assert read["stage"] == state["stage"] == stage
+    assert read["gates"].get("number") == state["gates"].get("number")
+    for part in ("gates", "momentum", "order"):
+        torch.testing.assert_close(
+            read["gates"].get(part), state["gates"].get(part), rtol=0, atol=0
+        )
+    torch.testing.assert_close(read["masks"], state["masks"])
+
+    other = StagedPruning(Schedule(0.1, gate_start=1, prune_at=2))
+    other.load_state_dict({**read, "stage": "held", "masks": {"2.weight": torch.ones(2, 2).bool()}})
+    with pytest.raises(UsageError, match=r"mask of '2\.weight' is of another model"):
+        other.start(model, optimizer)
+
+
+def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    good = tmp_path / "good"
+    model = network()
+    pruning = StagedPruning(Schedule(0.1, gate_start=0, prune_at=2))
+    pruning.start(model, torch.optim.SGD(model.parameters(), 0.1))
+    pruning.reach(0)
+    stage_file.write(good, pruning.state_dict())
+    ones = {"gates/2.weight": torch.ones(2)}
+    facts = '{"stage": "gates", "number": 1}'
+    cases = {
+        "truncated": good.read_bytes()[:-9],
+        "empty": b"",
+        "holds no stage": safetensors.torch.save(ones, {"format": "pt"}),
+        "no json": safetensors.torch.save(ones, {"format": stage_file.FORMAT, "state": "{"}),
+        "no state": safetensors.torch.save(ones, {"format": stage_file.FORMAT}),
+        "list": safetensors.torch.save(ones, {"format": stage_file.FORMAT, "state": "[]"}),
+        "stage": safetensors.torch.save(
+            ones, {"format": stage_file.FORMAT, "state": facts.replace("gates", "odd")}
+        ),
+        "part": safetensors.torch.save(
+            {"other/2.weight": torch.ones(2)}, {"format": stage_file.FORMAT, "state": facts}
+        ),
+        "dtype": safetensors.torch.save(
+            {"gates/2.weight": torch.ones(2).half()},
+            {"format": stage_file.FORMAT, "state": facts},
+        ),
+        "of stage 'held'": safetensors.torch.save(
+            ones, {"format": stage_file.FORMAT, "state": facts.replace("gates", "held")}
+        ),
+    }
+    for name, content in cases.items():
+        path = tmp_path / "bad"
+        path.write_bytes(content)
+        with pytest.raises(FileError, match=str(path)) as caught:
+            stage_file.read(path)
+        assert name.startswith(("holds", "of")) <= (name in str(caught.value))
+    with pytest.raises(FileError, match="cannot read"):
+        stage_file.read(tmp_path / "nowhere")
