@@ -19,6 +19,13 @@ MAY_IMPORT = {
     "files": {"errors"},
     "machine": {"errors", ""},
     "pruning": VALUES | {"pruning", "training"},
+    "integrations": VALUES | {"pruning", "integrations"},
+    "hub": VALUES | {"pruning"},
+    "counting": VALUES,
+    "result": VALUES | {"pruning"},
+    "solve": VALUES | {"result"},
+    "latency": VALUES | {"compiler", "counting"},
+    "oneshot": VALUES | {"pruning", "counting", "result", "solve", "latency"},
     "training": VALUES,
     "distillation": VALUES | {"training"},
     "measure": VALUES,
@@ -33,7 +40,18 @@ MAY_IMPORT = {
     "doctor": VALUES | {"data", "nets", ""},
     "cli": VALUES | {"study", "inspection", "doctor", "compiler", "bench"},
     "__main__": {"cli"},
-    "": {"compiler", "distillation", "errors", "pruning", "study", "training"},
+    "": {
+        "compiler",
+        "distillation",
+        "errors",
+        "export",
+        "hub",
+        "oneshot",
+        "pruning",
+        "result",
+        "study",
+        "training",
+    },
 }
 
 

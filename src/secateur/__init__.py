@@ -14,16 +14,26 @@ if TYPE_CHECKING:
     from secateur.compiler.runtime import Engine
     from secateur.distillation import SoftTargets, distilled
     from secateur.errors import SecateurError
+    from secateur.export import export_onnx
+    from secateur.hub import from_pretrained, push_to_hub, save_pretrained
+    from secateur.oneshot import prune
     from secateur.pruning.budget import Budget
     from secateur.pruning.calibration import Calibration
     from secateur.pruning.gate_phase import GatePhase, learn_gates
+    from secateur.pruning.gate_training import GateTraining
     from secateur.pruning.gates import Gates
+    from secateur.pruning.mask_hold import MaskHold
     from secateur.pruning.masks import Masks
+    from secateur.pruning.model_files import load, packed_bytes, save
+    from secateur.pruning.model_reading import load_masks, read
     from secateur.pruning.parameters import prunable
     from secateur.pruning.recovery.batchnorm import recalibrate
+    from secateur.pruning.recovery.descent import Rung, descend
     from secateur.pruning.recovery.finetune import finetune
     from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
     from secateur.pruning.selection import select
+    from secateur.pruning.torch_prune import convert_state_dict, from_torch_prune
+    from secateur.result import Result
     from secateur.study.study import Study
     from secateur.study.task import Metric, Task, classification
     from secateur.training import Recipe, train
@@ -35,10 +45,14 @@ _HOMES = {
     "Calibration": "secateur.pruning.calibration",
     "Engine": "secateur.compiler.runtime",
     "GatePhase": "secateur.pruning.gate_phase",
+    "GateTraining": "secateur.pruning.gate_training",
     "Gates": "secateur.pruning.gates",
+    "MaskHold": "secateur.pruning.mask_hold",
     "Masks": "secateur.pruning.masks",
     "Metric": "secateur.study.task",
     "Recipe": "secateur.training",
+    "Result": "secateur.result",
+    "Rung": "secateur.pruning.recovery.descent",
     "SecateurError": "secateur.errors",
     "SoftTargets": "secateur.distillation",
     "Study": "secateur.study.study",
@@ -46,13 +60,26 @@ _HOMES = {
     "classification": "secateur.study.task",
     "compile": "secateur.compiler.pipeline",
     "compile_network": "secateur.compiler.pipeline",
+    "convert_state_dict": "secateur.pruning.torch_prune",
+    "descend": "secateur.pruning.recovery.descent",
     "distilled": "secateur.distillation",
+    "export_onnx": "secateur.export",
     "finetune": "secateur.pruning.recovery.finetune",
+    "from_pretrained": "secateur.hub",
+    "from_torch_prune": "secateur.pruning.torch_prune",
     "learn_gates": "secateur.pruning.gate_phase",
+    "load": "secateur.pruning.model_files",
+    "load_masks": "secateur.pruning.model_reading",
+    "packed_bytes": "secateur.pruning.model_files",
     "prunable": "secateur.pruning.parameters",
+    "prune": "secateur.oneshot",
     "prune_gradually": "secateur.pruning.recovery.reconstruct",
+    "push_to_hub": "secateur.hub",
+    "read": "secateur.pruning.model_reading",
     "recalibrate": "secateur.pruning.recovery.batchnorm",
     "reconstruct": "secateur.pruning.recovery.reconstruct",
+    "save": "secateur.pruning.model_files",
+    "save_pretrained": "secateur.hub",
     "select": "secateur.pruning.selection",
     "train": "secateur.training",
 }
@@ -62,10 +89,14 @@ __all__ = [
     "Calibration",
     "Engine",
     "GatePhase",
+    "GateTraining",
     "Gates",
+    "MaskHold",
     "Masks",
     "Metric",
     "Recipe",
+    "Result",
+    "Rung",
     "SecateurError",
     "SoftTargets",
     "Study",
@@ -73,13 +104,26 @@ __all__ = [
     "classification",
     "compile",
     "compile_network",
+    "convert_state_dict",
+    "descend",
     "distilled",
+    "export_onnx",
     "finetune",
+    "from_pretrained",
+    "from_torch_prune",
     "learn_gates",
+    "load",
+    "load_masks",
+    "packed_bytes",
     "prunable",
+    "prune",
     "prune_gradually",
+    "push_to_hub",
+    "read",
     "recalibrate",
     "reconstruct",
+    "save",
+    "save_pretrained",
     "select",
     "train",
 ]

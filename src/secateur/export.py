@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from secateur import files
 from secateur.errors import CompileError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+    Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 OPSET = 17
 """Version of ONNX's operators: the oldest that has LayerNormalization as one operator, so that
 every runtime in use reads the files."""
+
+TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
+"""Largest difference of an output from torch's, relative to the largest one; 1e-4 for others."""
+
+FRESH = 2
+"""How many random inputs the file is tried on, beside the example."""
 
 
 def to_onnx(
@@ -46,6 +59,7 @@ def to_onnx(
     inputs = [f"input{i}" if len(examples) > 1 else "input" for i in range(len(examples))]
     training = module.training
     try:
+        import_module("onnx")  # the exporter's own error does not say what to install
         module.eval()
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -81,3 +95,181 @@ def to_onnx(
         ) from error
     finally:
         module.train(training)
+
+
+def export_onnx(
+    model: torch.nn.Module,
+    example: torch.Tensor | Sequence[torch.Tensor],
+    path: str | Path,
+    *,
+    tolerance: float | None = None,
+    batched: bool = True,
+) -> float:
+    """Write a module, in evaluation mode, to an ONNX file that gives what torch gives.
+
+    Both are run on the example and on random inputs like it (floats: normal; all others: the
+    example's own values in another order) before anything is written: by onnxruntime, or by
+    onnx's reference where that is missing or lacks the operators or dtypes.
+
+    Args:
+        model: it is left in the modes that it was in.
+        example: its inputs, one tensor or several.
+        path: of the file; the usual ending is .onnx.
+        tolerance: largest difference of an output, relative to the largest finite one of torch's;
+            by default 1e-4, or that of `TOLERANCE` for outputs in 16 bits. Integers and bools
+            must be equal.
+        batched: as in `to_onnx`.
+
+    Returns:
+        the largest relative difference that was seen.
+
+    Raises:
+        UsageError: the example is not made of tensors.
+        CompileError: torch cannot export the module, the file cannot be run, or its outputs
+            differ; says which output, and by how much. Nothing was written.
+        FileError: the file cannot be written.
+    """
+    import torch
+
+    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    with _evaluating(model):
+        content = to_onnx(model, examples, batched=batched)
+        inputs = [examples]
+        generator = torch.Generator().manual_seed(0)
+        inputs += [tuple(_fresh(e, generator) for e in examples) for _ in range(FRESH)]
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model's own
+            wanted = [_tensors(model(*(e.clone() for e in given))) for given in inputs]
+    given = _outputs(content, [[_array(e) for e in tensors] for tensors in inputs])
+    worst = 0.0
+    for tensors, arrays in zip(wanted, given, strict=True):
+        if len(tensors) != len(arrays):
+            raise CompileError(
+                f"the ONNX file has {len(arrays)} outputs, but {type(model).__name__} gives "
+                f"{len(tensors)} tensors; nothing was written"
+            )
+        for number, (tensor, got) in enumerate(zip(tensors, arrays, strict=True)):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            limit = TOLERANCE.get(dtype, 1e-4) if tolerance is None else tolerance
+            off = _difference(got, _array(tensor))
+            if not off <= limit:
+                raise CompileError(
+                    f"the ONNX file differs from torch by {off:.1e} in output {number} ({dtype}, "
+                    f"{tuple(tensor.shape)}), more than {limit:.1e}; nothing was written. If the "
+                    "model draws random numbers or is not meant for random inputs, export it with "
+                    "to_onnx; if that much does not matter, give a larger tolerance"
+                )
+            worst = max(worst, off)
+    files.write(Path(path), content)
+    return worst
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _fresh(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a random input that is as valid as the example."""
+    import torch
+
+    if example.is_floating_point():
+        drawn = torch.randn(example.shape, generator=generator)
+        return drawn.to(example.device, example.dtype)
+    order = torch.randperm(example.numel(), generator=generator).to(example.device)
+    return example.reshape(-1)[order].reshape(example.shape)
+
+
+def _tensors(outputs: object) -> list[torch.Tensor]:
+    """Return the tensors of an output in the exporter's order; it leaves out what is None."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return [outputs.cpu()]
+    if outputs is None:
+        return []
+    if isinstance(outputs, Mapping):
+        return [tensor for value in outputs.values() for tensor in _tensors(value)]
+    if isinstance(outputs, (tuple, list)):
+        return [tensor for value in outputs for tensor in _tensors(value)]
+    raise CompileError(
+        f"the model gives {type(outputs).__name__}, which cannot be compared with an ONNX file's "
+        "outputs; wrap it in a module that gives tensors"
+    )
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    import torch
+
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes  # comes with onnx: numpy has no bfloat16 of its own
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    array: Array = tensor.numpy()
+    return array
+
+
+def _outputs(content: bytes, inputs: Sequence[Sequence[Array]]) -> list[Sequence[Array]]:
+    """Return what an ONNX file gives for each of several inputs."""
+    try:
+        return _all(_runtime(content), inputs)
+    except Exception:  # not installed, or an operator or dtype that it lacks
+        try:
+            return _all(_reference(content), inputs)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CompileError(
+                f"the ONNX file cannot be run to compare it with torch: {reason[0]}; nothing was "
+                "written. pip install onnxruntime, or export without the comparison with to_onnx"
+            ) from error
+
+
+def _all(run: tuple[Run, list[str]], inputs: Sequence[Sequence[Array]]) -> list[Sequence[Array]]:
+    call, names = run
+    outputs = []
+    for arrays in inputs:
+        many = len(arrays) > 1
+        named = {f"input{i}" if many else "input": array for i, array in enumerate(arrays)}
+        # the exporter leaves out inputs that nothing reads
+        outputs.append(call({name: named[name] for name in names}))
+    return outputs
+
+
+def _runtime(content: bytes) -> tuple[Run, list[str]]:
+    onnxruntime: Any = import_module("onnxruntime")  # it has no types
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda feed: session.run(None, dict(feed)), [i.name for i in session.get_inputs()]
+
+
+def _reference(content: bytes) -> tuple[Run, list[str]]:
+    import onnx
+    import onnx.reference
+
+    session: Any = onnx.reference.ReferenceEvaluator(onnx.load_from_string(content))
+    return lambda feed: session.run(None, dict(feed)), list(session.input_names)
+
+
+def _difference(got: Array, wanted: Array) -> float:
+    """Return the largest difference, relative to the largest finite value wanted."""
+    import numpy as np
+
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        return np.inf
+    if got.dtype.kind in "biu":
+        return np.inf if (got != wanted).any() else 0.0
+    wide = np.complex128 if got.dtype.kind == "c" else np.float64
+    one, other = got.astype(wide), wanted.astype(wide)
+    with np.errstate(invalid="ignore"):
+        scale = float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0)) or 1.0
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        off = np.where(same, 0.0, np.abs(one - other))
+    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0.0)) / scale

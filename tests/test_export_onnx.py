@@ -1,0 +1,115 @@
+"""ONNX files are compared with torch before they are written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.reference
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import CompileError, FileError, UsageError
+from secateur.export import export_onnx
+
+
+class Several(nn.Module):
+    """Tokens and floats in, a dict of floats and class numbers out; one input is not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, tokens: Tensor, floats: Tensor, ignored: Tensor) -> dict[str, Any]:
+        out = self.layer(self.table(tokens).mean(1) + floats)
+        return {"out": out, "nothing": None, "best": out.argmax(1)}
+
+
+@pytest.fixture(params=["onnxruntime", "the reference of onnx"])
+def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if request.param == "onnxruntime":
+        pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    return tmp_path / "network.onnx"
+
+
+def test_a_network_is_written_and_equal(path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten())
+    model.train()
+    model[1].eval()  # as it is fine-tuned with frozen statistics
+    x = torch.randn(2, 3, 5, 5)
+    assert export_onnx(model, x, path) < 1e-5
+    assert [module.training for module in model] == [True, False, True, True]
+    run = onnx.reference.ReferenceEvaluator(str(path)).run
+    more = torch.randn(7, 3, 5, 5)
+    with torch.no_grad():
+        wanted = model.eval()(more)
+    assert np.allclose(run(None, {"input": more.numpy()})[0], wanted.numpy(), atol=1e-5)
+
+
+def test_several_inputs_and_outputs(path: Path) -> None:
+    torch.manual_seed(0)
+    example = (torch.tensor([[0, 4], [3, 3]]), torch.randn(2, 4), torch.ones(2))
+    assert export_onnx(Several(), example, path) < 1e-5
+    assert path.exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes(dtype: torch.dtype, path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype)
+    export_onnx(model, torch.randn(2, 8).to(dtype), path)
+    assert path.exists()
+
+
+class Constant(nn.Module):
+    """Takes its scale from the example it was traced with: right for that one alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(x[0, 0])
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand_like(x)
+
+
+@pytest.mark.parametrize("model", [Constant(), Noise()])
+def test_a_file_that_differs_is_not_written(model: nn.Module, path: Path) -> None:
+    with pytest.raises(CompileError, match=r"differs from torch by .* in output 0"):
+        export_onnx(model, torch.ones(2, 3), path)
+    assert not list(path.parent.iterdir())
+    path.write_text("an earlier file")
+    with pytest.raises(CompileError, match="nothing was written"):
+        export_onnx(model, torch.ones(2, 3), path)
+    assert path.read_text() == "an earlier file"
+    export_onnx(model, torch.ones(2, 3), path, tolerance=1e3)
+    assert path.read_bytes() != b"an earlier file"
+
+
+def test_what_cannot_be_compared_is_refused(path: Path) -> None:
+    class Text(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, str]:
+            return x, "text"
+
+    with pytest.raises(CompileError):
+        export_onnx(Text(), torch.ones(2), path)
+    with pytest.raises(UsageError, match="must be a tensor"):
+        export_onnx(nn.Linear(2, 2), [], path)
+    with pytest.raises(FileError, match="cannot write"):
+        export_onnx(nn.Linear(2, 2), torch.ones(1, 2), path / "no" / "folder")
+    assert not list(path.parent.iterdir())
+
+
+def test_without_onnx_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(CompileError, match="pip install"):
+        export_onnx(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / "network.onnx")
