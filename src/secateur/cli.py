@@ -13,13 +13,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
 
 from secateur.errors import SecateurError, UsageError
 from secateur.study.spec import Options
+
+if TYPE_CHECKING:
+    from secateur.study.task import Task
 
 app = typer.Typer(
     name="secateur",
@@ -84,15 +87,36 @@ def _listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
 def study(
     *,
     options: Options,
-    data: Annotated[str, typer.Option(help="Data set: cifar10, or digits (needs no network).")] = (
-        "cifar10"
-    ),
-    net: Annotated[str, typer.Option(help="Network; `secateur doctor` lists them.")] = "convnet",
-    label_smoothing: Annotated[float, typer.Option(help="Of the training loss, in [0, 1).")] = 0.1,
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            help="Your own task, FILE.py:NAME or PACKAGE.MODULE:NAME (from the current folder): a "
+            "secateur.Task, or a function without arguments that returns one. Without it, a "
+            "built-in one of --data and --net.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set: cifar10, or digits (needs no network).  \\[default: cifar10]",
+            show_default=False,
+        ),
+    ] = None,
+    net: Annotated[
+        str | None,
+        typer.Option(
+            help="Network; `secateur doctor` lists them.  \\[default: convnet]", show_default=False
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="Of the training loss, in [0, 1).  \\[default: 0.1]", show_default=False),
+    ] = None,
     out_dir: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Study directory.  [default: studies/<task>-<hash>]", show_default=False
+            "--out", help="Study directory.  \\[default: studies/<task>-<hash>]", show_default=False
         ),
     ] = None,
     data_dir: Annotated[
@@ -111,10 +135,10 @@ def study(
     from secateur.study.progress import StudyProgress
     from secateur.study.study import Study
     from secateur.study.table import table
-    from secateur.study.task import classification
 
-    task = classification(data, net, label_smoothing=label_smoothing, data_dir=data_dir)
-    job = Study(task, options, out=out_dir, device=device)
+    built_in = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": data_dir}
+    chosen = _chosen(task, {name: value for name, value in built_in.items() if value is not None})
+    job = Study(chosen, options, out=out_dir, device=device)
     out.print(f"study {job.spec.hash[:12]} in {job.directory}", highlight=False)
     try:
         with StudyProgress(job.spec, out) as progress:
@@ -129,6 +153,22 @@ def study(
         raise typer.Exit(1) from None
     out.print(table(results.summary))
     _tell(results.directory, results.files.html)
+
+
+def _chosen(reference: str | None, built_in: dict[str, Any]) -> Task:
+    """Return the user's own task, or the built-in one that the given options name."""
+    from secateur.study.loading import load_task
+    from secateur.study.task import classification
+
+    if reference is None:
+        return classification(**built_in)
+    if built_in:
+        given = ", ".join("--" + name.replace("_", "-") for name in built_in)
+        raise UsageError(
+            f"{given} belong to a built-in task, and {reference!r} is one of your own with its own "
+            "data and network; leave out one or the other"
+        )
+    return load_task(reference)
 
 
 @app.command()

@@ -22,24 +22,42 @@ def evaluate(
 
     Args:
         model: on the batches' device; its training modes are put back afterwards.
-        batches: inputs and targets.
+        batches: inputs [N, ...] and targets.
         metric: (outputs float32 [N, ...], targets) → one value per example, [N].
         autocast: run in bf16.
 
     Raises:
-        UsageError: there are no batches.
+        UsageError: there are no batches; the model does not give a tensor, or the metric not one
+            value per example.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     total, count = torch.zeros((), dtype=torch.float64), 0
-    for inputs, targets in batches:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
-            outputs = model(inputs)
-        values = metric(outputs.float(), targets)
-        total = total.to(values.device) + values.sum(dtype=torch.float64)
-        count += len(values)
-    for module, mode in modes.items():
-        module.training = mode
+    try:
+        for inputs, targets in batches:
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
+                outputs = model(inputs)
+            if not isinstance(outputs, Tensor):
+                raise UsageError(
+                    f"a metric is taken of one tensor, but the model gives a "
+                    f"{type(outputs).__name__}; wrap it in a module that returns the tensor"
+                )
+            values = _per_example(metric(outputs.float(), targets), len(inputs))
+            total = total.to(values.device) + values.sum(dtype=torch.float64)
+            count += len(values)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     if not count:
         raise UsageError("cannot evaluate a model on no data; the split given is empty")
     return total.item() / count
+
+
+def _per_example(values: object, count: int) -> Tensor:
+    if isinstance(values, Tensor) and values.shape == (count,):
+        return values
+    got = list(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
+    raise UsageError(
+        f"a metric gives one value per example, here a tensor [{count}], but this one gives {got}; "
+        "average over all but the first dimension, and not over the examples"
+    )

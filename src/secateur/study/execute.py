@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -30,11 +30,14 @@ from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selection import select
+from secateur.study.outputs import tensor_only
+from secateur.study.own_training import OwnTraining
+from secateur.study.preflight import model_of
 from secateur.study.spec import Spec
 from secateur.study.store import Record, Store
 from secateur.study.task import Task
 from secateur.study.trials import DENSE, Stage, Trial, plan
-from secateur.training import Data, Epoch, precision_of, train
+from secateur.training import Data, Epoch, precision_of
 
 CALIBRATION_BATCH = 256
 HISTOGRAM_BINS = 64
@@ -146,6 +149,7 @@ class _Runner:
     ) -> None:
         self._task, self._spec, self._store = task, spec, store
         self._device, self._observe = device, observe
+        self._train = OwnTraining(task)
         self._model = self._fresh()
         self._prunable = feasible(self._model, spec)
         self._data: Data = task.data(device)
@@ -154,8 +158,11 @@ class _Runner:
         self._scored: tuple[tuple[int, str], dict[str, torch.Tensor]] | None = None
 
     def _fresh(self) -> nn.Module:
-        model = self._task.model().to(self._device)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+        model = tensor_only(model_of(self._task).to(self._device), self._task)
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        return model
 
     def stage(self, stage: Stage) -> Record:
         """Train the network of a stage, keep it, and record how it went."""
@@ -176,10 +183,22 @@ class _Runner:
 
         if stage.name == "gates":
             phase = self._spec.gate_phase
-            names = self._prunable.names
-            log = learn_gates(model, names, data, recipe, loss, phase=phase, seed=seed, watch=watch)
+            if self._task.train is not None:  # whose optimizer's decay cannot be spared
+                phase = replace(phase, decay="all")
+            log = learn_gates(
+                model,
+                self._prunable.names,
+                data,
+                recipe,
+                loss,
+                phase=phase,
+                seed=seed,
+                watch=watch,
+                trainer=self._train,
+            )
         else:
-            log = train(model, data, recipe, loss, seed=seed, watch=watch)
+            log = self._train(model, data, recipe, loss, seed=seed, watch=watch)
+        work = time.perf_counter() - start
         digest = self._store.save_network(stage, model.state_dict())
         record: dict[str, Any] = {
             "stage": stage.name,
@@ -187,7 +206,7 @@ class _Runner:
             "checkpoint": digest,
             "log": [asdict(epoch) for epoch in log],
             "excluded": dict(self._prunable.excluded),
-            "work": round(sum(epoch.seconds for epoch in log), 3),
+            "work": round(sum(epoch.seconds for epoch in log) or work, 3),
         }
         if stage.name == "gates":
             scores = Gates.of(model).scores()
@@ -257,7 +276,7 @@ class _Runner:
             recipe = self._spec.recipe("finetune")
             seed = _seed(trial.seed, "finetune")
             data, loss = self._taught(Stage(trial.seed, "train"))
-            finetune(model, masks, data, loss, recipe=recipe, seed=seed)
+            finetune(model, masks, data, loss, recipe=recipe, seed=seed, trainer=self._train)
         if trial.recovery == "reconstruct":
             generator = torch.Generator().manual_seed(_seed(trial.seed, "reconstruct"))
             count = self._spec.options.reconstruct

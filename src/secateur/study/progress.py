@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from secateur.study.execute import Event
+from secateur.study.report.units import Units
 from secateur.study.spec import Spec
 from secateur.study.trials import Stage, Trial, plan
 
@@ -21,7 +22,7 @@ class StudyProgress:
     def __init__(self, spec: Spec, console: Console) -> None:
         self._spec, self._console = spec, console
         items = list(plan(spec))
-        self._epochs = sum(spec.recipe(i.name).epochs for i in items if isinstance(i, Stage))
+        self._epochs = {i: spec.recipe(i.name).epochs for i in items if isinstance(i, Stage)}
         self._trials = sum(isinstance(i, Trial) for i in items)
         self._epoch_seconds: list[float] = []
         self._trial_seconds: list[float] = []
@@ -66,9 +67,10 @@ class StudyProgress:
         if event.kind == "begin" and isinstance(item, Stage):
             self._console.print(f"seed {item.seed}: {_describe(item)}")
         if isinstance(item, Stage):
-            self._epochs -= event.kind == "epoch"
-            if event.kind in ("found", "failed"):
-                self._epochs -= self._spec.recipe(item.name).epochs
+            if event.kind == "epoch":
+                self._epochs[item] = max(self._epochs[item] - 1, 0)
+            elif event.kind != "begin":
+                self._epochs[item] = 0
         elif event.kind in ("found", "done", "failed"):
             self._trials -= 1
             if event.kind == "done" and event.record:
@@ -78,10 +80,15 @@ class StudyProgress:
 
     def _tell(self, trial: Trial, value: float) -> None:
         if trial.recovery != "none":
-            metric = self._spec.metric
+            units = Units.chosen(
+                str(self._spec.metric["unit"]),
+                self._spec.options.margin or 1.0,
+                bool(self._spec.metric["higher_is_better"]),
+            )
             self._console.print(
-                f"  seed {trial.seed}: {_describe(trial)}: {value:.2f} {metric['unit']}",
+                f"  seed {trial.seed}: {_describe(trial)}: {units.value(value)}",
                 highlight=False,
+                markup=False,
             )
 
     def _update(self, item: Stage | Trial) -> None:
@@ -99,7 +106,7 @@ class StudyProgress:
             return None
         epoch = _mean(self._epoch_seconds)
         trial = _mean(self._trial_seconds) or TRIAL_IN_EPOCHS * epoch
-        return max(self._epochs, 0) * epoch + self._trials * trial
+        return sum(self._epochs.values()) * epoch + self._trials * trial
 
 
 def _duration(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.gate_phase import GatePhase
 from secateur.pruning.recovery.finetune import SHORT
+from secateur.study.own_training import check_training
 from secateur.study.task import Task
 from secateur.training import Recipe
 
@@ -48,7 +49,7 @@ class Options:
     )
     reconstruct: int = _option(
         0,
-        "Unlabelled training images from which the kept weights of each cut are solved again, "
+        "Unlabelled training examples from which the kept weights of each cut are solved again, "
         "layer by layer; 0 leaves it out.",
     )
     finetune: int = _option(
@@ -69,18 +70,20 @@ class Options:
     lowest_keep: float = _option(0.03, "Smallest keep ratio drawn in phase 2.")
     dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
     calibration: int = _option(
-        4096, "Training images for batch-norm recalibration; all of them if there are fewer."
+        4096, "Training examples for batch-norm recalibration; all of them if there are fewer."
     )
     criterion_images: int = _option(
-        1024, "Training images that criteria look at which need data (wanda, taylor, obs)."
+        1024, "Training examples that criteria look at which need data (wanda, taylor, obs)."
     )
     scope: Literal["global", "layer"] = _option(
         "global", "Rank weights over the whole network (global) or within each layer (layer)."
     )
     floor: float = _option(0.002, "Fraction of each layer's weights that is always kept.")
     first_layer: bool = _option(False, "Prune the first layer too.")
-    margin: float = _option(
-        0.5, "Loss against dense that counts as no loss, in the metric's unit; declared, not tuned."
+    margin: float | None = _option(
+        None,
+        "How much worse than dense counts as no worse, in the metric's unit; declared, not tuned. "
+        "\\[default: the metric's own; 0.5 points where it is in per cent]",
     )
     confidence: float = _option(0.95, "Confidence of intervals and of the operating region.")
     precision: Literal["auto", "fp32"] = _option(
@@ -102,17 +105,21 @@ class Spec:
 
     @classmethod
     def of(cls, task: Task, options: Options) -> Spec:
-        """Join the options with the task's description.
+        """Join the options with the task's description, and with its metric's margin.
 
         Raises:
-            UsageError: the description is not JSON, or distillation is asked for and the task
-                has no loss for it.
+            UsageError: the description is not JSON; distillation is asked for and the task has no
+                loss for it; its own training loop cannot do what is asked for; or neither the
+                options nor the metric declare a margin.
         """
         if options.teach and task.imitation is None:
             raise UsageError(
                 f"teach is {options.teach!r}, but task {task.name!r} has no imitation loss; "
                 "give it one (SoftTargets() for classes), or set teach to 0"
             )
+        check_training(task, gates="gate" in options.criteria, finetune=options.finetune > 0)
+        if options.margin is None:
+            options = replace(options, margin=_margin(task))
         metric = {
             "name": task.metric.name,
             "unit": task.metric.unit,
@@ -199,6 +206,19 @@ class Spec:
         )
 
 
+def _margin(task: Task) -> float:
+    metric = task.metric
+    if metric.declared is None:
+        unit = f"in {metric.unit}" if metric.unit else "in its own unit"
+        raise UsageError(
+            f"no margin is declared for {metric.name}, the metric of task {task.name!r}: say how "
+            f"much worse than dense, {unit}, counts as no worse, with margin=... (--margin), or "
+            "Metric(margin=...) in the task; choose it before you look at results, as what the "
+            "use of the network can bear"
+        )
+    return metric.declared
+
+
 def _check(o: Options) -> None:
     for keep in o.keep:
         Budget(keep, o.scope, o.floor)
@@ -231,7 +251,7 @@ def _check(o: Options) -> None:
         ("dense_steps", 0 <= o.dense_steps < 1, "in [0, 1)"),
         ("calibration", o.calibration >= 1, "at least 1"),
         ("criterion_images", o.criterion_images >= LEAST, f"at least {LEAST}"),
-        ("margin", 0 < o.margin < float("inf"), "positive"),
+        ("margin", o.margin is None or 0 < o.margin < float("inf"), "positive"),
         ("confidence", 0.5 <= o.confidence < 1, "in [0.5, 1)"),
     )
     for name, fine, want in checks:

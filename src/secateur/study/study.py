@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from secateur.errors import StudyError, UsageError
 from secateur.export import to_onnx
 from secateur.study import execute, report
 from secateur.study.execute import Observer, feasible
+from secateur.study.outputs import as_given
+from secateur.study.preflight import model_of, tried
 from secateur.study.spec import Options, Spec
 from secateur.study.store import Store, read_records, read_spec, spec_hash
 from secateur.study.summary import Summary, summarise
-from secateur.study.task import Task, classification
+from secateur.study.task import ACCURACY, LABEL_SMOOTHING, Task, classification
 from secateur.study.trials import Trial
 
 
@@ -76,20 +79,26 @@ class Study:
             observe: told of every item as it begins and ends.
 
         Raises:
-            UsageError: the model cannot be built or has nothing to cut, or the floors make a keep
-                ratio impossible; nothing is written then.
+            UsageError: the model cannot be built or has nothing to cut, the floors make a keep
+                ratio impossible, or model, data, loss and metric do not go together; nothing is
+                written then.
             StudyError: the directory belongs to another study, is in use, or some items failed
                 (the rest of the study and its report are there all the same).
             DataError, FileError: see their messages.
         """
-        feasible(self.task.model(), self.spec)  # before anything is written
+        model, task = model_of(self.task), self.task
+        feasible(model, self.spec)  # before anything is written
+        if not any((self.directory / "records").glob("*.json")):
+            task = tried(task, model, self.spec.options.batch_size, self._device)
         with Store(self.directory, self.spec) as store:
-            failures = execute.execute(self.task, self.spec, store, self._device, observe)
+            failures = execute.execute(task, self.spec, store, self._device, observe)
+            if failures and not any((self.directory / "records").glob("*_keep-*.json")):
+                raise StudyError("nothing of the study could be done:\n" + _listed(failures))
             results = rebuild(self.directory)
         if failures:
             raise StudyError(
-                "some of the study could not be done; the rest is in "
-                f"{results.files.html}:\n" + "\n".join(f"- {text}" for text in failures)
+                f"some of the study could not be done; the rest is in {results.files.html}:\n"
+                + _listed(failures)
             )
         return results
 
@@ -105,12 +114,16 @@ class Study:
             recovery: none, batchnorm or finetune; by default the best that the study has.
 
         Returns:
-            A module in evaluation mode, on the study's device, its cut weights exactly zero.
+            The task's own module, in evaluation mode, on the study's device, its cut weights
+            exactly zero; where the task has `output`, the module gives what that is given.
 
         Raises:
             UsageError: the study has no such criterion or seed, or the keep ratio is impossible.
             StudyError: there is no such study in the directory, or it is in use.
         """
+        return as_given(self._network(keep, criterion, seed, recovery))
+
+    def _network(self, keep: float, criterion: str, seed: int, recovery: str | None) -> nn.Module:
         options = self.spec.options
         if criterion not in options.criteria:
             raise UsageError(
@@ -128,10 +141,13 @@ class Study:
             return execute.network(self.task, self.spec, store, self._device, trial)
 
     def onnx(self, keep: float, *, criterion: str = "gate", seed: int = 0) -> bytes:
-        """Return `network(keep)` as the content of an ONNX file, its batch free."""
-        model = self.network(keep, criterion=criterion, seed=seed).cpu()
-        images = self.task.data(torch.device("cpu"))
-        example, _ = next(iter(images.evaluation("validation")))
+        """Return `network(keep)` as the content of an ONNX file, its batch free.
+
+        Its output is the tensor that the metric is taken of.
+        """
+        model = self._network(keep, criterion, seed, None).cpu()
+        data = self.task.data(torch.device("cpu"))
+        example, _ = next(iter(data.evaluation("validation")))
         return to_onnx(model, example[:2])
 
 
@@ -143,10 +159,11 @@ def opened(directory: Path, *, data_dir: Path | None = None, device: str = "auto
     """
     spec = read_spec(directory)
     task = spec["task"]
-    if "net" not in task:
+    if not _is_built_in(task):
+        load = f"load_task({task['source']!r})" if "source" in task else "task"
         raise StudyError(
             f"the task of the study in {directory} is not built in; from Python, "
-            "Study(task, ...).network(keep) gives its network"
+            f"Study({load}, ..., out={str(directory)!r}).network(keep) gives its network"
         )
     rebuilt = classification(
         task["data"], task["net"], label_smoothing=task["label_smoothing"], data_dir=data_dir
@@ -172,6 +189,10 @@ def rebuild(directory: Path) -> Results:
     return Results(directory, summarise(spec, trials), files)
 
 
+def _listed(failures: Sequence[str]) -> str:
+    return "\n".join(f"- {text}" for text in failures)
+
+
 def _options(spec: dict[str, Any]) -> dict[str, Any]:
     return {
         **spec["options"],
@@ -186,19 +207,25 @@ def _options(spec: dict[str, Any]) -> dict[str, Any]:
 def command_of(spec: dict[str, Any]) -> str:
     """Return the shell command that runs the study of a spec, options at their default left out.
 
-    A task that is not built in has no command; then the Python call is shown.
+    A task that is neither built in nor of `load_task` has no command: the Python call is shown.
     """
-    given = _options(spec)
+    given, task = _options(spec), spec["task"]
     changed = {
         field.name: given[field.name]
         for field in fields(Options)
         if field.name in given and given[field.name] != field.default
     }
-    task = spec["task"]
-    if "net" not in task:
+    if _is_built_in(task):
+        if changed.get("margin") == ACCURACY.declared:
+            del changed["margin"]
+        words = ["--data", str(task["data"]), "--net", str(task["net"])]
+        if task.get("label_smoothing", LABEL_SMOOTHING) != LABEL_SMOOTHING:
+            words += ["--label-smoothing", str(task["label_smoothing"])]
+    elif "source" in task:
+        words = [str(task["source"])]
+    else:
         arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
         return f"secateur.Study(task{arguments}).run()  # task: {task['name']}"
-    words = ["secateur", "study", "--data", str(task["data"]), "--net", str(task["net"])]
     for name, value in changed.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
@@ -206,4 +233,9 @@ def command_of(spec: dict[str, Any]) -> str:
         else:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [flag, text]
-    return shlex.join(words)
+    return shlex.join(["secateur", "study", *words])
+
+
+def _is_built_in(task: dict[str, Any]) -> bool:
+    """Whether the task is one of `classification`; a user's may describe itself by a net too."""
+    return "source" not in task and task["name"] == f"{task.get('data')}/{task.get('net')}"

@@ -234,12 +234,14 @@ def chance_limit(spec: Mapping[str, Any]) -> float | None:
 
     1/classes plus three binomial standard errors of one test set, p + 3 sqrt(p (1 - p) / N),
     with `classes` and N = `test_images` (both whole numbers) from the spec's task; N is taken
-    as 1,000 where the task does not say. None where the metric is not accuracy or `classes` is
-    not given.
+    as 1,000 where the task does not say. None where the metric is not accuracy (higher is better)
+    or `classes` is not given.
     """
     task, metric = spec["task"], spec["metric"]
     classes = task.get("classes")
-    if metric["name"] != "accuracy" or not isinstance(classes, int) or classes < 2:
+    if metric["name"] != "accuracy" or not metric["higher_is_better"]:
+        return None
+    if not isinstance(classes, int) or classes < 2:
         return None
     p, images = 1.0 / classes, int(task.get("test_images", _CHANCE_IMAGES))
     limit = p + _CHANCE_ERRORS * math.sqrt(p * (1.0 - p) / images)

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from secateur.study.report.units import Units
 from secateur.study.statistics import Interval
 from secateur.study.summary import GATE, Row, Summary
 
 
 def table(summary: Summary) -> RenderableType:
     """Return a table of every row with its interval, and a line per operating region."""
-    points = "points" if summary.unit == "%" else summary.unit
+    units = Units.of(summary)
     view = Table(
         "criterion",
         "recovery",
         "sparsity",
-        f"test {summary.metric} ± {100 * summary.confidence:g} % interval",
-        "minus dense",
+        f"test {escape(summary.metric)} ± {100 * summary.confidence:g} % interval",
+        f"minus dense ({units.worse_sign} is worse)",
         "certified",
-        title=f"margin {summary.margin:g} {points}, confidence {100 * summary.confidence:g} %",
+        title=f"margin {units.margin(summary.margin)}, confidence {100 * summary.confidence:g} %",
         header_style="bold",
     )
     for column in view.columns[2:5]:
@@ -36,8 +38,8 @@ def table(summary: Summary) -> RenderableType:
             row.criterion,
             row.recovery,
             f"{100 * row.sparsity:g} %",
-            _interval(row.test),
-            _interval(row.difference) if row.difference else "",
+            _interval(row.test, units),
+            _interval(row.difference, units) if row.difference else "",
             _certificate(row),
         )
     lines = [
@@ -56,10 +58,11 @@ def table(summary: Summary) -> RenderableType:
     return Group(view, *lines)
 
 
-def _interval(interval: Interval) -> str:
+def _interval(interval: Interval, units: Units) -> str:
     if interval.low is None or interval.high is None:
-        return f"{interval.mean:.2f}"
-    return f"{interval.mean:.2f} ± {(interval.high - interval.low) / 2:.2f}"
+        return units.number(interval.mean)
+    half = (interval.high - interval.low) / 2
+    return f"{units.number(interval.mean)} ± {units.number(half)}"
 
 
 def _certificate(row: Row) -> Text:
@@ -70,16 +73,18 @@ def _certificate(row: Row) -> Text:
 
 def _control(summary: Summary, dense: Row) -> Iterator[Text]:
     """Say how far dense itself gets with the gates' additional training."""
+    units = Units.of(summary)
     uncut = [
         row
         for row in summary.rows
         if (row.keep, row.recovery) == (1.0, dense.recovery) and row.criterion != GATE
     ]
     if uncut and uncut[0].difference:
+        test = _interval(uncut[0].test, units)
         yield Text(
             f"control, dense trained on as long as the gates, recovery {dense.recovery}: "
-            f"{_interval(uncut[0].test)} {summary.unit}, "
-            f"{uncut[0].difference.mean:+.2f} against dense"
+            f"{test}{' ' * bool(summary.unit)}{summary.unit}, "
+            f"{units.judged(uncut[0].difference.mean)} against dense"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +16,10 @@ from secateur import data as datasets
 from secateur import nets
 from secateur.distillation import SoftTargets
 from secateur.errors import UsageError
+from secateur.study.metrics import ACCURACY, Metric, percent_correct
 from secateur.training import Data
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How well a network does, measured per example."""
-
-    name: str
-    unit: str
-    """As printed behind a number; margins are in this unit."""
-    function: Callable[[Tensor, Tensor], Tensor]
-    """(outputs float32 [N, ...], targets [N, ...]) → one value per example, float32 [N]."""
-    higher_is_better: bool = True
+__all__ = ["ACCURACY", "LABEL_SMOOTHING", "Metric", "Task", "classification", "percent_correct"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,9 @@ class Task:
     """A model factory, its data, its loss and its metric.
 
     `description` goes into the study's spec, and so into its address: put there whatever tells
-    this task from another with the same name (JSON values only).
+    this task from another with the same name (JSON values only). Nothing else of the task does:
+    after a change of model or data that neither name nor description tells, a study goes on with
+    what it had. (`load_task` describes a task that does not describe itself by its file's hash.)
     """
 
     name: str
@@ -50,32 +44,25 @@ class Task:
     imitation: Callable[[Tensor, Tensor], Tensor] | None = None
     """(outputs float32, the dense network's outputs) → scalar, for distillation; None: the task
     has none. `SoftTargets` is that of classification."""
-
-
-def percent_correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return 100 for each example whose largest output is its class and 0 for the others.
-
-    Args:
-        outputs: [N, classes].
-        targets: int64 [N].
-
-    Returns:
-        float32 [N]; its mean is the accuracy in per cent.
-    """
-    return (outputs.argmax(1) == targets).float() * 100
+    output: Callable[[Any], Tensor] | None = None
+    """Takes the tensor that loss and metric are of out of what the model gives, where that is a
+    tuple, a dict or a dataclass: `lambda given: given.logits`."""
+    train: Callable[..., Any] | None = None
+    """Your own training loop, in place of `secateur.train`, in every phase of a study; called as
+    that is, `train(model, data, recipe, loss, seed=..., ...)`. `secateur.study.own_training` says
+    which of the other arguments it may leave out, and what is impossible then."""
 
 
 TEMPERATURE = 1.0
 """Of distillation in classification."""
-
-ACCURACY = Metric("accuracy", "%", percent_correct)
+LABEL_SMOOTHING = 0.1
 
 
 def classification(
     data: str = "cifar10",
     net: str = "convnet",
     *,
-    label_smoothing: float = 0.1,
+    label_smoothing: float = LABEL_SMOOTHING,
     data_dir: Path | None = None,
     progress: bool = True,
 ) -> Task:

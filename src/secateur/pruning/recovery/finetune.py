@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.pruning.masks import Masks
+from secateur.pruning.trainer import Trainer
 from secateur.training import Data, Epoch, Recipe, train
 
 SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)
@@ -25,6 +26,7 @@ def finetune(
     recipe: Recipe = SHORT,
     seed: int,
     watch: Callable[[Epoch], object] = lambda epoch: None,
+    trainer: Trainer = train,
 ) -> tuple[Epoch, ...]:
     """Train a pruned model in place; exactly the weights in `masks` are non-zero afterwards.
 
@@ -39,10 +41,11 @@ def finetune(
         recipe: epochs, rates and precision.
         seed: of shuffling and augmentation.
         watch: told of each finished epoch.
+        trainer: the loop that trains.
 
     Raises:
         UsageError: the masks are not of this model.
     """
     masks.apply(model)
     hold = partial(masks.hold, model)
-    return train(model, data, recipe, loss, seed=seed, after_step=hold, watch=watch)
+    return trainer(model, data, recipe, loss, seed=seed, after_step=hold, watch=watch)

@@ -66,7 +66,13 @@ function draw(id, traces, layout) {
   Plotly.react($(id), traces, merged, { displayModeBar: false, responsive: true });
 }
 
-const axisTitle = () => (metric.unit ? `test ${metric.name} (${metric.unit})` : `test ${metric.name}`);
+// A signed difference with its unit, and whether it is better or worse.
+const judged = (value) => {
+  const text = number(value, true), zero = !/[1-9]/.test(text);
+  const verdict = zero ? "" : (value > 0) === metric.higher_is_better ? " (better)" : " (worse)";
+  return withUnit(text, metric.difference_unit) + verdict;
+};
+const axisTitle = () => `test ${metric.label}`;
 // Where a keep ratio lies on the sparsity axis, from 0 (dense) to 100 (the right end). The
 // logarithmic scale gives each halving of the weights the same width.
 const least = Math.min(...data.levels);
@@ -121,8 +127,9 @@ function curveRange(dense) {
   if (dense) values.push(dense.test.mean + data.margin, dense.test.mean - data.margin);
   if (!values.length) return [0, 1];
   const range = spread(values);
-  // A wide interval of few seeds must not squeeze the curve: no accuracy lies outside 0 to 100.
-  return metric.unit === "%" ? [Math.max(range[0], -2), Math.min(range[1], 102)] : range;
+  // A wide interval of few seeds must not squeeze the curve: no share lies outside 0 to 100.
+  const share = metric.unit === "%" && [...data.dense, ...data.rows].every((r) => r.test.mean >= 0 && r.test.mean <= 100);
+  return share ? [Math.max(range[0], -2), Math.min(range[1], 102)] : range;
 }
 
 function drawCurve() {
@@ -135,7 +142,8 @@ function drawCurve() {
     const end = at(region.lowest_keep), tint = colour(state.criterion);
     shapes.push({ type: "rect", yref: "paper", y0: 0, y1: 1, x0: 0, x1: end, layer: "below",
       fillcolor: faded(tint, dark() ? 0.13 : 0.08), line: { width: 0 } });
-    annotations.push({ x: 0, xanchor: "left", yref: "paper", y: 0, yanchor: "bottom", showarrow: false,
+    const top = !metric.higher_is_better;  // the curves begin at the other end
+    annotations.push({ x: 0, xanchor: "left", yref: "paper", y: top ? 1 : 0, yanchor: top ? "top" : "bottom", showarrow: false,
       text: `operating region, to ${percent(1 - region.lowest_keep)}`,
       font: { color: tint, size: 12 } });
   }
@@ -178,7 +186,7 @@ function drawCurve() {
       customdata: rows.map((r) => [name, r.keep]), hoverinfo: "text",
       hovertext: rows.map((r) => `<b>${plain(name)}</b>, ${percent(r.sparsity)} sparse<br>` +
         `${withUnit(number(r.test.mean), metric.unit)} ${limits(r.test)}<br>` +
-        (r.difference ? `${number(r.difference.mean, true)} against dense<br>` : "") +
+        (r.difference ? `${judged(r.difference.mean)} against dense<br>` : "") +
         `n = ${r.test.n}, ${count(r.kept)} weights kept<br>` +
         { yes: "certified", no: "not certified", "not tested": "not tested" }[r.certified]) });
     ends.push({ name, x: x[x.length - 1], y: rows[rows.length - 1].test.mean, colour: tint });
@@ -198,7 +206,6 @@ function drawComparisons() {
   const ends = [], traces = [], values = [0];
   others.forEach((other, i) => {
     const rows = found.filter((c) => c.other === other), tint = colour(other);
-    const unit = metric.difference_unit;
     values.push(...rows.flatMap((c) => [c.difference.mean, c.difference.low ?? 0, c.difference.high ?? 0]));
     traces.push({ x: rows.map((c) => at(c.keep) + (i - (others.length - 1) / 2) * Math.min(0.9, 2 / others.length)),
       y: rows.map((c) => c.difference.mean), mode: "lines+markers",
@@ -207,7 +214,7 @@ function drawComparisons() {
         array: rows.map((c) => above(c.difference)), arrayminus: rows.map((c) => below(c.difference)) },
       hoverinfo: "text", hovertext: rows.map((c) =>
         `<b>${plain(c.criterion)} \u2212 ${plain(other)}</b>, ${percent(1 - c.keep)} sparse<br>` +
-        `${withUnit(number(c.difference.mean, true), unit)} ${limits(c.difference, true)}<br>` +
+        `${judged(c.difference.mean)} ${limits(c.difference, true)}<br>` +
         `n = ${c.difference.n}`) });
     ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: at(rows[rows.length - 1].keep), y: rows[rows.length - 1].difference.mean, colour: tint });
   });

@@ -1,4 +1,4 @@
-"""The accuracy-sparsity curve as a figure to print: the same content as the page's curve."""
+"""The curve over sparsity as a figure to print: the same content as the page's curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from secateur.study.report.palette import Style, styles
-from secateur.study.report.units import percent, recovery_name
+from secateur.study.report.units import measure, percent, recovery_name
 from secateur.study.statistics import Interval
 from secateur.study.summary import Row, Summary
 
@@ -33,6 +33,7 @@ _SETTINGS: dict[Any, Any] = {
 _INK = "#1d2329"
 _PANEL = (4.3, 3.7)
 _DPI = 200
+_LONG = 36  # letters that stand beside an axis in one line
 _LOG_BELOW = 0.05  # keep ratio
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)
 
@@ -66,16 +67,22 @@ def curve(summary: Summary, spec: Mapping[str, Any], region_of: str) -> tuple[by
                 frameon=False,
                 fontsize=8.5,
             )
-        if summary.unit == "%":  # intervals of few seeds are wide, but none lies outside 0 to 100
+        if _is_share(summary):  # intervals of few seeds are wide, but none lies outside 0 to 100
             low, high = axes[0].get_ylim()
             axes[0].set_ylim(max(low, -2.0), min(high, 102.0))
-        unit = f" ({summary.unit})" if summary.unit else ""
-        axes[0].set_ylabel(f"test {summary.metric}{unit}")
+        name = f"test {measure(summary)}"
+        axes[0].set_ylabel(name.replace(" (", "\n(", 1) if len(name) > _LONG else name)
         figure.supxlabel("sparsity: prunable weights removed (%)", fontsize=9)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "secateur"})
         figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": "secateur"})
     return svg.getvalue(), png.getvalue()
+
+
+def _is_share(summary: Summary) -> bool:
+    """Whether the metric is a percentage of a whole; others in per cent may pass 100."""
+    means = [row.test.mean for row in (*summary.dense, *summary.rows)]
+    return summary.unit == "%" and all(0 <= mean <= 100 for mean in means)
 
 
 def _panel(
@@ -92,11 +99,13 @@ def _panel(
         axis.axvspan(
             0, 100 * (1 - region.lowest_keep), color=style[region_of].light, alpha=0.09, linewidth=0
         )
+        higher = summary.higher_is_better  # the curves begin at the other end
         axis.text(
             0.02,
-            0.02,
+            0.02 if higher else 0.98,
             f"{region_of} certified to {percent(1 - region.lowest_keep)}",
             transform=axis.transAxes,
+            va="bottom" if higher else "top",
             fontsize=7.5,
             color=style[region_of].light,
         )

@@ -64,11 +64,11 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
     )
     detail = f"{how}: {units.value(row.test.mean)} {units.limits(row.test)} on test data"
     if row.difference is not None:
-        detail += f", {units.difference(row.difference.mean)} against dense"
+        detail += f", {units.judged(row.difference.mean)} against dense"
     detail += f", with {row.kept:,} of {row.prunable:,} prunable weights kept."
     for c in summary.comparisons:
         if (c.criterion, c.other, c.recovery, c.keep) == (criterion, CONTROL, recovery, row.keep):
-            against = f"{units.difference(c.difference.mean)} {units.limits(c.difference)}"
+            against = f"{units.judged(c.difference.mean)} {units.limits(c.difference)}"
             detail += f" Against dense trained on for as long as the gates: {against}."
     if region.stopped_at is not None:
         detail += f" Further: {_stop(summary, region)}"

@@ -25,7 +25,7 @@ function explore() {
   put("out-metric", withUnit(number(row.test.mean), metric.unit), row.test.mean);
   put("out-interval", limits(row.test), row.test.low);
   const d = row.difference;
-  put("out-difference", d ? withUnit(number(d.mean, true), metric.difference_unit) : "\u2013", d && d.mean);
+  put("out-difference", d ? judged(d.mean) : "\u2013", d && d.mean);
   put("out-difference-interval", d ? limits(d, true) : "", d && d.low);
   $("out-suggested").hidden = !data.suggested.some((s) =>
     s.criterion === state.criterion && s.recovery === state.recovery && s.keep === keep);

@@ -69,6 +69,8 @@ def render(
         "confidence": percent(summary.confidence),
         "margin": escape(units.margin(summary.margin)),
         "better": "above" if summary.higher_is_better else "below",
+        "direction": "Higher" if summary.higher_is_better else "Lower",
+        "side": "below" if summary.higher_is_better else "above",
         "least": "lower" if summary.higher_is_better else "upper",
         "results": tables.results(summary),
         "comparisons": tables.comparisons(summary) if summary.comparisons else "",

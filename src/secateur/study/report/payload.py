@@ -10,7 +10,7 @@ from typing import Any
 
 from secateur.study.report.findings import Headline, verdict
 from secateur.study.report.palette import styles
-from secateur.study.report.units import DENSE_RECOVERIES, Units, recovery_name
+from secateur.study.report.units import DENSE_RECOVERIES, Units, measure, recovery_name
 from secateur.study.statistics import Interval
 from secateur.study.summary import CONTROL, Row, Summary
 
@@ -34,6 +34,7 @@ def payload(
     return {
         "metric": {
             "name": summary.metric,
+            "label": measure(summary),
             "unit": units.unit,
             "difference_unit": units.difference_unit,
             "digits": units.digits,

@@ -20,10 +20,10 @@ def results(summary: Summary) -> str:
     """Return the table of all levels: dense first, then one line per `Row`."""
     units = Units.of(summary)
     unit = f" ({summary.unit})" if summary.unit else ""
-    points = f" ({units.difference_unit})" if units.difference_unit else ""
+    points = f"{units.difference_unit}, " if units.difference_unit else ""
     head = [
         *("criterion", "recovery", "sparsity", f"test {summary.metric}{unit}"),
-        *(f"against dense{points}", "certificate", "p"),
+        *(f"against dense ({points}{units.worse_sign} is worse)", "certificate", "p"),
         *(f"validation{unit}", "weights kept", "size, estimated", "seeds"),
     ]
     body = [_row_cells(row, units) for row in (*summary.dense, *summary.rows)]
@@ -33,8 +33,9 @@ def results(summary: Summary) -> str:
 def comparisons(summary: Summary) -> str:
     """Return the paired differences between the gate and each other criterion."""
     units = Units.of(summary)
-    points = f" ({units.difference_unit})" if units.difference_unit else ""
-    head = ("difference", "recovery", "sparsity", f"mean{points}", "interval", "seeds")
+    points = f"{units.difference_unit}, " if units.difference_unit else ""
+    mean = f"mean ({points}{units.worse_sign} is worse)"
+    head = ("difference", "recovery", "sparsity", mean, "interval", "seeds")
     body = [
         [
             escape(f"{c.criterion} − {c.other}"),

@@ -20,7 +20,7 @@ DENSE_RECOVERIES = {
     "reconstruct": "reconstructed",
     "finetune": "fine-tuned",
 }
-_MOST_DIGITS = 6
+_MOST_DIGITS = 12
 _SPACE = "\u00a0"  # a number and its unit stay on one line
 
 
@@ -31,14 +31,24 @@ class Units:
     unit: str
     difference_unit: str
     digits: int
+    higher_is_better: bool
 
     @classmethod
     def of(cls, summary: Summary) -> Units:
+        """Return the units of a study's metric."""
+        return cls.chosen(summary.unit, summary.margin, summary.higher_is_better)
+
+    @classmethod
+    def chosen(cls, unit: str, margin: float, higher_is_better: bool) -> Units:
         """Choose decimals by the margin: one more than its first figure has."""
-        first = math.floor(math.log10(summary.margin)) if summary.margin > 0 else 0
+        first = math.floor(math.log10(margin)) if margin > 0 else 0
         digits = min(max(1 - first, 0), _MOST_DIGITS)
-        difference = "points" if summary.unit == "%" else summary.unit
-        return cls(summary.unit, difference, digits)
+        return cls(unit, "points" if unit == "%" else unit, digits, higher_is_better)
+
+    @property
+    def worse_sign(self) -> str:
+        """The sign of a difference to the worse: a real minus, or a plus."""
+        return "−" if self.higher_is_better else "+"
 
     def number(self, value: float, *, signed: bool = False) -> str:
         """Return the bare number, with a real minus sign; `signed` shows a plus as well."""
@@ -55,6 +65,14 @@ class Units:
         """Return a signed difference with its unit."""
         return _joined(self.number(value, signed=True), self.difference_unit)
 
+    def judged(self, value: float) -> str:
+        """Return a signed difference with its unit, and whether it is better or worse."""
+        shown = self.number(value, signed=True)
+        if float(shown.replace("−", "-")) == 0:
+            return self.difference(value)
+        verdict = "worse" if shown.startswith(self.worse_sign) else "better"
+        return f"{self.difference(value)} ({verdict})"
+
     def margin(self, value: float) -> str:
         """Return a margin as it was declared, with its unit."""
         return _joined(f"{value:g}", self.difference_unit)
@@ -66,6 +84,13 @@ class Units:
         low = self.number(interval.low, signed=signed)
         high = self.number(interval.high, signed=signed)
         return f"[{low}, {high}]"
+
+
+def measure(summary: Summary) -> str:
+    """Return the metric with its unit, as an axis names it, and with its direction if lower."""
+    notes = [note for note in (summary.unit,) if note]
+    notes += [] if summary.higher_is_better else ["lower is better"]
+    return f"{summary.metric} ({', '.join(notes)})" if notes else summary.metric
 
 
 def percent(fraction: float) -> str:

@@ -1,0 +1,173 @@
+"""A task's own training loop in every phase of a study, and what it cannot leave out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import secateur
+from secateur import Study, Task
+from secateur.errors import StudyError, UsageError
+from secateur.study.study import Results
+from secateur.training import Epoch
+
+PLAN: dict[str, Any] = {
+    "keep": (0.3,), "seeds": 1, "epochs": 1, "gate_epochs": 1, "calibration": 128, "device": "cpu",
+}  # fmt: skip
+ALL: dict[str, Any] = {"criteria": ("gate", "magnitude"), "finetune": 1}
+
+
+def loop(
+    model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, around_step: Any = None,
+    after_step: Any = None, extra: Any = (), extra_rate: float = 1.0,
+) -> None:  # fmt: skip
+    """A plain loop as a user writes one."""
+    optimizer = torch.optim.SGD(
+        [{"params": model.parameters()}, {"params": extra, "lr": recipe.rate * extra_rate}],
+        lr=recipe.rate,
+        momentum=0.9,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    step = 0
+    for _ in range(recipe.epochs):
+        for inputs, targets in data.epoch(recipe.batch_size, generator):
+            optimizer.zero_grad()
+            with around_step(step) if around_step else nullcontext():
+                loss(model(inputs), targets).backward()
+            optimizer.step()
+            if after_step:
+                after_step()
+            step += 1
+
+
+def study(task: Task, out: Path, train: Any, **options: Any) -> Results:
+    return Study(replace(task, train=train), out=out, **{**PLAN, **options}).run()
+
+
+def numbers(directory: Path) -> dict[str, Any]:
+    found = {}
+    for path in sorted((directory / "records").glob("*.json")):
+        record = json.loads(path.read_text())
+        for entry in record.get("log", ()):
+            entry.pop("seconds")
+        kept = ("metrics", "masks", "checkpoint", "log", "gates")
+        found[path.stem] = {name: record[name] for name in kept if name in record}
+    return found
+
+
+def test_secateurs_own_loop_given_as_the_users_changes_nothing(
+    digits: Task, tmp_path: Path
+) -> None:
+    """Without weight decay, which phase 2 spares cut weights in secateur's loop alone."""
+    built_in, own = tmp_path / "built-in", tmp_path / "own"
+    study(digits, built_in, None, weight_decay=0.0, **ALL)
+    study(digits, own, secateur.train, weight_decay=0.0, **ALL)
+    assert numbers(own) == numbers(built_in)
+
+
+def test_a_plain_loop_learns_gates_and_holds_masks(digits: Task, tmp_path: Path) -> None:
+    results = study(digits, tmp_path, loop, epochs=3, gate_epochs=3, **ALL)
+    rows = {(row.criterion, row.recovery): row for row in results.summary.rows}
+    assert rows["gate", "batchnorm"].test.mean > 80
+    assert {recovery for _, recovery in rows} == {"none", "batchnorm", "finetune"}
+    kept = Study(
+        replace(digits, train=loop), out=tmp_path, **{**PLAN, **ALL, "epochs": 3, "gate_epochs": 3}
+    ).network(0.3, recovery="finetune")
+    weights = dict(kept.named_parameters())
+    (record,) = (
+        json.loads(path.read_text())
+        for path in (tmp_path / "records").glob("*gate_keep-0.3_finetune.json")
+    )
+    layers = record["weights"]["layers"]
+    for name, layer in layers.items():
+        assert int(weights[name].count_nonzero()) == layer["kept"]
+    log = json.loads((tmp_path / "records" / "seed-0_train.json").read_text())["log"]
+    assert log == []  # the loop told of no epoch
+
+
+def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None:
+    def idle(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> list[Epoch]:
+        return [Epoch(epoch + 1, 1.5, 0.0, 0.0) for epoch in range(recipe.epochs)]
+
+    seen: list[Epoch] = []
+    job = Study(
+        replace(digits, train=idle), out=tmp_path, **{**PLAN, "criteria": ("random",), "epochs": 2}
+    )
+    results = job.run(lambda event: seen.extend([event.epoch] if event.epoch else []))
+    assert results.summary.dense[0].test.mean < 30
+    assert [epoch.loss for epoch in seen] == [1.5] * 3  # told afterwards, as it takes no `watch`
+
+
+def short(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> None: ...
+
+
+def seedless(model: Any, data: Any, recipe: Any, loss: Any) -> None: ...
+
+
+def few(model: Any, data: Any, *, seed: int) -> None: ...
+
+
+def other(model: Any, data: Any, recipe: Any, loss: Any, schedule: Any, *, seed: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("train", "options", "message"),
+    [
+        (short, {}, "takes no around_step, extra, extra_rate, so gates cannot be learned.*'gate'"),
+        (short, {"criteria": ("random",), "finetune": 1}, "no after_step.*fine-tuning is imposs"),
+        (seedless, {"criteria": ("random",)}, "takes no seed"),
+        (few, {"criteria": ("random",)}, r"cannot be called with \(model, data, recipe, loss"),
+        (other, {"criteria": ("random",)}, "schedule"),
+        (3, {}, "is 3, which cannot be called"),
+    ],
+)
+def test_a_loop_that_takes_too_little_is_refused_before_anything_is_written(
+    digits: Task, tmp_path: Path, train: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        study(digits, tmp_path / "study", train, **options)
+    assert not (tmp_path / "study").exists()
+
+
+def wrapped(**changes: Any) -> Callable[..., None]:
+    def train(model: Any, data: Any, recipe: Any, loss: Any, **hooks: Any) -> None:
+        hooks.pop("watch")
+        loop(model, data, recipe, loss, **{**hooks, **changes})
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (wrapped(around_step=None), r"never entered `with around_step\(n\):`"),
+        (wrapped(extra=()), "left every tensor of `extra` as it was"),
+        (wrapped(after_step=None), r"never called after_step\(\)"),
+        (lambda *a, **k: [0.1], "gives .* where a sequence of secateur.training.Epoch"),
+    ],
+)
+def test_a_loop_that_takes_hooks_and_ignores_them_is_found_out(
+    digits: Task, tmp_path: Path, train: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        study(digits, tmp_path, train, **ALL)
+
+
+def test_weights_that_are_not_finite_are_a_failure_that_is_recorded(
+    digits: Task, tmp_path: Path
+) -> None:
+    def broken(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> None:
+        with torch.no_grad():
+            next(model.parameters())[0, 0] = float("nan")
+
+    with pytest.raises(StudyError, match=r"nothing of the study(?s:.*)is not finite"):
+        study(digits, tmp_path, broken, criteria=("random",))
+    assert "not finite" in (tmp_path / "failures" / "seed-0_train.json").read_text()
