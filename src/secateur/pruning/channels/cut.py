@@ -1,0 +1,311 @@
+"""Scores and a budget give whole channels that are cut, and masks that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import BudgetError, ScoreError, UsageError
+from secateur.pruning.budget import Budget
+from secateur.pruning.channels.groups import STAYS, Axis, Groups
+from secateur.pruning.division import matches, shares
+from secateur.pruning.masks import Masks
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChannelCut:
+    """Which units are cut, and the masks over all that belongs to them."""
+
+    groups: Groups
+    cut: frozenset[int]
+    """The numbers of the units that are cut."""
+    requested: int
+    """K, how many units the budget keeps; with a `multiple` not always what is kept."""
+    masks: Masks
+    """The masks of the tensors that were scored."""
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+    """Masks of the other parameters that belong to channels: biases, scales and shifts of norms,
+    and weights that were not scored. What is cut is zero there too, so that a channel that is
+    cut is zero, and nothing reads it."""
+
+    @property
+    def total(self) -> int:
+        """How many units there are."""
+        return self.groups.units
+
+    @property
+    def kept(self) -> int:
+        """How many units are kept."""
+        return self.total - len(self.cut)
+
+    @property
+    def keep(self) -> float:
+        """The keep ratio reached, in units."""
+        return self.kept / self.total
+
+    @property
+    def layers(self) -> Mapping[str, tuple[int, int]]:
+        """How many units each group keeps, and has: name → (kept, total)."""
+        return {
+            group.name: (sum(unit not in self.cut for unit in group.units), len(group))
+            for group in self.groups
+        }
+
+    @cached_property
+    def everything(self) -> Masks:
+        """The masks of all parameters that belong to channels."""
+        return Masks({**self.masks, **self.others})
+
+    def apply(self, model: nn.Module) -> None:
+        """Set everything of the units that are cut to zero, in place.
+
+        Raises:
+            UsageError: a parameter is missing or has another shape; nothing was changed.
+        """
+        self.everything.apply(model)
+
+    def hold(self, model: nn.Module) -> None:
+        """Put the zeros back: call it after every optimizer step. Errors are those of `apply`."""
+        self.everything.hold(model)
+
+    def to(self, device: torch.device | str) -> ChannelCut:
+        """Return the cut with its masks on a device."""
+        others = {name: mask.to(device) for name, mask in self.others.items()}
+        return ChannelCut(self.groups, self.cut, self.requested, self.masks.to(device), others)
+
+    def nested_in(self, other: ChannelCut) -> bool:
+        """Return whether the other cut keeps every unit that this one keeps.
+
+        Raises:
+            UsageError: the cuts are of different groups.
+        """
+        if self.groups != other.groups:
+            raise UsageError("cuts of different models cannot be compared: their groups differ")
+        return other.cut <= self.cut
+
+    def __repr__(self) -> str:
+        lines = [f"ChannelCut({self.kept:,} of {self.total:,} units kept)"]
+        lines += [f"  {kept:>5} of {n:>5}  {name}" for name, (kept, n) in self.layers.items()]
+        return "\n".join(lines)
+
+
+def select_channels(
+    scores: Mapping[str, Tensor],
+    groups: Groups,
+    budget: Budget,
+    *,
+    minimum: int = 1,
+    multiple: int = 1,
+) -> ChannelCut:
+    """Keep K = `budget.count(N)` of the N units: those with the highest scores.
+
+    A unit's score is the mean of its weights' scores: those of every row that writes it and every
+    column that reads it, in all scored tensors, each weight once. Equal scores are ordered by the
+    units' numbers, lowest first. Of every weight that writes channels the best units are kept
+    first, so that with the channels that stay it keeps `minimum`, or as many as it has; and of
+    every group those that the budget's floor asks. With scope "layer" every group keeps its share
+    of K, and with a tuple of globs every scope does; globs, those of overrides too, match the
+    names of the weights that write a group.
+
+    Cuts are nested with `multiple=1`: of the same scores, a smaller keep ratio keeps nothing that
+    a larger one cuts.
+
+    Args:
+        scores: name → floating tensor shaped as the parameter, higher is more important.
+        groups: of the same model.
+        budget: how many units to keep, and where; its pattern is not looked at.
+        minimum: units that every weight keeps at least, 1 or more.
+        multiple: every group keeps the nearest multiple of this many units, at least one multiple
+            and at most all of its units. K is then only aimed at: `kept` says what is reached.
+
+    Raises:
+        BudgetError: K is out of what floors and overrides leave possible, or a glob matches no
+            weight; or `minimum` or `multiple` is less than 1.
+        ScoreError: scores are NaN or infinite, or not shaped as the parameter.
+        UsageError: there are no units, or none of a unit's weights is scored.
+    """
+    if not groups.units:
+        stay = "; ".join(f"{name}: {reason}" for name, reason in groups.blocked.items())
+        raise UsageError(f"the model has no channels that can be cut ({stay})")
+    for what, number in (("minimum", minimum), ("multiple", multiple)):
+        if number < 1:
+            raise BudgetError(f"{what} is {number}, but must be 1 or more")
+    means = unit_scores(scores, groups)
+    sure = _certain(groups, means, budget, minimum)
+    k = budget.count(groups.units)
+    kept = np.zeros(groups.units, bool)
+    for members, count in _pools(groups, budget, k, sure):
+        units = np.concatenate([np.asarray(groups[at].units) for at in members])
+        order = units[np.lexsort((units, -means[units], ~sure[units]))]
+        kept[order[:count]] = True
+    if multiple > 1:
+        for group in groups:
+            units = np.asarray(group.units)
+            count = _rounded(int(kept[units].sum()), int(sure[units].sum()), multiple, len(units))
+            order = units[np.lexsort((units, -means[units], ~sure[units]))]
+            kept[units] = False
+            kept[order[:count]] = True
+    cut = frozenset(np.flatnonzero(~kept).tolist())
+    masks = _masks(scores, groups, kept)
+    scored = {name: mask for name, mask in masks.items() if name in scores}
+    whole = {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items() if n not in masks}
+    others = {name: mask for name, mask in masks.items() if name not in scores}
+    return ChannelCut(groups, cut, k, Masks({**scored, **whole}), others)
+
+
+def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
+    """Return the mean score of every unit's scored weights, float64 [units].
+
+    It is rounded to float32, so that the order in which a machine adds does not matter.
+
+    Raises:
+        ScoreError: scores are NaN or infinite, or not shaped as the parameter; names the tensor.
+        UsageError: none of a unit's weights is scored; names its group.
+    """
+    sums, counts = np.zeros(groups.units), np.zeros(groups.units)
+    for name, axes in _by_tensor(groups).items():
+        if name not in scores:
+            continue
+        tensor = scores[name]
+        if any(a.dim >= tensor.dim() or tensor.shape[a.dim] != len(a.units) for a in axes):
+            raise ScoreError(
+                f"the scores of {name!r} have shape {tuple(tensor.shape)}, but its channels are "
+                f"{', '.join(f'{len(a.units)} along {a.dim}' for a in axes)}"
+            )
+        for at, axis in enumerate(axes):
+            line = _line(tensor, (axis.dim,))
+            if not np.isfinite(line).all():
+                raise ScoreError(f"scores of {name!r} are NaN or infinite; scores must be finite")
+            units = np.asarray(axis.units)
+            free = units != STAYS
+            np.add.at(sums, units[free], line[free])
+            np.add.at(counts, units[free], tensor.numel() / len(units))
+            for other in axes[:at]:  # what belongs to a unit by both dimensions counts once
+                both = np.asarray(other.units)
+                same = (both[:, None] == units[None, :]) & free[None, :]
+                if same.any():
+                    plane = _line(tensor, (other.dim, axis.dim))
+                    rows, columns = np.nonzero(same)
+                    np.subtract.at(sums, units[columns], plane[rows, columns])
+                    each = tensor.numel() / plane.size
+                    np.subtract.at(counts, units[columns], each)
+    for group in groups:
+        if not counts[list(group.units)].all():
+            raise UsageError(
+                f"the channels of {group.name!r} belong to no weight that is scored; give scores "
+                "of it, or exclude it where the groups are found"
+            )
+    return (sums / counts).astype(np.float32).astype(np.float64)
+
+
+def _line(tensor: Tensor, dims: tuple[int, ...]) -> Floats:
+    """Return the sum over all other dimensions, float64."""
+    rest = [d for d in range(tensor.dim()) if d not in dims]
+    total = tensor.detach().double()
+    found: Floats = (total.sum(rest) if rest else total).cpu().numpy()
+    return found
+
+
+def _by_tensor(groups: Groups) -> dict[str, list[Axis]]:
+    found: dict[str, list[Axis]] = {}
+    for axis in groups.axes:
+        found.setdefault(axis.name, []).append(axis)
+    return found
+
+
+def _certain(
+    groups: Groups, means: Floats, budget: Budget, minimum: int
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which units are kept in any case: the same at every keep ratio."""
+    sure = np.zeros(groups.units, bool)
+    best = [(np.asarray(group.units), budget.least(len(group))) for group in groups]
+    for axis in groups.axes:
+        units = np.unique(axis.units)
+        if axis.role == "writes":
+            best.append((units[units != STAYS], minimum - axis.units.count(STAYS)))
+    for units, count in best:
+        sure[units[np.lexsort((units, -means[units]))][: max(count, 0)]] = True
+    return sure
+
+
+def _pools(
+    groups: Groups, budget: Budget, k: int, sure: np.ndarray[Any, np.dtype[np.bool_]]
+) -> Iterator[tuple[list[int], int]]:
+    """Yield (groups that are ranked together, how many of their units are kept)."""
+    sizes = [len(group) for group in groups]
+    least = [int(sure[list(group.units)].sum()) for group in groups]
+    fixed = _overridden(groups, budget, least)
+    free = [at for at in range(len(groups)) if at not in fixed]
+    taken, low, high = (
+        sum(fixed.values()),
+        *(sum(counts[at] for at in free) for counts in (least, sizes)),
+    )
+    if not taken + low <= k <= taken + high:
+        total = sum(sizes)
+        raise BudgetError(
+            f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} channels, but minimum widths, "
+            f"floors and overrides leave from {taken + low:,} to {taken + high:,}: a keep ratio "
+            f"from {-(-(taken + low) * 10**4 // total) / 10**4:g} to "
+            f"{(taken + high) * 10**4 // total / 10**4:g}"
+        )
+    yield from (([at], count) for at, count in fixed.items())
+    k -= taken
+    if budget.scope == "global":
+        parts = [free]
+    elif budget.scope == "layer":
+        parts = [[at] for at in free]
+    else:
+        places = _places(groups, budget.scope, "scope")
+        parts = [[at for at in free if places[at] == p] for p in range(len(budget.scope) + 1)]
+    parts = [part for part in parts if part]
+    totals = [[sum(counts[at] for at in part) for part in parts] for counts in (sizes, least)]
+    yield from zip(parts, shares(k, totals[0], totals[1]), strict=True)
+
+
+def _overridden(groups: Groups, budget: Budget, least: list[int]) -> dict[int, int]:
+    if not budget.overrides:
+        return {}
+    places = _places(groups, [glob for glob, _ in budget.overrides], "overrides")
+    return {
+        at: max(least[at], round(budget.overrides[place][1] * len(groups[at])))
+        for at, place in enumerate(places)
+        if place < len(budget.overrides)
+    }
+
+
+def _places(groups: Groups, globs: Sequence[str], name: str) -> list[int]:
+    """Return for every group the place of the first glob that matches one of its weights."""
+    names = [tensor for group in groups for tensor in group.tensors]
+    places = iter(matches(names, globs, name))
+    return [min(next(places) for _ in group.tensors) for group in groups]
+
+
+def _rounded(count: int, least: int, multiple: int, size: int) -> int:
+    nearest = max(1, (2 * count + multiple) // (2 * multiple)) * multiple
+    return min(size, max(nearest, -(-least // multiple) * multiple))
+
+
+def _masks(
+    scores: Mapping[str, Tensor], groups: Groups, kept: np.ndarray[Any, np.dtype[np.bool_]]
+) -> dict[str, Tensor]:
+    """Return name → mask of every parameter in which something is cut or could be."""
+    masks = {}
+    for name, axes in _by_tensor(groups).items():
+        if name not in groups.shapes:
+            continue  # a buffer: statistics of what is zero do no harm, and a variance of 0 would
+        shape = groups.shapes[name]
+        mask = torch.ones(shape, dtype=torch.bool)
+        for axis in axes:
+            lines = np.append(kept, True)[list(axis.units)]  # STAYS is the last place
+            view = [-1 if d == axis.dim else 1 for d in range(len(shape))]
+            mask &= torch.from_numpy(lines).view(view)
+        masks[name] = mask.to(scores[name].device if name in scores else "cpu")
+    return masks

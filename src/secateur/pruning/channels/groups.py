@@ -1,0 +1,116 @@
+"""Coupled channels: frozen values that say what is cut together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import numpy as np
+
+Role = Literal["writes", "reads", "along"]
+
+STAYS = -1
+"""In place of a unit's number: this index is never cut."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """One index of one dimension of a parameter or buffer."""
+
+    name: str
+    dim: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One dimension of a parameter or buffer, and the unit that each of its indices belongs to."""
+
+    name: str
+    dim: int
+    role: Role
+    """writes: a weight's outputs. reads: a weight's inputs. along: one value a channel, as a bias,
+    a norm's scale, shift or statistics, or a table that is added."""
+    units: tuple[int, ...]
+    """For each index the number of its unit, or STAYS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size that a module's own code may have in a number of its own, such as `num_heads`."""
+
+    module: str
+    units: tuple[int, ...]
+    """As in `Axis`, for the dimension of an activation that has this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Units that can be cut one by one from the same layers."""
+
+    name: str
+    """The first weight that writes its channels."""
+    units: range
+    """The numbers of its units."""
+    tensors: tuple[str, ...]
+    """The weights that write its channels."""
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Groups(Sequence[Group]):
+    """All units of a model that can be cut, in groups; units are numbered through.
+
+    A unit is what must be cut together: a channel, a neuron, or a head, in all tensors that write
+    it, normalise it, or read it.
+    """
+
+    groups: tuple[Group, ...]
+    axes: tuple[Axis, ...]
+    sizes: tuple[Size, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shapes of the parameters that have axes; tensors that are not here are buffers."""
+    blocked: Mapping[str, str]
+    """Weights none of whose outputs, or only some, can be cut: name → reason."""
+
+    @property
+    def units(self) -> int:
+        """How many units there are, in all groups."""
+        return sum(len(group) for group in self.groups)
+
+    def parts(self, unit: int) -> tuple[Part, ...]:
+        """Return every index of every tensor that belongs to a unit."""
+        return tuple(
+            Part(axis.name, axis.dim, int(index))
+            for axis in self.axes
+            for index in np.flatnonzero(np.asarray(axis.units) == unit)
+        )
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    @overload
+    def __getitem__(self, at: int) -> Group: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Group, ...]: ...
+    def __getitem__(self, at: int | slice) -> Group | tuple[Group, ...]:
+        return self.groups[at]
+
+    def __hash__(self) -> int:
+        return hash((self.groups, self.axes))
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Groups({len(self)} groups of {self.units:,} units; {len(self.blocked)} weights stay)"
+        ]
+        for group in self:
+            more = f" with {', '.join(group.tensors[1:])}" if len(group.tensors) > 1 else ""
+            lines.append(f"  {len(group):>5} units  {group.name}{more}")
+        lines += [f"   stays  {name}: {reason}" for name, reason in self.blocked.items()]
+        return "\n".join(lines)

@@ -1,0 +1,200 @@
+"""Which channel every element of a tensor belongs to, and what must be cut together.
+
+A *label* is an integer for one channel of one parameter or buffer: one index of one of its
+dimensions. A *grid* holds labels for a tensor's elements: int64, as many dimensions as the
+tensor, of size 1 along every dimension on which the label does not depend. An activation
+[N, C, H, W] has one grid [1, C, 1, 1]; a weight [O, I] has two, [O, 1] and [1, I]. Splitting C
+into heads [H, D] gives one grid [.., H, D], and what follows decides whether heads or the
+channels in them can be cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Grid = Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known of one tensor; where there are no grids, nothing of it can be cut."""
+
+    grids: tuple[Grid, ...]
+    zero: bool
+    """A channel is exactly zero once everything that belongs to it is zero."""
+    pure: bool
+    """A channel is one constant once the weights that write it are zero."""
+    weight: bool = False
+    """Made of parameters alone, so that what a cut zeroes in them is zero here."""
+    buffer: bool = False
+    """Made of buffers alone: it may follow the channels of others, and decides nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A tensor as an operator sees it."""
+
+    shape: tuple[int, ...]
+    labels: Labels | None
+
+    @property
+    def known(self) -> Labels:
+        """Its labels, without grids where it has none."""
+        return self.labels or Labels((), zero=False, pure=False)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Its grids, none where it has no labels."""
+        return self.labels.grids if self.labels else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Met:
+    """A grid that operands came to share, and the places of those that had one."""
+
+    grid: Grid
+    owners: frozenset[int]
+
+
+def varied(grid: Grid) -> frozenset[int]:
+    """Return the dimensions along which labels differ."""
+    return frozenset(d for d, size in enumerate(grid.shape) if size > 1)
+
+
+def compressed(grid: Grid) -> Grid:
+    """Return the grid with size 1 along every dimension on which it does not depend."""
+    for d, size in enumerate(grid.shape):
+        if size > 1:
+            first = grid.narrow(d, 0, 1)
+            if grid.stride(d) == 0 or bool((grid == first).all()):
+                grid = first
+    return grid
+
+
+def lifted(grid: Grid, ndim: int) -> Grid:
+    """Return the grid with leading dimensions of size 1, as broadcasting adds them."""
+    return grid.reshape((1,) * (ndim - grid.dim()) + tuple(grid.shape))
+
+
+class Ledger:
+    """Labels given out, which of them go together, and which must stay and why."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.edges: list[np.ndarray[Any, Any]] = []
+        """[2, E] each: labels that are cut together."""
+        self.blocks: list[tuple[np.ndarray[Any, Any], str]] = []
+        """Labels that stay, and the reason in words, in the order in which they were found."""
+        self.shaped: list[Grid] = []
+        """Grids of several dimensions: what is kept of them must be a box again."""
+
+    def fresh(self, count: int) -> Tensor:
+        """Return new labels, int64 [count]."""
+        start = self.count
+        self.count += count
+        return torch.arange(start, start + count)
+
+    def fixed(self, shape: Sequence[int], reason: str) -> Grid:
+        """Return new labels that must stay."""
+        grid = self.fresh(int(np.prod(shape))).reshape(tuple(shape))
+        self.block(grid, reason)
+        return grid
+
+    def join(self, first: Grid, second: Grid) -> None:
+        """Cut together what stands at the same place of two grids; sizes of 1 are spread."""
+        shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
+        pairs = torch.stack([first.expand(shape), second.expand(shape)]).reshape(2, -1)
+        self.edges.append(pairs.cpu().numpy())
+
+    def block(self, grid: Grid, reason: str) -> None:
+        """Let labels stay."""
+        self.blocks.append((grid.reshape(-1).cpu().numpy(), reason))
+
+    def joined_along(self, grid: Grid, dims: Iterable[int]) -> Grid:
+        """Cut together what differs only along some dimensions; these then have size 1."""
+        first = grid
+        for d in dims:
+            first = first.narrow(d, 0, 1)
+        self.join(grid, first)
+        return first
+
+    def fix(self, grid: Grid, dims: Iterable[int], reason: str) -> Grid | None:
+        """Let dimensions keep their size.
+
+        Returns:
+            The grid without them; None, and the labels stay, where it has no other dimension.
+        """
+        here = varied(grid) & frozenset(dims)
+        if not here:
+            return grid
+        if here == varied(grid):
+            self.block(grid, reason)
+            return None
+        return self.joined_along(grid, sorted(here))
+
+    def fix_all(self, labels: Labels, dims: Iterable[int], reason: str) -> tuple[Grid, ...]:
+        """Let dimensions keep their size in every grid of a tensor; returns what is left."""
+        dims = tuple(dims)
+        found = (self.fix(grid, dims, reason) for grid in labels.grids)
+        return tuple(grid for grid in found if grid is not None)
+
+    def meet(self, operands: Sequence[Operand], ndim: int, reason: str) -> list[Met]:
+        """Tie the channels of tensors that meet element by element.
+
+        Args:
+            operands: tensors that are broadcast to `ndim` dimensions.
+            ndim: dimensions of the outcome.
+            reason: why channels stay where a tensor without labels is as long as they are many.
+
+        Returns:
+            The grids of the outcome.
+        """
+        shapes = [(1,) * (ndim - len(o.shape)) + tuple(o.shape) for o in operands]
+        found = [(at, lifted(g, ndim)) for at, o in enumerate(operands) for g in o.grids]
+        weak = {at for at, o in enumerate(operands) if o.labels and o.labels.buffer}
+        outcome = []
+        for part in _linked(found):
+            sets = [varied(g) for at, g in part if at not in weak] or [varied(g) for _, g in part]
+            common = frozenset.intersection(*sets) or frozenset([min(frozenset.union(*sets))])
+            narrowed = []
+            for at, wide in part:
+                lost = varied(wide) - common
+                if at in weak and varied(wide) != common:
+                    lost = varied(wide)
+                if (grid := self.fix(wide, lost, reason)) is not None:
+                    narrowed.append((at, grid))
+            held = frozenset(at for at, _ in narrowed)
+            alone = [
+                d
+                for d in common
+                if any(shape[d] > 1 and at not in held for at, shape in enumerate(shapes))
+            ]
+            left = [
+                grid for _, wide in narrowed if (grid := self.fix(wide, alone, reason)) is not None
+            ]
+            for grid in left[1:]:
+                self.join(left[0], grid)
+            if left:
+                outcome.append(Met(left[0], held))
+        return outcome
+
+
+def _linked(items: Sequence[tuple[int, Grid]]) -> list[list[tuple[int, Grid]]]:
+    """Return (place, grid) pairs in parts that have no dimension in common."""
+    parts: list[tuple[frozenset[int], list[tuple[int, Grid]]]] = []
+    for item in items:
+        union, members = varied(item[1]), [item]
+        apart = []
+        for known, others in parts:
+            if known & union:
+                union, members = union | known, others + members
+            else:
+                apart.append((known, others))
+        parts = [*apart, (union, members)]
+    return [members for _, members in parts]
