@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from secateur.oneshot import prune
     from secateur.pruning.budget import Budget
     from secateur.pruning.calibration import Calibration
+    from secateur.pruning.channels.coupling import channel_groups
+    from secateur.pruning.channels.cut import ChannelCut, select_channels
     from secateur.pruning.gate_phase import GatePhase, learn_gates
     from secateur.pruning.gate_training import GateTraining
     from secateur.pruning.gates import Gates
@@ -32,10 +34,13 @@ if TYPE_CHECKING:
     from secateur.pruning.recovery.finetune import finetune
     from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
     from secateur.pruning.selection import select
+    from secateur.pruning.shrinking import Shrunk, shrink
     from secateur.pruning.torch_prune import convert_state_dict, from_torch_prune
     from secateur.result import Result
+    from secateur.study.loading import load_task
+    from secateur.study.metrics import Metric
     from secateur.study.study import Study
-    from secateur.study.task import Metric, Task, classification
+    from secateur.study.task import Task, classification
     from secateur.training import Recipe, train
 
 __version__ = "0.1.0"
@@ -43,20 +48,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "Budget": "secateur.pruning.budget",
     "Calibration": "secateur.pruning.calibration",
+    "ChannelCut": "secateur.pruning.channels.cut",
     "Engine": "secateur.compiler.runtime",
     "GatePhase": "secateur.pruning.gate_phase",
     "GateTraining": "secateur.pruning.gate_training",
     "Gates": "secateur.pruning.gates",
     "MaskHold": "secateur.pruning.mask_hold",
     "Masks": "secateur.pruning.masks",
-    "Metric": "secateur.study.task",
+    "Metric": "secateur.study.metrics",
     "Recipe": "secateur.training",
     "Result": "secateur.result",
     "Rung": "secateur.pruning.recovery.descent",
     "SecateurError": "secateur.errors",
+    "Shrunk": "secateur.pruning.shrinking",
     "SoftTargets": "secateur.distillation",
     "Study": "secateur.study.study",
     "Task": "secateur.study.task",
+    "channel_groups": "secateur.pruning.channels.coupling",
     "classification": "secateur.study.task",
     "compile": "secateur.compiler.pipeline",
     "compile_network": "secateur.compiler.pipeline",
@@ -70,6 +78,7 @@ _HOMES = {
     "learn_gates": "secateur.pruning.gate_phase",
     "load": "secateur.pruning.model_files",
     "load_masks": "secateur.pruning.model_reading",
+    "load_task": "secateur.study.loading",
     "packed_bytes": "secateur.pruning.model_files",
     "prunable": "secateur.pruning.parameters",
     "prune": "secateur.oneshot",
@@ -81,12 +90,15 @@ _HOMES = {
     "save": "secateur.pruning.model_files",
     "save_pretrained": "secateur.hub",
     "select": "secateur.pruning.selection",
+    "select_channels": "secateur.pruning.channels.cut",
+    "shrink": "secateur.pruning.shrinking",
     "train": "secateur.training",
 }
 
 __all__ = [
     "Budget",
     "Calibration",
+    "ChannelCut",
     "Engine",
     "GatePhase",
     "GateTraining",
@@ -98,9 +110,11 @@ __all__ = [
     "Result",
     "Rung",
     "SecateurError",
+    "Shrunk",
     "SoftTargets",
     "Study",
     "Task",
+    "channel_groups",
     "classification",
     "compile",
     "compile_network",
@@ -114,6 +128,7 @@ __all__ = [
     "learn_gates",
     "load",
     "load_masks",
+    "load_task",
     "packed_bytes",
     "prunable",
     "prune",
@@ -125,6 +140,8 @@ __all__ = [
     "save",
     "save_pretrained",
     "select",
+    "select_channels",
+    "shrink",
     "train",
 ]
 

@@ -204,7 +204,7 @@ def compile_(
     out_file: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="What to write.  [default: MODEL's name here]", show_default=False
+            "--out", "-o", help="What to write.  \\[default: MODEL's name here]", show_default=False
         ),
     ] = None,
     emit: Annotated[
@@ -283,7 +283,7 @@ def bench(
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,64",
     threads: Annotated[
-        int | None, typer.Option(help="[default: one a physical core]", show_default=False)
+        int | None, typer.Option(help="\\[default: one a physical core]", show_default=False)
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of every engine.")] = 20,
     layers: Annotated[

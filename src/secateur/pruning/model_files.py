@@ -6,7 +6,8 @@ The layout is written down in docs/files.md, so that any language can read it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -73,9 +74,23 @@ def packed_bytes(
 ) -> int:
     """Return the size of the file that `save` would write, in bytes; arguments are the same.
 
-    A budget, an architecture and a provenance would add their own length.
+    A budget, an architecture and a provenance would add their own length. One tensor is packed
+    at a time, so that it takes little memory.
     """
-    return len(_content(model, masks, gates, dtype))
+    tensors: list[Stored] = []
+    sizes: dict[str, int] = {}
+    for stored, content in _stored(model, masks, gates, dtype):
+        tensors.append(stored)
+        if content is not None:
+            sizes[stored.name] = len(content)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, size in sorted(sizes.items()):  # the order that safetensors writes
+        start, end = end, end + size
+        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [start, end]}
+    header["__metadata__"] = _metadata(_info(tensors), hashlib.sha256())
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + -(-len(text) // 8) * 8 + end  # a length, the header in whole words, the tensors
 
 
 def load(
@@ -174,24 +189,42 @@ def _content(
     architecture: Architecture | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> bytes:
-    if dtype not in (None, torch.float16, torch.bfloat16):
-        raise UsageError(f"dtype is {dtype}, but must be torch.float16, torch.bfloat16 or None")
     built_by = description.architecture_of(architecture)
     remembered = description.json_object("provenance", provenance or {})
+    tensors: list[Stored] = []
+    parts: dict[str, packed.Array] = {}
+    for stored, content in _stored(model, masks, gates, dtype):
+        tensors.append(stored)
+        if content is not None:
+            parts[stored.name] = content
+    info = replace(_info(tensors), architecture=built_by, budget=budget, provenance=remembered)
+    sha = hashlib.sha256(info.to_json().encode())
+    for content in parts.values():
+        sha.update(content.data)
+    return safetensors.numpy.save(parts, _metadata(info, sha))
+
+
+def _stored(
+    model: nn.Module | Mapping[str, Tensor],
+    masks: Masks | None,
+    gates: bool,
+    dtype: torch.dtype | None,
+) -> Iterator[tuple[Stored, packed.Array | None]]:
+    """Yield how every tensor is stored, and its content; None for one that is tied to another."""
+    if dtype not in (None, torch.float16, torch.bfloat16):
+        raise UsageError(f"dtype is {dtype}, but must be torch.float16, torch.bfloat16 or None")
     state, ties = model_state.tensors_of(model, gates=gates)
     kept = stored_masks(masks, state, ties)
-    tensors: dict[str, Stored] = {}
-    parts: dict[str, packed.Array] = {}
+    found: dict[str, Stored] = {}
     for name, tensor in state.items():
         if name in ties:
-            tensors[name] = replace(tensors[ties[name]], name=name, tied=ties[name])
+            yield replace(found[ties[name]], name=name, tied=ties[name]), None
             continue
         small = dtype is not None and not model_state.is_gate(name, state)
         values = _converted(name, tensor, dtype) if small and dtype else tensor
         mask = kept.get(name)
         part = packed.pack(values, mask)
-        parts[name] = part.content
-        tensors[name] = Stored(
+        found[name] = Stored(
             name=name,
             dtype=values.dtype,
             shape=tuple(tensor.shape),
@@ -200,20 +233,22 @@ def _content(
             size=len(part.content),
             masked=mask is not None,
         )
-    info = ModelInfo(
-        tensors=tuple(tensors.values()),
-        architecture=built_by,
-        budget=budget,
-        provenance=remembered,
+        yield found[name], part.content
+
+
+def _info(tensors: list[Stored]) -> ModelInfo:
+    return ModelInfo(
+        tensors=tuple(tensors),
+        architecture=None,
+        budget=None,
+        provenance={},
         versions=versions(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    text = info.to_json()
-    sha = hashlib.sha256(text.encode())
-    for content in parts.values():
-        sha.update(content.data)
-    metadata = {"format": FORMAT, "description": text, "sha256": sha.hexdigest()}
-    return safetensors.numpy.save(parts, metadata)
+
+
+def _metadata(info: ModelInfo, sha: hashlib._Hash) -> dict[str, str]:
+    return {"format": FORMAT, "description": info.to_json(), "sha256": sha.hexdigest()}
 
 
 def stored_masks(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ def descend(
     """
     phase = phase or GatePhase()
     gates = Gates.of(model)
-    for above, below in zip(rungs, rungs[1:], strict=False):
+    for above, below in pairwise(rungs):
         if below.keep >= above.keep:
             raise UsageError(
                 f"keep ratios must fall from rung to rung, but {below.keep:g} follows "

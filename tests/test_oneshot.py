@@ -1,0 +1,299 @@
+"""One call: any module, an exact budget or a goal, and an account of what it came to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur
+from secateur import Budget, Calibration, Gates, Result, prune
+from secateur.counting import work
+from secateur.errors import BudgetError, UsageError
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return network()
+
+
+IMAGES = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.randint(10, (64,), generator=torch.Generator().manual_seed(2))
+EXAMPLE = IMAGES[:1]
+TOTAL = 16 * 8 * 9 + 160  # the first layer is left whole
+
+
+def test_the_copy_is_cut_exactly_and_the_model_is_as_before(model: nn.Module) -> None:
+    before = copy.deepcopy(model.state_dict())
+    model.train()
+    pruned, result = prune(model, keep=0.1, example=EXAMPLE)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert pruned is not model
+    assert pruned.training
+    assert list(pruned.state_dict()) == list(before)
+    assert result.masks.total == TOTAL
+    assert result.masks.kept == round(0.1 * TOTAL) == result.weights.after
+    nonzero = sum(int((pruned.get_parameter(n) != 0).sum()) for n in result.masks)
+    assert nonzero == result.masks.kept
+    assert result.requested == 0.1
+    assert result.achieved == result.masks.kept / TOTAL
+    assert result.criterion == "magnitude"
+    assert result.recovery == ()
+    assert result.excluded["0.weight"] == "first layer"
+
+
+def test_the_account_is_true(model: nn.Module) -> None:
+    pruned, result = prune(model, keep=0.25, example=EXAMPLE)
+    size = sum(p.numel() for p in model.parameters())
+    assert result.parameters.before == size
+    assert result.parameters.after == size - TOTAL + result.masks.kept
+    dense = work(model, EXAMPLE)
+    assert result.macs is not None
+    assert result.macs.before == dense.total
+    expected = sum(
+        count * result.masks.layers.get(name, (1, 1))[0] // result.masks.layers.get(name, (1, 1))[1]
+        for name, count in dense.parameters.items()
+    )
+    assert result.macs.after == expected
+    state = {id(t): t.numel() * t.element_size() for t in pruned.state_dict().values()}
+    assert result.bytes.before == sum(state.values())
+    assert result.bytes.after == secateur.packed_bytes(pruned)
+    kept = {layer.name: layer.kept for layer in result.layers}
+    assert kept == {name: count for name, (count, _) in result.masks.layers.items()}
+
+
+def test_in_place_returns_the_model_itself(model: nn.Module) -> None:
+    pruned, result = prune(model, keep=0.5, in_place=True)
+    assert pruned is model
+    assert sum(int((model.get_parameter(n) != 0).sum()) for n in result.masks) == result.masks.kept
+
+
+@pytest.mark.parametrize("criterion", sorted(secateur.pruning.criteria.CRITERIA))
+def test_every_criterion_with_any_form_of_data(model: nn.Module, criterion: str) -> None:
+    pairs = list(zip(IMAGES.split(16), LABELS.split(16), strict=True))
+    if criterion == "gate":
+        gates = Gates.attach(model, secateur.prunable(model).names)
+        gates.values()["3.weight"].normal_(generator=torch.Generator().manual_seed(0))
+    loss = nn.functional.cross_entropy
+    pruned, result = prune(model, keep=0.3, criterion=criterion, data=pairs, loss=loss)
+    assert result.masks.kept == round(0.3 * TOTAL)
+    assert result.recovery == ("batchnorm",)
+    assert not any("gate" in key for key in pruned.state_dict())
+    same, _ = prune(
+        *(model, 0.3),
+        criterion=criterion,
+        data=Calibration(IMAGES.split(16), LABELS.split(16), loss),
+    )
+    assert all(torch.equal(pruned.state_dict()[k], v) for k, v in same.state_dict().items())
+
+
+def test_gates_are_the_default_criterion_of_a_model_that_has_them(model: nn.Module) -> None:
+    gates = Gates.attach(model, secateur.prunable(model).names)
+    gates.values()["8.weight"].add_(10.0)
+    _, result = prune(model, keep=160 / TOTAL)
+    assert result.criterion == "gate"
+    assert result.masks.layers["8.weight"][0] > 150
+
+
+def test_recovery_brings_the_outputs_nearer(model: nn.Module) -> None:
+    secateur.recalibrate(model, [IMAGES])
+    wanted = model.eval()(IMAGES).detach()
+
+    def error(**arguments: Any) -> float:
+        pruned, _ = prune(model, keep=0.4, data=IMAGES, **arguments)
+        return float((pruned(IMAGES).detach() - wanted).square().mean())
+
+    assert error(recover="reconstruct") < error(recover="auto")
+    assert prune(model, 0.4, data=IMAGES, recover="reconstruct")[1].recovery == (
+        "reconstruct",
+        "batchnorm",
+    )
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1x4", "4x1"])
+def test_patterns(model: nn.Module, pattern: str) -> None:
+    keep = None if ":" in pattern else 0.5
+    pruned, result = prune(model, keep=keep, pattern=pattern)
+    assert result.achieved == pytest.approx(0.5, abs=0.01)
+    weight = pruned.get_parameter("3.weight")
+    if pattern == "2:4":
+        groups = (weight != 0).permute(0, 2, 3, 1).reshape(-1, 4).sum(1)
+        assert (groups == 2).all()
+
+
+def test_overrides_and_exclusions(model: nn.Module) -> None:
+    _, result = prune(model, keep=0.2, overrides={"8.*": 1.0})
+    assert result.masks.layers["8.weight"] == (160, 160)
+    assert result.masks.kept == round(0.2 * TOTAL)
+    _, result = prune(model, keep=0.2, exclude=["8.*"], include_first=True)
+    assert set(result.masks) == {"0.weight", "3.weight"}
+
+
+def test_channels_make_a_smaller_model_with_the_same_outputs(model: nn.Module) -> None:
+    pruned, result = prune(model, keep=0.5, pattern="channel", example=EXAMPLE)
+    assert pruned.get_parameter("3.weight").shape == (8, 4, 3, 3)
+    masked = copy.deepcopy(model)
+    result.masks.apply(masked)
+    assert result.parameters.after == sum(p.numel() for p in pruned.parameters())
+    assert result.macs is not None
+    assert result.macs.after == work(pruned, EXAMPLE).total < result.macs.before
+    assert result.budget.scope == "layer"
+    assert any("12 of 24 channels" in note for note in result.notes)
+    _, fitting = prune(model, params=700, pattern="channel", example=EXAMPLE)
+    assert 500 < fitting.parameters.after <= 700
+    rounded, _ = prune(model, keep=0.4, pattern="channel", multiple=4, example=EXAMPLE)
+    assert rounded.get_parameter("3.weight").shape[:2] == (8, 4)
+
+
+# Goals.
+
+
+def test_counted_goals_are_met_to_one_weight(model: nn.Module) -> None:
+    size = sum(p.numel() for p in model.parameters())
+    _, result = prune(model, params=size - 700)
+    assert result.parameters.after == size - 700
+    dense = work(model, EXAMPLE).total
+    _, result = prune(model, macs=dense // 2, example=EXAMPLE)
+    assert result.macs is not None
+    assert dense // 2 - 64 <= result.macs.after <= dense // 2
+    _, result = prune(model, bytes=5000)
+    assert result.bytes.after <= 5000
+    assert result.attempts
+    assert "solved in" in repr(result)
+
+
+def test_a_drop_is_measured_and_kept(model: nn.Module) -> None:
+    def filled(candidate: nn.Module) -> float:
+        return float((candidate.get_parameter("3.weight") != 0).float().mean() * 100)
+
+    _, result = prune(model, max_drop=30, evaluate=filled)
+    assert result.layers[0].keep >= 0.7
+    assert result.layers[0].keep < 0.73
+    drops = {attempt.keep: attempt.value for attempt in result.attempts}
+    assert drops[1.0] == 0
+    _, lower = prune(model, max_drop=30, evaluate=lambda m: -filled(m), higher_is_better=False)
+    assert lower.requested == result.requested
+
+
+def test_a_goal_of_latency_is_measured_through_the_compiler(model: nn.Module) -> None:
+    pytest.importorskip("onnx")
+    _, result = prune(model, latency_ms=1e6, example=EXAMPLE)
+    assert result.requested == 1.0
+    with pytest.raises(BudgetError, match="no cut meets latency_ms=1e-09"):
+        prune(model, latency_ms=1e-9, example=EXAMPLE)
+
+
+def test_the_result_shows_itself(model: nn.Module) -> None:
+    _, result = prune(model, keep=0.1, data=IMAGES)
+    text, page = repr(result), result._repr_html_()
+    for part in ("pruned by magnitude, then batchnorm", "requested: keep 0.1", "3.weight"):
+        assert part in text
+        assert part in page
+    assert "left whole: first layer: 0.weight; bias or norm: 0.bias and 5 more" in text
+    assert page.count("<tr>") == 3
+
+
+def test_emptied_layers_are_noted(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.get_parameter("8.weight").mul_(1e-6)
+    _, result = prune(model, keep=0.1, floor=0.0)
+    assert result.notes == ("8.weight keeps no weight: nothing gets through it",)
+
+
+def test_wrapped_and_tied_models() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+            self.a = nn.Linear(6, 6)
+            self.b = nn.Linear(6, 6)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(self.first(x)))
+
+    pruned, result = prune(nn.DataParallel(Tied()), keep=0.5)
+    assert isinstance(pruned, Tied)
+    assert pruned.a.weight is pruned.b.weight
+    assert result.masks.kept == 18
+    with pytest.raises(BudgetError, match=r"a\.weight.*b\.weight|b\.weight.*a\.weight"):
+        prune(Tied(), keep=0.5, overrides={"a.weight": 0.5, "b.weight": 0.2})
+
+
+class Loader:
+    """Batches of inputs and targets, as many as anyone takes."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            self.given += 1
+            yield IMAGES[:16], LABELS[:16]
+
+
+def test_no_more_data_is_taken_than_asked_for(model: nn.Module) -> None:
+    loader = Loader()
+    prune(model, keep=0.5, data=loader, samples=40)
+    assert loader.given <= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "how much is to be kept"),
+        ({"keep": 0.1, "params": 5}, "keep and params are given; give one of them"),
+        ({"speed": 2}, "there is no goal 'speed'"),
+        ({"keep": 0.001}, "keep at least"),
+        ({"keep": 1.5}, "keep is 1.5"),
+        ({"keep": 0.1, "criterion": "best"}, "no criterion 'best'"),
+        ({"keep": 0.1, "criterion": "wanda"}, "looks at data"),
+        ({"keep": 0.1, "criterion": "gate"}, "no gate"),
+        ({"keep": 0.1, "recover": "prayer"}, "recover is 'prayer'"),
+        ({"keep": 0.1, "recover": "reconstruct"}, "give it data="),
+        ({"keep": 0.1, "recover": "batchnorm"}, "give it data="),
+        ({"keep": 0.1, "exclude": ["nothing.*"]}, "matches no parameter"),
+        ({"keep": 0.1, "overrides": {"nothing.*": 0.5}}, "nothing"),
+        ({"max_drop": 0.5}, "needs evaluate="),
+        ({"macs": 5}, "give it an example="),
+        ({"latency_ms": 5}, "give it an example="),
+        ({"params": 3}, "no cut meets params=3"),
+        ({"pattern": "2:4", "params": 300}, "leaves nothing to solve for"),
+        ({"pattern": "2:4", "keep": 0.3}, "2:4"),
+        ({"keep": 0.1, "pattern": "channel"}, "leave out in_place"),
+        ({"keep": 0.1, "data": [{"x": IMAGES}]}, r"a batch of the data is \(dict\)"),
+        ({"keep": 0.1, "data": IMAGES[:4]}, "4 samples"),
+        ({"keep": 0.1, "data": IMAGES[:, :2]}, "does not take"),
+        ({"keep": 0.1, "example": IMAGES[:, :2]}, "does not take the example"),
+    ],
+)
+def test_bad_requests(model: nn.Module, arguments: dict[str, Any], message: str) -> None:
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UsageError, match=message):
+        prune(model, in_place=True, **arguments)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_budget_and_result_are_values(model: nn.Module) -> None:
+    _, result = prune(model, keep=0.5)
+    assert isinstance(result, Result)
+    assert result.budget == Budget(0.5)
