@@ -41,9 +41,8 @@ if __name__ == "__main__":
     data = TensorDataset(digits.train.images.flatten(1) / 255, digits.train.labels)
 
     # Three epochs train plainly, three learn gates, and three train on under the masks.
-    pruning = SecateurCallback(
-        keep=0.1, gate_start=3, prune_at=6, phase=GatePhase(lowest_keep=0.05)
-    )
+    phase = GatePhase(lowest_keep=0.05)
+    pruning = SecateurCallback(keep=0.1, gate_start=3, prune_at=6, phase=phase)
     trainer = lightning.Trainer(
         max_epochs=9,
         callbacks=[pruning],

@@ -209,12 +209,18 @@ def test_an_example_that_is_none(example: object, words: str) -> None:
 
 def test_arguments_in_a_tuple_or_by_name() -> None:
     model, example = made("gated")
-    assert channel_groups(model, (example,)) == channel_groups(model, {"x": example}) == channel_groups(model, example)
+    assert (
+        channel_groups(model, (example,))
+        == channel_groups(model, {"x": example})
+        == channel_groups(model, example)
+    )
 
 
 def test_wrappers_are_looked_through() -> None:
     model, example = made("gated")
-    assert channel_groups(torch.compile(model, backend="eager"), example) == channel_groups(model, example)
+    assert channel_groups(torch.compile(model, backend="eager"), example) == channel_groups(
+        model, example
+    )
     assert channel_groups(nn.DataParallel(model), example) == channel_groups(model, example)
 
 
