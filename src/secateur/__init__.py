@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from secateur.pruning.recovery.finetune import finetune
     from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
     from secateur.pruning.selection import select
+    from secateur.pruning.semi_structured import to_semi_structured
     from secateur.pruning.shrinking import Shrunk, shrink
     from secateur.pruning.torch_prune import convert_state_dict, from_torch_prune
     from secateur.result import Result
@@ -92,6 +93,7 @@ _HOMES = {
     "select": "secateur.pruning.selection",
     "select_channels": "secateur.pruning.channels.cut",
     "shrink": "secateur.pruning.shrinking",
+    "to_semi_structured": "secateur.pruning.semi_structured",
     "train": "secateur.training",
 }
 
@@ -142,6 +144,7 @@ __all__ = [
     "select",
     "select_channels",
     "shrink",
+    "to_semi_structured",
     "train",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -19,11 +19,12 @@ from secateur.pruning.channels import ChannelCut, Groups, channel_groups, select
 from secateur.pruning.criteria import find, magnitude
 from secateur.pruning.gates import SUFFIX, Gates
 from secateur.pruning.masks import Masks
-from secateur.pruning.parameters import Prunable
+from secateur.pruning.parameters import Prunable, parameters
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selection import select
 from secateur.pruning.shrinking import shrink
+from secateur.pruning.streaming import TOGETHER, select_streaming, streams
 
 Recover = Literal["auto", "none", "batchnorm", "reconstruct"]
 
@@ -61,9 +62,13 @@ class Job:
 
     @cached_property
     def scores(self) -> Mapping[str, Any]:
-        """The criterion's scores."""
+        """The criterion's scores of everything that may be cut."""
+        return self.scores_of(self.plan.names)
+
+    def scores_of(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """Return the criterion's scores of some of it."""
         rule = find(self.criterion)
-        return rule.scores(self.model, self.plan.names, seed=self.seed, calibration=self.data)
+        return rule.scores(self.model, names, seed=self.seed, calibration=self.data)
 
     @cached_property
     def work(self) -> Work | None:
@@ -119,8 +124,11 @@ class Weights:
 
     def masks(self, keep: float) -> Masks:
         """Return the masks at a keep ratio."""
-        budget = replace(self._job.budget, keep=keep)
-        return select(self._scores, budget, axes=self._job.plan.axes)
+        job, budget = self._job, replace(self._job.budget, keep=keep)
+        if job.criterion != "magnitude" and self.total > TOGETHER and streams(budget):
+            weights = parameters(job.model, job.plan.names)
+            return select_streaming(weights, job.scores_of, budget, axes=job.plan.axes)
+        return select(self._scores, budget, axes=job.plan.axes)
 
     def prune(self, keep: float, model: nn.Module) -> Pruned:
         """As `Way` says."""
