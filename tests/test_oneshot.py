@@ -160,6 +160,8 @@ def test_channels_make_a_smaller_model_with_the_same_outputs(model: nn.Module) -
     assert any("12 of 24 channels" in note for note in result.notes)
     _, fitting = prune(model, params=700, pattern="channel", example=EXAMPLE)
     assert 500 < fitting.parameters.after <= 700
+    wide, _ = prune(model, keep=0.5, pattern="channel", minimum=6, example=EXAMPLE)
+    assert wide.get_parameter("3.weight").shape[:2] == (6, 6)
     rounded, _ = prune(model, keep=0.4, pattern="channel", multiple=4, example=EXAMPLE)
     assert rounded.get_parameter("3.weight").shape[:2] == (8, 4)
 

@@ -158,7 +158,7 @@ class Weights:
 class Channels:
     """Whole channels, neurons and heads: the model gets smaller."""
 
-    def __init__(self, job: Job, multiple: int) -> None:
+    def __init__(self, job: Job, minimum: int, multiple: int) -> None:
         if job.example is None:
             raise UsageError("pattern 'channel' runs the model; give it an example= input, or data")
         if job.recover == "reconstruct":
@@ -166,7 +166,7 @@ class Channels:
                 "recover='reconstruct' solves single weights again, not a smaller model's; "
                 "leave it out with pattern 'channel'"
             )
-        self._job, self._multiple = job, multiple
+        self._job, self._limits = job, {"minimum": minimum, "multiple": multiple}
 
     @cached_property
     def groups(self) -> Groups:
@@ -187,7 +187,7 @@ class Channels:
         """Return the cut at a keep ratio of the channels."""
         job = self._job
         budget = replace(job.budget, keep=keep)
-        return select_channels(job.scores, self.groups, budget, multiple=self._multiple)
+        return select_channels(job.scores, self.groups, budget, **self._limits)
 
     def prune(self, keep: float, model: nn.Module) -> Pruned:
         """As `Way` says."""

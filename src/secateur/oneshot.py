@@ -48,6 +48,7 @@ def prune(
     overrides: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     exclude: Sequence[str] = (),
     include_first: bool = False,
+    minimum: int = 1,
     multiple: int = 1,
     recover: Recover = "auto",
     samples: int = 4096,
@@ -85,6 +86,7 @@ def prune(
         overrides: as in `Budget`: glob → keep ratio of the parameters that match.
         exclude: as in `prunable`.
         include_first: as in `prunable`.
+        minimum: with channels, every layer keeps so many at least.
         multiple: with channels, every layer keeps a multiple of so many.
         recover: none; batchnorm: statistics are taken again; reconstruct: kept weights are solved
             again, then batchnorm; auto: batchnorm where there is data.
@@ -123,7 +125,7 @@ def prune(
     job = Job(inner, plan, budget, criterion, seed, seen, example, recover)
     if pattern == "channel" and in_place:
         raise UsageError("channels make another, smaller model; leave out in_place")
-    way: Way = Channels(job, multiple) if pattern == "channel" else Weights(job)
+    way: Way = Channels(job, minimum, multiple) if pattern == "channel" else Weights(job)
     dense = _Dense(inner, job)
     attempts: tuple[Attempt, ...] = ()
     if wanted:
