@@ -29,6 +29,8 @@ figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/gates.py
 	-$(BIN)/python benchmarks/selection.py
 	-$(BIN)/python benchmarks/reconstruct.py
+	-$(BIN)/python benchmarks/large_model.py
+	-$(BIN)/python benchmarks/coverage.py
 	$(if $(PRETRAINED),$(BIN)/python benchmarks/pretrained.py --weights $(PRETRAINED))
 
 $(VENV)/study: pyproject.toml constraints.txt

@@ -153,7 +153,7 @@ REFUSALS: dict[str, Refusal] = {
     "frozen": Refusal("a frozen model", lambda: net().requires_grad_(False), r"2\.weight: frozen"),
     "sparse": Refusal(
         "a model of sparse tensors",
-        *(lambda: sparse(torch.sparse_coo, whole=True), r"2\.weight: sparse layout"),
+        *(lambda: sparse(torch.sparse_coo, whole=True), r"0\.weight.*sparse layout"),
     ),
     "sparse csr": Refusal(
         "a model with a compressed sparse tensor",

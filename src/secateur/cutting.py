@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.counting import Example, Work, work
 from secateur.errors import UsageError
+from secateur.pruning.admission import copied
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.channels import ChannelCut, Groups, channel_groups, select_channels
 from secateur.pruning.criteria import find, magnitude
 from secateur.pruning.gates import SUFFIX, Gates
 from secateur.pruning.masks import Masks
+from secateur.pruning.model_files import packed_bytes
 from secateur.pruning.parameters import Prunable, parameters
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.reconstruct import reconstruct
@@ -138,7 +139,7 @@ class Weights:
         done: tuple[str, ...] = ()
         if job.recover == "reconstruct":
             assert job.data is not None
-            reconstruct(model, copy.deepcopy(model), masks, job.data, seed=job.seed)
+            reconstruct(model, copied(model), masks, job.data, seed=job.seed)
             done = ("reconstruct",)
         masks.apply(model)
         done += job.recalibrated(model)
@@ -221,6 +222,12 @@ def bytes_of(model: nn.Module) -> int:
     """Return the bytes of every parameter and buffer as they are, tied ones once."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def file_bytes(model: nn.Module) -> int:
+    """Return the size of the file that `save` writes, without what is no tensor (extra state)."""
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return packed_bytes(state)
 
 
 def device_of(model: nn.Module) -> torch.device:

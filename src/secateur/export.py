@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,11 +58,13 @@ def to_onnx(
     if not examples or not all(isinstance(e, torch.Tensor) for e in examples):
         raise UsageError("example must be a tensor or a sequence of tensors: the module's inputs")
     inputs = [f"input{i}" if len(examples) > 1 else "input" for i in range(len(examples))]
-    training = module.training
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
         import_module("onnx")  # the exporter's own error does not say what to install
-        module.eval()
+        torch.backends.mha.set_fastpath_enabled(False)  # ONNX knows its parts, not their fusion
+        torch._C._jit_set_onnx_log_enabled(False)  # it prints whole graphs when it fails
         with (
+            _evaluating(module),
             tempfile.TemporaryDirectory() as folder,
             torch.no_grad(),
             warnings.catch_warnings(),
@@ -74,7 +77,7 @@ def to_onnx(
             # The older exporter needs no more than the package onnx, and its graphs are plain.
             path = Path(folder) / "network.onnx"
             torch.onnx.export(
-                module,
+                _plain(module, len(examples)),
                 examples,
                 path,
                 dynamo=False,
@@ -94,7 +97,28 @@ def to_onnx(
             f"torch cannot export {type(module).__name__} to ONNX: {reason}"
         ) from error
     finally:
-        module.train(training)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
+    """Return a module whose forward takes the inputs alone.
+
+    The exporter hands on the defaults of all other arguments as tensors, whatever they are.
+    """
+    import torch
+
+    if len(inspect.signature(module.forward).parameters) <= inputs:
+        return module
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *values: torch.Tensor) -> Any:
+            return self.module(*values)
+
+    return Plain().eval()
 
 
 def export_onnx(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -20,14 +19,15 @@ from secateur.cutting import (
     Weights,
     bytes_of,
     device_of,
+    file_bytes,
     left,
 )
 from secateur.errors import UsageError
+from secateur.pruning.admission import admit, copied, refuse_inference
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.calibration import Calibration, Loss
 from secateur.pruning.gates import SUFFIX
-from secateur.pruning.model_files import packed_bytes
-from secateur.pruning.parameters import prunable, refuse_conflicts, unwrapped
+from secateur.pruning.parameters import prunable, refuse_conflicts
 from secateur.result import Amount, Attempt, Layer, Result
 from secateur.solve import GOALS, Goal
 
@@ -113,7 +113,9 @@ def prune(
     wanted = _wanted(goal, keep, pattern, evaluate)
     scope = scope or ("layer" if pattern == "channel" else "global")
     budget = Budget(1.0 if wanted else keep, scope, floor, pattern, overrides)
-    inner = unwrapped(model)
+    inner = admit(model)
+    if in_place:
+        refuse_inference(inner)
     plan = prunable(inner, include_first=include_first, exclude=exclude)
     refuse_conflicts(inner, plan.names, budget)
     if criterion is None:
@@ -132,7 +134,7 @@ def prune(
         measure = _measure(wanted, job, way, evaluate, higher_is_better)
         keep, attempts = wanted.solve(measure, way.total)
         budget = replace(budget, keep=keep)
-    pruned = way.prune(budget.keep, inner if in_place else copy.deepcopy(inner))
+    pruned = way.prune(budget.keep, inner if in_place else copied(inner))
     return (model if in_place else pruned.model), _result(job, dense, budget, pruned, attempts)
 
 
@@ -204,12 +206,12 @@ def _measure(
     """Return keep ratio → what the goal limits."""
 
     def pruned(keep: float) -> nn.Module:
-        return way.prune(keep, copy.deepcopy(job.model)).model
+        return way.prune(keep, copied(job.model)).model
 
     if goal.name == "params":
         return way.parameters
     if goal.name == "bytes":
-        return lambda keep: packed_bytes(pruned(keep))
+        return lambda keep: file_bytes(pruned(keep))
     if goal.name == "max_drop":
         assert evaluate is not None
         sign = 1 if higher_is_better else -1
@@ -258,7 +260,7 @@ def _result(
         weights=Amount(masks.total, masks.kept),
         parameters=Amount(dense.size, after),
         macs=macs,
-        bytes=Amount(dense.bytes, packed_bytes(pruned.model)),
+        bytes=Amount(dense.bytes, file_bytes(pruned.model)),
         recovery=pruned.recovery,
         attempts=attempts,
         notes=pruned.notes,

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
+from secateur.pruning.host import refuse_sharded
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import axes_of, parameters, unwrapped
 from secateur.pruning.selection import select
@@ -53,10 +54,15 @@ class Gates:
             names: parameter names, as in `model.named_parameters()`; any shape.
 
         Raises:
-            UsageError: a name is no parameter of the model, or has a gate already.
+            UsageError: a name is no parameter of the model, has a gate already, or is not
+                initialised; or the model is sharded.
         """
         model = unwrapped(model)
+        refuse_sharded(model)
         weights = parameters(model, names)
+        for name, weight in weights.items():
+            if isinstance(weight, nn.UninitializedParameter):
+                raise UsageError(f"{name!r} is not initialised yet: run the model once")
         for name in names:
             owner, leaf = _owner(model, name)
             if hasattr(owner, leaf + SUFFIX):

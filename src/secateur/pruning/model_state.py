@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from secateur.errors import UsageError
 from secateur.pruning.description import Stored
 from secateur.pruning.gates import SUFFIX, Gates
+from secateur.pruning.host import refuse_sharded
 from secateur.pruning.packed import DIMENSIONS, DTYPES
 from secateur.pruning.parameters import unwrapped
 
@@ -37,8 +38,11 @@ def tensors_of(
         the same tensor, for those that appear again (they are in the first mapping too).
 
     Raises:
-        UsageError: something is no tensor, or one that cannot be stored; names the first one.
+        UsageError: something is no tensor, or one that cannot be stored; names the first one. Or
+            the model is sharded.
     """
+    if isinstance(model, nn.Module):
+        refuse_sharded(model)
     state = unwrapped(model).state_dict() if isinstance(model, nn.Module) else model
     found: dict[str, Tensor] = {}
     ties: dict[str, str] = {}

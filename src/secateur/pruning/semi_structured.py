@@ -87,4 +87,4 @@ def is_two_of_four(weight: Tensor) -> bool:
     """
     if weight.shape[1] % 4:
         return False
-    return bool(((weight.detach() != 0).unflatten(1, (-1, 4)).sum(2) <= 2).all())
+    return bool(((weight.detach() != 0).reshape(len(weight), -1, 4).sum(2) <= 2).all())
