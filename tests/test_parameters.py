@@ -218,3 +218,18 @@ def test_overrides_must_agree_about_shared_parameters() -> None:
         look(("again.*", 1))
     # what is not to be cut is not looked at
     refuse_conflicts(model, ["a.weight"], Budget(0.5, overrides={"again.*": 1}))
+
+
+def test_vectors_of_other_shapes_are_no_weights_but_a_narrow_layer_has_some() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 6)
+            self.scale = nn.Parameter(torch.ones(6, 1, 1))
+            self.token = nn.Parameter(torch.zeros(1, 1, 6))
+            self.table = nn.Parameter(torch.zeros(1, 5, 6))
+            self.last = nn.Linear(6, 1)
+
+    found = prunable(Scaled())
+    assert found.names == ("table", "last.weight")
+    assert found.excluded["scale"] == found.excluded["token"] == "a vector: one scale or token"

@@ -55,9 +55,10 @@ def prunable(
 
     Prunable are the weights of linear, convolutional, recurrent and attention layers, and any
     other parameter of two or more dimensions. Not prunable are biases and norms (anything of
-    fewer than two dimensions), embedding tables, frozen parameters, and the first layer: it is
-    small, reads the input itself, and loses most when cut. A parameter that several layers share
-    appears once, under its first name; what excludes it in one of them excludes it.
+    fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales, tokens),
+    embedding tables, frozen parameters, and the first layer: it is small, reads the input itself,
+    and loses most when cut. A parameter that several layers share appears once, under its first
+    name; what excludes it in one of them excludes it.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -236,5 +237,9 @@ def _reasons(
         yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}"
     if parameter.numel() == 0:
         yield "has no weights"
+    if parameter.numel() == max(parameter.shape) and not any(
+        isinstance(owner, _LAYERS) for owner in owners
+    ):
+        yield "a vector: one scale or token"
     if not parameter.requires_grad:
         yield "frozen"
