@@ -228,7 +228,8 @@ def _place(value: str, program: Program, blob: _Blob, constant: Layout | None = 
     else:
         source = "inputs" if home.kind == "input" else "outputs"
         qualifier = "const " if home.kind == "input" else ""
-        sample = program.types[value].size // (tensor.shape[0] if program.batched else 1)
+        whole = program.types[home.root]  # what a view shows may begin with another dimension
+        sample = whole.size // whole.shape[0] if program.batched else whole.size
         first = f" + (f->first + f->sample) * {sample}" if program.batched else ""
         ref = f"({qualifier}{kind} *)f->{source}[{home.index}]{first}"
     return Place(tensor.dtype, layout, lambda: f"({ref})")

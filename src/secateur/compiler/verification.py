@@ -75,8 +75,9 @@ def verify(
     """
     graph, batch = network.reference, network.programs[-1].batch
     worst = 0.0
-    # one sample; then a full tile, and a part of one
-    for count in (1, batch + batch // 2 + 1) if network.batched else (1,):
+    # one sample; some, that do not fill a tile; a full tile and more, by a large part and a small
+    counts = sorted({1, 2, 3, batch + batch // 2 + 1, batch + 2}) if network.batched else (1,)
+    for count in counts:
         order = [k % len(known.samples) for k in range(count)]
         outputs = run({v: _together([known.samples[k] for k in order], v) for v in graph.inputs})
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
