@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "solve": VALUES | {"result"},
     "latency": VALUES | {"compiler", "counting"},
     "cutting": VALUES | {"pruning", "counting"},
-    "oneshot": VALUES | {"pruning", "counting", "cutting", "result", "solve", "latency"},
+    "arguments": VALUES | {"pruning", "counting", "solve"},
+    "oneshot": VALUES
+    | {"arguments", "pruning", "counting", "cutting", "result", "solve", "latency"},
     "training": VALUES,
     "distillation": VALUES | {"training"},
     "measure": VALUES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +37,9 @@ class Pruned:
 
     model: nn.Module
     masks: Masks
+    """Of the pruned model: to hold, and to save with it. All True where it has become smaller."""
+    cut: Masks
+    """What was cut, by the names and shapes before."""
     recovery: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -137,14 +141,15 @@ class Weights:
         if any(name.endswith(SUFFIX) for name, _ in model.named_buffers()):
             Gates.of(model).remove()
         done: tuple[str, ...] = ()
+        notes = [f"{name} keeps no weight: nothing gets through it" for name in masks.emptied]
         if job.recover == "reconstruct":
             assert job.data is not None
-            reconstruct(model, copied(model), masks, job.data, seed=job.seed)
-            done = ("reconstruct",)
+            found = reconstruct(model, copied(model), masks, job.data, seed=job.seed)
+            done = ("reconstruct",) if found.layers else ()
+            notes += [f"{name} is not reconstructed: {why}" for name, why in found.skipped.items()]
         masks.apply(model)
         done += job.recalibrated(model)
-        notes = [f"{name} keeps no weight: nothing gets through it" for name in masks.emptied]
-        return Pruned(model, masks, done, tuple(notes))
+        return Pruned(model, masks, masks, done, tuple(notes))
 
     def parameters(self, keep: float) -> int:
         """As `Way` says."""
@@ -172,7 +177,11 @@ class Channels:
     @cached_property
     def groups(self) -> Groups:
         """The channels that are coupled."""
-        return channel_groups(self._job.model, self._example)
+        left_out = self._job.plan.excluded.items()
+        names = [name for name, why in left_out if why == "frozen" or why.startswith("excluded")]
+        return channel_groups(
+            self._job.model, self._example, exclude=[glob.escape(name) for name in names]
+        )
 
     @property
     def total(self) -> int:
@@ -197,9 +206,14 @@ class Channels:
         cut = self.cut(keep)
         small = shrink(model, cut, self._example)
         notes = [f"{cut.kept:,} of {cut.total:,} channels, neurons and heads are kept"]
+        if cut.kept == cut.total:
+            notes.append("nothing was cut: what minimum and multiple leave is all there is")
         notes += [f"{name} was not made smaller: {why}" for name, why in small.refused.items()]
         notes += [f"channels of {name} stay: {why}" for name, why in self.groups.blocked.items()]
-        return Pruned(small.model, cut.masks, self._job.recalibrated(small.model), tuple(notes))
+        sizes = parameters(small.model, tuple(cut.masks))
+        whole = Masks({n: torch.ones_like(p, dtype=torch.bool) for n, p in sizes.items()})
+        done = self._job.recalibrated(small.model)
+        return Pruned(small.model, whole, cut.masks, done, tuple(notes))
 
     def parameters(self, keep: float) -> int:
         """As `Way` says."""
@@ -218,16 +232,18 @@ def left(size: int, masks: Masks) -> int:
     return size - (masks.total - masks.kept)
 
 
-def bytes_of(model: nn.Module) -> int:
-    """Return the bytes of every parameter and buffer as they are, tied ones once."""
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
-def file_bytes(model: nn.Module) -> int:
+def file_bytes(model: nn.Module, masks: Masks | None = None, budget: Budget | None = None) -> int:
     """Return the size of the file that `save` writes, without what is no tensor (extra state)."""
     state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    return packed_bytes(state)
+    return packed_bytes(state, masks=masks, budget=budget)
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Return whether a model has batch norms whose statistics can be taken again."""
+    return any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        for module in model.modules()
+    )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from inspect import signature
+from typing import get_args
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from secateur.arguments import (
+    Data,
+    calibration_of,
+    checked_example,
+    figure_of,
+    first_sample,
+    wanted_goal,
+)
 from secateur.counting import Example, work
 from secateur.cutting import (
     Channels,
@@ -17,21 +25,20 @@ from secateur.cutting import (
     Recover,
     Way,
     Weights,
-    bytes_of,
     device_of,
     file_bytes,
+    has_statistics,
     left,
 )
 from secateur.errors import UsageError
 from secateur.pruning.admission import admit, copied, refuse_inference
 from secateur.pruning.budget import Budget, Scope
-from secateur.pruning.calibration import Calibration, Loss
+from secateur.pruning.calibration import Loss
+from secateur.pruning.criteria import find
 from secateur.pruning.gates import SUFFIX
 from secateur.pruning.parameters import prunable, refuse_conflicts
 from secateur.result import Amount, Attempt, Layer, Result
-from secateur.solve import GOALS, Goal
-
-Data = Calibration | Tensor | Iterable[Any]
+from secateur.solve import Goal
 
 
 def prune(
@@ -70,15 +77,17 @@ def prune(
         keep: keep ratio of the prunable weights, in (0, 1]. Or, in its place, one goal:
             max_drop=0.5: the smallest keep ratio found at which `evaluate` falls by no more;
             params=, macs=, bytes=: at most so many parameters that are not cut, multiply-adds
-            of one sample, or bytes of the file that `save` writes; latency_ms=: milliseconds of
-            one pass over the example, compiled for this machine, the median of many.
+            of a pass over the example, or bytes of the file that `save` writes with masks and
+            budget; latency_ms=: milliseconds of such a pass, compiled for this machine, the
+            median of many.
         criterion: a name in `secateur.pruning.criteria.CRITERIA`; by default gate for a model
             with gates, and magnitude for others.
         data: training inputs, augmented as in training: a `Calibration`, a tensor [N, ...], or
             batches of inputs or of (inputs, targets), such as a DataLoader.
         loss: (outputs as float32, targets) → scalar; for criteria that need gradients.
-        example: inputs of one pass, to count multiply-adds, and for channels and latency; by
-            default the first of the data.
+        example: inputs of one pass, to count multiply-adds, and for channels and latency: a
+            tensor, a tuple of tensors, or a dict of tensors by the names of forward's arguments;
+            by default the first sample of the data.
         scope: as in `Budget`; by default global, and layer for channels, of which a global rank
             would empty the widest layers.
         floor: as in `Budget`.
@@ -94,7 +103,8 @@ def prune(
         autocast: run the model in bf16, as it was trained.
         in_place: cut the given model itself, and return it; not with channels.
         seed: of criteria that draw at random.
-        evaluate: model → metric on validation data; for max_drop.
+        evaluate: model → metric on validation data; for max_drop. It is given copies, in
+            evaluation mode.
         higher_is_better: of the metric.
         goal: the one goal, if no keep ratio is given.
 
@@ -110,24 +120,35 @@ def prune(
         raise UsageError(
             f"recover is {recover!r}, but must be one of {', '.join(get_args(Recover))}"
         )
-    wanted = _wanted(goal, keep, pattern, evaluate)
+    wanted = wanted_goal(goal, keep, pattern, evaluate, signature(prune).parameters)
     scope = scope or ("layer" if pattern == "channel" else "global")
     budget = Budget(1.0 if wanted else keep, scope, floor, pattern, overrides)
     inner = admit(model)
     if in_place:
         refuse_inference(inner)
-    plan = prunable(inner, include_first=include_first, exclude=exclude)
+    channels = pattern == "channel"
+    if channels and in_place:
+        raise UsageError("channels make another, smaller model; leave out in_place")
+    if not channels and (minimum, multiple) != (1, 1):
+        raise UsageError("minimum= and multiple= count channels; give them with pattern='channel'")
+    # of the first layer channels it is only the inputs that must stay, and they do
+    plan = prunable(inner, include_first=include_first or channels, exclude=exclude)
     refuse_conflicts(inner, plan.names, budget)
     if criterion is None:
         gated = any(name.endswith(SUFFIX) for name, _ in inner.named_buffers())
         criterion = "gate" if gated else "magnitude"
-    seen = calibration_of(data, loss, samples, autocast, inner)
+    if example is None:
+        example = first_sample(data)
+    if find(criterion).needs != "nothing" or recover == "reconstruct" or has_statistics(inner):
+        seen = calibration_of(data, loss, samples, autocast, device_of(inner))
+    else:
+        seen = None  # there is nothing that it would be looked at for
     if example is None and seen is not None:
         example = seen.inputs[0][:1]
+    if example is not None:
+        example = checked_example(example)
     job = Job(inner, plan, budget, criterion, seed, seen, example, recover)
-    if pattern == "channel" and in_place:
-        raise UsageError("channels make another, smaller model; leave out in_place")
-    way: Way = Channels(job, minimum, multiple) if pattern == "channel" else Weights(job)
+    way: Way = Channels(job, minimum, multiple) if channels else Weights(job)
     dense = _Dense(inner, job)
     attempts: tuple[Attempt, ...] = ()
     if wanted:
@@ -135,65 +156,8 @@ def prune(
         keep, attempts = wanted.solve(measure, way.total)
         budget = replace(budget, keep=keep)
     pruned = way.prune(budget.keep, inner if in_place else copied(inner))
-    return (model if in_place else pruned.model), _result(job, dense, budget, pruned, attempts)
-
-
-def calibration_of(
-    data: Data | None, loss: Loss | None, samples: int, autocast: bool, model: nn.Module
-) -> Calibration | None:
-    """Return data of any of the usual forms as a calibration set on the model's device.
-
-    Raises:
-        UsageError: the batches are neither tensors nor pairs of tensors; or as `Calibration`.
-    """
-    if data is None or isinstance(data, Calibration):
-        return data
-    device = device_of(model)
-    inputs: list[Tensor] = []
-    targets: list[Tensor] = []
-    left = samples
-    for batch in torch.split(data, 256) if isinstance(data, Tensor) else data:
-        if left <= 0:
-            break
-        pair = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-        if not 1 <= len(pair) <= 2 or not all(isinstance(part, Tensor) for part in pair):
-            kind = ", ".join(type(part).__name__ for part in pair)
-            raise UsageError(
-                f"a batch of the data is ({kind}); give batches that are a tensor of inputs, or "
-                "a pair of inputs and targets"
-            )
-        inputs.append(pair[0][:left].to(device))
-        if len(pair) == 2:
-            targets.append(pair[1][:left].to(device))
-        left -= len(inputs[-1])
-    return Calibration(tuple(inputs), tuple(targets), loss, autocast)
-
-
-def _wanted(
-    goal: Mapping[str, float],
-    keep: float | None,
-    pattern: str,
-    evaluate: Callable[[nn.Module], float] | None,
-) -> Goal | None:
-    """Return the goal, if one was given in place of a keep ratio."""
-    if len(goal) + (keep is not None) > 1:
-        given = [*(["keep"] if keep is not None else []), *goal]
-        raise UsageError(f"{' and '.join(given)} are given; give one of them")
-    if not goal:
-        if keep is None and ":" not in pattern:
-            raise UsageError(
-                f"how much is to be kept? give keep=, for example 0.1, or one of {', '.join(GOALS)}"
-            )
-        return None
-    ((name, limit),) = goal.items()
-    wanted = Goal(name, limit)
-    if ":" in pattern:
-        raise UsageError(f"pattern {pattern!r} leaves nothing to solve for; leave out {name}=")
-    if name == "max_drop" and evaluate is None:
-        raise UsageError(
-            "max_drop= needs evaluate=, a function from the model to its metric on validation data"
-        )
-    return wanted
+    result = _result(job, dense, budget, pruned, attempts, wanted)
+    return (model if in_place else pruned.model), result
 
 
 def _measure(
@@ -205,18 +169,24 @@ def _measure(
 ) -> Callable[[float], float]:
     """Return keep ratio → what the goal limits."""
 
-    def pruned(keep: float) -> nn.Module:
-        return way.prune(keep, copied(job.model)).model
+    def pruned(keep: float) -> Pruned:
+        return way.prune(keep, copied(job.model))
 
     if goal.name == "params":
         return way.parameters
     if goal.name == "bytes":
-        return lambda keep: file_bytes(pruned(keep))
+
+        def size(keep: float) -> int:
+            found = pruned(keep)
+            return file_bytes(found.model, found.masks, replace(job.budget, keep=keep))
+
+        return size
     if goal.name == "max_drop":
         assert evaluate is not None
         sign = 1 if higher_is_better else -1
-        dense = evaluate(job.model)
-        return lambda keep: sign * (dense - evaluate(pruned(keep)))
+        # a copy, in evaluation mode, as the candidates are: what a pass changes stays there
+        dense = figure_of(evaluate, copied(job.model).eval())
+        return lambda keep: sign * (dense - figure_of(evaluate, pruned(keep).model.eval()))
     if job.example is None:
         raise UsageError(f"{goal.name}= runs the model; give it an example= input, or data")
     if goal.name == "macs":
@@ -224,23 +194,28 @@ def _measure(
     from secateur.latency import compiled_latency  # needs the extra "compile"
 
     example = job.example
-    return lambda keep: compiled_latency(pruned(keep), example)
+    return lambda keep: compiled_latency(pruned(keep).model, example)
 
 
 class _Dense:
     """Figures of the model before it is cut; in place, it is not there any more afterwards."""
 
     def __init__(self, model: nn.Module, job: Job) -> None:
-        self.bytes = bytes_of(model)
+        self.bytes = file_bytes(model)
         self.size, self.work = job.size, job.work
 
 
 def _result(
-    job: Job, dense: _Dense, budget: Budget, pruned: Pruned, attempts: tuple[Attempt, ...]
+    job: Job,
+    dense: _Dense,
+    budget: Budget,
+    pruned: Pruned,
+    attempts: tuple[Attempt, ...],
+    goal: Goal | None,
 ) -> Result:
-    masks, layers = pruned.masks, pruned.masks.layers
+    cut, layers = pruned.cut, pruned.cut.layers
     smaller = budget.pattern == "channel"
-    after = left(dense.size, masks)
+    after = left(dense.size, cut)
     macs = Amount(dense.work.total, dense.work.kept(layers)) if dense.work else None
     if smaller:
         after = sum(parameter.numel() for parameter in pruned.model.parameters())
@@ -251,16 +226,17 @@ def _result(
     return Result(
         criterion=job.criterion,
         budget=budget,
-        masks=masks,
+        goal=(goal.name, goal.limit) if goal else None,
+        masks=pruned.masks,
         layers=tuple(
-            Layer(name, tuple(masks[name].shape), *layers[name], counts.get(name))
+            Layer(name, tuple(cut[name].shape), *layers[name], counts.get(name))
             for name in job.plan.names
         ),
         excluded=dict(job.plan.excluded),
-        weights=Amount(masks.total, masks.kept),
+        weights=Amount(cut.total, cut.kept),
         parameters=Amount(dense.size, after),
         macs=macs,
-        bytes=Amount(dense.bytes, file_bytes(pruned.model)),
+        bytes=Amount(dense.bytes, file_bytes(pruned.model, pruned.masks, budget)),
         recovery=pruned.recovery,
         attempts=attempts,
         notes=pruned.notes,

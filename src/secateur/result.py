@@ -59,7 +59,8 @@ class Result:
     budget: Budget
     """What was asked for; where it was solved for, what the solution is."""
     masks: Masks
-    """Which weights are kept, by the parameters' names and shapes before the cut."""
+    """Of the pruned model: to hold in further training, and to save with it. Where whole channels
+    were cut it has become smaller, and these keep all of it; `layers` say what was cut."""
     layers: tuple[Layer, ...]
     excluded: Mapping[str, str]
     """Parameters that could not be cut: name → reason."""
@@ -71,9 +72,11 @@ class Result:
     macs: Amount | None
     """Multiply-adds of one sample, zeros skipped; None without an example."""
     bytes: Amount
-    """Of the file: every parameter and buffer as it is, against what `secateur.save` writes."""
+    """Of the file that `secateur.save` writes, with these masks and this budget."""
     recovery: tuple[str, ...]
     """What was done afterwards: "batchnorm", "reconstruct", or nothing."""
+    goal: tuple[str, float] | None = None
+    """What the keep ratio was solved for: name and limit."""
     attempts: tuple[Attempt, ...] = ()
     """Where the budget was solved for: what was tried, in order."""
     notes: tuple[str, ...] = ()
@@ -125,6 +128,14 @@ class Result:
 
     def _summary(self) -> list[str]:
         lines = [f"requested: keep {self.requested:.4g}"]
+        if self.goal:
+            reached = {attempt.keep: attempt.value for attempt in self.attempts}[self.requested]
+            tried = f"{len(self.attempts)} attempt{'s' if len(self.attempts) > 1 else ''}"
+            name, limit = self.goal
+            lines = [
+                f"requested: {name}={limit:g}, met by {reached:.6g} at keep {self.requested:.4g} "
+                f"in {tried}"
+            ]
         figures = [("weights", self.weights), ("parameters", self.parameters)]
         if self.macs:
             figures.append(("multiply-adds", self.macs))
@@ -133,8 +144,6 @@ class Result:
             f"{name}: {amount.after:,} of {amount.before:,} ({amount.ratio:.4g})"
             for name, amount in figures
         ]
-        if self.attempts:
-            lines.append(f"solved in {len(self.attempts)} attempts")
         return lines
 
     def _rows(self) -> list[list[str]]:

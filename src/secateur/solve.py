@@ -38,7 +38,9 @@ class Goal:
             )
         limit: object = self.limit
         number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
-        if not number or not (self.limit >= 0 if self.name == "max_drop" else self.limit > 0):
+        if not number:
+            raise BudgetError(f"{self.name} is {self.limit!r}, but must be a number")
+        if not (self.limit >= 0 if self.name == "max_drop" else self.limit > 0):
             want = "zero or positive" if self.name == "max_drop" else "positive"
             raise BudgetError(f"{self.name} is {self.limit!r}, but must be {want}")
 

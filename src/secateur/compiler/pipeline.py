@@ -130,6 +130,7 @@ def _source(model: Any, example: Any) -> Path | bytes:
             f"a {type(model).__name__} cannot be compiled; give an ONNX file, its content, or a "
             "torch module with an example of its input"
         )
+    model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper
     if example is None:
         raise UsageError("a torch module is traced: give an example of its input as well")
     from secateur.export import to_onnx

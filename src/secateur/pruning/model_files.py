@@ -71,11 +71,12 @@ def packed_bytes(
     masks: Masks | None = None,
     gates: bool = False,
     dtype: torch.dtype | None = None,
+    budget: Budget | None = None,
 ) -> int:
     """Return the size of the file that `save` would write, in bytes; arguments are the same.
 
-    A budget, an architecture and a provenance would add their own length. One tensor is packed
-    at a time, so that it takes little memory.
+    An architecture and a provenance would add their own length. One tensor is packed at a time,
+    so that it takes little memory.
     """
     tensors: list[Stored] = []
     sizes: dict[str, int] = {}
@@ -88,7 +89,7 @@ def packed_bytes(
     for name, size in sorted(sizes.items()):  # the order that safetensors writes
         start, end = end, end + size
         header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [start, end]}
-    header["__metadata__"] = _metadata(_info(tensors), hashlib.sha256())
+    header["__metadata__"] = _metadata(replace(_info(tensors), budget=budget), hashlib.sha256())
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return 8 + -(-len(text) // 8) * 8 + end  # a length, the header in whole words, the tensors
 

@@ -85,13 +85,13 @@ class Criterion:
             return self.rule(model, names, seed=seed, calibration=calibration)
         if calibration is None:
             raise UsageError(
-                f"criterion {self.name!r} looks at data; give it "
-                "calibration=Calibration(inputs, ...), a few hundred training inputs"
+                f"criterion {self.name!r} looks at data; give it a few hundred training inputs: "
+                "data= of secateur.prune, or calibration=Calibration(inputs, ...)"
             )
         if self.needs == "gradients" and not (calibration.targets and calibration.loss):
             raise UsageError(
-                f"criterion {self.name!r} needs gradients; give it "
-                "Calibration(inputs, targets, loss) with a target for every input"
+                f"criterion {self.name!r} needs gradients; give it a target for every input, and "
+                "a loss: data= and loss= of secateur.prune, or Calibration(inputs, targets, loss)"
             )
         device = calibration.inputs[0].device
         # some models draw in evaluation mode too
