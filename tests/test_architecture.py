@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "": {
         "compiler",
+        "data",
         "distillation",
         "errors",
         "export",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from secateur.compiler.pipeline import compile, compile_network
     from secateur.compiler.runtime import Engine
+    from secateur.data.loader import LoaderData
     from secateur.distillation import SoftTargets, distilled
     from secateur.errors import SecateurError
     from secateur.export import export_onnx
@@ -54,6 +55,7 @@ _HOMES = {
     "GatePhase": "secateur.pruning.gate_phase",
     "GateTraining": "secateur.pruning.gate_training",
     "Gates": "secateur.pruning.gates",
+    "LoaderData": "secateur.data.loader",
     "MaskHold": "secateur.pruning.mask_hold",
     "Masks": "secateur.pruning.masks",
     "Metric": "secateur.study.metrics",
@@ -105,6 +107,7 @@ __all__ = [
     "GatePhase",
     "GateTraining",
     "Gates",
+    "LoaderData",
     "MaskHold",
     "Masks",
     "Metric",

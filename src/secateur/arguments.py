@@ -99,9 +99,7 @@ def calibration_of(
             "(inputs, targets), such as a DataLoader"
         )
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
-        raise UsageError(
-            "data is a pair of tensors; give one batch of inputs and targets as [pair]"
-        )
+        raise UsageError("data is a pair of tensors; give one batch of both as [pair]")
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     left = samples

@@ -1,0 +1,92 @@
+"""Loaders of batches, such as torch's DataLoader, as the data that training asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from secateur.errors import UsageError
+
+
+class LoaderData:
+    """Batches of (inputs, targets) that others make: what `train`, `finetune` and `descend` take.
+
+    The loader decides about batch size, shuffling and augmentation; a recipe's batch size is not
+    looked at. A loader that shuffles with torch's global generator is reproducible, since
+    training seeds that.
+    """
+
+    def __init__(
+        self,
+        training: Iterable[tuple[Tensor, Any]],
+        *,
+        validation: Iterable[tuple[Tensor, Any]] | None = None,
+        test: Iterable[tuple[Tensor, Any]] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Take loaders; each is iterated anew for every pass.
+
+        Args:
+            training: has a length; yields pairs of inputs [N, ...] and targets.
+            validation, test: as training, for `evaluation`.
+            device: where the model lies; batches are moved there.
+
+        Raises:
+            UsageError: the training loader has no length, or is empty, or can be read only once.
+        """
+        length = getattr(training, "__len__", None)
+        if length is None or isinstance(training, Iterator):
+            raise UsageError(
+                f"the training data are a {type(training).__name__}, which has no length or can "
+                "be read only once; give a DataLoader, or a list of batches"
+            )
+        if not length():
+            raise UsageError("the training data hold no batch")
+        self._training, self._length = training, int(length())
+        self._held_out = {"validation": validation, "test": test}
+        self._device = torch.device(device)
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Return the loader's length, whatever the batch size."""
+        return self._length
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
+        """Yield one pass of the training loader, on the device."""
+        return self._pairs(self._training)
+
+    def calibration(
+        self, count: int, batch_size: int, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield training inputs until there are `count`; the loader's batches, the last one cut."""
+        for inputs, _ in self._pairs(self._training):
+            yield inputs[:count]
+            count -= len(inputs)
+            if count <= 0:
+                return
+
+    def evaluation(
+        self, split: Literal["validation", "test"], batch_size: int = 250
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one pass of a held-out loader.
+
+        Raises:
+            UsageError: it was not given.
+        """
+        loader = self._held_out[split]
+        if loader is None:
+            raise UsageError(f"there are no {split} data; give LoaderData({split}=...) a loader")
+        return self._pairs(loader)
+
+    def _pairs(self, loader: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
+        for number, batch in enumerate(loader):
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise UsageError(
+                    f"batch {number} is a {type(batch).__name__}; give pairs of inputs and targets"
+                )
+            yield self._there(batch[0]), self._there(batch[1])
+
+    def _there(self, value: Any) -> Any:
+        return value.to(self._device) if isinstance(value, Tensor) else value
