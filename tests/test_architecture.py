@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "bench": VALUES | {"bench", "compiler"},
     "study": VALUES
     | {"pruning", "training", "distillation", "measure", "nets", "data", "study", "export"},
-    "inspection": VALUES | {"study"},
+    "inspection": VALUES | {"study", "pruning"},
     "doctor": VALUES | {"data", "nets", ""},
     "cli": VALUES | {"study", "inspection", "doctor", "compiler", "bench"},
     "__main__": {"cli"},

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import secateur
 from secateur.cli import main
 from secateur.study.spec import Options
 
@@ -116,6 +118,19 @@ def test_bad_usage_gets_one_clear_error_and_leaves_nothing(
     assert re.search(message, err)
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_inspecting_a_saved_model_shows_its_tensors_and_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(30, 20), torch.nn.Linear(20, 10))
+    pruned, result = secateur.prune(model, 0.1)
+    path = tmp_path / "model.safetensors"
+    secateur.save(pruned, path, masks=result.masks, budget=result.budget)
+    code, out, _ = run(["inspect", str(path)], monkeypatch, capsys)
+    assert code == 0
+    assert re.search(r"1\.weight.*10×20.*float32.*10\.0 %", out)
+    assert "budget: Budget(keep=0.1" in out
 
 
 def test_inspecting_a_damaged_file_is_one_error(

@@ -12,12 +12,14 @@ from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
 from secateur.errors import FileError, UsageError
+from secateur.pruning.model_reading import FORMAT as MODEL
+from secateur.pruning.model_reading import read
 from secateur.study.store import read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 
 
 def inspection(path: Path) -> RenderableType:
-    """Return a view of a study directory, a record (JSON), or a safetensors file.
+    """Return a view of a study directory, a record (JSON), a saved model, or other safetensors.
 
     Raises:
         UsageError: the path is none of these.
@@ -32,7 +34,7 @@ def inspection(path: Path) -> RenderableType:
         except (OSError, ValueError) as error:
             raise FileError(f"cannot read {path}: {error}") from None
     if path.suffix == ".safetensors":
-        return _tensors(path)
+        return _model(path) if _format(path) == MODEL else _tensors(path)
     raise UsageError(
         f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
         + ("" if path.exists() else " that exists")
@@ -62,6 +64,41 @@ def _study(directory: Path) -> RenderableType:
     for name, reason in excluded.items():
         view.add_row("not pruned", f"{name}: {reason}")
     return view
+
+
+def _format(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format")
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
+
+
+def _model(path: Path) -> RenderableType:
+    """Return what a file of `secateur.save` holds: the tensors of the model, not their packing."""
+    state, info = read(path)
+    view = Table("tensor", "shape", "type", "non-zero", "kept as", "bytes", header_style="bold")
+    for column in view.columns[1:]:
+        column.justify = "right"
+    for stored in info.tensors:
+        tensor = state[stored.name]
+        share = f"{100 * tensor.count_nonzero().item() / tensor.numel():.1f} %"
+        view.add_row(
+            stored.name,
+            "×".join(map(str, stored.shape)),
+            str(stored.dtype).removeprefix("torch."),
+            share if tensor.numel() else "-",
+            f"tied to {stored.tied}" if stored.tied else stored.form,
+            f"{stored.size:,}",
+        )
+    lines = [f"budget: {info.budget}"] if info.budget else []
+    if info.architecture:
+        lines.append(f"architecture: {info.architecture[0]} {dict(info.architecture[1])}")
+    lines += [f"{key}: {value}" for key, value in info.provenance.items()]
+    written = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    lines += [f"written {info.date} with {written}", f"sha256 {info.sha256}, which it has"]
+    foot = Text(f"{path.stat().st_size:,} bytes on disk")
+    return Group(view, *map(Text, lines), foot)
 
 
 def _tensors(path: Path) -> RenderableType:
