@@ -406,3 +406,27 @@ def test_bad_use_is_one_clear_error() -> None:
                 sgd(other),
             ).finish(Budget(0.5)),
         )
+
+
+def test_a_backward_outside_of_the_block_is_refused_at_the_optimizers_step() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    gating = GateTraining(model, optimizer)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with gating.step():
+        loss = model(torch.randn(3, 4)).sum()
+    loss.backward()
+    with pytest.raises(UsageError, match="backward ran outside"):
+        optimizer.step()
+    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
+    optimizer.zero_grad()
+    with gating.step():
+        model(torch.randn(3, 4)).sum().backward()
+    optimizer.step()
+    assert gating.number == 1
+    gating.finish(Budget(0.5))
+    with pytest.raises(UsageError, match="are gone"):
+        gating.finish(Budget(0.5))
+    with pytest.raises(UsageError, match="are gone"), gating.step():
+        pass

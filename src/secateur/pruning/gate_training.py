@@ -115,6 +115,12 @@ class GateTraining:
             self._optimizer.register_step_pre_hook(self._before),
             self._optimizer.register_step_post_hook(self._after),
         ]
+        self._outside = False  # whether a gradient came while the weights were whole
+        self._hooks += [
+            weight.register_post_accumulate_grad_hook(self._look)
+            for weight in self._weights.values()
+            if weight.requires_grad
+        ]
 
     @property
     def number(self) -> int:
@@ -130,7 +136,8 @@ class GateTraining:
         such a step (`optimizer.zero_grad()`), as without gates.
 
         Raises:
-            UsageError: another cut is open.
+            UsageError: another cut is open, or the training was finished. By the optimizer's
+                step: backward ran outside of this block.
             BudgetError: the floors make the drawn ratio impossible.
         """
         masks = self.enter()
@@ -141,6 +148,7 @@ class GateTraining:
 
     def enter(self) -> Masks:
         """Cut the weights; `step` without the block, for loops that only offer callbacks."""
+        self._refuse_finished()
         if self._full is not None:
             raise UsageError("the weights are cut already; leave that cut before the next one")
         if self._masks is None:
@@ -169,9 +177,11 @@ class GateTraining:
         Train on under `MaskHold`, or call `masks.hold(model)` after every optimizer step.
 
         Raises:
+            UsageError: it was finished before.
             BudgetError: no mask meets the budget. Nothing was changed.
             ScoreError: weights or gates are not finite; names the tensor. Nothing was changed.
         """
+        self._refuse_finished()
         self.leave()
         masks = select(self.scores(), budget, axes=self.plan.axes)
         self.remove()
@@ -226,6 +236,13 @@ class GateTraining:
         self._number = int(state["number"])
         self._masks = None
 
+    def _look(self, _: Tensor) -> None:
+        self._outside |= self._full is None
+
+    def _refuse_finished(self) -> None:
+        if not self._hooks:
+            raise UsageError("the gates of this training are gone: it was finished or removed")
+
     def _before(self, _: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Split the gradients before the optimizer uses them, which is after its closure."""
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -245,6 +262,12 @@ class GateTraining:
     @torch.no_grad()
     def _divide(self) -> None:
         self.leave()
+        if self._outside:
+            self._outside = False
+            raise UsageError(
+                "backward ran outside of `with gating.step():`, so its gradients are not those of "
+                "a cut; put forward and backward inside the block, and only optimizer.step() after"
+            )
         if self._masks is None:  # no forward went through a cut
             return
         if found_infinite(self._optimizer):
