@@ -117,7 +117,7 @@ class GateTraining:
         ]
         self._outside = False  # whether a gradient came while the weights were whole
         self._hooks += [
-            weight.register_post_accumulate_grad_hook(self._look)
+            weight.register_post_accumulate_grad_hook(self._look)  # type: ignore[no-untyped-call]
             for weight in self._weights.values()
             if weight.requires_grad
         ]
