@@ -199,3 +199,21 @@ def test_the_help_explains_own_tasks(
     _, out, _ = command(["study", "--help"], monkeypatch, capsys)
     for text in ("FILE.py:NAME", "PACKAGE.MODULE:NAME", "[default: cifar10]", "[default: the"):
         assert text in out
+
+
+def test_a_study_of_an_own_task_is_compiled_with_that_task(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    study = ["study", "mytask.py:task", *PLAN, "--out", "out"]
+    assert command(study, monkeypatch, capsys)[0] == 0
+    ask = ["compile", "out", "--keep", "0.5", "--criterion", "magnitude"]
+    code, _, err = command(ask, monkeypatch, capsys)
+    assert code == 1
+    assert "--task mytask.py:task" in " ".join(err.split())
+    code, out, _ = command([*ask, "--task", "mytask.py:task"], monkeypatch, capsys)
+    assert code == 0
+    assert "verified" in out
+    code, _, err = command([*ask, "--task", "mytask.py:told"], monkeypatch, capsys)
+    assert code == 1
+    assert "is not of task 'mine' as it is now" in " ".join(err.split())

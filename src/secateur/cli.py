@@ -231,6 +231,13 @@ def compile_(
     ] = None,
     criterion: Annotated[str, typer.Option(help="Of a study.")] = "gate",
     seed: Annotated[int, typer.Option(help="Of a study: which of its seeds.")] = 0,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE.py:NAME or MODULE:NAME of a study's own task; its code is run.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compile a pruned network to a library, or to C, that skips the zeros."""
     from secateur.compiler import pipeline
@@ -244,11 +251,14 @@ def compile_(
             raise UsageError(f"{model} is a study: give --keep, the keep ratio to compile")
         from secateur.study.study import opened
 
+        own = None if task is None else _chosen(task, {})
         with err.status(f"cutting the study's network to {keep:g}"):
-            source = opened(model).onnx(keep, criterion=criterion, seed=seed)
+            source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
         name = f"{model.resolve().name}-keep-{keep:g}"
-    elif keep is not None:
-        raise UsageError("--keep is for a study directory; an ONNX file is compiled as it is")
+    elif keep is not None or task is not None:
+        raise UsageError(
+            "--keep and --task are for a study directory; an ONNX file is compiled as it is"
+        )
     options: dict[str, Any] = {
         "target": target,
         "values": values,

@@ -151,24 +151,41 @@ class Study:
         return to_onnx(model, example[:2])
 
 
-def opened(directory: Path, *, data_dir: Path | None = None, device: str = "auto") -> Study:
-    """Return the study in a directory, of a built-in task, as `secateur study` wrote it.
+def opened(
+    directory: Path, *, task: Task | None = None, data_dir: Path | None = None, device: str = "auto"
+) -> Study:
+    """Return the study in a directory, as `secateur study` wrote it.
+
+    Args:
+        directory: of the study.
+        task: that it is of, if that is not a built-in one; a file that a study names is never
+            run by itself.
+        data_dir: of a built-in task's data.
+        device: as of `Study`.
 
     Raises:
-        StudyError: there is none, or its task is not built in (then use `Study` with that task).
+        StudyError: there is none, its task is not built in and was not given, or the one that
+            was given is another.
     """
     spec = read_spec(directory)
-    task = spec["task"]
-    if not _is_built_in(task):
-        load = f"load_task({task['source']!r})" if "source" in task else "task"
-        raise StudyError(
-            f"the task of the study in {directory} is not built in; from Python, "
-            f"Study({load}, ..., out={str(directory)!r}).network(keep) gives its network"
+    its = spec["task"]
+    if task is None:
+        if not _is_built_in(its):
+            reference = its.get("source", "mytask.py:task")
+            raise StudyError(
+                f"the task of the study in {directory} is not built in; give it: "
+                f"--task {reference}, or in Python opened(..., task=load_task({reference!r}))"
+            )
+        task = classification(
+            its["data"], its["net"], label_smoothing=its["label_smoothing"], data_dir=data_dir
         )
-    rebuilt = classification(
-        task["data"], task["net"], label_smoothing=task["label_smoothing"], data_dir=data_dir
-    )
-    return Study(rebuilt, Options(**_options(spec)), out=directory, device=device)
+    study = Study(task, Options(**_options(spec)), out=directory, device=device)
+    if study.spec.hash != spec_hash(spec):
+        raise StudyError(
+            f"the study in {directory} is not of task {task.name!r} as it is now: its file, "
+            "description or metric has changed since; give the one that the study was run with"
+        )
+    return study
 
 
 def rebuild(directory: Path) -> Results:
