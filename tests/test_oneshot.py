@@ -181,9 +181,14 @@ def test_what_is_excluded_or_frozen_keeps_its_channels(model: nn.Module) -> None
 
 def test_a_few_inputs_are_enough_where_nothing_looks_at_them() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-    _, result = prune(model, 0.5, data=torch.randn(3, 4))
-    assert result.macs is not None
-    assert result.macs.before == 4 * 8 + 8 * 2
+    for data in (torch.randn(3, 4), [torch.randn(3, 4)], [(torch.randn(3, 4), torch.zeros(3))]):
+        _, result = prune(model, 0.5, data=data)
+        assert result.macs is not None
+        assert result.macs.before == 4 * 8 + 8 * 2
+    once = iter([torch.randn(3, 4)])
+    _, result = prune(model, 0.5, data=once)
+    assert result.macs is None
+    assert next(once) is not None
 
 
 def test_layers_that_cannot_be_reconstructed_are_named() -> None:

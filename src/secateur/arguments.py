@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,11 +66,20 @@ def wanted_goal(
     return wanted
 
 
-def first_sample(data: Data | None) -> Tensor | None:
-    """Return one sample of a set or tensor of inputs; None of anything that can be read once."""
+def first_sample(data: Data | None, device: torch.device) -> Tensor | None:
+    """Return one sample of the inputs, on a device; None where there is none to be had.
+
+    What can be read only once (an iterator) is left alone.
+    """
     if isinstance(data, Calibration):
         return data.inputs[0][:1]
-    return data[:1] if isinstance(data, Tensor) else None
+    if isinstance(data, Tensor):
+        return data[:1].to(device)
+    if not isinstance(data, Iterable) or isinstance(data, Iterator):
+        return None
+    batch = next(iter(data), None)
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    return inputs[:1].to(device) if isinstance(inputs, Tensor) and inputs.dim() else None
 
 
 def calibration_of(

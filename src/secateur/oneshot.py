@@ -138,7 +138,7 @@ def prune(
         gated = any(name.endswith(SUFFIX) for name, _ in inner.named_buffers())
         criterion = "gate" if gated else "magnitude"
     if example is None:
-        example = first_sample(data)
+        example = first_sample(data, device_of(inner))
     if find(criterion).needs != "nothing" or recover == "reconstruct" or has_statistics(inner):
         seen = calibration_of(data, loss, samples, autocast, device_of(inner))
     else:
