@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from secateur.errors import SecateurError
     from secateur.export import export_onnx
     from secateur.hub import from_pretrained, push_to_hub, save_pretrained
-    from secateur.oneshot import prune
+    from secateur.oneshot.call import prune
+    from secateur.oneshot.result import Result
     from secateur.pruning.budget import Budget
     from secateur.pruning.calibration import Calibration
     from secateur.pruning.channels.coupling import channel_groups
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from secateur.pruning.semi_structured import to_semi_structured
     from secateur.pruning.shrinking import Shrunk, shrink
     from secateur.pruning.torch_prune import convert_state_dict, from_torch_prune
-    from secateur.result import Result
     from secateur.study.loading import load_task
     from secateur.study.metrics import Metric
     from secateur.study.study import Study
@@ -60,7 +60,7 @@ _HOMES = {
     "Masks": "secateur.pruning.masks",
     "Metric": "secateur.study.metrics",
     "Recipe": "secateur.training",
-    "Result": "secateur.result",
+    "Result": "secateur.oneshot.result",
     "Rung": "secateur.pruning.recovery.descent",
     "SecateurError": "secateur.errors",
     "Shrunk": "secateur.pruning.shrinking",
@@ -84,7 +84,7 @@ _HOMES = {
     "load_task": "secateur.study.loading",
     "packed_bytes": "secateur.pruning.model_files",
     "prunable": "secateur.pruning.parameters",
-    "prune": "secateur.oneshot",
+    "prune": "secateur.oneshot.call",
     "prune_gradually": "secateur.pruning.recovery.reconstruct",
     "push_to_hub": "secateur.hub",
     "read": "secateur.pruning.model_reading",

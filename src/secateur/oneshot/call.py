@@ -9,7 +9,9 @@ from typing import get_args
 
 from torch import nn
 
-from secateur.arguments import (
+from secateur.counting import Example, work
+from secateur.errors import UsageError
+from secateur.oneshot.arguments import (
     Data,
     calibration_of,
     checked_example,
@@ -17,8 +19,7 @@ from secateur.arguments import (
     first_sample,
     wanted_goal,
 )
-from secateur.counting import Example, work
-from secateur.cutting import (
+from secateur.oneshot.cutting import (
     Channels,
     Job,
     Pruned,
@@ -30,15 +31,14 @@ from secateur.cutting import (
     has_statistics,
     left,
 )
-from secateur.errors import UsageError
+from secateur.oneshot.result import Amount, Attempt, Layer, Result
+from secateur.oneshot.solve import Goal
 from secateur.pruning.admission import admit, copied, refuse_inference
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.calibration import Loss
 from secateur.pruning.criteria import find
 from secateur.pruning.gates import SUFFIX
 from secateur.pruning.parameters import prunable, refuse_conflicts
-from secateur.result import Amount, Attempt, Layer, Result
-from secateur.solve import Goal
 
 
 def prune(
@@ -191,7 +191,7 @@ def _measure(
         raise UsageError(f"{goal.name}= runs the model; give it an example= input, or data")
     if goal.name == "macs":
         return way.macs
-    from secateur.latency import compiled_latency  # needs the extra "compile"
+    from secateur.oneshot.latency import compiled_latency  # needs the extra "compile"
 
     example = job.example
     return lambda keep: compiled_latency(pruned(keep).model, example)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from secateur.errors import BudgetError, UsageError
-from secateur.result import Attempt
+from secateur.oneshot.result import Attempt
 
 Side = Literal["smallest", "largest"]
 

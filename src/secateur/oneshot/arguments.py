@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from secateur.counting import Example
 from secateur.errors import UsageError
+from secateur.oneshot.solve import GOALS, Goal
 from secateur.pruning.calibration import Calibration, Loss
-from secateur.solve import GOALS, Goal
 
 Data = Calibration | Tensor | Iterable[Any]
 Evaluate = Callable[[nn.Module], float]
