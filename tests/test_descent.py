@@ -140,6 +140,8 @@ def test_bad_ladders_are_refused_before_anything_changes(dense: nn.Module, digit
         refused(Rung(0.5), phase=GatePhase(weights="frozen"))
     with pytest.raises(UsageError, match="no gates"):
         descend(copy.deepcopy(dense), RUNGS, data, digits.loss, seed=0)
+    with pytest.raises(UsageError, match="no rungs to descend"):
+        refused()
     with pytest.raises(UsageError, match="share is 0"):
         Rung(0.5, share=0)
     with pytest.raises(BudgetError, match="keep is 2"):

@@ -63,6 +63,12 @@ def test_training_is_reproducible_and_the_loaders_batches_are_used() -> None:
     assert [len(x) for x in data().calibration(120, 7, torch.Generator())] == [50, 50, 20]
 
 
+def test_a_result_in_place_of_its_masks_is_refused() -> None:
+    pruned, result = prune(network(), 0.5)
+    with pytest.raises(UsageError, match=r"masks is a Result; give Masks"):
+        finetune(pruned, result, data(), nn.functional.cross_entropy, seed=0)  # type: ignore[arg-type]
+
+
 def test_what_is_no_loader_is_refused() -> None:
     with pytest.raises(UsageError, match="read only once"):
         LoaderData(iter([(torch.zeros(1), torch.zeros(1))]))

@@ -367,3 +367,17 @@ def test_wrapped_models_keep_their_own_names(path: Path) -> None:
     wrapped = nn.DataParallel(net(1))
     assert load(path, wrapped) is wrapped
     assert content(wrapped.module.state_dict()) == content(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda model, path: save((model, 3), path), "a tuple cannot be saved"),
+        (lambda model, path: save(model, path, masks="all"), "masks is a str; give Masks"),
+        (lambda model, path: load(path, type(model)), "give a module to fill"),
+    ],
+)
+def test_what_is_no_model_or_mask_is_refused(ask: Any, message: str, path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        ask(nn.Linear(3, 2), path)
+    assert not path.exists()

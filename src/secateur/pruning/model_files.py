@@ -120,7 +120,9 @@ def load(
             that is missing, is too many, or has another shape. The model has not changed.
         UsageError: it was not said how to get a model.
     """
-    path = Path(path)
+    path, given = Path(path), model
+    if not isinstance(given, nn.Module | None):
+        raise UsageError(f"model is {given!r}; give a module to fill, or factory= to build one")
     info = read_info(path)
     if model is None:
         model = build(path, info.architecture, factory, trust)
@@ -212,6 +214,16 @@ def _stored(
     dtype: torch.dtype | None,
 ) -> Iterator[tuple[Stored, packed.Array | None]]:
     """Yield how every tensor is stored, and its content; None for one that is tied to another."""
+    given: object = model
+    if not isinstance(given, (nn.Module, Mapping)):
+        raise UsageError(
+            f"a {type(given).__name__} cannot be saved; give a module or its state dict (of what "
+            "prune returns, the first)"
+        )
+    if not isinstance(masks, Masks | None):
+        raise UsageError(
+            f"masks is a {type(masks).__name__}; give Masks (of prune's result, result.masks)"
+        )
     if dtype not in (None, torch.float16, torch.bfloat16):
         raise UsageError(f"dtype is {dtype}, but must be torch.float16, torch.bfloat16 or None")
     state, ties = model_state.tensors_of(model, gates=gates)

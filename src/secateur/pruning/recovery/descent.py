@@ -84,10 +84,12 @@ def descend(
         watch: told of each finished epoch.
 
     Raises:
-        UsageError: the model has no gates, keep ratios do not fall, a rung learns with the order
-            fixed, or settles with its weights frozen.
+        UsageError: there are no rungs, the model has no gates, keep ratios do not fall, a rung
+            learns with the order fixed, or settles with its weights frozen.
         BudgetError: floors make a ratio impossible. Both before anything is changed.
     """
+    if not rungs:
+        raise UsageError("there are no rungs to descend; give at least one Rung(keep)")
     phase = phase or GatePhase()
     gates = Gates.of(model)
     for above, below in pairwise(rungs):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.errors import UsageError
 from secateur.pruning.masks import Masks
 from secateur.pruning.trainer import Trainer
 from secateur.training import Data, Epoch, Recipe, train
@@ -46,6 +47,10 @@ def finetune(
     Raises:
         UsageError: the masks are not of this model.
     """
+    if not isinstance(given := masks, Masks):
+        raise UsageError(
+            f"masks is a {type(given).__name__}; give Masks (of prune's result, result.masks)"
+        )
     masks.apply(model)
     hold = partial(masks.hold, model)
     return trainer(model, data, recipe, loss, seed=seed, after_step=hold, watch=watch)
