@@ -8,12 +8,12 @@ with an optimizer of its own choice; what it takes beside model, data, recipe an
 places where a study cuts and holds masks.
 """
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import secateur
 from secateur.study.metrics import MEAN_SQUARED_ERROR
@@ -21,33 +21,13 @@ from secateur.study.metrics import MEAN_SQUARED_ERROR
 NOISE = 0.1
 
 
-class Points:
-    """Points in eight dimensions, and a function of them with noise."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.train, self.validation, self.test = (
-            tuple(t.to(device) for t in points(count, seed))
-            for seed, count in enumerate((4000, 1000, 2000))
-        )
-
-    def batches_per_epoch(self, batch_size: int) -> int:
-        return len(self.train[0]) // batch_size
-
-    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, values = self.train
-        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
-        for batch in order.split(batch_size)[: self.batches_per_epoch(batch_size)]:
-            yield inputs[batch], values[batch]
-
-    def calibration(
-        self, count: int, batch_size: int, generator: torch.Generator
-    ) -> Iterator[Tensor]:
-        order = torch.randperm(len(self.train[0]), generator=generator)[:count]
-        yield from self.train[0][order.to(self.train[0].device)].split(batch_size)
-
-    def evaluation(self, split: str, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, values = self.validation if split == "validation" else self.test
-        yield from zip(inputs.split(batch_size), values.split(batch_size), strict=True)
+def data(device: torch.device) -> secateur.LoaderData:
+    """Return points in eight dimensions with a noisy function of them, in loaders."""
+    training, validation, test = (
+        DataLoader(TensorDataset(*points(count, seed)), 128, shuffle=seed == 0)
+        for seed, count in enumerate((4000, 1000, 2000))
+    )
+    return secateur.LoaderData(training, validation=validation, test=test, device=device)
 
 
 def points(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +48,7 @@ def network() -> nn.Module:
 
 def train(
     model: nn.Module,
-    data: Points,
+    data: secateur.LoaderData,
     recipe: secateur.Recipe,
     loss: nn.Module,
     *,
@@ -106,7 +86,7 @@ def train(
 task = secateur.Task(
     name="eight-numbers",
     model=network,
-    data=Points,
+    data=data,
     loss=nn.functional.mse_loss,
     # The noise alone makes 0.01 of any network's error; as much again counts as no worse here.
     metric=replace(MEAN_SQUARED_ERROR, margin=NOISE**2),
