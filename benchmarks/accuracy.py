@@ -73,6 +73,7 @@ CONDITIONS = (
     "joint",
     "finetuned",
     "descended",
+    "frozen-descended",
     "control",
     "self-pruning",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -58,6 +58,7 @@ class Net:
     frozen: Training
     finetune: Recipe
     descended: Training
+    frozen_descended: Training
     goals: Mapping[str, Mapping[float, float]]
     """condition → keep ratio → test accuracy to reach; negative: the loss against dense."""
 
@@ -78,6 +79,7 @@ class Net:
             "frozen": self.frozen,
             "finetuned": replace(self.joint, finetune=self.finetune),
             "descended": self.descended,
+            "frozen-descended": self.frozen_descended,
         }
         if base not in ways:
             return None
@@ -96,6 +98,14 @@ class Net:
         return way
 
 
+def _frozen_ladder(
+    recipe: Recipe, phase: GatePhase, keeps: Iterable[float], **teacher: float
+) -> Training:
+    """Return one epoch of gates for all ratios, and three on every rung."""
+    rungs = tuple(Rung(keep, learn=replace(recipe, epochs=3), settle=None) for keep in keeps)
+    return Training(recipe, phase, rungs=rungs, **teacher)
+
+
 def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
     """Return a net trained as `secateur study` trains it, with its defaults."""
     chosen = Options(finetune=1, **options)
@@ -112,6 +122,9 @@ def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
             joint,
             recipe=replace(joint.recipe, epochs=2),
             rungs=tuple(Rung(keep, settle=spec.recipe("finetune")) for keep in goals),
+        ),
+        frozen_descended=_frozen_ladder(
+            replace(joint.recipe, epochs=1), replace(spec.gate_phase, weights="frozen"), goals
         ),
         goals={"joint": goals, "finetuned": goals, "descended": goals},
     )
@@ -152,9 +165,17 @@ NETS: dict[str, Net] = {
             ),
             rung_phase=GatePhase(lowest_keep=0.03, gate_rate=3.0),
         ),
+        frozen_descended=_frozen_ladder(
+            _cosine(1, 0.05),
+            GatePhase(lowest_keep=0.05, gate_rate=1.0, weights="frozen"),
+            (0.3, 0.2, 0.1),
+            teach=0.7,
+            temperature=2.0,
+        ),
         goals={
             "reconstruct": {0.3: 90.4, 0.2: 88.7, 0.1: 80.0},
             "frozen": {0.3: 90.8, 0.2: 90.0, 0.1: 87.0},
+            "frozen-descended": {0.3: 90.8, 0.2: 90.0, 0.1: 87.0},
             "joint": (goals := {0.3: 91.4, 0.2: 91.0, 0.1: 89.8, 0.05: 87.5}),
             "finetuned": goals,
             "descended": goals,

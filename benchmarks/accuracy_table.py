@@ -29,6 +29,7 @@ LOOKS = {
     "joint": ("#0067a8", "o", "-"),
     "finetuned": ("#003a5d", "*", "-"),
     "descended": ("#00a0c6", "v", "-"),
+    "frozen-descended": ("#4aa88a", "X", "-"),
     "frozen": ("#007d5b", "P", "-"),
     "reconstruct": ("#5c44a0", "d", "-"),
     "fixed": ("#c95200", "o", "--"),
