@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.gate_training import GateTraining
-from secateur.pruning.mask_hold import MaskHold
+from secateur.pruning.loops.gate_training import GateTraining
+from secateur.pruning.loops.mask_hold import MaskHold
 
 PHASE = GatePhase(lowest_keep=0.1, gate_rate=5.0)
 

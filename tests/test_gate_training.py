@@ -16,9 +16,9 @@ from torch.nn.functional import cross_entropy
 from secateur.errors import BudgetError, UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase, learn_gates
-from secateur.pruning.gate_training import GateTraining
 from secateur.pruning.gates import Gates
-from secateur.pruning.mask_hold import MaskHold
+from secateur.pruning.loops.gate_training import GateTraining
+from secateur.pruning.loops.mask_hold import MaskHold
 from secateur.pruning.parameters import prunable
 from secateur.study.task import Task
 from secateur.training import Recipe

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
-from secateur.pruning.gate_training import GateTraining
-from secateur.pruning.mask_hold import MaskHold
+from secateur.pruning.loops.gate_training import GateTraining
+from secateur.pruning.loops.mask_hold import MaskHold
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo"

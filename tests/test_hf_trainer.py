@@ -12,9 +12,9 @@ from torch import Tensor
 
 from integration_loop import assert_equal, nonzero
 from secateur.errors import FileError, UsageError
-from secateur.pruning import stage_file
 from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.stages import UNPRUNED
+from secateur.pruning.loops import stage_file
+from secateur.pruning.loops.stages import UNPRUNED
 
 
 def transformers() -> Any:

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from integration_loop import PHASE, assert_equal, by_hand, loader, network
 from secateur.pruning.budget import Budget
-from secateur.pruning.gate_training import GateTraining
-from secateur.pruning.mask_hold import MaskHold
+from secateur.pruning.loops.gate_training import GateTraining
+from secateur.pruning.loops.mask_hold import MaskHold
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {

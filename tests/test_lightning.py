@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from integration_loop import PHASE, TOTAL, assert_equal, by_hand, loader, network, nonzero
 from secateur.errors import UsageError
-from secateur.pruning.stages import UNPRUNED
+from secateur.pruning.loops.stages import UNPRUNED
 
 
 def lightning() -> Any:

@@ -185,6 +185,10 @@ def test_a_few_inputs_are_enough_where_nothing_looks_at_them() -> None:
         _, result = prune(model, 0.5, data=data)
         assert result.macs is not None
         assert result.macs.before == 4 * 8 + 8 * 2
+    _, result = prune(model, 0.5, data=torch.randn(40, 4), recover="batchnorm")
+    assert result.recovery == ()  # there are no statistics
+    with pytest.raises(UsageError, match="data is a int"):
+        prune(model, 0.5, data=3)  # type: ignore[arg-type]
     once = iter([torch.randn(3, 4)])
     _, result = prune(model, 0.5, data=once)
     assert result.macs is None
@@ -211,6 +215,8 @@ def test_layers_that_cannot_be_reconstructed_are_named() -> None:
 
 def test_counted_goals_are_met_to_one_weight(model: nn.Module) -> None:
     size = sum(p.numel() for p in model.parameters())
+    with pytest.raises(BudgetError, match="no cut meets params"):
+        prune(model, params=size - TOTAL + 20, floor=0.1)
     _, result = prune(model, params=size - 700)
     assert result.parameters.after == size - 700
     dense = work(model, EXAMPLE).total

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from integration_loop import assert_equal, network, samples
 from secateur.errors import FileError, UsageError
-from secateur.pruning import stage_file
 from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.stages import Schedule, StagedPruning
+from secateur.pruning.loops import stage_file
+from secateur.pruning.loops.stages import Schedule, StagedPruning
 
 
 @pytest.mark.parametrize(

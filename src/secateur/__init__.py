@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from secateur.pruning.channels.coupling import channel_groups
     from secateur.pruning.channels.cut import ChannelCut, select_channels
     from secateur.pruning.gate_phase import GatePhase, learn_gates
-    from secateur.pruning.gate_training import GateTraining
     from secateur.pruning.gates import Gates
-    from secateur.pruning.mask_hold import MaskHold
+    from secateur.pruning.loops.gate_training import GateTraining
+    from secateur.pruning.loops.mask_hold import MaskHold
     from secateur.pruning.masks import Masks
-    from secateur.pruning.model_files import load, packed_bytes, save
-    from secateur.pruning.model_reading import load_masks, read
     from secateur.pruning.parameters import prunable
     from secateur.pruning.recovery.batchnorm import recalibrate
     from secateur.pruning.recovery.descent import Rung, descend
     from secateur.pruning.recovery.finetune import finetune
     from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
+    from secateur.pruning.saving.model_file import load, packed_bytes, save
+    from secateur.pruning.saving.reading import load_masks, read
+    from secateur.pruning.saving.torch_prune import convert_state_dict, from_torch_prune
     from secateur.pruning.selection import select
     from secateur.pruning.semi_structured import to_semi_structured
     from secateur.pruning.shrinking import Shrunk, shrink
-    from secateur.pruning.torch_prune import convert_state_dict, from_torch_prune
     from secateur.study.loading import load_task
     from secateur.study.metrics import Metric
     from secateur.study.study import Study
@@ -53,10 +53,10 @@ _HOMES = {
     "ChannelCut": "secateur.pruning.channels.cut",
     "Engine": "secateur.compiler.runtime",
     "GatePhase": "secateur.pruning.gate_phase",
-    "GateTraining": "secateur.pruning.gate_training",
+    "GateTraining": "secateur.pruning.loops.gate_training",
     "Gates": "secateur.pruning.gates",
     "LoaderData": "secateur.data.loader",
-    "MaskHold": "secateur.pruning.mask_hold",
+    "MaskHold": "secateur.pruning.loops.mask_hold",
     "Masks": "secateur.pruning.masks",
     "Metric": "secateur.study.metrics",
     "Recipe": "secateur.training",
@@ -71,26 +71,26 @@ _HOMES = {
     "classification": "secateur.study.task",
     "compile": "secateur.compiler.pipeline",
     "compile_network": "secateur.compiler.pipeline",
-    "convert_state_dict": "secateur.pruning.torch_prune",
+    "convert_state_dict": "secateur.pruning.saving.torch_prune",
     "descend": "secateur.pruning.recovery.descent",
     "distilled": "secateur.distillation",
     "export_onnx": "secateur.export",
     "finetune": "secateur.pruning.recovery.finetune",
     "from_pretrained": "secateur.hub",
-    "from_torch_prune": "secateur.pruning.torch_prune",
+    "from_torch_prune": "secateur.pruning.saving.torch_prune",
     "learn_gates": "secateur.pruning.gate_phase",
-    "load": "secateur.pruning.model_files",
-    "load_masks": "secateur.pruning.model_reading",
+    "load": "secateur.pruning.saving.model_file",
+    "load_masks": "secateur.pruning.saving.reading",
     "load_task": "secateur.study.loading",
-    "packed_bytes": "secateur.pruning.model_files",
+    "packed_bytes": "secateur.pruning.saving.model_file",
     "prunable": "secateur.pruning.parameters",
     "prune": "secateur.oneshot.call",
     "prune_gradually": "secateur.pruning.recovery.reconstruct",
     "push_to_hub": "secateur.hub",
-    "read": "secateur.pruning.model_reading",
+    "read": "secateur.pruning.saving.reading",
     "recalibrate": "secateur.pruning.recovery.batchnorm",
     "reconstruct": "secateur.pruning.recovery.reconstruct",
-    "save": "secateur.pruning.model_files",
+    "save": "secateur.pruning.saving.model_file",
     "save_pretrained": "secateur.hub",
     "select": "secateur.pruning.selection",
     "select_channels": "secateur.pruning.channels.cut",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
+from secateur.modes import evaluating
 
 aten = torch.ops.aten
 
@@ -64,13 +65,11 @@ def work(model: nn.Module, example: Example) -> Work:
         UsageError: the model does not take the example.
     """
     counter = _Counter(model)
-    modes = {module: module.training for module in model.modules()}
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        model.eval()
         torch.backends.mha.set_fastpath_enabled(False)  # it hides products in one operator
-        with torch.no_grad(), counter:
+        with evaluating(model), torch.no_grad(), counter:
             run(model, example)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise UsageError(
@@ -78,8 +77,6 @@ def work(model: nn.Module, example: Example) -> Work:
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes.items():
-            module.training = mode
         for name, buffer in model.named_buffers():
             buffer.copy_(kept[name])
     return Work(dict(counter.parameters), counter.activations)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import files
 from secateur.errors import CompileError, UsageError
+from secateur.modes import evaluating
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def to_onnx(
         torch.backends.mha.set_fastpath_enabled(False)  # ONNX knows its parts, not their fusion
         torch._C._jit_set_onnx_log_enabled(False)  # it prints whole graphs when it fails
         with (
-            _evaluating(module),
+            evaluating(module),
             tempfile.TemporaryDirectory() as folder,
             torch.no_grad(),
             warnings.catch_warnings(),
@@ -156,7 +156,7 @@ def export_onnx(
     import torch
 
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
-    with _evaluating(model):
+    with evaluating(model):
         content = to_onnx(model, examples, batched=batched)
         inputs = [examples]
         generator = torch.Generator().manual_seed(0)
@@ -186,17 +186,6 @@ def export_onnx(
             worst = max(worst, off)
     files.write(Path(path), content)
     return worst
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _fresh(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

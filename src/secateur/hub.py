@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from secateur import files
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
-from secateur.pruning import description, model_files, model_state
 from secateur.pruning.budget import Budget
-from secateur.pruning.description import Architecture, Stored
 from secateur.pruning.masks import Masks
-from secateur.pruning.model_reading import refuse_pickle
 from secateur.pruning.parameters import unwrapped
+from secateur.pruning.saving import description, model_file, model_state
+from secateur.pruning.saving.description import Architecture, Stored
+from secateur.pruning.saving.reading import refuse_pickle
 
 CONFIG = "config.json"
 DENSE = "model.safetensors"
@@ -81,13 +81,13 @@ def save_pretrained(
     if dtype is not None and not packed:
         raise UsageError("dtype is for packed=True; for the dense form give model.to(dtype)")
     state, ties = model_state.tensors_of(inner, gates=gates)
-    model_files.stored_masks(masks, state, ties)
+    model_file.stored_masks(masks, state, ties)
     there = _config(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as place:
             if packed:
-                model_files.save(
+                model_file.save(
                     inner,
                     Path(place) / PACKED,
                     masks=masks,
@@ -165,10 +165,10 @@ def from_pretrained(
                 f"section {SECTION!r} of {CONFIG}"
             )
     if [path.name for path in paths] == [PACKED]:
-        return model_files.load(paths[0], model, factory=factory, trust=trust)
+        return model_file.load(paths[0], model, factory=factory, trust=trust)
     state, ties = _read_dense(paths)
     if model is None:
-        model = model_files.build(folder, built_by, factory, trust)
+        model = model_file.build(folder, built_by, factory, trust)
     _add_tied(model, state, ties)
     stored = [_as_stored(name, tensor) for name, tensor in state.items()]
     if problem := model_state.misfit(model, stored) or model_state.clash(model, state):

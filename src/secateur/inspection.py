@@ -12,8 +12,8 @@ from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
 from secateur.errors import FileError, UsageError
-from secateur.pruning.model_reading import FORMAT as MODEL
-from secateur.pruning.model_reading import read
+from secateur.pruning.saving.reading import FORMAT as MODEL
+from secateur.pruning.saving.reading import read
 from secateur.study.store import read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 

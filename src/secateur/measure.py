@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.modes import evaluating
 
 
 @torch.inference_mode()
@@ -30,10 +31,8 @@ def evaluate(
         UsageError: there are no batches; the model does not give a tensor, or the metric not one
             value per example.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     total, count = torch.zeros((), dtype=torch.float64), 0
-    try:
+    with evaluating(model):
         for inputs, targets in batches:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
                 outputs = model(inputs)
@@ -45,9 +44,6 @@ def evaluate(
             values = _per_example(metric(outputs.float(), targets), len(inputs))
             total = total.to(values.device) + values.sum(dtype=torch.float64)
             count += len(values)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     if not count:
         raise UsageError("cannot evaluate a model on no data; the split given is empty")
     return total.item() / count

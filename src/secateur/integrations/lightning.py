@@ -11,8 +11,8 @@ from secateur.errors import UsageError
 from secateur.integrations import MissingPackageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.loops.stages import UNPRUNED, Schedule, Stage, StagedPruning, Unit
 from secateur.pruning.masks import Masks
-from secateur.pruning.stages import UNPRUNED, Schedule, Stage, StagedPruning, Unit
 
 try:
     # The older name, where that is what the caller has loaded.

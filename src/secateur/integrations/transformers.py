@@ -9,11 +9,11 @@ from typing import Any
 
 from secateur.errors import FileError, UsageError
 from secateur.integrations import MissingPackageError
-from secateur.pruning import stage_file
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.loops import stage_file
+from secateur.pruning.loops.stages import UNPRUNED, Schedule, Stage, StagedPruning, Unit
 from secateur.pruning.masks import Masks
-from secateur.pruning.stages import UNPRUNED, Schedule, Stage, StagedPruning, Unit
 
 try:
     from transformers import TrainerCallback

@@ -66,6 +66,23 @@ def wanted_goal(
     return wanted
 
 
+def refuse_no_data(data: object) -> None:
+    """Refuse what is in none of the usual forms of data.
+
+    Raises:
+        UsageError: it cannot be iterated, or is a pair of tensors, which may be meant as one batch.
+    """
+    if data is None or isinstance(data, (Calibration, Tensor)):
+        return
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
+        raise UsageError(
+            f"data is a {type(data).__name__}; give a tensor of inputs, or batches of inputs or of "
+            "(inputs, targets), such as a DataLoader"
+        )
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
+        raise UsageError("data is a pair of tensors; give one batch of both as [pair]")
+
+
 def first_sample(data: Data | None, device: torch.device) -> Tensor | None:
     """Return one sample of the inputs, on a device; None where there is none to be had.
 
@@ -75,7 +92,7 @@ def first_sample(data: Data | None, device: torch.device) -> Tensor | None:
         return data.inputs[0][:1]
     if isinstance(data, Tensor):
         return data[:1].to(device)
-    if not isinstance(data, Iterable) or isinstance(data, Iterator):
+    if data is None or isinstance(data, Iterator):
         return None
     batch = next(iter(data), None)
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
@@ -102,13 +119,6 @@ def calibration_of(
     if not isinstance(samples, int) or samples < 1:
         raise UsageError(f"samples is {samples!r}, but must be a whole number, at least 1")
     batches = torch.split(data, 256) if isinstance(data, Tensor) else data
-    if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes, Mapping)):
-        raise UsageError(
-            f"data is a {type(data).__name__}; give a tensor of inputs, or batches of inputs or of "
-            "(inputs, targets), such as a DataLoader"
-        )
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
-        raise UsageError("data is a pair of tensors; give one batch of both as [pair]")
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     left = samples

@@ -17,6 +17,7 @@ from secateur.oneshot.arguments import (
     checked_example,
     figure_of,
     first_sample,
+    refuse_no_data,
     wanted_goal,
 )
 from secateur.oneshot.cutting import (
@@ -120,6 +121,7 @@ def prune(
         raise UsageError(
             f"recover is {recover!r}, but must be one of {', '.join(get_args(Recover))}"
         )
+    refuse_no_data(data)
     wanted = wanted_goal(goal, keep, pattern, evaluate, signature(prune).parameters)
     scope = scope or ("layer" if pattern == "channel" else "global")
     budget = Budget(1.0 if wanted else keep, scope, floor, pattern, overrides)
@@ -139,7 +141,9 @@ def prune(
         criterion = "gate" if gated else "magnitude"
     if example is None:
         example = first_sample(data, device_of(inner))
-    if find(criterion).needs != "nothing" or recover == "reconstruct" or has_statistics(inner):
+    repaired = recover in ("batchnorm", "reconstruct")
+    repaired |= recover == "auto" and has_statistics(inner)
+    if find(criterion).needs != "nothing" or repaired:
         seen = calibration_of(data, loss, samples, autocast, device_of(inner))
     else:
         seen = None  # there is nothing that it would be looked at for

@@ -18,12 +18,13 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.channels import ChannelCut, Groups, channel_groups, select_channels
 from secateur.pruning.criteria import find, magnitude
+from secateur.pruning.division import divided
 from secateur.pruning.gates import SUFFIX, Gates
 from secateur.pruning.masks import Masks
-from secateur.pruning.model_files import packed_bytes
 from secateur.pruning.parameters import Prunable, parameters
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.reconstruct import reconstruct
+from secateur.pruning.saving.model_file import packed_bytes
 from secateur.pruning.selection import select
 from secateur.pruning.shrinking import shrink
 from secateur.pruning.streaming import TOGETHER, select_streaming, streams
@@ -153,7 +154,12 @@ class Weights:
 
     def parameters(self, keep: float) -> int:
         """As `Way` says."""
-        return left(self._job.size, self.masks(keep))
+        job, budget = self._job, replace(self._job.budget, keep=keep)
+        if budget.pattern != "weight":
+            return left(job.size, self.masks(keep))
+        sizes = [weight.numel() for weight in parameters(job.model, job.plan.names).values()]
+        pools = divided(budget, job.plan.names, sizes)  # K is known without ranking anything
+        return job.size - sum(sizes) + sum(sum(pool.sure) + pool.rest for pool in pools)
 
     def macs(self, keep: float) -> int:
         """As `Way` says."""

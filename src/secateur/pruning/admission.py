@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.errors import UsageError
-from secateur.pruning.host import refuse_sharded
+from secateur.pruning.loops.host import refuse_sharded
 from secateur.pruning.parameters import unwrapped
 
 
@@ -53,7 +53,7 @@ def copied(model: nn.Module) -> nn.Module:
     """
     try:
         return copy.deepcopy(model)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError) as error:
         raise UsageError(
             f"{type(model).__name__} cannot be copied ({error}); build another like it, fill that "
             "with its state dict, and prune it with in_place=True"

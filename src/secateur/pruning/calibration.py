@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.pruning.modes import evaluating
+from secateur.modes import evaluating
 
 LEAST = 32
 """Fewer samples than these say nothing of a layer's inputs."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.gates import Gates
+from secateur.pruning.loops.trainer import Trainer
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import NORMS, unwrapped
-from secateur.pruning.trainer import Trainer
 from secateur.training import Data, Epoch, Recipe, train
 
 Weights = Literal["joint", "frozen"]

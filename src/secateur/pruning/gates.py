@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
-from secateur.pruning.host import refuse_sharded
+from secateur.pruning.loops.host import refuse_sharded
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import axes_of, parameters, unwrapped
 from secateur.pruning.selection import select

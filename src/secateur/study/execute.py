@@ -24,6 +24,7 @@ from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gate_phase import learn_gates
 from secateur.pruning.gates import Gates
+from secateur.pruning.loops.trainer import Trainer
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import Prunable, prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
@@ -37,7 +38,7 @@ from secateur.study.spec import Spec
 from secateur.study.store import Record, Store
 from secateur.study.task import Task
 from secateur.study.trials import DENSE, Stage, Trial, plan
-from secateur.training import Data, Epoch, precision_of
+from secateur.training import Data, Epoch, precision_of, train
 
 CALIBRATION_BATCH = 256
 HISTOGRAM_BINS = 64
@@ -149,7 +150,7 @@ class _Runner:
     ) -> None:
         self._task, self._spec, self._store = task, spec, store
         self._device, self._observe = device, observe
-        self._train = OwnTraining(task)
+        self._train: Trainer = train if task.train is None else OwnTraining(task)
         self._model = self._fresh()
         self._prunable = feasible(self._model, spec)
         self._data: Data = task.data(device)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from secateur.errors import TrainingError, UsageError
 from secateur.study.task import Task
-from secateur.training import Data, Epoch, Recipe, train
+from secateur.training import Data, Epoch, Recipe
 
 GATES = ("around_step", "extra", "extra_rate")
 HOLD = ("after_step",)
@@ -105,26 +105,14 @@ class OwnTraining:
         extra_rate: float = 1.0,
         watch: Callable[[Epoch], object] = lambda epoch: None,
     ) -> tuple[Epoch, ...]:
-        """Train as `secateur.train` does, with the task's loop; its own, if the task has none.
+        """Train as `secateur.train` does, with the task's loop.
 
         Raises:
             UsageError: the loop left out a step's cut, the gates or the held masks, or returned
                 something else than epochs.
             TrainingError: a weight is not finite afterwards; names it.
         """
-        if self.task.train is None:
-            return train(
-                model,
-                data,
-                recipe,
-                loss,
-                seed=seed,
-                around_step=around_step,
-                after_step=after_step,
-                extra=extra,
-                extra_rate=extra_rate,
-                watch=watch,
-            )
+        assert self.task.train is not None
         cuts, holds, seen = _Count(), _Count(), list[Epoch]()
 
         @contextmanager

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
+from secateur.modes import evaluating
 from secateur.pruning.channels.labels import Grid, Labels, Ledger, Operand, varied
-from secateur.pruning.modes import evaluating
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 """A model's inputs: one tensor, several arguments, or arguments by name."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.modes import evaluating
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.modes import evaluating
 from secateur.pruning.parameters import parameters, unwrapped
 from secateur.pruning.recovery.moments import KINDS, Layer, windows
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.pruning.modes import evaluating
+from secateur.modes import evaluating
 
 
 def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = False) -> int:

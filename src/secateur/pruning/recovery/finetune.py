@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.pruning.loops.trainer import Trainer
 from secateur.pruning.masks import Masks
-from secateur.pruning.trainer import Trainer
 from secateur.training import Data, Epoch, Recipe, train
 
 SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)

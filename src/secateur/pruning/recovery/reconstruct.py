@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.modes import evaluating
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import find
 from secateur.pruning.gates import only
 from secateur.pruning.masks import Masks
-from secateur.pruning.modes import evaluating
 from secateur.pruning.parameters import axes_of, parameters, unwrapped
 from secateur.pruning.recovery.moments import KINDS, Moments, moments
 from secateur.pruning.selection import select

@@ -37,7 +37,7 @@ from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
 from secateur.pruning.gates import SUFFIX, Gates
-from secateur.pruning.host import (
+from secateur.pruning.loops.host import (
     first_mismatch,
     found_infinite,
     group_of,

@@ -10,8 +10,8 @@ from typing import Any, NoReturn, cast
 import torch
 
 from secateur.errors import UsageError
-from secateur.pruning import packed
 from secateur.pruning.budget import Budget
+from secateur.pruning.saving import packed
 
 Architecture = str | tuple[str, Mapping[str, Any]]
 """How a model is built: "module:name" of a class or function, alone or with its arguments."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.pruning.host import plain_optimizer, refuse_sharded
+from secateur.pruning.loops.host import plain_optimizer, refuse_sharded
 from secateur.pruning.masks import Masks
 
 

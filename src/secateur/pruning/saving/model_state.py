@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.pruning.description import Stored
 from secateur.pruning.gates import SUFFIX, Gates
-from secateur.pruning.host import refuse_sharded
-from secateur.pruning.packed import DIMENSIONS, DTYPES
+from secateur.pruning.loops.host import refuse_sharded
 from secateur.pruning.parameters import unwrapped
+from secateur.pruning.saving.description import Stored
+from secateur.pruning.saving.packed import DIMENSIONS, DTYPES
 
 State = Mapping[str, Tensor]
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from secateur import files
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
-from secateur.pruning import description, model_state, packed
 from secateur.pruning.budget import Budget
-from secateur.pruning.description import Architecture, ModelInfo, Stored
 from secateur.pruning.masks import Masks
-from secateur.pruning.model_reading import FORMAT, read_info, values
+from secateur.pruning.saving import description, model_state, packed
+from secateur.pruning.saving.description import Architecture, ModelInfo, Stored
+from secateur.pruning.saving.reading import FORMAT, read_info, values
 
 
 def save(

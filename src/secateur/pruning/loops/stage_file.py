@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secateur import files
 from secateur.errors import FileError
-from secateur.pruning.stages import Stage
+from secateur.pruning.loops.stages import Stage
 
 FORMAT = "secateur stage 1"
 _PARTS = ("gates", "momentum", "order")

@@ -15,9 +15,9 @@ from torch import nn
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.gate_training import GateTraining
-from secateur.pruning.host import first_mismatch
-from secateur.pruning.mask_hold import MaskHold
+from secateur.pruning.loops.gate_training import GateTraining
+from secateur.pruning.loops.host import first_mismatch
+from secateur.pruning.loops.mask_hold import MaskHold
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import parameters, prunable, unwrapped
 

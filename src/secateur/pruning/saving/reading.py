@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from secateur.errors import FileError
-from secateur.pruning import description, packed
-from secateur.pruning.description import ModelInfo, Stored
 from secateur.pruning.masks import FORMAT as MASKS
 from secateur.pruning.masks import Masks
+from secateur.pruning.saving import description, packed
+from secateur.pruning.saving.description import ModelInfo, Stored
 
 FORMAT = "secateur model 1"
 

@@ -1,0 +1,1 @@
+"""Gates and masks inside training loops that are not ours."""

@@ -1,0 +1,1 @@
+"""Models on disk without their zeros: one safetensors file, described in docs/files.md."""
