@@ -31,6 +31,8 @@ figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/reconstruct.py
 	-$(BIN)/python benchmarks/large_model.py
 	-$(BIN)/python benchmarks/coverage.py
+	-$(BIN)/python benchmarks/channels.py
+	-$(BIN)/python benchmarks/adam_gates.py
 	$(if $(PRETRAINED),$(BIN)/python benchmarks/pretrained.py --weights $(PRETRAINED))
 
 $(VENV)/study: pyproject.toml constraints.txt
