@@ -22,7 +22,7 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 
-# The figures in README other than the study's; about ten minutes on two cores.
+# The figures in README and docs other than the study's and benchmarks/accuracy.py's.
 # PRETRAINED=resnet20-cifar10.safetensors adds that network's accuracy. A missed goal is printed.
 figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/training.py

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from channel_nets import NETS, HardCoded, made
+from channel_nets import NETS, made
+from channel_transformers import HardCoded
 from secateur import Budget
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning.channels import ChannelCut, Groups, Part, channel_groups, select_channels

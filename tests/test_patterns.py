@@ -1,12 +1,9 @@
-"""Scopes, overrides and patterns: exact, nested, and as plain Python would do them."""
+"""Patterns: exact, nested, and as plain Python would do them."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from fractions import Fraction
-from typing import Any
 
 import pytest
 import torch
@@ -17,241 +14,19 @@ from torch import Tensor
 from secateur import Budget, select
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning.criteria import find, magnitude
-from secateur.pruning.division import shares
-from secateur.pruning.parameters import DTYPES, prunable
+from secateur.pruning.parameters import prunable
 from secateur.pruning.patterns import Blocks, NofM, parse
 from secateur.pruning.ranking import Absolute
-
-WAYS: list[dict[str, Any]] = [{"method": "sort"}, {"method": "count"}, {"chunk": 5}]
-
-TIED = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.5, -2.0, 0.5, 300.0])
-ANY = st.floats(-1e4, 1e4, width=16)
-SHAPES = [(1, 1), (5, 1), (1, 7), (3, 4), (6, 5), (2, 3, 2), (2, 0, 3), (4, 5, 1, 3), (2, 3, 2, 2)]
-NAMES = ["a.x", "a.y", "b.x", "b.y", "c"]
-
-
-@st.composite
-def scores_of(draw: st.DrawFn) -> dict[str, Tensor]:
-    dtype = draw(st.sampled_from(DTYPES))
-    values = draw(st.sampled_from([TIED, ANY]))
-    found = {}
-    for name in draw(st.permutations(NAMES))[: draw(st.integers(1, len(NAMES)))]:
-        shape = draw(st.sampled_from(SHAPES))
-        count = torch.Size(shape).numel()
-        flat = draw(st.lists(values, min_size=count, max_size=count))
-        tensor = torch.tensor(flat, dtype=torch.float64).to(dtype).reshape(shape)
-        if len(shape) == 4 and draw(st.booleans()):
-            tensor = tensor.to(memory_format=torch.channels_last)
-        found[name] = tensor
-    assume(any(tensor.numel() for tensor in found.values()))
-    return found
-
-
-def first_match(name: str, globs: Any) -> int:
-    return next((at for at, glob in enumerate(globs) if fnmatchcase(name, glob)), len(globs))
-
-
-def shared_out(k: int, sizes: list[int], least: list[int]) -> list[int]:
-    """The definition of `shares`: the k best priorities, each part's least among them."""
-    ranks = sorted((Fraction(2 * i + 1, 2 * n), at) for at, n in enumerate(sizes) for i in range(n))
-    counts = list(least)
-    seen = [0] * len(sizes)
-    for _, at in ranks:
-        seen[at] += 1
-        if seen[at] > counts[at] and sum(counts) < k:
-            counts[at] += 1
-    return counts
-
-
-def expected(scores: dict[str, list[float]], budget: Budget) -> dict[str, list[bool]] | None:
-    """Scopes, floors and overrides in plain Python; None where no mask can meet the budget."""
-    names = sorted(scores)
-    sizes = {name: len(scores[name]) for name in names}
-    k = max(1, round(budget.keep * sum(sizes.values())))
-    own = {
-        name: sorted(range(sizes[name]), key=lambda i, name=name: -scores[name][i])
-        for name in names
-    }
-    kept: set[tuple[str, int]] = set()
-    free = []
-    for name in names:
-        place = first_match(name, [glob for glob, _ in budget.overrides])
-        if place == len(budget.overrides):
-            free.append(name)
-        elif sizes[name]:
-            count = max(1, round(budget.overrides[place][1] * sizes[name]))
-            kept |= {(name, i) for i in own[name][:count]}
-    left = k - len(kept)
-    least = {name: budget.least(sizes[name]) for name in free}
-    if not sum(least.values()) <= left <= sum(sizes[name] for name in free):
-        return None
-    globs = budget.scope if isinstance(budget.scope, tuple) else ()
-    groups = [[n for n in free if first_match(n, globs) == g] for g in range(len(globs) + 1)]
-    if budget.scope == "layer":
-        groups = [[name] for name in free]
-    counts = shared_out(
-        left,
-        [sum(sizes[name] for name in group) for group in groups],
-        [sum(least[name] for name in group) for group in groups],
-    )
-    for group, count in zip(groups, counts, strict=True):
-        chosen = {(name, i) for name in group for i in own[name][: least[name]]}
-        everything = [(name, i) for name in group for i in range(sizes[name])]
-        for weight in sorted(everything, key=lambda weight: -scores[weight[0]][weight[1]]):
-            if len(chosen) < count:
-                chosen.add(weight)
-        kept |= chosen
-    assert len(kept) == k
-    return {name: [(name, i) in kept for i in range(sizes[name])] for name in names}
-
-
-KEEPS = st.floats(0.001, 1)
-FLOORS = st.sampled_from([0, 0.001, 0.05, 0.3])
-GLOBS = st.sampled_from(["a.*", "b.*", "*.x", "*y", "c", "*"])
-SCOPES = st.one_of(
-    st.sampled_from(["global", "layer"]), st.lists(GLOBS, min_size=1, max_size=3).map(tuple)
+from selection_reference import (
+    FLOORS,
+    KEEPS,
+    OVERRIDES,
+    SCOPES,
+    WAYS,
+    expected,
+    globs_match,
+    scores_of,
 )
-OVERRIDES = st.lists(st.tuples(GLOBS, st.floats(0.01, 1)), max_size=3)
-
-
-def globs_match(names: Any, *globs: str) -> bool:
-    return all(any(fnmatchcase(name, glob) for name in names) for glob in globs)
-
-
-# Scopes and overrides.
-
-
-@settings(max_examples=200)
-@given(scores_of(), KEEPS, SCOPES, FLOORS, OVERRIDES)
-def test_scopes_and_overrides_give_the_masks_of_the_definition(
-    scores: dict[str, Tensor], keep: float, scope: Any, floor: float, overrides: Any
-) -> None:
-    globs = [glob for glob, _ in overrides] + (list(scope) if isinstance(scope, tuple) else [])
-    budget = Budget(keep, scope, floor, overrides=overrides)
-    if not globs_match(scores, *globs):
-        with pytest.raises(BudgetError, match="matches no prunable parameter"):
-            select(scores, budget)
-        return
-    want = expected({name: s.double().flatten().tolist() for name, s in scores.items()}, budget)
-    for way in WAYS:
-        if want is None:
-            with pytest.raises(BudgetError, match=r"keep at least|a keep ratio can be"):
-                select(scores, budget, **way)
-        else:
-            masks = select(scores, budget, **way)
-            assert {name: mask.flatten().tolist() for name, mask in masks.items()} == want
-            assert all(mask.stride() == scores[name].stride() for name, mask in masks.items())
-
-
-@settings(max_examples=150)
-@given(scores_of(), st.lists(KEEPS, min_size=2, max_size=6), SCOPES, FLOORS, OVERRIDES, st.data())
-def test_masks_are_nested_in_every_scope_and_with_overrides(
-    scores: dict[str, Tensor],
-    keeps: list[float],
-    scope: Any,
-    floor: float,
-    overrides: Any,
-    data: st.DataObject,
-) -> None:
-    globs = [glob for glob, _ in overrides] + (list(scope) if isinstance(scope, tuple) else [])
-    assume(globs_match(scores, *globs))
-    pattern = data.draw(st.sampled_from(["weight", "2x1", "1x4"]))
-    cuts = []
-    for keep in sorted(keeps):
-        try:
-            cuts.append(select(scores, Budget(keep, scope, floor, pattern, overrides)))
-        except BudgetError:
-            continue
-    for fewer, more in itertools.pairwise(cuts):
-        assert fewer.nested_in(more)
-
-
-def test_a_group_keeps_its_share_and_ranks_within() -> None:
-    scores = {
-        "body.0": torch.rand(40, 10) + 5,
-        "body.1": torch.rand(10, 10),
-        "head.0": torch.rand(30, 10) / 100,
-        "other": torch.rand(20, 10) / 1000,
-    }
-    masks = select(scores, Budget(0.1, ("head.*", "body.*"), floor=0))
-    assert {name: kept for name, (kept, _) in masks.layers.items()} == {
-        "body.0": 50,
-        "body.1": 0,
-        "head.0": 30,
-        "other": 20,
-    }
-    everything = select(scores, Budget(0.1, ("*",), floor=0))
-    assert everything == select(scores, Budget(0.1, floor=0))
-    single = select(scores, Budget(0.1, ("body.0", "body.1", "head.0"), floor=0))
-    assert single == select(scores, Budget(0.1, "layer", floor=0))
-
-
-def test_overrides_are_exact_and_the_rest_makes_up_for_them() -> None:
-    scores = {name: torch.rand(10, 10) for name in ("first", "last", "middle.0", "middle.1")}
-    overrides = {"first": 1, "last": 0.005, "*st": 0.3}
-    for scope in ("global", "layer", ("middle.0", "middle.1")):
-        masks = select(scores, Budget(0.5, scope, overrides=overrides))  # type: ignore[arg-type]
-        assert masks.kept == 200
-        assert masks.layers["first"] == (100, 100)
-        assert masks.layers["last"] == (1, 100)
-        if scope != "global":
-            assert {masks.layers[name][0] for name in ("middle.0", "middle.1")} == {49, 50}
-    # an override takes no notice of the floor
-    assert select(scores, Budget(0.5, floor=0.2, overrides={"last": 0.01})).layers["last"][0] == 1
-
-
-def test_overrides_that_no_mask_can_meet_say_what_can() -> None:
-    scores = {"a": torch.rand(100, 10), "b": torch.rand(37, 1), "c": torch.rand(3, 1)}
-
-    def refused(budget: Budget) -> tuple[float, float]:
-        with pytest.raises(BudgetError) as caught:
-            select(scores, budget)
-        words = str(caught.value).split("can be ")[1].removeprefix("only ").replace("from ", "")
-        low, _, high = words.partition(" to ")
-        for ratio in (low, high or low):
-            select(scores, replace(budget, keep=float(ratio)))
-        return float(low), float(high or low)
-
-    low, high = refused(Budget(0.1, overrides={"a": 0.5}))
-    assert round(low * 1040) == 502  # the floors keep one of b and one of c
-    assert round(high * 1040) == 540
-    assert refused(Budget(0.9, overrides={"a": 0.5})) == (low, high)
-    assert round(refused(Budget(0.4, floor=0, overrides={"a": 0.5}))[0] * 1040) == 500
-    assert refused(Budget(0.5, overrides={"*": 1.0})) == (1, 1)
-    only = refused(Budget(0.5, overrides={"a": 0.123, "*": 0.1}))
-    assert round(only[0] * 1040) == 123 + 4 + 1
-    with pytest.raises(BudgetError, match="overrides take 500, and the other tensors have only 40"):
-        select(scores, Budget(0.9, overrides={"a": 0.5}))
-    with pytest.raises(BudgetError, match=r"take 500, and the floor of 0\.002 in the other .* 2;"):
-        select(scores, Budget(0.482, overrides={"a": 0.5}))
-
-
-def test_globs_that_match_nothing_list_the_names() -> None:
-    scores = {"a": torch.rand(2, 2), "b": torch.rand(2, 2)}
-    for budget in (
-        Budget(0.5, ("a", "hed.*")),
-        Budget(0.5, overrides={"a": 0.5, "hed.*": 0.5}),
-        Budget(scope=("hed.*",), pattern="1:2"),
-        Budget(pattern="1:2", overrides={"hed.*": 1}),
-        Budget(0.5, ("hed.*",), pattern="1x2"),
-    ):
-        with pytest.raises(BudgetError, match=r"'hed\.\*' of the budget's .* names are a, b$"):
-            select(scores, budget)
-    many = {f"layer{i:02}": torch.rand(1, 1) for i in range(50)}
-    with pytest.raises(BudgetError, match=r"layer00, .*layer19 and 30 more"):
-        select(many, Budget(0.5, ("z",)))
-
-
-@given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=5),
-    st.sampled_from([0, 0.1, 0.5]),
-    st.floats(0, 1),
-)
-def test_shares_are_those_of_the_definition(sizes: list[int], floor: float, part: float) -> None:
-    least = [Budget(1, floor=floor).least(size) for size in sizes]
-    k = sum(least) + round(part * (sum(sizes) - sum(least)))
-    assert shares(k, sizes, least) == shared_out(k, sizes, least)
-
 
 # n:m.
 
@@ -441,50 +216,6 @@ def test_patterns_are_read() -> None:
             Budget(0.5, pattern=pattern)  # type: ignore[arg-type]
     with pytest.raises(BudgetError, match="4 of every 2 cannot be kept"):
         parse("4:2")
-
-
-# Budgets.
-
-
-def test_budgets_are_values() -> None:
-    by_dict = Budget(0.5, overrides={"b.*": 1, "a": Fraction(1, 4)})
-    assert by_dict.overrides == (("b.*", 1.0), ("a", 0.25))
-    assert by_dict == Budget(0.5, overrides=[("b.*", 1.0), ("a", 0.25)])
-    assert hash(by_dict) == hash(replace(by_dict, keep=0.5))
-    assert by_dict.override("b.c") == 1
-    assert by_dict.override("a") == 0.25
-    assert by_dict.override("c") is None
-    assert Budget(0.5, ["a", "b"]) == Budget(0.5, ("a", "b"))  # type: ignore[arg-type]
-    assert {Budget(0.5, "layer", 0.1): 1}[Budget(keep=0.5, scope="layer", floor=0.1)] == 1
-    assert type(Budget(1).keep) is float
-    assert Budget(Fraction(1, 3), pattern="1:3").keep == 1 / 3
-    assert "overrides" in repr(by_dict)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({}, "keep is None"),
-        ({"pattern": "1x4"}, "keep is None"),
-        ({"keep": 0.3, "pattern": "2:4"}, r"'2:4' keeps 0\.5 of the weights; leave keep out"),
-        ({"keep": "half", "pattern": "2:4"}, "leave keep out"),
-        ({"pattern": "2:4", "overrides": {"a": 0.5}}, "override of 'a' keeps 0.5.*give 1.0"),
-        ({"keep": 0.5, "scope": ()}, r"scope is \(\)"),
-        ({"keep": 0.5, "scope": ("a", 3)}, "scope is"),
-        ({"keep": 0.5, "scope": None}, "scope is None"),
-        ({"keep": 0.5, "overrides": {"a": 0}}, r"\('a', 0\)"),
-        ({"keep": 0.5, "overrides": {"a": 1.5}}, "overrides has"),
-        ({"keep": 0.5, "overrides": {3: 0.5}}, "overrides has"),
-        ({"keep": 0.5, "overrides": [("a", True)]}, "overrides has"),
-        ({"keep": 0.5, "overrides": ["ab"]}, "overrides has 'ab'"),
-        ({"keep": 0.5, "overrides": "ab"}, "overrides has 'ab'"),
-        ({"keep": 0.5, "overrides": 0.5}, r"overrides has 0\.5"),
-        ({"keep": 0.5, "overrides": ("a", 0.5)}, "overrides has 'a'"),
-    ],
-)
-def test_budgets_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(BudgetError, match=message):
-        Budget(**fields)
 
 
 # Scores that are never made.

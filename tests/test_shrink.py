@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from channel_nets import NETS, Attention, Encoder, HardCoded, made
+from channel_nets import NETS, made
+from channel_transformers import Attention, Encoder, HardCoded
 from secateur import Budget
 from secateur.errors import UsageError
 from secateur.export import to_onnx
