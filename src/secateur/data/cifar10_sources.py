@@ -1,5 +1,7 @@
 """Where the six batches of CIFAR-10 come from: given files, the cache, the official site, npm."""
 
+from __future__ import annotations
+
 import logging
 import os
 import shutil
