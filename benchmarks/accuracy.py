@@ -86,6 +86,7 @@ class Bench:
         self._name, self._seed, self._net = name, seed, NETS[name]
         self._folder: Path = given.folder
         self._device = machine.device(given.device)
+        self._compile: bool = given.compile
         images = data.load("cifar10", data_dir=given.data_dir).to(self._device)
         if self._net.phase1 is None:
             everything = Split(
@@ -142,6 +143,7 @@ class Bench:
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "precision": "bf16 autocast" if self._autocast else "fp32",
             "threads": torch.get_num_threads(),
+            "compiled": self._compile,
             "versions": machine.versions(),
             "hardware": machine.describe(),
         }
@@ -181,7 +183,10 @@ class Bench:
     def _fresh(self) -> nn.Module:
         torch.manual_seed(self._number("train"))
         model = nets.build(self._net.net).to(self._device)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._compile:
+            model.compile()  # in place: keys and hooks are the model's own; copies run as before
+        return model
 
     def _trained(self, condition: str, way: Training) -> tuple[nn.Module, tuple[Epoch, ...]]:
         """Train a copy of the dense network on; all conditions see the same batches."""
@@ -210,9 +215,11 @@ class Bench:
 
     def _taught(self, way: Training) -> tuple[Data, Loss]:
         """Return data and loss that follow the dense network as far as this training does."""
-        imitation = SoftTargets(way.temperature)
+        imitation, teacher = SoftTargets(way.temperature), self.dense()
+        if self._compile:
+            teacher = torch.compile(teacher)  # stays compiled when it is copied
         return distilled(
-            self._data, self._loss, self.dense(), imitation, way.teach, autocast=self._autocast
+            self._data, self._loss, teacher, imitation, way.teach, autocast=self._autocast
         )
 
     def _finetuned(
@@ -345,6 +352,9 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="resnet20-cifar10.safetensors")
     parser.add_argument("--data-dir", type=Path, help="folder with CIFAR-10; else the cache")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--compile", action="store_true", help="what trains runs through torch.compile: for GPUs"
+    )
     parser.add_argument("--threads", type=int, help="of torch; two runs may share a folder")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     given = parser.parse_args()
@@ -361,6 +371,7 @@ def main() -> int:
             if NETS[name].phase1 is None and not (given.weights and given.weights.is_file()):
                 parser.error(f"{name} needs --weights, the file resnet20-cifar10.safetensors")
         torch.set_num_threads(given.threads or torch.get_num_threads())
+        torch.backends.cudnn.benchmark = True
         for seed in given.seeds:
             for name in given.nets:
                 bench = Bench(name, seed, given)

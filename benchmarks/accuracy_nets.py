@@ -130,6 +130,34 @@ def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
     )
 
 
+def _resnet18(goals: Mapping[float, float]) -> Net:
+    """Return a net for a GPU, whose gate phase and ladder follow its own dense network."""
+    options = {"gate_epochs": 30, "gate_rate": 0.1, "lowest_keep": 0.015}
+    net = _study_net("resnet18", goals, epochs=30, batch_size=256, rate=0.2, **options)
+    follow = {"teach": 0.7, "temperature": 2.0}
+
+    def cosine(epochs: int, rate: float) -> Recipe:
+        return replace(_cosine(epochs, rate), batch_size=256)
+
+    return replace(
+        net,
+        joint=replace(net.joint, **follow),
+        descended=Training(
+            cosine(2, 0.04),
+            GatePhase(lowest_keep=0.015, dense_steps=0.2, gate_rate=15.0),
+            rungs=(
+                Rung(0.3, settle=cosine(4, 0.06)),
+                Rung(0.2, settle=cosine(4, 0.08)),
+                Rung(0.1, learn=cosine(2, 0.1), settle=cosine(5, 0.1)),
+                Rung(0.05, learn=cosine(2, 0.1), settle=cosine(6, 0.1)),
+                Rung(0.02, learn=cosine(3, 0.1), settle=cosine(9, 0.1)),
+            ),
+            rung_phase=GatePhase(lowest_keep=0.015, gate_rate=3.0),
+            **follow,
+        ),
+    )
+
+
 def _cosine(epochs: int, rate: float) -> Recipe:
     return Recipe(epochs=epochs, rate=rate, schedule="cosine", warmup=0.1)
 
@@ -182,12 +210,7 @@ NETS: dict[str, Net] = {
         },
     ),
     "convnet": _study_net("convnet", {0.3: -0.3, 0.2: -0.5, 0.1: -1.0, 0.05: -2.5}),
-    "resnet18": _study_net(
-        "resnet18",
-        {0.3: -0.1, 0.2: -0.2, 0.1: -0.3, 0.05: -0.5, 0.02: -1.0},
-        epochs=60,
-        gate_epochs=40,
-    ),
+    "resnet18": _resnet18({0.3: -0.1, 0.2: -0.2, 0.1: -0.3, 0.05: -0.5, 0.02: -1.0}),
 }
 
 
