@@ -1,24 +1,29 @@
-"""2:4 linear layers on an NVIDIA GPU: semi-structured against dense, medians of interleaved rounds.
+"""2:4 on an NVIDIA GPU: semi-structured against dense, medians of interleaved rounds, bf16.
 
-python benchmarks/semi_structured.py
+    python benchmarks/semi_structured.py
 
-Needs a CUDA device of compute capability 8.0 or newer; without one it says so, exit status 2.
+First linear layers alone, by size and rows of inputs, then two decoder layers of Llama 2 7B's shape
+(transformers, random weights), pruned by `secateur.prune(..., pattern="2:4")` on the GPU. Needs a
+CUDA device of compute capability 8.0 or newer; without one it says so, exit status 2.
 """
 
 from __future__ import annotations
 
-import statistics
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur import machine, prune, to_semi_structured
 from secateur.errors import UsageError
+from secateur.measure import cuda_milliseconds
 
 SHAPES = ((1024, 4096), (4096, 4096), (4096, 11008), (8192, 8192))
-ROWS = (16, 256, 4096)
-ROUNDS = 30
+ROWS = (16, 256, 4096, 16384)
 
 
 def main() -> int:
@@ -26,11 +31,10 @@ def main() -> int:
         print("there is no CUDA device here, so nothing is measured")
         return 2
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine.describe()}, torch {torch.__version__}, bf16")
+    print("dense ms / 2:4 ms = ratio; called as it is, then in a CUDA graph")
     for inputs, outputs in SHAPES:
-        pruned, _ = prune(
-            nn.Sequential(nn.Linear(inputs, outputs)), pattern="2:4", include_first=True
-        )
-        dense = pruned.to("cuda", torch.bfloat16).eval()
+        layer = nn.Sequential(nn.Linear(inputs, outputs)).to("cuda", torch.bfloat16).eval()
+        dense, _ = prune(layer, pattern="2:4", include_first=True)
         try:
             sparse = to_semi_structured(dense).model
         except UsageError as error:
@@ -38,22 +42,62 @@ def main() -> int:
             continue
         for rows in ROWS:
             x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
-            pairs = [(_milliseconds(dense, x), _milliseconds(sparse, x)) for _ in range(ROUNDS)]
-            ratio = statistics.median(d / s for d, s in pairs)
-            print(f"{inputs} x {outputs}, {rows} rows: {ratio:.2f} times as fast as dense")
+            _report(f"{inputs} x {outputs}, {rows} rows", dense, sparse, x)
+    _decoder()
     return 0
 
 
-def _milliseconds(model: nn.Module, x: torch.Tensor) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    with torch.inference_mode():
-        model(x)
-        start.record()
-        for _ in range(10):
-            model(x)
-        end.record()
+def _decoder() -> None:
+    try:
+        from transformers import LlamaConfig, LlamaModel
+    except ImportError:
+        print("decoder layers: not measured, transformers is not installed")
+        return
+    shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
+    config = LlamaConfig(num_hidden_layers=2, vocab_size=1000, use_cache=False, **shape)
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = LlamaModel(config).to(torch.bfloat16).eval()
+    tokens = {"input_ids": torch.randint(1000, (1, 128), device="cuda")}
+    start = time.perf_counter()
+    dense, result = prune(model, pattern="2:4", example=tokens)
     torch.cuda.synchronize()
-    return float(start.elapsed_time(end)) / 10
+    seconds = time.perf_counter() - start
+    print(f"decoder layers: {result.masks.total / 1e6:.0f} M weights cut in {seconds:.1f} s")
+    everywhere = to_semi_structured(dense)
+    print(f"{len(everywhere.converted)} layers converted, {len(everywhere.left)} left")
+    for batch, length in ((1, 1), (1, 512), (8, 1024), (32, 1024)):
+        x = torch.randint(1000, (batch, length), device="cuda")
+        what = f"decoder, {batch} x {length} tokens"
+        _report(f"{what}, all converted", _last(dense), _last(everywhere.model), x)
+        for graph in (False, True):
+            chosen = to_semi_structured(dense, example={"input_ids": x}, graph=graph)
+            how = "in a graph" if graph else "as it is"
+            title = f"{what}, {len(chosen.converted)} layers converted that are faster {how}"
+            _report(title, _last(dense), _last(chosen.model), x)
+
+
+def _last(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def call(tokens: Tensor) -> Any:
+        return model(input_ids=tokens).last_hidden_state
+
+    return call
+
+
+@torch.inference_mode()
+def _report(
+    what: str, dense: Callable[[Tensor], Tensor], sparse: Callable[[Tensor], Tensor], x: Tensor
+) -> None:
+    wanted, got = dense(x).float(), sparse(x).float()
+    difference = float((wanted - got).norm() / wanted.norm())
+    runs, cells = (partial(dense, x), partial(sparse, x)), []
+    for graph in (False, True):
+        try:
+            before, after = cuda_milliseconds(runs, graph=graph)
+            cells.append(f"{before:.3f} / {after:.3f} = {before / after:.2f}")
+        except RuntimeError as error:
+            cells.append(f"not captured ({str(error).splitlines()[0][:60]})")
+    print(f"{what}: {', graph '.join(cells)}; relative difference {difference:.1e}", flush=True)
 
 
 if __name__ == "__main__":

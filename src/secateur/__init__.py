@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from secateur.pruning.saving.reading import load_masks, read
     from secateur.pruning.saving.torch_prune import convert_state_dict, from_torch_prune
     from secateur.pruning.selection import select
-    from secateur.pruning.semi_structured import to_semi_structured
     from secateur.pruning.shrinking import Shrunk, shrink
+    from secateur.semi_structured import to_semi_structured
     from secateur.study.loading import load_task
     from secateur.study.metrics import Metric
     from secateur.study.study import Study
@@ -95,7 +95,7 @@ _HOMES = {
     "select": "secateur.pruning.selection",
     "select_channels": "secateur.pruning.channels.cut",
     "shrink": "secateur.pruning.shrinking",
-    "to_semi_structured": "secateur.pruning.semi_structured",
+    "to_semi_structured": "secateur.semi_structured",
     "train": "secateur.training",
 }
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.modes import evaluating
+
+CALLS = 10
+"""Calls between two looks at a GPU's clock."""
 
 
 @torch.inference_mode()
@@ -47,6 +51,52 @@ def evaluate(
     if not count:
         raise UsageError("cannot evaluate a model on no data; the split given is empty")
     return total.item() / count
+
+
+def cuda_milliseconds(
+    runs: Sequence[Callable[[], object]], *, graph: bool = False, rounds: int = 7
+) -> list[float]:
+    """Return the median time of one call of each, in milliseconds, on the current CUDA device.
+
+    Rounds are interleaved, so that what else the machine does meets all alike.
+
+    Args:
+        runs: what is called; no gradients are taken.
+        graph: replay what the call launched (a CUDA graph), without Python and launching, as
+            `torch.compile(mode="reduce-overhead")` runs a model.
+        rounds: of `CALLS` calls each.
+    """
+    with torch.inference_mode():
+        ready = [_captured(run) if graph else run for run in runs]
+        return [
+            statistics.median(times)
+            for times in zip(*([_timed(run) for run in ready] for _ in range(rounds)), strict=True)
+        ]
+
+
+def _captured(run: Callable[[], object]) -> Callable[[], object]:
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # torch asks for a few calls before the capture
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def _timed(run: Callable[[], object]) -> float:
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    run()
+    start.record()
+    for _ in range(CALLS):
+        run()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / CALLS
 
 
 def _per_example(values: object, count: int) -> Tensor:
