@@ -169,8 +169,9 @@ def _csv(
 ) -> str:
     text = io.StringIO()
     dates = sorted({record["date"] for record in records})
-    cpus = sorted({str(record["hardware"]["cpu"]) for record in records})
-    text.write(f"# benchmarks/accuracy.py; {', '.join(cpus)}; {dates[0]} to {dates[-1]}\n")
+    hardware = [record["hardware"] for record in records]
+    where = sorted({str(machine["gpu"] or machine["cpu"]) for machine in hardware})
+    text.write(f"# benchmarks/accuracy.py; {', '.join(where)}; {dates[0]} to {dates[-1]}\n")
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["net", "condition", "sparsity", "n", "test", "low", "high", "validation", "goal"])
     for row in found:
