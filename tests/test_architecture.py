@@ -13,11 +13,12 @@ SOURCE = Path(secateur.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import from secateur. A part is the longest prefix that matches.
-VALUES = {"errors", "files", "machine", "modes"}
+VALUES = {"errors", "files", "inputs", "machine", "modes"}
 MAY_IMPORT = {
     "errors": set[str](),
     "files": {"errors"},
     "machine": {"errors", ""},
+    "inputs": {"errors"},
     "modes": set[str](),
     "pruning": VALUES | {"pruning", "training"},
     "integrations": VALUES | {"pruning", "integrations"},

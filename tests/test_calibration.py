@@ -19,8 +19,8 @@ def batch(count: int = 40, *shape: int) -> torch.Tensor:
     [
         ((), "is empty"),
         ((batch(31),), "has 31 samples, but at least 32"),
-        ((batch(20), batch(20, 4)), r"batch 1 .* is torch.float32 \[20, 4\], but the first"),
-        ((batch(20), batch(20).double()), "batch 1 .* is torch.float64"),
+        ((batch(20), batch(20, 4)), r"batch 1 .* is float32 \[20, 4\], but the first"),
+        ((batch(20), batch(20).double()), "batch 1 .* is float64"),
         ((batch(40), batch(40).to("meta")), "batch 1 .* lies on meta, the first on cpu"),
         ((batch(20), batch(20) / 0), "batch 1 .* not finite"),
         (([1, 2, 3],), "batch 0 .* is no tensor"),
@@ -55,8 +55,8 @@ def test_it_is_tried_on_the_model_and_leaves_it_as_it_was() -> None:
     data.check(model)
     assert model.training
     assert int(model[0].num_batches_tracked) == 0
-    assert data.shape == (3,)
-    with pytest.raises(UsageError, match=r"does not take .* torch.float32 \[N, 3\]"):
+    assert data.example.shape == (1, 3)
+    with pytest.raises(UsageError, match=r"does not take .* float32 \[N, 3\]"):
         data.check(nn.Linear(4, 2))
     asserting = nn.MultiheadAttention(4, 2)
     asserting.forward = lambda x: nn.MultiheadAttention.forward(asserting, x, x, x)  # type: ignore[method-assign]

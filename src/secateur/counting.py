@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, described, run
 from secateur.modes import evaluating
 
 aten = torch.ops.aten
-
-Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Work:
         return total
 
 
-def work(model: nn.Module, example: Example) -> Work:
+def work(model: nn.Module, example: Inputs) -> Work:
     """Count the multiply-adds of one pass, in evaluation mode; the model is left as it was.
 
     Counted are convolutions and products of matrices (linear layers, attention, recurrent
@@ -80,24 +79,6 @@ def work(model: nn.Module, example: Example) -> Work:
         for name, buffer in model.named_buffers():
             buffer.copy_(kept[name])
     return Work(dict(counter.parameters), counter.activations)
-
-
-def run(model: nn.Module, example: Example) -> Any:
-    """Call a model on an example."""
-    if isinstance(example, Tensor):
-        return model(example)
-    if isinstance(example, Mapping):
-        return model(**example)
-    return model(*example)
-
-
-def described(example: Example) -> str:
-    """Return shapes and dtypes of an example, for messages."""
-    if isinstance(example, Tensor):
-        return f"{str(example.dtype).removeprefix('torch.')} {list(example.shape)}"
-    if isinstance(example, Mapping):
-        return ", ".join(f"{name}: {described(value)}" for name, value in example.items())
-    return ", ".join(described(value) for value in example)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

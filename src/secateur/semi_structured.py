@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, run
 from secateur.measure import cuda_milliseconds
 from secateur.modes import evaluating
-from secateur.pruning.channels.tracing import Example, run, watched
+from secateur.pruning.channels.tracing import watched
 from secateur.pruning.parameters import unwrapped
 
 SIZES = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.int8: (16, 128)}
@@ -38,7 +39,7 @@ class SemiStructured:
 
 
 def to_semi_structured(
-    model: nn.Module, *, example: Example | None = None, graph: bool = False
+    model: nn.Module, *, example: Inputs | None = None, graph: bool = False
 ) -> SemiStructured:
     """Convert the linear layers of a model that was cut 2:4, in a copy, for inference.
 
@@ -113,7 +114,7 @@ def _converted(layer: nn.Module) -> nn.Linear:
 
 
 def _inputs(
-    model: nn.Module, layers: Mapping[str, nn.Module], example: Example
+    model: nn.Module, layers: Mapping[str, nn.Module], example: Inputs
 ) -> dict[str, Tensor]:
     """Return what each layer gets: name → the input with the most rows, where it is used often."""
     seen: dict[str, Tensor] = {}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.counting import Example
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, each, head, named, parts, size
 from secateur.oneshot.solve import GOALS, Goal
 from secateur.pruning.calibration import Calibration, Loss
 
-Data = Calibration | Tensor | Iterable[Any]
+Data = Calibration | Tensor | Mapping[str, Tensor] | Iterable[Any]
 Evaluate = Callable[[nn.Module], float]
 
 
@@ -74,29 +74,31 @@ def refuse_no_data(data: object) -> None:
     """
     if data is None or isinstance(data, (Calibration, Tensor)):
         return
+    if isinstance(data, Mapping) and named(data) is not None:
+        return
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
         raise UsageError(
-            f"data is a {type(data).__name__}; give a tensor of inputs, or batches of inputs or of "
-            "(inputs, targets), such as a DataLoader"
+            f"data is a {type(data).__name__}; give a tensor of inputs, a dict of tensors, or "
+            "batches of inputs or of (inputs, targets), such as a DataLoader"
         )
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
         raise UsageError("data is a pair of tensors; give one batch of both as [pair]")
 
 
-def first_sample(data: Data | None, device: torch.device) -> Tensor | None:
+def first_sample(data: Data | None, device: torch.device) -> Inputs | None:
     """Return one sample of the inputs, on a device; None where there is none to be had.
 
     What can be read only once (an iterator) is left alone.
     """
     if isinstance(data, Calibration):
-        return data.inputs[0][:1]
-    if isinstance(data, Tensor):
-        return data[:1].to(device)
+        return data.example
     if data is None or isinstance(data, Iterator):
         return None
-    batch = next(iter(data), None)
-    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    return inputs[:1].to(device) if isinstance(inputs, Tensor) and inputs.dim() else None
+    batch = data if isinstance(data, (Tensor, Mapping)) else next(iter(data), None)
+    tensors = named(inputs := _inputs_of(batch))
+    if tensors is None or not all(tensor.dim() for tensor in tensors.values()):
+        return None
+    return each(head(inputs, 1), lambda tensor: tensor.to(device))
 
 
 def calibration_of(
@@ -112,49 +114,58 @@ def calibration_of(
         device: where the model lies.
 
     Raises:
-        UsageError: the batches are neither tensors nor pairs of tensors; or as `Calibration`.
+        UsageError: the batches are none; or as `Calibration`.
     """
     if data is None or isinstance(data, Calibration):
         return data
     if not isinstance(samples, int) or samples < 1:
         raise UsageError(f"samples is {samples!r}, but must be a whole number, at least 1")
-    batches = torch.split(data, 256) if isinstance(data, Tensor) else data
-    inputs: list[Tensor] = []
+    whole = isinstance(data, (Tensor, Mapping))  # and not batches of it
+    batches = parts(data, 256) if whole else data  # type: ignore[arg-type]
+    inputs: list[Inputs] = []
     targets: list[Tensor] = []
     left = samples
+
+    def taken(tensor: Tensor) -> Tensor:
+        return tensor[:left].to(device)
+
     for batch in batches:
-        pair = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-        if not 1 <= len(pair) <= 2 or not all(isinstance(part, Tensor) for part in pair):
-            kind = ", ".join(type(part).__name__ for part in pair)
+        x, rest = _inputs_of(batch), _rest_of(batch)
+        tensors = named(x)
+        if tensors is None or len(rest) > 1 or not all(isinstance(y, Tensor) for y in rest):
+            kinds = [type(part).__name__ for part in (x, *rest)]
             raise UsageError(
-                f"a batch of the data is ({kind}); give batches that are a tensor of inputs, or "
-                "a pair of inputs and targets. A model that takes more: wrap it in a module that "
-                "takes one tensor"
+                f"a batch of the data is ({', '.join(kinds)}); give batches that are inputs, or a "
+                "pair of inputs and targets, where inputs are a tensor, a dict of tensors by the "
+                "names of forward's arguments, or in a pair a tuple of tensors; nothing else may "
+                "be among them"
             )
-        inputs.append(pair[0][:left].to(device))
-        if len(pair) == 2:
-            targets.append(pair[1][:left].to(device))
-        left -= len(inputs[-1])
+        if not all(tensor.dim() for tensor in tensors.values()):
+            raise UsageError("a batch of the data has an input without dimensions; give [N, ...]")
+        inputs.append(each(x, taken))
+        targets += [taken(y) for y in rest]
+        left -= size(inputs[-1])
         if left <= 0:
             break
     return Calibration(tuple(inputs), tuple(targets), loss, autocast)
 
 
-def checked_example(example: object) -> Example:
+def _inputs_of(batch: Any) -> Any:
+    """Return the inputs of a batch, which is them, or begins with them."""
+    return batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+
+
+def _rest_of(batch: Any) -> tuple[Any, ...]:
+    return tuple(batch[1:]) if isinstance(batch, (tuple, list)) else ()
+
+
+def checked_example(example: object) -> Inputs:
     """Return an example, if it is one.
 
     Raises:
         UsageError: it is no tensor, and no sequence or mapping of tensors.
     """
-    values: Iterable[object] = ()
-    if isinstance(example, Tensor):
-        return example
-    if isinstance(example, Mapping):
-        values = example.values()
-    elif isinstance(example, Sequence) and not isinstance(example, str):
-        values = example
-    values = tuple(values)
-    if not values or not all(isinstance(value, Tensor) for value in values):
+    if named(example) is None:
         raise UsageError(
             f"example is {type(example).__name__}; give the inputs of one pass: a tensor, a tuple "
             "of tensors, or a dict of tensors by the names of forward's arguments"

@@ -9,8 +9,9 @@ from typing import get_args
 
 from torch import nn
 
-from secateur.counting import Example, work
+from secateur.counting import work
 from secateur.errors import UsageError
+from secateur.inputs import Inputs
 from secateur.oneshot.arguments import (
     Data,
     calibration_of,
@@ -49,7 +50,7 @@ def prune(
     criterion: str | None = None,
     data: Data | None = None,
     loss: Loss | None = None,
-    example: Example | None = None,
+    example: Inputs | None = None,
     scope: Scope | None = None,
     floor: float = 0.002,
     pattern: str = "weight",
@@ -83,9 +84,12 @@ def prune(
             median of many.
         criterion: a name in `secateur.pruning.criteria.CRITERIA`; by default gate for a model
             with gates, and magnitude for others.
-        data: training inputs, augmented as in training: a `Calibration`, a tensor [N, ...], or
-            batches of inputs or of (inputs, targets), such as a DataLoader.
-        loss: (outputs as float32, targets) → scalar; for criteria that need gradients.
+        data: training inputs, augmented as in training: a `Calibration`, inputs, or batches of
+            inputs or of (inputs, targets), such as a DataLoader. Inputs are a tensor [N, ...], a
+            dict of such tensors by the names of forward's arguments (what tokenizers and their
+            collators give), or in a pair also a tuple of them.
+        loss: (outputs as float32, targets) → scalar; for criteria that need gradients. With
+            dicts that hold labels it may be left out: the model's own is taken.
         example: inputs of one pass, to count multiply-adds, and for channels and latency: a
             tensor, a tuple of tensors, or a dict of tensors by the names of forward's arguments;
             by default the first sample of the data.
@@ -148,7 +152,7 @@ def prune(
     else:
         seen = None  # there is nothing that it would be looked at for
     if example is None and seen is not None:
-        example = seen.inputs[0][:1]
+        example = seen.example
     if example is not None:
         example = checked_example(example)
     job = Job(inner, plan, budget, criterion, seed, seen, example, recover)

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from secateur.counting import Example, Work, work
+from secateur.counting import Work, work
 from secateur.errors import UsageError
+from secateur.inputs import Inputs
 from secateur.pruning.admission import copied
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
@@ -55,7 +56,7 @@ class Job:
     criterion: str
     seed: int
     data: Calibration | None
-    example: Example | None
+    example: Inputs | None
     recover: Recover
 
     def __post_init__(self) -> None:

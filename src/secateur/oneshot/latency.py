@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from secateur.compiler.pipeline import compile as compile_model
 
 if TYPE_CHECKING:
-    from secateur.counting import Example
+    from secateur.inputs import Inputs
 
 LEAST_SECONDS = 0.3
 LEAST_RUNS = 20
 
 
-def compiled_latency(model: nn.Module, example: Example, *, threads: int | None = None) -> float:
+def compiled_latency(model: nn.Module, example: Inputs, *, threads: int | None = None) -> float:
     """Return the median milliseconds of one pass over the example, compiled for this machine.
 
     Runs for at least 0.3 seconds and 20 passes after a first one; a machine that others use

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import ScoreError, UsageError
+from secateur.inputs import Inputs, each, parts, run
 from secateur.modes import evaluating
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.parameters import parameters, unwrapped
@@ -42,11 +43,15 @@ def gradients(
                 f"{purpose} needs gradients, but {name!r} has requires_grad=False; "
                 "switch it on, or choose a criterion that needs none"
             )
-    if calibration.loss is None:
+    if not calibration.labelled:
         raise UsageError(f"{purpose} needs a loss; give Calibration(inputs, targets, loss)")
     with evaluating(model):
-        for inputs, targets in zip(calibration.inputs, calibration.targets, strict=True):
-            for x, y in zip(_parts(inputs, batch), _parts(targets, batch), strict=True):
+        for number, inputs in enumerate(calibration.inputs):
+            pieces = parts(inputs, batch)
+            wanted: list[Tensor | None] = [None] * len(pieces)
+            if calibration.targets:
+                wanted = [*torch.split(calibration.targets[number], batch)]
+            for x, y in zip(pieces, wanted, strict=True):
                 yield _of_batch(model, weights, calibration, x, y, purpose)
 
 
@@ -54,16 +59,19 @@ def _of_batch(
     model: nn.Module,
     weights: dict[str, Tensor],
     calibration: Calibration,
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Inputs,
+    targets: Tensor | None,
     purpose: str,
 ) -> dict[str, Tensor]:
     # also where the caller is in inference mode, or the data came out of it
     with torch.inference_mode(False), torch.enable_grad():
-        inputs, targets = (x.clone() if x.is_inference() else x for x in (inputs, targets))
+        inputs = each(inputs, _normal)
         with calibration.precision():
-            outputs = model(inputs)
-        loss = _loss(calibration, outputs, targets, purpose)
+            outputs = run(model, inputs)
+        if targets is None:
+            loss = _own_loss(outputs, purpose)
+        else:
+            loss = _loss(calibration, outputs, _normal(targets), purpose)
         if not loss.requires_grad:
             raise UsageError(
                 f"{purpose} needs gradients, but the model's outputs carry none; it may run "
@@ -109,5 +117,19 @@ def _loss(calibration: Calibration, outputs: object, targets: Tensor, purpose: s
     return loss
 
 
-def _parts(values: Tensor, size: int) -> list[Tensor]:
-    return list(torch.split(values, size))
+def _own_loss(outputs: object, purpose: str) -> Tensor:
+    """Return the loss that a model gives of labels among its arguments."""
+    loss = getattr(outputs, "loss", None)
+    if loss is None and isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise UsageError(
+            f"{purpose} needs a loss, but the model gives none with its outputs, "
+            f"a {type(outputs).__name__}; put its labels into the batches, or give targets and "
+            "loss="
+        )
+    return loss.float()
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor

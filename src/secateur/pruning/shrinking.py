@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, run
 from secateur.pruning.channels.constants import Constants, dead
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
 from secateur.pruning.channels.slicing import cut_out
-from secateur.pruning.channels.tracing import Example, run, tensors_in, watched
+from secateur.pruning.channels.tracing import tensors_in, watched
 from secateur.pruning.parameters import unwrapped
 
 TOLERANCE = 1e-4
@@ -46,7 +47,7 @@ class Shrunk:
         return "\n".join(lines)
 
 
-def shrink(model: nn.Module, cut: ChannelCut | None, example: Example) -> Shrunk:
+def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     """Take channels out of a model.
 
     With a cut, what it cuts is zeroed in a copy and then taken out. Without one, the channels
@@ -126,7 +127,7 @@ def _without(
     groups: Groups,
     units: frozenset[int],
     constants: Constants,
-    example: Example,
+    example: Inputs,
 ) -> tuple[nn.Module, dict[str, int], dict[str, str], frozenset[str]]:
     """Take units out of a model.
 
@@ -172,7 +173,7 @@ def _without(
     return small, counts, refused, changed
 
 
-def _outputs(model: nn.Module, example: Example) -> list[Tensor]:
+def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
     """Run a float32 copy of a model in evaluation mode and return its floating outputs."""
     model = copy.deepcopy(model)
     for tensor in (*model.parameters(), *model.buffers()):
@@ -194,7 +195,7 @@ def _widened(example: Any) -> Any:
     return example
 
 
-def _difference(model: nn.Module, example: Example, want: list[Tensor]) -> str | None:
+def _difference(model: nn.Module, example: Inputs, want: list[Tensor]) -> str | None:
     """Return why a model is not the one that gave the outputs, or None."""
     try:
         have = _outputs(model, example)

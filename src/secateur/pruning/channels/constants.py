@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from secateur.inputs import Inputs
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.coupling import components, coupled
 from secateur.pruning.channels.groups import STAYS, Axis, Groups
-from secateur.pruning.channels.tracing import Example, Reading, Trace, traced
+from secateur.pruning.channels.tracing import Reading, Trace, traced
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -71,7 +72,7 @@ class Constants:
         return frozenset(changed), axes
 
 
-def dead(model: nn.Module, example: Example) -> tuple[Groups, frozenset[int], Constants]:
+def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], Constants]:
     """Return a model's groups, the units that do nothing in it, and constants to be folded.
 
     At least one index of every dimension is left.

@@ -13,9 +13,10 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.groups import STAYS, Axis, Group, Groups, Role, Size
-from secateur.pruning.channels.tracing import Example, Trace, traced
+from secateur.pruning.channels.tracing import Trace, traced
 from secateur.pruning.parameters import parameters, unwrapped
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -24,7 +25,7 @@ NONE = 2**62
 """No block: later than all."""
 
 
-def channel_groups(model: nn.Module, example: Example, *, exclude: Sequence[str] = ()) -> Groups:
+def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] = ()) -> Groups:
     """Find the channels, neurons and heads that can be cut, and what goes with each.
 
     The model runs once, in evaluation mode, on a copy, and every ATen operator that runs says

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, run
 from secateur.modes import evaluating
 from secateur.pruning.channels.labels import Grid, Labels, Ledger, Operand, varied
-
-Example = Tensor | Sequence[Any] | Mapping[str, Any]
-"""A model's inputs: one tensor, several arguments, or arguments by name."""
 
 OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules whose sizes torch checks against numbers that they were made with."""
@@ -196,24 +194,6 @@ def tensors_in(values: object) -> Iterator[Tensor]:
         yield from tensors_in(vars(values) if hasattr(values, "__dict__") else ())
 
 
-def run(model: nn.Module, example: Example) -> Any:
-    """Run a model on an example as it is, without gradients.
-
-    Raises:
-        UsageError: the example is no tensor, sequence or mapping of arguments.
-    """
-    if isinstance(example, Tensor):
-        return model(example)
-    if isinstance(example, Mapping):
-        return model(**example)
-    if isinstance(example, Sequence) and not isinstance(example, (str, bytes)):
-        return model(*example)
-    raise UsageError(
-        f"the example is a {type(example).__name__}; give the model's inputs: a tensor, a tuple "
-        "of arguments, or a dict of arguments by name"
-    )
-
-
 @contextmanager
 def watched(model: nn.Module) -> Iterator[None]:
     """Run models inside in evaluation mode, without gradients or fast paths.
@@ -234,7 +214,7 @@ def watched(model: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(state[1])
 
 
-def traced(model: nn.Module, example: Example, rules: Callable[[Any, str], Rule | None]) -> Trace:
+def traced(model: nn.Module, example: Inputs, rules: Callable[[Any, str], Rule | None]) -> Trace:
     """Run a model once and return what was seen.
 
     Args:

@@ -88,12 +88,13 @@ class Criterion:
                 f"criterion {self.name!r} looks at data; give it a few hundred training inputs: "
                 "data= of secateur.prune, or calibration=Calibration(inputs, ...)"
             )
-        if self.needs == "gradients" and not (calibration.targets and calibration.loss):
+        if self.needs == "gradients" and not calibration.labelled:
             raise UsageError(
                 f"criterion {self.name!r} needs gradients; give it a target for every input, and "
-                "a loss: data= and loss= of secateur.prune, or Calibration(inputs, targets, loss)"
+                "a loss: data= and loss= of secateur.prune, or Calibration(inputs, targets, loss); "
+                "or named arguments, labels among them, of which the model takes its own loss"
             )
-        device = calibration.inputs[0].device
+        device = calibration.device
         # some models draw in evaluation mode too
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             calibration.check(unwrapped(model))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.inputs import run
 from secateur.modes import evaluating
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.parameters import parameters, unwrapped
@@ -67,7 +68,7 @@ def scores(
     try:
         with evaluating(model), torch.no_grad(), calibration.precision():
             for batch in calibration.inputs:
-                model(batch)
+                run(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

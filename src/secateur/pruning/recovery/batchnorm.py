@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, first, run
 from secateur.modes import evaluating
 
 
-def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = False) -> int:
+def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = False) -> int:
     """Reset every batch norm's running statistics and average them over the inputs, in place.
 
     The average is cumulative (each batch weighs the same), momentum and mode are put back
@@ -45,8 +46,8 @@ def recalibrate(model: nn.Module, inputs: Iterable[Tensor], *, autocast: bool = 
                 layer.momentum = None  # torch's spelling of a cumulative average
                 layer.train()
             for batch in inputs:
-                with torch.autocast(batch.device.type, torch.bfloat16, enabled=autocast):
-                    model(batch)
+                with torch.autocast(first(batch).device.type, torch.bfloat16, enabled=autocast):
+                    run(model, batch)
                 seen += 1
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from secateur.inputs import Inputs, run
 from secateur.pruning.calibration import Calibration
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -59,7 +60,7 @@ class _Enough(Exception):  # noqa: N818, as StopIteration
 
 
 @contextmanager
-def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Tensor], Seen]]:
+def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Inputs], Seen]]:
     """Give a function that runs the model on a batch and returns what it showed of the layer.
 
     The first pass runs to its end; the later ones stop where it had shown everything.
@@ -79,7 +80,7 @@ def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Tensor], S
         if passes > 1 and begun > last:
             raise _Enough
 
-    def run(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def keep(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         seen.inputs.append(inputs[0].clone())  # what follows may work in place
         seen.outputs.append(output.clone())
         seen.norms.append(None)
@@ -95,17 +96,17 @@ def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Tensor], S
                 note()
 
     norms = [module for module in model.modules() if isinstance(module, _NORMS)]
-    hooks = [layer.register_forward_hook(run)]
+    hooks = [layer.register_forward_hook(keep)]
     hooks += [norm.register_forward_hook(normalise) for norm in norms]
     hooks += [module.register_forward_pre_hook(begin) for module in model.modules()]
 
-    def look(batch: Tensor) -> Seen:
+    def look(batch: Inputs) -> Seen:
         nonlocal passes, begun
         passes, begun = passes + 1, 0
         for part in (seen.inputs, seen.outputs, seen.norms, seen.beside, adding.wanted):
             part.clear()
         with torch.inference_mode(), adding, suppress(_Enough):
-            model(batch)
+            run(model, batch)
         return seen
 
     try:

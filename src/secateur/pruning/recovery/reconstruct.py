@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, run
 from secateur.modes import evaluating
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
@@ -218,7 +219,7 @@ def _sweep(
     seed: int,
 ) -> Reconstruction:
     done: list[Reconstructed] = []
-    order, skipped = _order(model, masks, calibration.inputs[0][:1])
+    order, skipped = _order(model, masks, calibration.example)
     for path in order:
         start = time.perf_counter()
         name = _weight_of(path)
@@ -350,7 +351,7 @@ def _twin(module: nn.Module, model: nn.Module, dense: nn.Module) -> nn.Module:
     return dense.get_submodule(path)
 
 
-def _order(model: nn.Module, masks: Masks, example: Tensor) -> tuple[list[str], dict[str, str]]:
+def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], dict[str, str]]:
     """Return the paths of the layers that can be solved, as they run, and why others cannot."""
     skipped: dict[str, str] = {}
     paths: list[str] = []
@@ -369,7 +370,7 @@ def _order(model: nn.Module, masks: Masks, example: Tensor) -> tuple[list[str], 
     ]
     try:
         with torch.inference_mode():
-            model(example)
+            run(model, example)
     finally:
         for hook in hooks:
             hook.remove()

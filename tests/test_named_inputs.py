@@ -1,0 +1,156 @@
+"""Calibration data of several arguments: the same scores and repairs as of one tensor."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateur import Budget, Calibration, prunable, prune, select
+from secateur.errors import UsageError
+from secateur.pruning.criteria import CRITERIA
+from secateur.pruning.recovery.reconstruct import reconstruct
+
+
+class Both(nn.Module):
+    """Takes two arguments, and labels of which it gives its own loss, as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.left, self.right = nn.Linear(6, 16), nn.Linear(4, 16)
+        self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(16, 3)
+
+    def logits(self, a: Tensor, b: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.relu(self.norm(self.left(a) + self.right(b))))
+        return out
+
+    def forward(self, a: Tensor, b: Tensor, labels: Tensor | None = None) -> Any:
+        logits = self.logits(a, b)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return SimpleNamespace(logits=logits, loss=loss)
+
+
+class Joined(nn.Module):
+    """The same network of one tensor, for reference."""
+
+    def __init__(self, inner: Both) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.logits(x[:, :6], x[:, 6:])
+
+
+class Logits(Both):
+    """The two arguments, and one tensor as the output."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+        return self.logits(a, b)
+
+
+torch.manual_seed(1)
+X, Y = torch.randn(96, 10), torch.randint(3, (96,))
+A, B = X[:, :6].clone(), X[:, 6:].clone()
+NAMED = [{"a": A[i : i + 32], "b": B[i : i + 32]} for i in (0, 32, 64)]
+LABELLED = [{**batch, "labels": Y[32 * i : 32 * i + 32]} for i, batch in enumerate(NAMED)]
+JOINED = tuple(torch.split(X, 32))
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "taylor", "obs"])
+def test_scores_are_those_of_one_tensor(criterion: str) -> None:
+    model = Both()
+    names = prunable(model).names
+    whole = Calibration(JOINED, tuple(torch.split(Y, 32)), F.cross_entropy)
+    inner = [f"inner.{name}" for name in names]
+    wanted = CRITERIA[criterion].scores(Joined(model), inner, calibration=whole)
+    found = CRITERIA[criterion].scores(model, names, calibration=Calibration(tuple(LABELLED)))
+    pairs = [(a, b) for a, b in zip(torch.split(A, 32), torch.split(B, 32), strict=True)]
+    of_pairs = Calibration(tuple(pairs), whole.targets, F.cross_entropy)
+    twice = CRITERIA[criterion].scores(Logits(), names, calibration=of_pairs)
+    for name in names:
+        assert torch.equal(found[name], wanted[f"inner.{name}"])
+        assert torch.equal(twice[name], wanted[f"inner.{name}"])
+
+
+def test_reconstruction_is_that_of_one_tensor() -> None:
+    named, joined = Both().eval(), Joined(Both()).eval()
+    masks = select(CRITERIA["magnitude"].scores(named, prunable(named).names), Budget(0.3))
+    inner = type(masks)({f"inner.{name}": mask for name, mask in masks.items()})
+    reconstruct(named, Both().eval(), masks, Calibration(tuple(NAMED)))
+    reconstruct(joined, Joined(Both()).eval(), inner, Calibration(JOINED))
+    for name, parameter in named.named_parameters():
+        assert torch.equal(parameter, joined.get_parameter(f"inner.{name}"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LABELLED,
+        [UserDict(batch) for batch in LABELLED],
+        {"a": A, "b": B, "labels": Y},
+        iter(LABELLED),
+    ],
+    ids=["batches", "user-dicts", "one dict", "iterator"],
+)
+def test_one_call_prunes_by_named_arguments(data: Any) -> None:
+    model = Both()
+    pruned, result = prune(model, 0.5, criterion="taylor", data=data, include_first=True)
+    assert result.masks.kept == round(0.5 * result.masks.total)
+    assert "batchnorm" in result.recovery
+    assert pruned.norm.num_batches_tracked > 0
+    assert result.macs is not None
+    assert result.macs.before > 0
+    same, _ = prune(model, 0.5, criterion="taylor", data=LABELLED, include_first=True)
+    for name, parameter in pruned.named_parameters():
+        assert torch.equal(parameter, same.get_parameter(name))
+
+
+def test_texts_padded_to_lengths_of_their_own() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.out = nn.Embedding(20, 8), nn.Linear(8, 20)
+
+        def forward(self, input_ids: Tensor) -> Mapping[str, Tensor]:
+            logits = self.out(self.words(input_ids))
+            return {"loss": logits.square().mean()}
+
+    batches = [{"input_ids": torch.randint(20, (20, length))} for length in (5, 9)]
+    for criterion in ("wanda", "obs"):
+        _, result = prune(Words(), 0.5, criterion=criterion, data=batches, exclude=["words.weight"])
+        assert result.masks.kept == 80
+    with pytest.raises(UsageError, match=r"batch 1 .* float32 \[20, 9\], but the first is"):
+        Calibration((torch.zeros(20, 5), torch.zeros(20, 9)))
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([{"a": A, "b": B[:40]}], r"different numbers of samples: \{'a': 96, 'b': 40\}"),
+        ([NAMED[0], {"a": A, "c": B}], "batch 1 .* but the first is a: float32"),
+        ([NAMED[0], {"a": A, "b": B / 0}], "batch 1 .* not finite"),
+        ([{}], "batch 0 .* no tuple or mapping of such tensors"),
+        ([{"a": A, "b": None}], "batch 0 .* no tuple or mapping of such tensors"),
+    ],
+)
+def test_unusable_arguments_are_named(batches: list[Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Calibration(tuple(batches))
+
+
+def test_a_model_that_gives_no_loss_is_told() -> None:
+    with pytest.raises(UsageError, match=r"the model gives none with its outputs.*put its labels"):
+        prune(Both(), 0.5, criterion="obs", data=NAMED)
+    with pytest.raises(UsageError, match="criterion 'obs' needs gradients; give it a target"):
+        prune(Logits(), 0.5, criterion="obs", data=[((A, B),)])
+    with pytest.raises(UsageError, match=r"does not take .*a: float32 \[N, 6\]"):
+        prune(Both(), 0.5, criterion="wanda", data=[{"a": A}])
+    with pytest.raises(UsageError, match=r"a batch of the data is \(dict\)"):
+        prune(Both(), 0.5, criterion="wanda", data=[{"a": A, "b": "x"}])
