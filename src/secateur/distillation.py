@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateur.errors import UsageError
+from secateur.errors import UsageError, refuse_wrong
 from secateur.training import Data
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -31,8 +31,7 @@ class SoftTargets:
     temperature: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise UsageError(f"temperature is {self.temperature!r}, but must be positive")
+        refuse_wrong(self, ("temperature", lambda v: 0 < v < float("inf"), "positive"))
 
     def __call__(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         """Return the scalar divergence of outputs from wanted ones, a mean over N."""

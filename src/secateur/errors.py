@@ -4,6 +4,11 @@
 every other `SecateurError` means that a right request failed (exit code 1).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 
 class SecateurError(Exception):
     """Base of every error that secateur raises on purpose."""
@@ -39,3 +44,28 @@ class StudyError(SecateurError):
 
 class CompileError(SecateurError):
     """A network that cannot be compiled, or an engine that cannot be built or run here."""
+
+
+def refuse_wrong(holder: object, *fields: tuple[str, Callable[[Any], bool], str]) -> None:
+    """Refuse the first field that is not as it must be, or of a kind that cannot be so.
+
+    Args:
+        holder: what has the fields.
+        fields: (name, whether a value is fine, what it must be).
+
+    Raises:
+        UsageError: names the field, its value, and what it must be.
+    """
+    for name, fine, want in fields:
+        value = getattr(holder, name)
+        try:
+            right = fine(value)
+        except TypeError:  # such as a text where a number is compared
+            right = False
+        if not right:
+            raise UsageError(f"{name} is {value!r}, but must be {want}")
+
+
+def whole(value: object) -> bool:
+    """Return whether a value is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)

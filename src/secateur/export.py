@@ -184,7 +184,7 @@ def export_onnx(
                     "to_onnx; if that much does not matter, give a larger tolerance"
                 )
             worst = max(worst, off)
-    files.write(Path(path), content)
+    files.write(files.path_of(path), content)
     return worst
 
 

@@ -6,7 +6,18 @@ import os
 import tempfile
 from pathlib import Path
 
-from secateur.errors import FileError
+from secateur.errors import FileError, UsageError
+
+
+def path_of(given: object) -> Path:
+    """Return a path that a user gave.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)
+    raise UsageError(f"the path of a file is {given!r}; give a text or a Path")
 
 
 def write(path: Path, content: bytes | str) -> None:

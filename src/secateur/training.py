@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import TrainingError, UsageError
+from secateur.errors import TrainingError, refuse_wrong, whole
 from secateur.machine import bf16
 
 CHECK_EVERY = 32  # steps between two looks at the gradient's health: one device sync each
@@ -55,19 +55,17 @@ class Recipe:
     """auto: bf16 autocast where the machine computes in it, fp32 elsewhere."""
 
     def __post_init__(self) -> None:
-        checks = (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("rate", 0 < self.rate < math.inf, "positive"),
-            ("momentum", 0 < self.momentum < 1, "in (0, 1), as Nesterov's needs it"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "zero or positive"),
-            ("schedule", self.schedule in ("triangular", "cosine"), "triangular or cosine"),
-            ("warmup", 0 <= self.warmup < 1, "in [0, 1)"),
-            ("precision", self.precision in ("auto", "fp32"), "auto or fp32"),
+        refuse_wrong(
+            self,
+            ("epochs", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
+            ("batch_size", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
+            ("rate", lambda v: 0 < v < math.inf, "positive"),
+            ("momentum", lambda v: 0 < v < 1, "in (0, 1), as Nesterov's needs it"),
+            ("weight_decay", lambda v: 0 <= v < math.inf, "zero or positive"),
+            ("schedule", lambda v: v in ("triangular", "cosine"), "triangular or cosine"),
+            ("warmup", lambda v: 0 <= v < 1, "in [0, 1)"),
+            ("precision", lambda v: v in ("auto", "fp32"), "auto or fp32"),
         )
-        for name, fine, want in checks:
-            if not fine:
-                raise UsageError(f"{name} is {getattr(self, name)!r}, but must be {want}")
 
     def rate_at(self, progress: float) -> float:
         """Return the learning rate when `progress`, in [0, 1), of all steps are done."""

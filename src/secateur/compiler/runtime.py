@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur import files
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
 from secateur.errors import CompileError, FileError, UsageError
@@ -39,11 +40,11 @@ class Engine:
 
     def __init__(self, source: Path | str | bytes, threads: int | None = None) -> None:
         """Load an engine; see `load`."""
+        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+            raise UsageError(f"an engine has 1 to 1024 threads, not {threads!r}")
         content = source if isinstance(source, bytes) else Path(source)
         self._info = artifact.read(content)
         artifact.check(self._info)
-        if threads is not None and not 1 <= threads <= 1024:
-            raise UsageError(f"an engine has 1 to 1024 threads, not {threads}")
         network = self._info.network
         self._inputs = tuple(map(_Port, network["inputs"]))
         self._outputs = tuple(map(_Port, network["outputs"]))
@@ -66,7 +67,7 @@ class Engine:
             CompileError: it was compiled for another machine, or cannot be loaded.
             UsageError: a number of threads that cannot be.
         """
-        return cls(Path(path), threads)
+        return cls(files.path_of(path), threads)
 
     def __call__(self, *arrays: Any) -> Any:
         """Run the network.

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from secateur.errors import UsageError
+from secateur.errors import refuse_wrong
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.gates import Gates
 from secateur.pruning.loops.trainer import Trainer
@@ -53,17 +53,15 @@ class GatePhase:
 
     def __post_init__(self) -> None:
         Budget(1.0, self.scope, self.floor)
-        checks = (
-            ("lowest_keep", 0 < self.lowest_keep <= 1, "in (0, 1]"),
-            ("dense_steps", 0 <= self.dense_steps < 1, "in [0, 1)"),
-            ("gate_rate", 0 < self.gate_rate < math.inf, "positive"),
-            ("weights", self.weights in get_args(Weights), "joint or frozen"),
-            ("order", self.order in get_args(Order), "learned or fixed"),
-            ("decay", self.decay in get_args(Decay), "kept or all"),
+        refuse_wrong(
+            self,
+            ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
+            ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
+            ("gate_rate", lambda v: 0 < v < math.inf, "positive"),
+            ("weights", lambda v: v in get_args(Weights), "joint or frozen"),
+            ("order", lambda v: v in get_args(Order), "learned or fixed"),
+            ("decay", lambda v: v in get_args(Decay), "kept or all"),
         )
-        for name, fine, want in checks:
-            if not fine:
-                raise UsageError(f"{name} is {getattr(self, name)!r}, but must be {want}")
 
     def draw(self, step: int) -> float:
         """Return the keep ratio of one step, in [lowest_keep, 1].

@@ -157,7 +157,7 @@ class Masks(Mapping[str, Tensor]):
         shapes = {name: list(mask.shape) for name, mask in self.items()}
         metadata = {"format": FORMAT, "shapes": json.dumps(shapes), "digest": self.digest()}
         packed = {name: _pack(mask) for name, mask in self.items()}
-        files.write(Path(path), safetensors.numpy.save(packed, metadata))
+        files.write(files.path_of(path), safetensors.numpy.save(packed, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Masks:
@@ -166,7 +166,7 @@ class Masks(Mapping[str, Tensor]):
         Raises:
             FileError: the file is missing, truncated, damaged, or holds something else.
         """
-        path = Path(path)
+        path = files.path_of(path)
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}

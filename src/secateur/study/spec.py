@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from secateur.errors import UsageError
+from secateur.errors import UsageError, refuse_wrong, whole
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
@@ -236,26 +236,20 @@ def _check(o: Options) -> None:
         find(criterion)
     if len(set(o.criteria)) < len(o.criteria):
         raise UsageError(f"a criterion is named twice in {', '.join(o.criteria)}")
-    checks = (
-        ("seeds", o.seeds >= 1, "at least 1"),
-        ("gate_epochs", o.gate_epochs >= 1, "at least 1"),
-        ("finetune", o.finetune >= 0, "0 or more epochs"),
-        (
-            "reconstruct",
-            o.reconstruct == 0 or o.reconstruct >= LEAST,
-            f"0, or at least {LEAST} images",
-        ),
-        ("lowest_keep", 0 < o.lowest_keep <= 1, "in (0, 1]"),
-        ("gate_multiple", 0 < o.gate_multiple < float("inf"), "positive"),
-        ("teach", 0 <= o.teach <= 1, "in [0, 1]"),
-        ("dense_steps", 0 <= o.dense_steps < 1, "in [0, 1)"),
-        ("calibration", o.calibration >= 1, "at least 1"),
-        ("criterion_images", o.criterion_images >= LEAST, f"at least {LEAST}"),
-        ("margin", o.margin is None or 0 < o.margin < float("inf"), "positive"),
-        ("confidence", 0.5 <= o.confidence < 1, "in [0.5, 1)"),
+    refuse_wrong(
+        o,
+        ("seeds", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
+        ("gate_epochs", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
+        ("finetune", lambda v: whole(v) and v >= 0, "0 or more epochs"),
+        ("reconstruct", lambda v: v == 0 or v >= LEAST, f"0, or at least {LEAST} images"),
+        ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
+        ("gate_multiple", lambda v: 0 < v < float("inf"), "positive"),
+        ("teach", lambda v: 0 <= v <= 1, "in [0, 1]"),
+        ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
+        ("calibration", lambda v: v >= 1, "at least 1"),
+        ("criterion_images", lambda v: v >= LEAST, f"at least {LEAST}"),
+        ("margin", lambda v: v is None or 0 < v < float("inf"), "positive"),
+        ("confidence", lambda v: 0.5 <= v < 1, "in [0.5, 1)"),
     )
-    for name, fine, want in checks:
-        if not fine:
-            raise UsageError(f"{name} is {getattr(o, name)!r}, but must be {want}")
     Recipe(o.epochs, o.batch_size, o.rate, weight_decay=o.weight_decay, precision=o.precision)
     Recipe(o.gate_epochs, o.batch_size, o.gate_rate)

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.errors import UsageError
+from secateur.errors import UsageError, refuse_wrong
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase, norms_only
 from secateur.pruning.gates import Gates, only
@@ -47,8 +47,7 @@ class Rung:
 
     def __post_init__(self) -> None:
         Budget(self.keep)
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share is {self.share!r}, but must be in (0, 1]")
+        refuse_wrong(self, ("share", lambda v: 0 < v <= 1, "in (0, 1]"))
 
 
 def descend(

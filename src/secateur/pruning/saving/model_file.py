@@ -62,7 +62,9 @@ def save(
             is too large for the dtype, or something is no JSON; says which.
         FileError: the file cannot be written.
     """
-    files.write(Path(path), _content(model, masks, gates, dtype, budget, architecture, provenance))
+    files.write(
+        files.path_of(path), _content(model, masks, gates, dtype, budget, architecture, provenance)
+    )
 
 
 def packed_bytes(
@@ -120,7 +122,7 @@ def load(
             that is missing, is too many, or has another shape. The model has not changed.
         UsageError: it was not said how to get a model.
     """
-    path, given = Path(path), model
+    path, given = files.path_of(path), model
     if not isinstance(given, nn.Module | None):
         raise UsageError(f"model is {given!r}; give a module to fill, or factory= to build one")
     info = read_info(path)

@@ -11,6 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from secateur import files
 from secateur.errors import FileError
 from secateur.pruning.masks import FORMAT as MASKS
 from secateur.pruning.masks import Masks
@@ -30,7 +31,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], ModelInfo]:
     Raises:
         FileError: the file is missing, truncated, damaged, or holds something else.
     """
-    path = Path(path)
+    path = files.path_of(path)
     info = read_info(path)
     return values(path, info, packed.unpack), info
 
@@ -41,7 +42,7 @@ def read_info(path: str | Path) -> ModelInfo:
     Raises:
         FileError: as in `read`.
     """
-    path = Path(path)
+    path = files.path_of(path)
     with _refusing(path):
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -66,7 +67,7 @@ def load_masks(path: str | Path) -> Masks:
     Raises:
         FileError: as in `read`, or the file was written without masks.
     """
-    path = Path(path)
+    path = files.path_of(path)
     info = read_info(path)
     names = {tensor.name for tensor in info.tensors if tensor.masked}
     if not names:
