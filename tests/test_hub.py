@@ -139,6 +139,25 @@ class Saving(Net):
         (Path(save_directory) / CONFIG).write_text('{"model_type": "net", "secateur": "stale"}')
 
 
+def test_weights_of_an_earlier_save_do_not_stay_beside_the_new_ones(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside.safetensors"
+    save_pretrained(Saving(), folder)
+    (folder / "adapter.safetensors").write_bytes(b"another's")
+    outside.write_bytes(b"kept")
+    given = config(folder)
+    given["secateur"]["files"][f"../{outside.name}"] = "0" * 64
+    (folder / CONFIG).write_text(json.dumps(given))
+    assert {"model-1.safetensors", SHARDS} <= {path.name for path in folder.iterdir()}
+    model = net(3)
+    save_pretrained(model, folder, packed=True, masks=cut(model))
+    assert {path.name for path in folder.iterdir()} == {CONFIG, PACKED, "adapter.safetensors"}
+    assert outside.read_bytes() == b"kept"
+    assert same(from_pretrained(folder, net(4)), model)
+    save_pretrained(model, folder)
+    assert {path.name for path in folder.iterdir()} == {CONFIG, DENSE, "adapter.safetensors"}
+    assert same(from_pretrained(folder, net(4)), model)
+
+
 def test_models_that_save_themselves_do(tmp_path: Path) -> None:
     model = Saving()
     Gates.attach(model, ["body.weight"])

@@ -31,6 +31,7 @@ from secateur.pruning.saving import description, model_file, model_state
 from secateur.pruning.saving.description import Architecture, Stored
 from secateur.pruning.saving.reading import refuse_pickle
 
+ENDING = ".safetensors"
 CONFIG = "config.json"
 DENSE = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
@@ -56,7 +57,8 @@ def save_pretrained(
 
     The dense form is written by the model's own `save_pretrained`, if it has one, as those of
     transformers do. Each file is written whole or not at all, config.json last. What an earlier
-    config.json says beside that stays in it.
+    config.json says beside that stays in it; weights that an earlier save left and this one did
+    not write are then deleted.
 
     Args:
         model: looked at through its wrappers. Not changed.
@@ -103,7 +105,7 @@ def save_pretrained(
                 files.write(Path(place) / DENSE, _dense(state, ties))
             own = _config(Path(place))
             written = sorted(path for path in Path(place).iterdir() if path.name != CONFIG)
-            weights = [path for path in written if path.suffix == ".safetensors"]
+            weights = [path for path in written if path.suffix == ENDING]
             section = {
                 "files": {path.name: _sha256(path) for path in weights},
                 "architecture": description.architecture_fields(built_by),
@@ -121,6 +123,16 @@ def save_pretrained(
         ) from error
     whole = {**there, **own, **more, SECTION: section}
     files.write(folder / CONFIG, json.dumps(whole, indent=2) + "\n")
+    for name in _earlier(there) - {path.name for path in written}:
+        (folder / name).unlink(missing_ok=True)  # or a loader would find two models
+
+
+def _earlier(config: Mapping[str, Any]) -> set[str]:
+    """Return the names of the files of weights that an earlier save left, by its config.json."""
+    section = config.get(SECTION)
+    names = section.get("files") if isinstance(section, dict) else None
+    plain = {name for name in names or () if Path(name).name == name and name.endswith(ENDING)}
+    return plain | {SHARDS} if plain else set()
 
 
 def from_pretrained(
@@ -222,7 +234,7 @@ def _save_its_way(model: nn.Module, place: Path, state: Mapping[str, Tensor]) ->
             f"{type(model).__name__} saves itself, and its gates too; take them away with "
             "Gates.of(model).remove(), or give gates=True"
         )
-    if not any(path.suffix == ".safetensors" for path in place.iterdir()):
+    if not any(path.suffix == ENDING for path in place.iterdir()):
         raise UsageError(
             f"{type(model).__name__}.save_pretrained wrote no safetensors; give packed=True"
         )
