@@ -101,8 +101,9 @@ class Net:
 def _frozen_ladder(
     recipe: Recipe, phase: GatePhase, keeps: Iterable[float], **teacher: float
 ) -> Training:
-    """Return one epoch of gates for all ratios, and three on every rung."""
-    rungs = tuple(Rung(keep, learn=replace(recipe, epochs=3), settle=None) for keep in keeps)
+    """Return one epoch of gates for all ratios, and three on every rung, for that ratio alone."""
+    learn = replace(recipe, epochs=3)
+    rungs = tuple(Rung(keep, learn=learn, settle=None, share=1.0) for keep in keeps)
     return Training(recipe, phase, rungs=rungs, **teacher)
 
 
