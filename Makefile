@@ -33,6 +33,8 @@ figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/coverage.py
 	-$(BIN)/python benchmarks/channels.py
 	-$(BIN)/python benchmarks/adam_gates.py
+	-$(BIN)/python benchmarks/blocks.py
+	-$(BIN)/python benchmarks/semi_structured.py
 	$(if $(PRETRAINED),$(BIN)/python benchmarks/pretrained.py --weights $(PRETRAINED))
 
 $(VENV)/study: pyproject.toml constraints.txt

@@ -53,6 +53,14 @@ def convnet() -> nn.Module:
     )
 
 
+def blocks() -> nn.Module:
+    """Linear layers of which sixteen outputs at a time read the same inputs."""
+    torch.manual_seed(0)
+    layers = (nn.Linear(192, 160), nn.ReLU(), nn.Linear(160, 10))
+    net = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), *layers)
+    return secateur.prune(net, 0.1, pattern="16x1", include_first=True)[0].eval()
+
+
 def mixed() -> nn.Module:
     torch.manual_seed(0)
     return pruned(Mixed())
@@ -185,7 +193,7 @@ def of_program(command: Sequence[str], count: int) -> np.ndarray:
     ("target", "runner"),
     [("aarch64-linux", "qemu-aarch64-static"), ("wasm32-wasi", "node")],
 )
-@pytest.mark.parametrize("network", [convnet, mixed])
+@pytest.mark.parametrize("network", [convnet, mixed, blocks])
 def test_other_machines_give_the_same(
     network: Callable[[], nn.Module], target: str, runner: str, tmp_path: Path
 ) -> None:
@@ -198,6 +206,7 @@ def test_other_machines_give_the_same(
     assert compiled.difference is None
     assert artifact.read(compiled.content).target == target
     source = compiled.source
+    assert (network is blocks) == ("sec_blocked_layer(s" in source.model)
     program = tmp_path / "main"
     program.write_bytes(
         toolchain.build(

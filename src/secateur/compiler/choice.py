@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node
-from secateur.compiler.kernels import Machine, Place, contraction, tiles
+from secateur.compiler.kernels import Machine, Place, contraction, single, tiles
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Program
 
@@ -58,9 +58,10 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     times = int(np.prod(outer)) / samples
     outputs = len(weight) // c.groups
     if y.layout.lanes == 1:
-        each = 0.42 if contraction.is_vector(c) and machine.lanes == 16 else 1.8
+        form = single.form(c.weight, machine) if contraction.is_vector(c) else None
+        skipped = form.cycles if form else single.PLAIN * non_zeros
         # dense weights come no faster than memory gives them
-        return non_zeros * high * wide * times * each, weight.size * high * wide * times * 0.17
+        return skipped * high * wide * times, weight.size * high * wide * times * 0.17
     together, tile = tiles.dense(high, wide, outputs, machine)
     lines = -(-outputs // together) * c.groups * weight[0].size
     sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine))

@@ -128,6 +128,7 @@ def emit(
             '#include "transpose.h"',
             '#include "contract.h"',
             '#include "single.h"',
+            '#include "blocked.h"',
             '#include "matmul.h"',
             '#include "pooling.h"',
             '#include "recurrent.h"',

@@ -37,53 +37,72 @@ INLINE sec_single_parts sec_single_at(const sec_single g, char *memory) {
   return p;
 }
 
-/* Make the prepared form of a layer from its stored one. `channels`: inputs a block. */
+/* Visit the non-zeros of a stored layer, outputs in order and inputs in order within each. `channels`:
+   inputs a block. A non-zero that made a row even comes as its two halves, of the same input. */
+typedef void sec_visitor(void *to, int output, int input, float value);
+static __attribute__((unused)) void sec_visit(const sec_sparse *w, int outputs, int channels,
+                                              sec_visitor *visit, void *to) {
+  for (int o = 0; o < outputs; o++) {
+    const int chunk = o / w->chunk;
+    for (int b = 0; b < w->blocks; b++) {
+      const uint32_t *s = w->start + 2 * ((long)b * w->chunks + chunk);
+      const uint8_t *code = w->codes + s[1];
+      const float *value = w->values + s[1];
+      for (uint32_t r = s[0]; r < s[2]; r++) {
+        const uint8_t *row = w->rows + 2 * (long)r;
+        if (chunk * w->chunk + (row[1] & 63) == o)
+          for (int i = 0; i < row[0]; i++) visit(to, o, b * channels + code[i], value[i]);
+        code += row[0];
+        value += row[0];
+      }
+    }
+  }
+}
+
+typedef struct {
+  sec_single_parts p;
+  int spans, counting, output, input, span, k;
+  uint32_t step;
+} sec_single_place;
+
+static __attribute__((unused)) void sec_single_visit(void *to, int output, int input, float value) {
+  sec_single_place *at = to;
+  const int group = output / 16;
+  uint8_t *count = at->p.count + (size_t)group * at->spans;
+  if (output != at->output || input / SEC_SPAN != at->span) {
+    at->span = input / SEC_SPAN;
+    at->k = 0;
+    at->step = at->p.first[group];
+    for (int j = 0; !at->counting && j < at->span; j++) at->step += count[j];
+  } else if (input == at->input) {  /* the other half */
+    if (!at->counting) at->p.value[((size_t)at->step + at->k - 1) * 16 + output % 16] += value;
+    return;
+  }
+  at->output = output;
+  at->input = input;
+  if (at->counting) {
+    if (at->k + 1 > count[at->span]) count[at->span] = (uint8_t)(at->k + 1);
+  } else {
+    const size_t place = ((size_t)at->step + at->k) * 16 + output % 16;
+    at->p.index[place] = (uint8_t)(input % SEC_SPAN);
+    at->p.value[place] = value;
+  }
+  at->k++;
+}
+
+/* Make the prepared form of a layer from its stored one. */
 static __attribute__((unused)) void sec_single_prepare(const sec_sparse *w, const sec_single g,
                                                        int channels, char *memory) {
   const sec_single_parts p = sec_single_at(g, memory);
   const int groups = (g.outputs + 15) / 16, spans = (g.inputs + SEC_SPAN - 1) / SEC_SPAN;
+  memset(p.first, 0, 4 * ((size_t)groups + 1));
   memset(p.count, 0, (size_t)groups * spans);
   memset(p.index, 0, (size_t)g.steps * 16);
   memset(p.value, 0, (size_t)g.steps * 64);
-  for (int pass = 0; pass < 2; pass++) {
-    /* blocks ascend, and so do codes within a row: an output meets its inputs in order */
-    for (int o = 0; o < g.outputs; o++) {
-      const int group = o / 16, chunk = o / w->chunk;
-      int span = -1, k = 0;
-      uint32_t step = 0;
-      for (int b = 0; b < w->blocks; b++) {
-        const uint32_t *s = w->start + 2 * ((long)b * w->chunks + chunk);
-        const uint8_t *code = w->codes + s[1];
-        const float *value = w->values + s[1];
-        for (uint32_t r = s[0]; r < s[2]; r++) {
-          const uint8_t *row = w->rows + 2 * (long)r;
-          if (chunk * w->chunk + (row[1] & 63) == o)
-            for (int i = 0; i < row[0]; i++) {
-              if (i && code[i] == code[i - 1]) {  /* the other half of one that made a row even */
-                if (pass) p.value[(step + k - 1) * 16 + o % 16] += value[i];
-                continue;
-              }
-              const int input = b * channels + code[i];
-              if (input / SEC_SPAN != span) {
-                span = input / SEC_SPAN;
-                k = 0;
-                step = p.first[group];
-                for (int j = 0; pass && j < span; j++) step += p.count[group * spans + j];
-              }
-              if (pass) {
-                p.index[(step + k) * 16 + o % 16] = (uint8_t)(input % SEC_SPAN);
-                p.value[(step + k) * 16 + o % 16] = value[i];
-              }
-              k++;
-              if (!pass && k > p.count[group * spans + span]) p.count[group * spans + span] = (uint8_t)k;
-            }
-          code += row[0];
-          value += row[0];
-        }
-      }
-    }
-    p.first[0] = 0;
-    for (int q = 0; q < groups && !pass; q++) {
+  for (int counting = 1; counting >= 0; counting--) {
+    sec_single_place at = {p, spans, counting, -1, -1, -1, 0, 0};
+    sec_visit(w, g.outputs, channels, sec_single_visit, &at);
+    for (int q = 0; q < groups && counting; q++) {
       p.first[q + 1] = p.first[q];
       for (int j = 0; j < spans; j++) p.first[q + 1] += p.count[q * spans + j];
     }
@@ -101,6 +120,17 @@ INLINE __m512 sec_lookup(const __m512 x[8], __m512i i) {
   return _mm512_mask_blend_ps(high, a, b);
 }
 #endif
+
+/* What sixteen sums become: bias, residual and activation, for outputs `from` to `to`. */
+INLINE void sec_sixteen_out(const float *sum, int from, int to, const float *bias, float *out,
+                            const float *res, const int act, const float alpha, const float beta) {
+  for (int l = 0; l < 16 && from + l < to; l++) {
+    const int o = from + l;
+    float y = sum[l] + bias[o];
+    if (res) y += res[o];
+    out[o] = sec_act1(y, act, alpha, beta);
+  }
+}
 
 INLINE void sec_single_layer(const sec_single g, const char *prepared, const float *bias,
                              const float *in, float *out, const float *res, const int act,
@@ -142,12 +172,7 @@ INLINE void sec_single_layer(const sec_single g, const char *prepared, const flo
         UNROLL for (int l = 0; l < 16; l++) sum[l] += value[l] * from[index[l]];
     }
 #endif
-    for (int l = 0; l < 16 && q * 16 + l < g.outputs; l++) {
-      const int o = q * 16 + l;
-      float y = sum[l] + bias[o];
-      if (res) y += res[o];
-      out[o] = sec_act1(y, act, alpha, beta);
-    }
+    sec_sixteen_out(sum, q * 16, g.outputs, bias, out, res, act, alpha, beta);
   }
 }
 #endif

@@ -19,6 +19,7 @@ from secateur.compiler.kernels import (
     Step,
     Types,
     packing,
+    single,
     tiles,
 )
 from secateur.compiler.kernels.elementwise import activation
@@ -32,9 +33,6 @@ CHUNK = 16
 EVEN = 128
 """Positions of a sample up to which rows are made even: a few products more cost less there than
 the branches for an odd one."""
-
-SPAN = 128
-"""Inputs that `single.h` looks up at once."""
 
 
 @dataclass(frozen=True)
@@ -177,18 +175,20 @@ def _sparse(
         )
 
     key = f"{p(s.values)} {p(s.rows)}"
-    if lanes == 1 and step.machine.lanes == 16 and is_vector(c):
+    if lanes == 1 and (form := single.form(c.weight, step.machine) if is_vector(c) else None):
+        counts = f"{width}, {outputs}, {form.steps}"
+        if form.name == "blocked":
+            counts = f"{len(form.begin) - 1}, {form.steps}, {p(form.begin)}"
+        size = f"(sec_{form.name}){{{counts}}}"
         body.line(layer("0", "0", 0))
-        steps = packing.padded_steps(c.weight, 16, SPAN)
-        single = f"(sec_single){{{width}, {outputs}, {steps}}}"
-        body.line(f"const sec_single s = {single};")
+        body.line(f"const sec_{form.name} s = {size};")
         at = step.weights.prepare(
-            key,
-            _single_bytes(width, outputs, steps),
-            f"{layer('0', '0', 0)} sec_single_prepare(&w, {single}, {blocks.channels}, to);",
+            f"{form.name} {key}",
+            form.bytes,
+            f"{layer('0', '0', 0)} sec_{form.name}_prepare(&w, {size}, {blocks.channels}, to);",
         )
         return (
-            f"sec_single_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
+            f"sec_{form.name}_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
             "g.act, g.alpha, g.beta, t, T);"
         )
     table = _table("int32_t", "offset", [4 * (o - low) for o in offsets])
@@ -223,13 +223,6 @@ def is_vector(c: Contraction) -> bool:
         and c.res_channel in (0, 1)
         and all(a.count == 1 for a in c.axes)
     )
-
-
-def _single_bytes(inputs: int, outputs: int, steps: int) -> int:
-    """Return the size of a prepared layer; see `c/single.h`."""
-    groups, spans = -(-outputs // 16), -(-inputs // SPAN)
-    parts = (4 * (groups + 1), groups * spans, 16 * steps, 64 * steps)
-    return sum(-(-part // 64) * 64 for part in parts)
 
 
 def _dense(

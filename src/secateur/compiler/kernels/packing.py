@@ -138,15 +138,3 @@ def dense(weight: np.ndarray, groups: int) -> np.ndarray:
     padded = np.zeros((groups, lines * 16, width, taps), dtype=np.float32)
     padded[:, :mine] = weight.reshape(groups, mine, width, taps)
     return padded.reshape(groups, lines, 16, width, taps).transpose(0, 1, 3, 4, 2).copy()
-
-
-def padded_steps(weight: np.ndarray, lanes: int, span: int) -> int:
-    """Return how many steps `lanes` outputs at a time need for a weight [outputs, inputs, 1].
-
-    In every span of inputs, a group takes as many steps as its fullest output has non-zeros.
-    """
-    outputs, inputs = weight.shape[:2]
-    padded = np.zeros((-(-outputs // lanes) * lanes, -(-inputs // span) * span), dtype=bool)
-    padded[:outputs, :inputs] = weight[:, :, 0] != 0
-    counts = padded.reshape(-1, lanes, padded.shape[1] // span, span).sum(axis=3)
-    return int(counts.max(axis=1).sum())
