@@ -12,10 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import secateur
 from secateur import Budget, Calibration, prunable, prune, select
+from secateur.distillation import SoftTargets, distilled
 from secateur.errors import UsageError
+from secateur.measure import evaluate
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.recovery.reconstruct import reconstruct
+from secateur.study.task import percent_correct
 
 
 class Both(nn.Module):
@@ -128,6 +132,47 @@ def test_texts_padded_to_lengths_of_their_own() -> None:
         assert result.masks.kept == 80
     with pytest.raises(UsageError, match=r"batch 1 .* float32 \[20, 9\], but the first is"):
         Calibration((torch.zeros(20, 5), torch.zeros(20, 9)))
+
+
+def test_the_whole_way_with_named_arguments_is_that_of_one_tensor() -> None:
+    """Train, learn gates, prune, fine-tune and measure: the same weights as with one tensor."""
+
+    def own(outputs: Any, _: None) -> Tensor:
+        loss: Tensor = outputs.loss
+        return loss
+
+    recipe = secateur.Recipe(epochs=2, rate=0.05, precision="fp32")
+    ways: list[tuple[nn.Module, secateur.LoaderData, Any]] = [
+        (Both(), secateur.LoaderData(LABELLED), own),
+        (
+            Joined(Both()),
+            secateur.LoaderData(list(zip(JOINED, torch.split(Y, 32), strict=True))),
+            F.cross_entropy,
+        ),
+    ]
+    ended = []
+    for model, data, loss in ways:
+        secateur.train(model, data, recipe, loss, seed=0)
+        secateur.learn_gates(model, prunable(model).names, data, recipe, loss, seed=1)
+        pruned, result = prune(model, 0.3, data=data.calibration(96, 32, torch.Generator()))
+        secateur.finetune(pruned, result.masks, data, loss, seed=2)
+        ended.append(list(pruned.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(*ended, strict=True))
+    held_out = [((A, B), Y)]
+    logits = Logits()
+    right = evaluate(logits, held_out, percent_correct)
+    assert right == evaluate(Joined(logits), [(X, Y)], percent_correct)
+
+
+def test_distillation_of_named_arguments() -> None:
+    data = secateur.LoaderData([(batch, Y[:32]) for batch in NAMED])
+    student, teacher = Logits(), Logits()
+    with torch.no_grad():
+        teacher.head.bias.add_(1.0)
+    taught, loss = distilled(data, F.cross_entropy, teacher, SoftTargets(), 1.0, autocast=False)
+    before = student.head.bias.detach().clone()
+    secateur.train(student, taught, secateur.Recipe(1, precision="fp32"), loss, seed=0)
+    assert not torch.equal(before, student.head.bias)
 
 
 @pytest.mark.parametrize(

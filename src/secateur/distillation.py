@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import UsageError, refuse_wrong
+from secateur.inputs import Inputs, first, run
 from secateur.training import Data
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -78,19 +79,19 @@ class _Taught:
     def batches_per_epoch(self, batch_size: int) -> int:
         return self.data.batches_per_epoch(batch_size)
 
-    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Inputs, Any]]:
         for inputs, targets in self.data.epoch(batch_size, generator):
-            kind = inputs.device.type
+            kind = first(inputs).device.type
             with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
-                outputs = self.teacher(inputs)
+                outputs = run(self.teacher, inputs)
             yield inputs, (targets, outputs.float())
 
     def calibration(
         self, count: int, batch_size: int, generator: torch.Generator
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Inputs]:
         return self.data.calibration(count, batch_size, generator)
 
     def evaluation(
         self, split: Literal["validation", "test"], batch_size: int = 250
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Inputs, Any]]:
         return self.data.evaluation(split, batch_size)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, first, run, size
 from secateur.modes import evaluating
 
 CALLS = 10
@@ -18,7 +20,7 @@ CALLS = 10
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Inputs, Any]],
     metric: Callable[[Tensor, Tensor], Tensor],
     *,
     autocast: bool = False,
@@ -27,7 +29,7 @@ def evaluate(
 
     Args:
         model: on the batches' device; its training modes are put back afterwards.
-        batches: inputs [N, ...] and targets.
+        batches: inputs, each a tensor [N, ...] or several by position or name, and targets.
         metric: (outputs float32 [N, ...], targets) → one value per example, [N].
         autocast: run in bf16.
 
@@ -38,14 +40,14 @@ def evaluate(
     total, count = torch.zeros((), dtype=torch.float64), 0
     with evaluating(model):
         for inputs, targets in batches:
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
-                outputs = model(inputs)
+            with torch.autocast(first(inputs).device.type, torch.bfloat16, enabled=autocast):
+                outputs = run(model, inputs)
             if not isinstance(outputs, Tensor):
                 raise UsageError(
                     f"a metric is taken of one tensor, but the model gives a "
                     f"{type(outputs).__name__}; wrap it in a module that returns the tensor"
                 )
-            values = _per_example(metric(outputs.float(), targets), len(inputs))
+            values = _per_example(metric(outputs.float(), targets), size(inputs))
             total = total.to(values.device) + values.sum(dtype=torch.float64)
             count += len(values)
     if not count:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import TrainingError, refuse_wrong, whole
+from secateur.inputs import Inputs, run
 from secateur.machine import bf16
 
 CHECK_EVERY = 32  # steps between two looks at the gradient's health: one device sync each
@@ -24,17 +25,17 @@ class Data(Protocol):
     def batches_per_epoch(self, batch_size: int) -> int:
         """Return how many batches `epoch` yields."""
 
-    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Inputs, Any]]:
         """Yield one shuffled, augmented pass over the training data: inputs and targets."""
 
     def calibration(
         self, count: int, batch_size: int, generator: torch.Generator
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Inputs]:
         """Yield `count` training inputs (all, if fewer) in batches, augmented as in training."""
 
     def evaluation(
         self, split: Literal["validation", "test"], batch_size: int = ...
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Inputs, Any]]:
         """Yield all of a held-out split, in order and as it is."""
 
 
@@ -90,6 +91,11 @@ class Epoch:
     seconds: float
 
 
+def in_float32(outputs: Any) -> Any:
+    """Return a tensor of outputs as float32, and anything else as it is."""
+    return outputs.float() if isinstance(outputs, Tensor) else outputs
+
+
 def precision_of(recipe: Recipe, device: torch.device) -> str:
     """Return the arithmetic a recipe gets on a device, as records state it."""
     return "bf16 autocast" if recipe.precision == "auto" and bf16(device) else "fp32"
@@ -115,7 +121,7 @@ def train(
         data: its `epoch` is asked once per epoch, with a generator made of `seed` and the
             epoch's number, so that the same seed gives the same batches.
         recipe: epochs, rates and precision.
-        loss: (outputs as float32, targets) → scalar.
+        loss: (outputs as float32, targets) → scalar; outputs that are no tensor come as they are.
         seed: of shuffling and augmentation; dropout takes torch's global generator, which is
             seeded with it too.
         around_step: given the step's number, the context that forward and backward run in; the
@@ -155,8 +161,8 @@ def train(
                 group["lr"] = rate * group["multiple"]
             with around_step(step) if around_step else nullcontext():
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    outputs = model(inputs)
-                value = loss(outputs.float(), targets)
+                    outputs = run(model, inputs)
+                value = loss(in_float32(outputs), targets)
                 value.backward()  # type: ignore[no-untyped-call]
             health.look(step, trained)
             optimizer.step()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
+from secateur.inputs import Inputs, each, head, named, size
 
 
 class LoaderData:
@@ -21,16 +22,19 @@ class LoaderData:
 
     def __init__(
         self,
-        training: Iterable[tuple[Tensor, Any]],
+        training: Iterable[Any],
         *,
-        validation: Iterable[tuple[Tensor, Any]] | None = None,
-        test: Iterable[tuple[Tensor, Any]] | None = None,
+        validation: Iterable[Any] | None = None,
+        test: Iterable[Any] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """Take loaders; each is iterated anew for every pass.
 
         Args:
-            training: has a length; yields pairs of inputs [N, ...] and targets.
+            training: has a length; yields pairs of inputs [N, ...] and targets, where inputs may
+                also be a tuple of tensors, or a dict of them by the names of forward's
+                arguments; or such dicts alone, with None for targets, for a loss that the
+                model gives with its outputs.
             validation, test: as training, for `evaluation`.
             device: where the model lies; batches are moved there.
 
@@ -53,23 +57,23 @@ class LoaderData:
         """Return the loader's length, whatever the batch size."""
         return self._length
 
-    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Inputs, Any]]:
         """Yield one pass of the training loader, on the device."""
         return self._pairs(self._training)
 
     def calibration(
         self, count: int, batch_size: int, generator: torch.Generator
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Inputs]:
         """Yield training inputs until there are `count`; the loader's batches, the last one cut."""
         for inputs, _ in self._pairs(self._training):
-            yield inputs[:count]
-            count -= len(inputs)
+            yield head(inputs, count)
+            count -= size(inputs)
             if count <= 0:
                 return
 
     def evaluation(
         self, split: Literal["validation", "test"], batch_size: int = 250
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Inputs, Any]]:
         """Yield one pass of a held-out loader.
 
         Raises:
@@ -80,13 +84,16 @@ class LoaderData:
             raise UsageError(f"there are no {split} data; give LoaderData({split}=...) a loader")
         return self._pairs(loader)
 
-    def _pairs(self, loader: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
+    def _pairs(self, loader: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
         for number, batch in enumerate(loader):
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            pair = (batch, None) if isinstance(batch, Mapping) else batch
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or named(pair[0]) is None:
                 raise UsageError(
-                    f"batch {number} is a {type(batch).__name__}; give pairs of inputs and targets"
+                    f"batch {number} is a {type(batch).__name__}; give pairs of inputs and "
+                    "targets, or dicts of tensors by the names of forward's arguments"
                 )
-            yield self._there(batch[0]), self._there(batch[1])
+            inputs = each(pair[0], lambda tensor: tensor.to(self._device))
+            yield inputs, self._there(pair[1])
 
     def _there(self, value: Any) -> Any:
         return value.to(self._device) if isinstance(value, Tensor) else value

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from secateur import machine
 from secateur.distillation import distilled
 from secateur.errors import StudyError, TrainingError
+from secateur.inputs import Inputs
 from secateur.measure import evaluate
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
@@ -288,7 +289,7 @@ class _Runner:
             autocast = self._precision != "fp32"
             recalibrate(model, self._calibration(trial.seed), autocast=autocast)
 
-    def _calibration(self, seed: int) -> Iterator[torch.Tensor]:
+    def _calibration(self, seed: int) -> Iterator[Inputs]:
         generator = torch.Generator().manual_seed(_seed(seed, "calibration"))
         count = self._spec.options.calibration
         return self._data.calibration(count, CALIBRATION_BATCH, generator)

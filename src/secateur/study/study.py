@@ -14,6 +14,7 @@ from torch import nn
 from secateur import machine
 from secateur.errors import StudyError, UsageError
 from secateur.export import to_onnx
+from secateur.inputs import head
 from secateur.study import execute, report
 from secateur.study.execute import Observer, feasible
 from secateur.study.outputs import as_given
@@ -148,7 +149,7 @@ class Study:
         model = self._network(keep, criterion, seed, None).cpu()
         data = self.task.data(torch.device("cpu"))
         example, _ = next(iter(data.evaluation("validation")))
-        return to_onnx(model, example[:2])
+        return to_onnx(model, head(example, 2))  # type: ignore[arg-type]  # it refuses dicts
 
 
 def opened(
