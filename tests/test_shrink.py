@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -32,6 +36,23 @@ def shrunk(name: str) -> tuple[nn.Module, Tensor, ChannelCut, Shrunk]:
     result = shrink(model, cut, example)
     cut.apply(model)
     return model, NETS[name].example(), cut, result
+
+
+def test_a_smaller_model_is_loaded_where_there_is_no_secateur(tmp_path: Path) -> None:
+    _, x, _, result = shrunk("resnet")
+    small = result.model.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own
+        torch.export.save(torch.export.export(small, (x,)), tmp_path / "small.pt2")
+    torch.save(x, tmp_path / "x.pt")
+    script = (
+        "import sys, torch; sys.modules['secateur'] = None\n"
+        "small = torch.export.load('small.pt2').module()\n"
+        "torch.save(small(torch.load('x.pt')), 'y.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True)
+    with torch.no_grad():
+        assert torch.allclose(torch.load(tmp_path / "y.pt"), small(x), atol=1e-5)
 
 
 def same(first: nn.Module, second: nn.Module, x: Tensor, tolerance: float = 1e-5) -> bool:
