@@ -15,6 +15,9 @@ LANES = 16
 SPAN = 128
 """Inputs that `single.h` looks up at once."""
 
+LEAST = 4
+"""Outputs that a group must have on average: empty lanes are stored too."""
+
 PLAIN = 1.8
 """Cycles a non-zero of a layer that has no form, one by one."""
 
@@ -49,14 +52,16 @@ def form(weight: np.ndarray, machine: Machine) -> Form | None:
     """Return the cheapest form for a weight [outputs, inputs, 1], or None where there is none."""
     outputs, inputs = weight.shape[:2]
     spans = -(-inputs // SPAN)
+    non_zeros = int(np.count_nonzero(weight))
+    forms = []
     begin, steps = alike(weight, LANES)
-    forms = [Form("blocked", steps, 2.9 * steps, begin, spans)]
+    if LEAST * steps <= non_zeros:
+        forms.append(Form("blocked", steps, 2.9 * steps, begin, spans))
     if machine.lanes == LANES:  # lookups need its permutations
         begin = np.append(np.arange(0, outputs, LANES), outputs).astype(np.uint32)
-        steps, cycles = padded_steps(weight, LANES, SPAN), 0.42 * np.count_nonzero(weight)
+        steps, cycles = padded_steps(weight, LANES, SPAN), 0.42 * non_zeros
         forms.append(Form("single", steps, cycles, begin, spans))
-    best = min(forms, key=lambda form: form.cycles)
-    return best if best.cycles < PLAIN * np.count_nonzero(weight) else None
+    return min(forms, key=lambda form: form.cycles, default=None) if non_zeros else None
 
 
 def alike(weight: np.ndarray, lanes: int) -> tuple[np.ndarray, int]:
