@@ -164,6 +164,29 @@ def test_the_whole_way_with_named_arguments_is_that_of_one_tensor() -> None:
     assert right == evaluate(Joined(logits), [(X, Y)], percent_correct)
 
 
+def test_inputs_of_a_kind_of_their_own_are_one_argument() -> None:
+    """A packed sequence is a named tuple of tensors, and yet no four arguments."""
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = nn.GRU(4, 8), nn.Linear(8, 3)
+
+        def forward(self, words: nn.utils.rnn.PackedSequence) -> Tensor:
+            scores: Tensor = self.out(self.rnn(words)[1][0])
+            return scores
+
+    texts = [torch.randn(length, 4) for length in (3, 5, 2)]
+    packed = nn.utils.rnn.pack_sequence(texts, enforce_sorted=False)
+    data, model = secateur.LoaderData([(packed, Y[:3])]), Tagger()
+    before = model.out.bias.detach().clone()
+    recipe = secateur.Recipe(1, precision="fp32", schedule="cosine", warmup=0)
+    secateur.train(model, data, recipe, F.cross_entropy, seed=0)
+    assert not torch.equal(before, model.out.bias)
+    with pytest.raises(UsageError, match="inputs are a PackedSequence; here they must be"):
+        evaluate(model, [(packed, Y[:3])], percent_correct)
+
+
 def test_distillation_of_named_arguments() -> None:
     data = secateur.LoaderData([(batch, Y[:32]) for batch in NAMED])
     student, teacher = Logits(), Logits()

@@ -17,33 +17,36 @@ Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """Return what a model gives for inputs, run as it is.
 
+    What is neither tuple, list nor mapping is one argument: a tensor, packed sequence or graph.
+
     Raises:
         UsageError: the inputs are none.
     """
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
     given: object = inputs
-    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
-        return model(*given)
-    raise UsageError(
-        f"the example is a {type(inputs).__name__}; give the model's inputs: a tensor, a tuple "
-        "of arguments, or a dict of arguments by name"
-    )
+    if isinstance(given, Mapping):
+        return model(**given)
+    if type(given) in (tuple, list):
+        return model(*inputs)
+    if given is None or isinstance(given, (str, bytes, int, float)):
+        raise UsageError(
+            f"the example is a {type(given).__name__}; give the model's inputs: a tensor, a tuple "
+            "of arguments, or a dict of arguments by name"
+        )
+    return model(inputs)
 
 
 def named(inputs: object) -> dict[str, Tensor] | None:
     """Return the tensors of inputs, by argument ("" for a single one), or None if it is no such.
 
-    A mapping or sequence of anything but tensors is none, and neither is an empty one.
+    A mapping, tuple or list of anything but tensors is none, and neither is an empty one, nor a
+    named tuple such as a packed sequence.
     """
     values: Mapping[str, object] = {}
     if isinstance(inputs, Tensor):
         values = {"": inputs}
     elif isinstance(inputs, Mapping):
         values = dict(inputs)
-    elif isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes)):
+    elif isinstance(inputs, (tuple, list)) and type(inputs) in (tuple, list):
         values = {str(number): value for number, value in enumerate(inputs)}
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     return tensors if values and len(tensors) == len(values) else None
@@ -59,9 +62,17 @@ def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
 
 
 def first(inputs: Inputs) -> Tensor:
-    """Return the first tensor of inputs."""
+    """Return the first tensor of inputs.
+
+    Raises:
+        UsageError: they are not made of tensors alone.
+    """
     tensors = named(inputs)
-    assert tensors
+    if tensors is None:
+        raise UsageError(
+            f"inputs are a {type(inputs).__name__}; here they must be a tensor, or a tuple or dict "
+            "of tensors"
+        )
     return next(iter(tensors.values()))
 
 

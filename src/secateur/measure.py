@@ -56,46 +56,48 @@ def evaluate(
 
 
 def cuda_milliseconds(
-    runs: Sequence[Callable[[], object]], *, graph: bool = False, rounds: int = 7
+    calls: Sequence[Callable[[], object]], *, graph: bool = False, rounds: int = 7
 ) -> list[float]:
     """Return the median time of one call of each, in milliseconds, on the current CUDA device.
 
     Rounds are interleaved, so that what else the machine does meets all alike.
 
     Args:
-        runs: what is called; no gradients are taken.
+        calls: what is called; no gradients are taken.
         graph: replay what the call launched (a CUDA graph), without Python and launching, as
             `torch.compile(mode="reduce-overhead")` runs a model.
         rounds: of `CALLS` calls each.
     """
     with torch.inference_mode():
-        ready = [_captured(run) if graph else run for run in runs]
+        ready = [_captured(call) if graph else call for call in calls]
         return [
             statistics.median(times)
-            for times in zip(*([_timed(run) for run in ready] for _ in range(rounds)), strict=True)
+            for times in zip(
+                *([_timed(call) for call in ready] for _ in range(rounds)), strict=True
+            )
         ]
 
 
-def _captured(run: Callable[[], object]) -> Callable[[], object]:
+def _captured(call: Callable[[], object]) -> Callable[[], object]:
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # torch asks for a few calls before the capture
         for _ in range(3):
-            run()
+            call()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run()
+        call()
     return graph.replay
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _timed(call: Callable[[], object]) -> float:
     start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    run()
+    call()
     start.record()
     for _ in range(CALLS):
-        run()
+        call()
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / CALLS

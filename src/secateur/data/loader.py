@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, each, head, named, size
@@ -87,13 +86,14 @@ class LoaderData:
     def _pairs(self, loader: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
         for number, batch in enumerate(loader):
             pair = (batch, None) if isinstance(batch, Mapping) else batch
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or named(pair[0]) is None:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise UsageError(
                     f"batch {number} is a {type(batch).__name__}; give pairs of inputs and "
                     "targets, or dicts of tensors by the names of forward's arguments"
                 )
-            inputs = each(pair[0], lambda tensor: tensor.to(self._device))
-            yield inputs, self._there(pair[1])
+            yield self._there(pair[0]), self._there(pair[1])
 
     def _there(self, value: Any) -> Any:
-        return value.to(self._device) if isinstance(value, Tensor) else value
+        if named(value) is None:  # of a kind of its own: it lies where its loader put it
+            return value
+        return each(value, lambda tensor: tensor.to(self._device))
