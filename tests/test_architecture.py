@@ -13,9 +13,10 @@ SOURCE = Path(secateur.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import from secateur. A part is the longest prefix that matches.
-VALUES = {"errors", "files", "inputs", "machine", "modes"}
+VALUES = {"cores", "errors", "files", "inputs", "machine", "modes"}
 MAY_IMPORT = {
     "errors": set[str](),
+    "cores": {"errors"},
     "files": {"errors"},
     "machine": {"errors", ""},
     "inputs": {"errors"},

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from secateur import bench
-from secateur.bench import comparison, cores, energy, environments, inputs, roofline
+from secateur import bench, cores
+from secateur.bench import comparison, energy, environments, inputs, roofline
 from secateur.bench.process import Process
 from secateur.bench.race import Race, Runner, difference
 from secateur.bench.result import Refusal, Result, Speedup, Step, Timing

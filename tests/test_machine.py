@@ -190,7 +190,7 @@ def test_examine_says_everything_and_changes_nothing(cache):
     assert set(checks) == {
         *("secateur", "python", "torch", "processor", "cores", "threads", "memory"),
         *("instructions", "bf16 on processor", "CUDA", "C compiler", "cache", "free space"),
-        *("CIFAR-10", "npm", "data sets", "nets"),
+        *("CIFAR-10", "npm", "data sets", "nets", "other processes"),
     }
     assert all(check.value for check in checks.values())
     assert all(check.hint for check in checks.values() if check.ok is False)
@@ -200,6 +200,31 @@ def test_examine_says_everything_and_changes_nothing(cache):
     assert checks["CIFAR-10"].ok is None
     assert "not yet made" in checks["cache"].value
     assert not cache.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "threads", "ok", "hint"),
+    [
+        (0.0, 4, True, ""),
+        (0.2, 3, True, ""),
+        (0.5, 4, False, "set OMP_NUM_THREADS=2"),
+        (1.0, 2, False, "set OMP_NUM_THREADS=1"),
+        (1.0, 1, True, ""),
+        (None, 4, None, ""),
+    ],
+)
+def test_more_threads_than_other_processes_leave_cores_for(
+    cache, monkeypatch, share, threads, ok, hint
+):
+    monkeypatch.setattr(doctor, "usable", lambda: (0, 1, 2, 3))
+    monkeypatch.setattr(doctor.Others, "share", lambda self: share)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    check = examined()["other processes"]
+    assert check.ok is ok
+    assert hint in check.hint
+    assert bool(check.hint) == bool(hint)
+    assert bool(doctor.crowded(torch.device("cpu"))) == bool(hint)
+    assert not doctor.crowded(torch.device("cuda", 0))
 
 
 def test_cache_that_cannot_be_written(cache, monkeypatch):

@@ -132,6 +132,7 @@ def study(
 
     A study that was stopped goes on where it was when the same command is given again.
     """
+    from secateur.doctor import crowded
     from secateur.study.progress import StudyProgress
     from secateur.study.study import Study
     from secateur.study.table import table
@@ -140,6 +141,8 @@ def study(
     chosen = _chosen(task, {name: value for name, value in built_in.items() if value is not None})
     job = Study(chosen, options, out=out_dir, device=device)
     out.print(f"study {job.spec.hash[:12]} in {job.directory}", highlight=False)
+    if slow := crowded(job.device):
+        err.print(f"warning: {slow}", highlight=False, soft_wrap=True)
     try:
         with StudyProgress(job.spec, out) as progress:
             results = job.run(progress)

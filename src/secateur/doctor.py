@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from pathlib import Path
 import torch
 
 from secateur import data, machine, nets
+from secateur.cores import Others, usable
 from secateur.data import cifar10
 
 LEAST_PYTHON = (3, 11)
 LEAST_TORCH = (2, 6)
+LOOK = 0.3  # seconds for which other processes are watched
 CIFAR_SPACE = 0.4  # GiB: the archive and the batches decoded from it, rounded up
 
 
@@ -65,6 +68,7 @@ def _hardware() -> Iterator[Check]:
     yield Check("processor", str(cpu["cpu"]))
     yield Check("cores", f"{cpu['cores']} usable" + (f", {physical} physical" if physical else ""))
     yield _threads(torch.get_num_threads(), int(str(cpu["cores"])))
+    yield _neighbours(torch.get_num_threads())
     yield Check("memory", "unknown" if cpu["memory_gib"] is None else f"{cpu['memory_gib']} GiB")
     names = cpu["instructions"]
     yield Check("instructions", ", ".join(names) if isinstance(names, list) and names else "none")
@@ -89,6 +93,40 @@ def _threads(threads: int, cores: int) -> Check:
         return Check("threads", str(threads), False, hint)
     hint = f"OMP_NUM_THREADS={cores} would use every core" if threads < cores else ""
     return Check("threads", str(threads), None if hint else True, hint)
+
+
+def _neighbours(threads: int) -> Check:
+    cores = usable()
+    others = Others(cores)
+    time.sleep(LOOK)
+    share = others.share()
+    if share is None:
+        return Check("other processes", "unknown on this system")
+    value = f"{100 * share:.0f} % of the cores"
+    free = max(1, round((1 - share) * len(cores)))
+    if threads <= free:
+        return Check("other processes", value, True)
+    # All threads of an operator wait for its last one. Where that one waits for a core, the
+    # others spin: small operators were seen to take 40 times as long as on one thread.
+    hint = (
+        f"training with {threads} threads beside them can be many times slower than with "
+        f"{free}; set OMP_NUM_THREADS={free}"
+    )
+    return Check("other processes", value, False, hint)
+
+
+def crowded(device: torch.device) -> str:
+    """Return why training would be slow beside what runs here now, or nothing.
+
+    Takes a third of a second.
+
+    Args:
+        device: on a GPU the cores do not matter, and nothing is looked at.
+    """
+    if device.type != "cpu":
+        return ""
+    found = _neighbours(torch.get_num_threads())
+    return f"other processes take {found.value}: {found.hint}" if found.hint else ""
 
 
 def _first_line(*command: str) -> str | None:

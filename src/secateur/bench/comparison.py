@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secateur.bench import cores, environments, inputs, roofline
+from secateur import cores
+from secateur.bench import environments, inputs, roofline
 from secateur.bench.race import Race, Runner, profile
 from secateur.bench.result import Result
 from secateur.errors import FileError, UsageError

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from secateur.bench.cores import Others, pins
 from secateur.bench.energy import Energy
 from secateur.bench.inputs import Array
 from secateur.bench.process import Process
 from secateur.bench.result import Refusal, Step, Timing
+from secateur.cores import Others, pins
 from secateur.errors import CompileError
 
 AGREE = 0.02

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from secateur.bench.cores import pins
+from secateur.cores import pins
 from secateur.errors import CompileError
 
 _BOUND = """

@@ -69,7 +69,7 @@ class Study:
         slug = "".join(c if c.isalnum() else "-" for c in self.task.name)
         default = Path("studies") / f"{slug}-{self.spec.hash[:12]}"
         self.directory = Path(out) if out is not None else default
-        self._device = machine.device(device)
+        self.device = machine.device(device)
 
     def run(self, observe: Observer = lambda event: None) -> Results:
         """Do what is not done yet, then write the report.
@@ -90,9 +90,9 @@ class Study:
         model, task = model_of(self.task), self.task
         feasible(model, self.spec)  # before anything is written
         if not any((self.directory / "records").glob("*.json")):
-            task = tried(task, model, self.spec.options.batch_size, self._device)
+            task = tried(task, model, self.spec.options.batch_size, self.device)
         with Store(self.directory, self.spec) as store:
-            failures = execute.execute(task, self.spec, store, self._device, observe)
+            failures = execute.execute(task, self.spec, store, self.device, observe)
             if failures and not any((self.directory / "records").glob("*_keep-*.json")):
                 raise StudyError("nothing of the study could be done:\n" + _listed(failures))
             results = rebuild(self.directory)
@@ -139,7 +139,7 @@ class Study:
         )
         trial = Trial(seed=seed, criterion=criterion, keep=keep, recovery=chosen)
         with Store(self.directory, self.spec) as store:
-            return execute.network(self.task, self.spec, store, self._device, trial)
+            return execute.network(self.task, self.spec, store, self.device, trial)
 
     def onnx(self, keep: float, *, criterion: str = "gate", seed: int = 0) -> bytes:
         """Return `network(keep)` as the content of an ONNX file, its batch free.

@@ -1,4 +1,4 @@
-"""Which cores the engines are bound to."""
+"""Which cores this process may use, and what other processes take of them."""
 
 from __future__ import annotations
 
