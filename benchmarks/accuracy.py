@@ -98,8 +98,7 @@ class Bench:
             )
         self._data: ImageData = images
         self._weights: Path | None = given.weights
-        recipe = self._net.joint.recipe
-        self._autocast = precision_of(recipe, self._device) != "fp32"
+        self._autocast = precision_of(self._net.finetune, self._device) != "fp32"
         self._loss = partial(F.cross_entropy, label_smoothing=self._net.label_smoothing)
 
     def run(self, condition: str) -> None:
@@ -192,6 +191,9 @@ class Bench:
         """Train a copy of the dense network on; all conditions see the same batches."""
         model = self.dense()
         names = prunable(model).names
+        if way.recipe is None:
+            Gates.attach(model, names)
+            return model, ()
         # what fine-tuning starts from is shared with the condition that leaves it out
         left_out = {"finetune": None, "rungs": (), "rung_phase": None}
         settings = settings_of(self._net, condition) | left_out
@@ -238,9 +240,16 @@ class Bench:
         found: dict[float, nn.Module] = {}
         batches, loss = self._taught(way)
         seed, watch = self._number("descend"), partial(self._watch, "descended")
-        phase = way.rung_phase or way.phase
+        unlabelled = Calibration(tuple(self._images("reconstruction")), autocast=self._autocast)
         for rung, masks in descend(
-            model, way.rungs, batches, loss, phase=phase, seed=seed, watch=watch
+            model,
+            way.rungs,
+            batches,
+            loss,
+            phase=way.rung_phase or way.phase,
+            calibration=unlabelled,
+            seed=seed,
+            watch=watch,
         ):
             there = copy.deepcopy(model)
             Gates.of(there).remove()
@@ -255,6 +264,7 @@ class Bench:
         assert self._net.phase1 is not None
         model = self._fresh()
         gates = SelfPruning(model, prunable(model).names)
+        assert self._net.joint.recipe is not None
         epochs = self._net.phase1.epochs + self._net.joint.recipe.epochs
         log = train(
             model,

@@ -31,7 +31,8 @@ GIVEN = Augmentation(pad=4, fill="black", flip=True)
 class Training:
     """One way to train from a dense network: the gate phase, or for `phase=None` a control."""
 
-    recipe: Recipe
+    recipe: Recipe | None
+    """None: no epochs for all ratios together; gates start from the magnitude, on the rungs."""
     phase: GatePhase | None = None
     teach: float = 0.0
     """Weight of distillation from the dense network."""
@@ -87,7 +88,7 @@ class Net:
         for change in changes:
             field, _, text = change.partition("=")
             value = {field: text if text.isalpha() else json.loads(text)}
-            if field in Recipe.__dataclass_fields__:
+            if way.recipe is not None and field in Recipe.__dataclass_fields__:
                 way = replace(way, recipe=replace(way.recipe, **value))
             elif way.phase is not None and field in GatePhase.__dataclass_fields__:
                 way = replace(way, phase=replace(way.phase, **value))
@@ -111,7 +112,8 @@ def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
     """Return a net trained as `secateur study` trains it, with its defaults."""
     chosen = Options(finetune=1, **options)
     spec = Spec(f"cifar10/{net}", {}, {}, chosen)
-    joint = Training(spec.recipe("gates"), spec.gate_phase)
+    recipe = spec.recipe("gates")
+    joint = Training(recipe, spec.gate_phase)
     return Net(
         net=net,
         phase1=spec.recipe("train"),
@@ -121,11 +123,11 @@ def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
         finetune=spec.recipe("finetune"),
         descended=replace(
             joint,
-            recipe=replace(joint.recipe, epochs=2),
+            recipe=replace(recipe, epochs=2),
             rungs=tuple(Rung(keep, settle=spec.recipe("finetune")) for keep in goals),
         ),
         frozen_descended=_frozen_ladder(
-            replace(joint.recipe, epochs=1), replace(spec.gate_phase, weights="frozen"), goals
+            replace(recipe, epochs=1), replace(spec.gate_phase, weights="frozen"), goals
         ),
         goals={"joint": goals, "finetuned": goals, "descended": goals},
     )
@@ -182,17 +184,16 @@ NETS: dict[str, Net] = {
         ),
         finetune=SHORT,  # four ratios: 15 epochs with joint's
         descended=Training(
-            _cosine(2, 0.01),  # so that the given weights stay near to where they are
-            GatePhase(lowest_keep=0.03, dense_steps=0.2, gate_rate=15.0),
+            None,
+            GatePhase(lowest_keep=0.03, gate_rate=4.0),
             teach=0.7,
             temperature=2.0,
             rungs=(
-                Rung(0.3, settle=_cosine(3, 0.02)),
-                Rung(0.2, settle=_cosine(3, 0.03)),
-                Rung(0.1, learn=_cosine(2, 0.05), settle=_cosine(1, 0.03)),
-                Rung(0.05, learn=_cosine(3, 0.05), settle=_cosine(1, 0.03)),
+                Rung(0.3, reconstruct=True, settle=_cosine(3, 0.02)),
+                Rung(0.2, reconstruct=True, settle=_cosine(2, 0.03)),
+                Rung(0.1, learn=_cosine(5, 0.03), settle=None, share=1.0),
+                Rung(0.05, learn=_cosine(5, 0.04), settle=None, share=1.0),
             ),
-            rung_phase=GatePhase(lowest_keep=0.03, gate_rate=3.0),
         ),
         frozen_descended=_frozen_ladder(
             _cosine(1, 0.05),
@@ -228,6 +229,7 @@ def settings_of(net: Net, condition: str) -> dict[str, Any]:
     if condition == "reconstruct":
         settings["gradual"] = GRADUAL
     if condition == "self-pruning":
+        assert net.joint.recipe is not None
         settings["epochs"] = net.joint.recipe.epochs
     return settings
 

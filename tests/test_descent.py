@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from secateur import Budget, GatePhase, Gates, Masks, Recipe, Rung, Task, descend, prunable, select
+from secateur import (
+    Budget,
+    Calibration,
+    GatePhase,
+    Gates,
+    Masks,
+    Recipe,
+    Rung,
+    Task,
+    descend,
+    prunable,
+    select,
+)
 from secateur.errors import BudgetError, UsageError
 from secateur.measure import evaluate
 from secateur.training import train
@@ -70,6 +82,33 @@ def test_it_is_better_than_one_cut_trained_for_as_long(dense: nn.Module, digits:
     untrained = gated(dense)
     select(Gates.of(untrained).scores(), Budget(0.1)).apply(untrained)
     assert accuracy(landed[-1][2]) > accuracy(untrained) + 5
+
+
+def test_a_rung_that_reconstructs_needs_no_labels_and_is_exact_and_nested_too(
+    dense: nn.Module, digits: Task
+) -> None:
+    data = digits.data(torch.device("cpu"))
+    seen = Calibration(tuple(data.calibration(512, 256, torch.Generator().manual_seed(0))))
+
+    def landed(reconstruct: bool) -> tuple[nn.Module, list[tuple[Masks, float]]]:
+        model, found = gated(dense), []
+        rungs = [Rung(keep, settle=None, reconstruct=reconstruct) for keep in (0.3, 0.1)]
+        rungs.append(Rung(0.05, learn=SHORT, settle=None, share=1.0))
+        for _, masks in descend(model, rungs, data, digits.loss, calibration=seen, seed=0):
+            for name, mask in masks.items():
+                assert not model.get_parameter(name)[~mask].any()
+            accuracy = evaluate(model, data.evaluation("validation"), digits.metric.function)
+            found.append((masks, accuracy))
+        return model, found
+
+    model, found = landed(True)
+    order = Gates.of(model).scores()
+    for (masks, _), keep in zip(found, (0.3, 0.1, 0.05), strict=True):
+        assert masks.kept == round(keep * masks.total)
+        assert select(order, Budget(keep)) == masks
+    assert found[1][0].nested_in(found[0][0])
+    plain = landed(False)[1]
+    assert found[1][1] > plain[1][1] + 5
 
 
 def test_the_same_seed_gives_the_same_weights(dense: nn.Module, digits: Task) -> None:
@@ -138,6 +177,22 @@ def test_bad_ladders_are_refused_before_anything_changes(dense: nn.Module, digit
         refused(Rung(0.5, learn=SHORT), phase=GatePhase(order="fixed"))
     with pytest.raises(UsageError, match="frozen cannot settle"):
         refused(Rung(0.5), phase=GatePhase(weights="frozen"))
+    with pytest.raises(UsageError, match="give descend a calibration set"):
+        refused(Rung(0.5, reconstruct=True))
+    still = GatePhase(weights="frozen")
+    with pytest.raises(UsageError, match="frozen cannot be reconstructed"):
+        refused(Rung(0.5, settle=None, reconstruct=True), phase=still)
+    with pytest.raises(UsageError, match="the model does not take"):
+        descend(
+            model,
+            [Rung(0.5, reconstruct=True)],
+            data,
+            digits.loss,
+            calibration=Calibration((torch.randn(64, 3),)),
+            seed=0,
+        )
+    with pytest.raises(UsageError, match="nothing to reconstruct"):
+        Rung(0.5, learn=SHORT, reconstruct=True)
     with pytest.raises(UsageError, match="no gates"):
         descend(copy.deepcopy(dense), RUNGS, data, digits.loss, seed=0)
     with pytest.raises(UsageError, match="no rungs to descend"):

@@ -5,11 +5,13 @@ one that is cut at once and trained for as long, since every training starts nea
 become; and one way down serves every ratio on it. Sources: iterative magnitude pruning (Han et
 al. 2015, arXiv:1506.02626) and gradual pruning (Zhu & Gupta 2017, arXiv:1710.01878), here with
 learned gates: on a rung that learns, some steps run through deeper cuts, so that the order of what
-is to go next is known when it goes.
+is to go next is known when it goes. A rung that reconstructs is cut in small steps, and the kept
+weights are solved again after each, towards the network at the top.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,10 +22,12 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError, refuse_wrong
 from secateur.pruning.budget import Budget
+from secateur.pruning.calibration import Calibration
 from secateur.pruning.gate_phase import GatePhase, norms_only
 from secateur.pruning.gates import Gates, only
 from secateur.pruning.masks import Masks
 from secateur.pruning.recovery.finetune import SHORT, finetune
+from secateur.pruning.recovery.reconstruct import FEW, STEP, reconstruct
 from secateur.pruning.selection import select
 from secateur.training import Data, Epoch, Recipe, train
 
@@ -37,6 +41,9 @@ class Rung:
 
     First it learns through cuts, if `learn` is given, then it is cut, and trained with its masks
     held, if `settle` is given.
+
+    Raises:
+        UsageError: a field is out of its range, or a rung both learns and reconstructs.
     """
 
     keep: float
@@ -44,10 +51,18 @@ class Rung:
     settle: Recipe | None = SHORT
     share: float = 0.5
     """Fraction of the learning steps, in (0, 1], that keep this ratio; the others keep less."""
+    reconstruct: bool = False
+    """Cut in small steps and solve the kept weights again after each, before it settles: for a
+    rung near to the network at the top, which then has little left to win back."""
 
     def __post_init__(self) -> None:
         Budget(self.keep)
         refuse_wrong(self, ("share", lambda v: 0 < v <= 1, "in (0, 1]"))
+        if self.learn and self.reconstruct:
+            raise UsageError(
+                "a rung that learns is trained through its cut already, so that there is nothing "
+                "to reconstruct; give learn or reconstruct=True, or a rung for each"
+            )
 
 
 def descend(
@@ -57,6 +72,7 @@ def descend(
     loss: Loss,
     *,
     phase: GatePhase | None = None,
+    calibration: Calibration | None = None,
     seed: int,
     watch: Watch = lambda epoch: None,
 ) -> Iterator[tuple[Rung, Masks]]:
@@ -79,12 +95,14 @@ def descend(
             `distilled` the network follows the dense one.
         loss: (outputs as float32, targets) → scalar.
         phase: its gates' rate, lowest keep ratio, scope, floor, decay, and what moves.
+        calibration: unlabelled inputs, for rungs that reconstruct.
         seed: of shuffling and augmentation.
         watch: told of each finished epoch.
 
     Raises:
         UsageError: there are no rungs, the model has no gates, keep ratios do not fall, a rung
-            learns with the order fixed, or settles with its weights frozen.
+            learns with the order fixed, settles or reconstructs with its weights frozen, or
+            reconstructs without a calibration set that fits the model.
         BudgetError: floors make a ratio impossible. Both before anything is changed.
     """
     if not rungs:
@@ -103,7 +121,13 @@ def descend(
             raise UsageError("a rung cannot learn an order that is fixed; leave out learn")
         if rung.settle and phase.weights == "frozen":
             raise UsageError("weights that are frozen cannot settle; give rungs settle=None")
-    return _descend(model, gates, rungs, data, loss, phase, seed, watch)
+        if rung.reconstruct and phase.weights == "frozen":
+            raise UsageError("weights that are frozen cannot be reconstructed")
+    if any(rung.reconstruct for rung in rungs):
+        if calibration is None:
+            raise UsageError("a rung reconstructs; give descend a calibration set to do it from")
+        calibration.check(model)
+    return _descend(model, gates, rungs, data, loss, phase, calibration, seed, watch)
 
 
 def _descend(
@@ -113,15 +137,22 @@ def _descend(
     data: Data,
     loss: Loss,
     phase: GatePhase,
+    calibration: Calibration | None,
     seed: int,
     watch: Watch,
 ) -> Iterator[tuple[Rung, Masks]]:
+    top = copy.deepcopy(model) if any(rung.reconstruct for rung in rungs) else None
     found: list[Masks] = []
     for number, rung in enumerate(rungs):
         budget = Budget(rung.keep, phase.scope, phase.floor)
         above = found[-1] if found else None
         if rung.learn:
             _learn(model, gates, rung, above, data, loss, phase, seed + 2 * number, watch)
+        if rung.reconstruct:
+            assert top is not None
+            assert calibration is not None
+            ratio = rungs[number - 1].keep if number else 1.0
+            _reconstruct(model, gates, top, ratio, budget, above, calibration)
         scores = gates.scores()
         masks = select(only(scores, above) if above else scores, budget)
         if phase.weights == "joint":
@@ -134,6 +165,28 @@ def _descend(
         for nested in found:  # from the largest, since training has moved all scores
             gates.bury(nested)
         yield rung, masks
+
+
+def _reconstruct(
+    model: nn.Module,
+    gates: Gates,
+    top: nn.Module,
+    ratio: float,
+    budget: Budget,
+    masks: Masks | None,
+    calibration: Calibration,
+) -> None:
+    """Cut from a ratio to the budget's, solving the kept weights again after every cut."""
+    few = calibration.first(FEW)
+    while ratio > budget.keep:
+        ratio = max(budget.keep, ratio * STEP)
+        scores = gates.scores()
+        step = replace(budget, keep=ratio)
+        masks = select(only(scores, masks) if masks else scores, step)
+        masks.apply(model)
+        gates.become(scores)
+        reconstruct(model, top, masks, calibration if ratio == budget.keep else few)
+        gates.bury(masks)  # a kept weight that is small now still ranks above what is cut
 
 
 def _learn(

@@ -41,6 +41,11 @@ from secateur.pruning.selection import select
 CHUNK = 2**24
 """Numbers of the systems solved together, at most, unless one is larger: 128 MB."""
 
+STEP = 0.8
+"""What one cut of many leaves of the weights before it."""
+FEW = 512
+"""Inputs that such a cut is repaired from; the last one sees all."""
+
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
@@ -128,8 +133,8 @@ def prune_gradually(
     calibration: Calibration,
     *,
     criterion: str = "magnitude",
-    step: float = 0.8,
-    images: int = 512,
+    step: float = STEP,
+    images: int = FEW,
     damping: float = 1e-2,
     positions: int = 64,
     seed: int = 0,
