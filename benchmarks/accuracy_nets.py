@@ -13,6 +13,7 @@ from secateur.errors import UsageError
 from secateur.pruning.gate_phase import GatePhase
 from secateur.pruning.recovery.descent import Rung
 from secateur.pruning.recovery.finetune import SHORT
+from secateur.pruning.recovery.reconstruct import FEW, STEP
 from secateur.study.spec import Options, Spec
 from secateur.training import Recipe
 
@@ -226,6 +227,10 @@ def settings_of(net: Net, condition: str) -> dict[str, Any]:
         settings["trained_on"] = "all training images"
     if way := net.training(condition):
         settings |= asdict(way)
+        for rung in settings["rungs"]:
+            # only where it is used, so that records of other ladders stay what they are
+            if rung.pop("reconstruct"):
+                rung["reconstruct"] = {"step": STEP, "images": FEW}
     if condition == "reconstruct":
         settings["gradual"] = GRADUAL
     if condition == "self-pruning":

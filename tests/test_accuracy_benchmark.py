@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from secateur import nets
+from secateur import Rung, nets
 from secateur.data.images import Augmentation, ImageData, Split
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -100,6 +100,25 @@ def test_every_condition_gives_a_record_once_and_a_table(
     assert {row["condition"] for row in rows} == {*conditions, "joint - fixed"}
     assert all(row["n"] == "2" for row in rows)
     assert b"<svg" in (tmp_path / "accuracy.svg").read_bytes()
+
+
+def test_a_ladder_may_start_from_the_magnitude_and_reconstruct(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = sys.modules["accuracy_nets"]
+    net = table.NETS["convnet"]
+    short = replace(net.finetune, epochs=1)
+    rungs = (Rung(0.5, settle=short, reconstruct=True), Rung(0.2, learn=short, settle=None))
+    way = replace(net.descended, recipe=None, rungs=rungs)
+    monkeypatch.setitem(table.NETS, "convnet", replace(net, descended=way))
+    arguments = [str(tmp_path), "--seeds", "0", "--device", "cpu", "--conditions", "descended"]
+    assert run(bench, monkeypatch, *arguments) == 0
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("*descended*.json"))
+    assert set(record["accuracy"]) == {"0.5", "0.2"}
+    assert record["settings"]["recipe"] is None
+    upper, lower = record["settings"]["rungs"]
+    assert upper["reconstruct"]["images"] > 0
+    assert "reconstruct" not in lower
 
 
 def test_bad_arguments_are_refused(

@@ -49,8 +49,10 @@ def test_a_study_prints_its_table_and_where_the_report_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out_dir = tmp_path / "study"
+    monkeypatch.setattr("secateur.doctor.crowded", lambda device: f"no room on the {device}")
     code, out, err = run(["study", *QUICK, "--out", str(out_dir)], monkeypatch, capsys)
     assert code == 0, err
+    assert err == "warning: no room on the cpu\n"
     assert re.search(r"gate\s+batchnorm\s+50 %\s+\d\d\.\d\d", out.replace("│", " "))
     assert "seeds" in out  # one seed cannot be certified, and it says so
     assert str(out_dir / "report.html") in out

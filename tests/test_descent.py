@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -93,22 +94,41 @@ def test_a_rung_that_reconstructs_needs_no_labels_and_is_exact_and_nested_too(
     def landed(reconstruct: bool) -> tuple[nn.Module, list[tuple[Masks, float]]]:
         model, found = gated(dense), []
         rungs = [Rung(keep, settle=None, reconstruct=reconstruct) for keep in (0.3, 0.1)]
-        rungs.append(Rung(0.05, learn=SHORT, settle=None, share=1.0))
-        for _, masks in descend(model, rungs, data, digits.loss, calibration=seen, seed=0):
+        unread: Any = None  # neither labels nor a loss are asked for
+        for _, masks in descend(model, rungs, unread, unread, calibration=seen, seed=0):
             for name, mask in masks.items():
                 assert not model.get_parameter(name)[~mask].any()
+                assert model.get_parameter(name)[mask].all()  # none of those cut on the way
             accuracy = evaluate(model, data.evaluation("validation"), digits.metric.function)
             found.append((masks, accuracy))
         return model, found
 
     model, found = landed(True)
     order = Gates.of(model).scores()
-    for (masks, _), keep in zip(found, (0.3, 0.1, 0.05), strict=True):
+    for (masks, _), keep in zip(found, (0.3, 0.1), strict=True):
         assert masks.kept == round(keep * masks.total)
         assert select(order, Budget(keep)) == masks
     assert found[1][0].nested_in(found[0][0])
     plain = landed(False)[1]
     assert found[1][1] > plain[1][1] + 5
+
+
+def test_rungs_may_settle_reconstruct_and_learn_in_turn(dense: nn.Module, digits: Task) -> None:
+    data = digits.data(torch.device("cpu"))
+    seen = Calibration(tuple(data.calibration(256, 256, torch.Generator().manual_seed(0))))
+    rungs = (
+        Rung(1.0, settle=None, reconstruct=True),  # nothing to cut, nothing to solve
+        Rung(0.4, settle=SHORT, reconstruct=True),
+        Rung(0.2, settle=SHORT, reconstruct=True),
+        Rung(0.1, learn=SHORT, settle=None, share=1.0),
+    )
+    model = gated(dense)
+    walk = descend(model, rungs, data, digits.loss, calibration=seen, seed=0)
+    found = [masks for _, masks in walk]
+    order = Gates.of(model).scores()
+    for rung, masks in zip(rungs, found, strict=True):
+        assert masks.kept == round(rung.keep * masks.total)
+        assert select(order, Budget(rung.keep)) == masks
 
 
 def test_the_same_seed_gives_the_same_weights(dense: nn.Module, digits: Task) -> None:
@@ -177,8 +197,13 @@ def test_bad_ladders_are_refused_before_anything_changes(dense: nn.Module, digit
         refused(Rung(0.5, learn=SHORT), phase=GatePhase(order="fixed"))
     with pytest.raises(UsageError, match="frozen cannot settle"):
         refused(Rung(0.5), phase=GatePhase(weights="frozen"))
-    with pytest.raises(UsageError, match="give descend a calibration set"):
+    with pytest.raises(UsageError, match="calibration is missing; give descend"):
         refused(Rung(0.5, reconstruct=True))
+    wrong: Any = [torch.randn(64, 3)]
+    with pytest.raises(UsageError, match="calibration is a list; give descend"):
+        descend(model, [Rung(0.5, reconstruct=True)], data, digits.loss, calibration=wrong, seed=0)
+    with pytest.raises(UsageError, match="reconstruct is 1, but must be"):
+        replace(Rung(0.5), reconstruct=1)
     still = GatePhase(weights="frozen")
     with pytest.raises(UsageError, match="frozen cannot be reconstructed"):
         refused(Rung(0.5, settle=None, reconstruct=True), phase=still)

@@ -207,8 +207,8 @@ def test_examine_says_everything_and_changes_nothing(cache):
     [
         (0.0, 4, True, ""),
         (0.2, 3, True, ""),
-        (0.5, 4, False, "set OMP_NUM_THREADS=2"),
-        (1.0, 2, False, "set OMP_NUM_THREADS=1"),
+        (0.5, 4, None, "set OMP_NUM_THREADS=2"),
+        (1.0, 2, None, "set OMP_NUM_THREADS=1"),
         (1.0, 1, True, ""),
         (None, 4, None, ""),
     ],

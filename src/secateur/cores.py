@@ -86,10 +86,12 @@ class Others:
             lines = [line.split() for line in (PROC / "stat").read_text().splitlines()]
             # user, nice, system, idle, waiting for disks, interrupts (2), stolen by the host
             ticks = [list(map(int, line[1:9])) for line in lines if line[0] in self._cores]
+            if len(ticks) != len(self._cores):
+                return None  # a container may show other numbers than it may use
             busy = sum(sum(t) - t[3] - t[4] for t in ticks)
             ours = sum(self._taken(number) for number in self._ours)
             return (busy - ours) / os.sysconf("SC_CLK_TCK")
-        except OSError:
+        except (OSError, ValueError, IndexError):
             return None
 
     def _taken(self, number: int) -> int:

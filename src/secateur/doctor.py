@@ -112,7 +112,7 @@ def _neighbours(threads: int) -> Check:
         f"training with {threads} threads beside them can be many times slower than with "
         f"{free}; set OMP_NUM_THREADS={free}"
     )
-    return Check("other processes", value, False, hint)
+    return Check("other processes", value, None, hint)
 
 
 def crowded(device: torch.device) -> str:

@@ -45,7 +45,7 @@ class Options:
     )
     epochs: int = _option(8, "Epochs of phase 1, the plain training of the dense network.")
     gate_epochs: int = _option(
-        7, "Epochs of phase 2 through the cut; controls train as long with all weights."
+        12, "Epochs of phase 2 through the cut; controls train as long with all weights."
     )
     reconstruct: int = _option(
         0,

@@ -52,12 +52,17 @@ class Rung:
     share: float = 0.5
     """Fraction of the learning steps, in (0, 1], that keep this ratio; the others keep less."""
     reconstruct: bool = False
-    """Cut in small steps and solve the kept weights again after each, before it settles: for a
-    rung near to the network at the top, which then has little left to win back."""
+    """Cut in small steps and solve the kept weights again after each, before it settles, so that
+    every layer gives what it gave at the top: for rungs near to it, which then have little left
+    to win back. Linear layers and convolutions are solved; others are only cut."""
 
     def __post_init__(self) -> None:
         Budget(self.keep)
-        refuse_wrong(self, ("share", lambda v: 0 < v <= 1, "in (0, 1]"))
+        refuse_wrong(
+            self,
+            ("share", lambda v: 0 < v <= 1, "in (0, 1]"),
+            ("reconstruct", lambda v: isinstance(v, bool), "True or False"),
+        )
         if self.learn and self.reconstruct:
             raise UsageError(
                 "a rung that learns is trained through its cut already, so that there is nothing "
@@ -95,7 +100,8 @@ def descend(
             `distilled` the network follows the dense one.
         loss: (outputs as float32, targets) → scalar.
         phase: its gates' rate, lowest keep ratio, scope, floor, decay, and what moves.
-        calibration: unlabelled inputs, for rungs that reconstruct.
+        calibration: unlabelled inputs, for rungs that reconstruct; these need a copy of the
+            network at the top in memory.
         seed: of shuffling and augmentation.
         watch: told of each finished epoch.
 
@@ -124,8 +130,12 @@ def descend(
         if rung.reconstruct and phase.weights == "frozen":
             raise UsageError("weights that are frozen cannot be reconstructed")
     if any(rung.reconstruct for rung in rungs):
-        if calibration is None:
-            raise UsageError("a rung reconstructs; give descend a calibration set to do it from")
+        if not isinstance(calibration, Calibration):
+            raise UsageError(
+                "a rung reconstructs, but calibration is "
+                f"{'missing' if calibration is None else f'a {type(calibration).__name__}'}; "
+                "give descend a Calibration, some thousand unlabelled inputs"
+            )
         calibration.check(model)
     return _descend(model, gates, rungs, data, loss, phase, calibration, seed, watch)
 
