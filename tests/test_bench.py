@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from secateur import bench, cores
-from secateur.bench import comparison, energy, environments, inputs, roofline
+from secateur.bench import comparison, energy, inputs, roofline
 from secateur.bench.process import Process
 from secateur.bench.race import Race, Runner, difference
 from secateur.bench.result import Refusal, Result, Speedup, Step, Timing
@@ -97,125 +96,7 @@ def printed(found: Result) -> str:
     return text.getvalue()
 
 
-# Which engines, and where they live.
-
-
-def test_peers_are_named_with_commas() -> None:
-    found = environments.peers("openvino, onnxruntime")
-    assert [peer.name for peer in found] == ["openvino", "onnxruntime"]
-    assert environments.peers("") == ()
-
-
-@pytest.mark.parametrize(("names", "says"), [("tensorrt", "tensorrt"), ("openvino,openvino", "tw")])
-def test_unknown_and_repeated_peers_are_refused(names: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        environments.peers(names)
-
-
-def test_every_version_is_pinned() -> None:
-    for peer in environments.PEERS.values():
-        assert all("==" in package for package in peer.packages)
-
-
-def test_a_given_environment_is_used(tmp_path: Path) -> None:
-    binary = tmp_path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    binary.parent.mkdir()
-    binary.touch()
-    places = environments.given((f"openvino={tmp_path}",))
-    assert environments.python(environments.PEERS["openvino"], places) == binary
-
-
-@pytest.mark.parametrize("option", ["openvino", "tensorrt=/tmp", "openvino=/nowhere/at/all"])
-def test_a_wrong_environment_is_refused(option: str) -> None:
-    with pytest.raises(UsageError, match=r"environment|there is no Python"):
-        environments.given((option,))
-
-
-def test_this_python_is_used_where_it_has_the_peer(tmp_path: Path) -> None:
-    peer = environments.Peer("json", ("json==0",))
-    assert environments.python(peer, {}, cache=tmp_path) == Path(sys.executable)
-
-
-def test_an_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
-
-    def pretend(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        if "venv" in command:
-            Path(command[-1]).mkdir(parents=True)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(environments.subprocess, "run", pretend)
-    peer = environments.Peer("no_such_engine", ("no_such_engine==1.0",))
-    first = environments.python(peer, {}, cache=tmp_path)
-    assert tmp_path in first.parents
-    assert commands[1][-1] == "no_such_engine==1.0"
-    assert environments.python(peer, {}, cache=tmp_path) == first
-    assert len(commands) == 2
-
-
-def test_a_failed_installation_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        Path(command[-1]).mkdir(parents=True, exist_ok=True)
-        return subprocess.CompletedProcess(command, 1, "", "no space left")
-
-    monkeypatch.setattr(environments.subprocess, "run", fail)
-    peer = environments.Peer("no_such_engine", ("no_such_engine==1.0",))
-    with pytest.raises(CompileError, match=r"no space left\n.*--env no_such_engine="):
-        environments.python(peer, {}, cache=tmp_path)
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
-
-
-def test_a_peer_for_other_pythons_says_which(tmp_path: Path) -> None:
-    peer = environments.Peer("no_such_engine", ("no_such_engine==1.0",), False, ((3, 6), (3, 7)))
-    with pytest.raises(CompileError, match=r"only on 3\.6 to 3\.7.*--env no_such_engine=FOLDER"):
-        environments.python(peer, {}, cache=tmp_path)
-
-
-# Cores, energy, roofline.
-
-
-def test_one_thread_of_each_physical_core_comes_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number, siblings in enumerate(("0-1", "0-1", "2-3", "2-3")):
-        folder = tmp_path / f"cpu{number}/topology"
-        folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    monkeypatch.setattr(cores, "SYSTEM", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert cores.usable() == (0, 2, 1, 3)
-    assert cores.chosen(None) == (0, 2)
-    assert cores.chosen(3) == (0, 2, 1)
-
-
-@pytest.mark.parametrize("threads", [0, -1, 100_000])
-def test_threads_need_cores(threads: int) -> None:
-    with pytest.raises(UsageError, match=r"choose a number from 1 to"):
-        cores.chosen(threads)
-
-
-def test_what_others_take_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(busy: int, ours: int) -> None:
-        idle = 10_000 - busy
-        (tmp_path / "stat").write_text(f"cpu 9 9 9 9 9 9 9 9\ncpu0 {busy} 0 0 {idle} 0 0 0 0 0 0\n")
-        for number in (os.getpid(), 7):
-            (tmp_path / str(number)).mkdir(exist_ok=True)
-            fields = " ".join(["S", *["0"] * 10, str(ours), "0"])
-            (tmp_path / str(number) / "stat").write_text(f"{number} (a) name) {fields}\n")
-
-    monkeypatch.setattr(cores, "PROC", tmp_path)
-    told(0, 0)
-    alone = cores.Others([0], [7])
-    told(4, 2)
-    assert alone.share() == 0
-    crowded = cores.Others([0], [7])
-    told(9_000, 2)
-    assert crowded.share() == 1
-    (tmp_path / "stat").unlink()
-    assert crowded.share() is None
+# Energy, roofline.
 
 
 def test_energy_is_counted_over_a_wrap(tmp_path: Path) -> None:
