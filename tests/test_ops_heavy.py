@@ -1,91 +1,20 @@
-"""What convolution, pooling, products, normalization, recurrence and resizing mean."""
+"""What convolution, pooling, products and normalization mean, and what is fused with them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from secateur.compiler import ops
-from secateur.compiler.graph import Node, Tensor
-from secateur.compiler.ops import Operand, pooling
+from operator_harness import DIGITS, agree, normal, ours, refused
+from secateur.compiler.graph import Node
+from secateur.compiler.ops import pooling
 from secateur.compiler.ops.fused import ACTIVATIONS
-from secateur.errors import CompileError
-
-DIGITS = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def ours(
-    op: str, *arrays: np.ndarray | None, outputs: int = 1, **attributes: Any
-) -> tuple[np.ndarray, ...]:
-    """Run an operator's reference; what it gives must be what is inferred."""
-    node = Node(
-        op,
-        "tested",
-        tuple("" if a is None else f"x{i}" for i, a in enumerate(arrays)),
-        tuple(f"y{i}" for i in range(outputs)),
-        attributes,
-    )
-    operator = ops.find(node)
-    operands = tuple(None if a is None else Operand(a.dtype, a.shape, a) for a in arrays)
-    types = operator.infer(node, operands)
-    results = operator.reference(node, arrays)
-    assert tuple(Tensor(y.dtype, y.shape) for y in results) == types
-    return results[:outputs]
-
-
-def theirs(
-    op: str, *arrays: np.ndarray | None, outputs: int = 1, **attributes: Any
-) -> tuple[np.ndarray, ...]:
-    """Run an operator in ONNX Runtime."""
-    while arrays[-1] is None:  # ONNX Runtime crashes on some absent inputs at the end
-        arrays = arrays[:-1]
-    names = ["" if a is None else f"x{i}" for i, a in enumerate(arrays)]
-    made = [f"y{i}" for i in range(outputs)]
-    given_inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for name, a in zip(names, arrays, strict=True)
-        if a is not None
-    ]
-    graph = helper.make_graph(
-        [helper.make_node(op, names, made, **attributes)],
-        "tested",
-        given_inputs,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in made],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    feeds = {name: a for name, a in zip(names, arrays, strict=True) if a is not None}
-    return tuple(session.run(None, feeds))
-
-
-def agree(
-    op: str, *arrays: np.ndarray | None, outputs: int = 1, **attributes: Any
-) -> tuple[np.ndarray, ...]:
-    """Check that ONNX Runtime gives what the reference gives, and return that."""
-    found = ours(op, *arrays, outputs=outputs, **attributes)
-    expected = theirs(op, *arrays, outputs=outputs, **attributes)
-    for given_array, wanted in zip(found, expected, strict=True):
-        np.testing.assert_allclose(given_array, wanted, **DIGITS)
-    return found
-
-
-def refused(op: str, *arrays: np.ndarray | None, match: str, **attributes: Any) -> None:
-    with pytest.raises(CompileError, match=match):
-        ours(op, *arrays, **attributes)
 
 
 def tensor(array: np.ndarray | None) -> Any:
@@ -359,159 +288,6 @@ class TestNormalization:
     def test_softmax(self, op: str, axis: int) -> None:
         agree(op, 100 * normal(1, 2, 3, 4), axis=axis)
         refused(op, normal(1, 2), axis=1, match=r"axis 1")
-
-
-STATES = {"RNN": (1, 2), "GRU": (3, 2), "LSTM": (4, 3)}
-
-
-class TestRecurrence:
-    @pytest.mark.parametrize("op", list(STATES))
-    @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-    @pytest.mark.parametrize("full", [False, True])
-    def test_equals_onnxruntime(self, op: str, direction: str, full: bool) -> None:
-        x, arrays, attributes = self._layer(op, direction, full)
-        agree(op, x, *arrays, outputs=STATES[op][1], **attributes)
-
-    @pytest.mark.parametrize("op", list(STATES))
-    def test_layout_swaps_axes(self, op: str) -> None:
-        x, arrays, attributes = self._layer(op, "bidirectional", True)
-        outputs = STATES[op][1]
-        y, *last = ours(op, x, *arrays, outputs=outputs, **attributes)
-        arrays[4:6] = [a if a is None else a.swapaxes(0, 1) for a in arrays[4:6]]
-        y1, *last1 = ours(
-            op, x.swapaxes(0, 1), *arrays, outputs=outputs, layout=1, **attributes
-        )  # fmt: skip
-        np.testing.assert_allclose(y1, y.transpose(2, 0, 1, 3), rtol=1e-6)
-        for a, b in zip(last, last1, strict=True):
-            np.testing.assert_allclose(b, a.swapaxes(0, 1), rtol=1e-6)
-
-    def _layer(self, op: str, direction: str, full: bool) -> tuple[np.ndarray, list[Any], Any]:
-        gates = STATES[op][0]
-        n, b, i, h, d = 4, 2, 3, 5, 1 + (direction == "bidirectional")
-        arrays: list[np.ndarray | None] = [normal(2, d, gates * h, i), normal(3, d, gates * h, h)]
-        attributes: dict[str, Any] = {"direction": direction, "hidden_size": h}
-        if full:
-            lengths = np.full(b, n, np.int32)
-            arrays += [normal(4, d, 2 * gates * h), lengths, normal(5, d, b, h)]
-            if op == "LSTM":
-                arrays += [normal(6, d, b, h), normal(7, d, 3 * h)]
-            if op == "GRU":
-                attributes["linear_before_reset"] = 1
-        return normal(1, n, b, i), arrays, attributes
-
-    @pytest.mark.parametrize(
-        ("attributes", "match"),
-        [
-            ({"activations": ("Relu", "Tanh", "Tanh")}, r"activations=\('Relu'"),
-            ({"activation_alpha": (0.1,)}, r"activation_alpha"),
-            ({"input_forget": 1}, r"input_forget=1"),
-            ({"clip": 3.0}, r"attribute clip is not supported"),
-            ({"direction": "both"}, r"direction=both"),
-            ({"hidden_size": 4}, r"hidden_size=4"),
-            ({"layout": 2}, r"layout=2"),
-        ],
-    )
-    def test_refuses(self, attributes: dict[str, Any], match: str) -> None:
-        x, arrays, known = self._layer("LSTM", "forward", True)
-        refused("LSTM", x, *arrays, match=match, **(known | attributes))
-
-    def test_refuses_short_sequences_and_wrong_shapes(self) -> None:
-        x, arrays, known = self._layer("LSTM", "forward", True)
-        short = [*arrays[:3], np.array([4, 3], np.int32), *arrays[4:]]
-        refused("LSTM", x, *short, match=r"sequence_lens", **known)
-        refused("LSTM", x, normal(1, 1, 20, 4), *arrays[1:], match=r"W has shape", **known)
-
-
-RESIZE_MODES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
-
-
-class TestResize:
-    @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
-    @pytest.mark.parametrize("transformation", [*RESIZE_MODES, "half_pixel_symmetric"])
-    @pytest.mark.parametrize("size", [(10, 9), (3, 2), (1, 7)])
-    def test_sizes(self, mode: str, transformation: str, size: tuple[int, int]) -> None:
-        agree(
-            "Resize", normal(1, 1, 2, 5, 6), None, None, np.array([1, 2, *size]),
-            mode=mode, coordinate_transformation_mode=transformation,
-        )  # fmt: skip
-
-    @pytest.mark.parametrize(
-        "nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
-    )
-    @pytest.mark.parametrize("transformation", RESIZE_MODES)
-    def test_nearest_by_scales(self, nearest: str, transformation: str) -> None:
-        agree(
-            "Resize", normal(1, 1, 1, 4, 6), None, np.array([1, 1, 2, 0.5], np.float32),
-            nearest_mode=nearest, coordinate_transformation_mode=transformation,
-        )  # fmt: skip
-
-    def test_scales_that_leave_a_fraction(self) -> None:
-        for mode in ("linear", "cubic"):
-            for transformation in ("half_pixel", "half_pixel_symmetric", "asymmetric"):
-                agree(
-                    "Resize", normal(1, 1, 1, 5, 7), None, np.array([1, 1, 1.3, 0.7], np.float32),
-                    mode=mode, coordinate_transformation_mode=transformation,
-                )  # fmt: skip
-
-    def test_nearest_coordinates_are_exact(self) -> None:
-        """49 / 3 as one float and back again would put a third of the rows one too early."""
-        for rows in range(1, 40):
-            (y,) = ours(
-                "Resize", np.arange(rows, dtype=np.int32), None, None, np.array([7 * rows]),
-                coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-            )  # fmt: skip
-            np.testing.assert_array_equal(y, np.repeat(np.arange(rows), 7))
-
-    def test_crop(self) -> None:
-        roi = np.array([0, 0, 0.4, -0.2, 1, 1, 0.6, 1.3], np.float32)
-        for mode in ("nearest", "linear", "cubic"):
-            agree(
-                "Resize", normal(1, 1, 2, 5, 6), roi, None, np.array([1, 2, 3, 9]), mode=mode,
-                coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=10.0,
-            )  # fmt: skip
-
-    @pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
-    def test_aspect_ratio_and_axes(self, policy: str) -> None:
-        agree(
-            "Resize", normal(1, 1, 2, 5, 6), None, None, np.array([7, 8]), axes=[3, 2],
-            mode="linear", keep_aspect_ratio_policy=policy,
-        )  # fmt: skip
-
-    def test_cubic_without_what_lies_outside(self) -> None:
-        agree(
-            "Resize", normal(1, 1, 1, 5, 6), None, np.array([1, 1, 1.7, 2], np.float32),
-            mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1,
-        )  # fmt: skip
-
-    @pytest.mark.parametrize(
-        ("attributes", "match"),
-        [
-            ({"antialias": 1}, r"antialias=1"),
-            ({"mode": "area"}, r"mode=area"),
-            ({"coordinate_transformation_mode": "tf_crop_and_resize"}, r"without roi"),
-            ({"axes": (0, 0)}, r"one axis twice"),
-        ],
-    )
-    def test_refuses(self, attributes: dict[str, Any], match: str) -> None:
-        x, scales = normal(1, 4, 4), np.array([2, 2], np.float32)
-        refused("Resize", x, None, scales, match=match, **attributes)
-
-    def test_refuses_sizes(self) -> None:
-        x = normal(1, 4, 4)
-        refused("Resize", x, match=r"scales or sizes")
-        refused("Resize", x, None, None, np.array([0, 1]), match=r"not positive")
-        refused(
-            "Resize", x, None, None, np.array([2**40, 1]), match=r"extents \[1099511627776, 1\]"
-        )
-        refused("Resize", x, None, np.array([0.1, 1], np.float32), match=r"extents \[0, 4\]")
-        refused("Resize", x.astype(np.uint8), None, None, np.array([2, 2]), mode="linear",
-                match=r"mode=linear of uint8")  # fmt: skip
-
-    def test_refuses_sizes_known_only_at_run_time(self) -> None:
-        node = Node("Resize", "tested", ("x", "", "", "s"), ("y",))
-        operands = (Operand(np.dtype("f4"), (4,)), None, None, Operand(np.dtype("i8"), (1,)))
-        with pytest.raises(CompileError, match=r"sizes is not constant"):
-            ops.find(node).infer(node, operands)
 
 
 TORCH = {
