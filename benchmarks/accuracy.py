@@ -240,7 +240,9 @@ class Bench:
         found: dict[float, nn.Module] = {}
         batches, loss = self._taught(way)
         seed, watch = self._number("descend"), partial(self._watch, "descended")
-        unlabelled = Calibration(tuple(self._images("reconstruction")), autocast=self._autocast)
+        unlabelled = None
+        if any(rung.reconstruct for rung in way.rungs):
+            unlabelled = Calibration(tuple(self._images("reconstruction")), autocast=self._autocast)
         for rung, masks in descend(
             model,
             way.rungs,

@@ -186,14 +186,17 @@ NETS: dict[str, Net] = {
         finetune=SHORT,  # four ratios: 15 epochs with joint's
         descended=Training(
             None,
-            GatePhase(lowest_keep=0.03, gate_rate=4.0),
+            GatePhase(lowest_keep=0.03, gate_rate=10.0),
             teach=0.7,
             temperature=2.0,
-            rungs=(
-                Rung(0.3, reconstruct=True, settle=_cosine(3, 0.02)),
-                Rung(0.2, reconstruct=True, settle=_cosine(2, 0.03)),
-                Rung(0.1, learn=_cosine(5, 0.03), settle=None, share=1.0),
-                Rung(0.05, learn=_cosine(5, 0.04), settle=None, share=1.0),
+            rungs=tuple(
+                Rung(keep, learn=_cosine(epochs, rate), settle=None, share=1.0)
+                for keep, epochs, rate in (
+                    (0.3, 3, 0.015),
+                    (0.2, 4, 0.015),
+                    (0.1, 4, 0.015),
+                    (0.05, 4, 0.02),
+                )
             ),
         ),
         frozen_descended=_frozen_ladder(
