@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
 
 import kernel_harness
 from secateur.compiler import interpreter, ops, pipeline, toolchain
@@ -18,10 +21,16 @@ from secateur.compiler.kernels import Machine
 from secateur.compiler.ops import Operand
 from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
+from secateur.errors import CompileError
 
 F32 = np.dtype(np.float32)
 NONE = {"activation": "", "alpha": 0.0, "beta": 0.0}
 Build = Callable[["Net"], None]
+
+FEW = settings(max_examples=3, phases=[Phase.generate])
+"""Every example is compiled: few of them, of many operators each, and none to shrink a failure."""
+
+MACHINES = st.sampled_from([None, Machine(8, 16), Machine(4, 32)])
 
 
 class Net:
@@ -164,3 +173,12 @@ def together(builds: Sequence[Build]) -> Build:
             one(net)
 
     return build
+
+
+def several(one: st.SearchStrategy[Build], count: int) -> st.SearchStrategy[Build]:
+    return st.lists(one, min_size=count, max_size=count).map(together)
+
+
+def refused(build: Build, match: str) -> None:
+    with pytest.raises(CompileError, match=match):
+        programs(build, Machine(16, 32), 1)

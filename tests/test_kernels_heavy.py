@@ -1,4 +1,4 @@
-"""Compiled pools, products, transposed convolutions, recurrent layers and resizes.
+"""Compiled pools, products and transposed convolutions.
 
 Networks of many operators are compiled at once, for one sample and for many, and compared with the
 numpy references. Samples in the lanes, planes and tokens cut over them: inputs come through layers
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import kernel_harness
-from kernel_nets import F32, Build, Net, check, programs, together
+from kernel_nets import F32, FEW, MACHINES, Build, Net, check, programs, refused, several
 from secateur.compiler import interpreter, ops, pipeline, toolchain
 from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Machine
@@ -23,16 +23,10 @@ from secateur.compiler.ops import Operand
 from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError
 
-FEW = settings(max_examples=3, phases=[Phase.generate])
-"""Every example is compiled: few of them, of many operators each, and none to shrink a failure."""
-
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
-
-
-MACHINES = st.sampled_from([None, Machine(8, 16), Machine(4, 32)])
 
 
 @st.composite
@@ -76,10 +70,6 @@ def pools(draw: st.DrawFn) -> Build:
         net.keep(net.add(op, source(channels, *plane), **attributes))
 
     return build
-
-
-def several(one: st.SearchStrategy[Build], count: int) -> st.SearchStrategy[Build]:
-    return st.lists(one, min_size=count, max_size=count).map(together)
 
 
 class TestPools:
@@ -320,128 +310,6 @@ class TestTransposedConvolutions:
         assert steps == ["Relayout", "FusedConv", "ConvTranspose", "ConvTranspose", "Relayout"]
 
 
-@st.composite
-def recurrents(draw: st.DrawFn) -> Build:
-    op = draw(st.sampled_from(["RNN", "GRU", "LSTM"]))
-    steps, inputs, hidden = (draw(st.integers(1, n)) for n in (4, 9, 34))
-    direction = draw(st.sampled_from(["forward", "reverse", "bidirectional"]))
-    ways = 2 if direction == "bidirectional" else 1
-    first, bias, initial = (draw(st.booleans()) for _ in range(3))
-    peepholes = op == "LSTM" and draw(st.booleans())
-    gates = ops.recurrent.FAMILIES[op].gates
-    states = 2 if op == "LSTM" else 1
-    wanted = draw(st.lists(st.booleans(), min_size=1 + states, max_size=1 + states).filter(any))
-    attributes = {"direction": direction, "layout": int(first), "hidden_size": hidden}
-    if op == "GRU":
-        attributes["linear_before_reset"] = draw(st.integers(0, 1))
-
-    def build(net: Net) -> None:
-        def given_as(x: str, perm: tuple[int, ...]) -> str:
-            return x if first else str(net.add("Transpose", x, perm=perm))
-
-        names = [given_as(net.input(steps, inputs), (1, 0, 2))]
-        names += [net.normal(ways, gates * hidden, n, scale=n**-0.5) for n in (inputs, hidden)]
-        names += [net.normal(ways, 2 * gates * hidden) if bias else "", ""]
-        for _ in range(2 if op == "LSTM" else 1):
-            names.append(given_as(net.input(ways, hidden), (1, 0, 2)) if initial else "")
-        if peepholes:
-            names.append(net.normal(ways, 3 * hidden))
-        y, *last = net.add(op, *names, wanted=wanted, **attributes)
-        net.keep(*(given_as(v, perm) for v, perm in [(y, (2, 0, 1, 3))] if v))
-        net.keep(*(given_as(v, (1, 0, 2)) for v in last if v))
-
-    return build
-
-
-class TestRecurrentLayers:
-    @FEW
-    @given(several(recurrents(), 6), MACHINES)
-    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
-        check(build, machine, tiles=2)
-
-    def test_of_a_fixed_batch(self) -> None:
-        def build(net: Net) -> None:
-            for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
-                x = net.input(4, 3, 6, fixed=True)
-                w, r = (net.normal(1, gates * 9, n) for n in (6, 9))
-                net.keep(*net.add(op, x, w, r, wanted=(True, True)))
-
-        check(build, tiles=None)
-
-
-@st.composite
-def resizes(draw: st.DrawFn) -> Build:
-    rank = draw(st.integers(1, 3))
-    plane = tuple(draw(st.integers(1, 9)) for _ in range(rank))
-    mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
-    transformation = draw(st.sampled_from([
-        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-        "tf_crop_and_resize",
-    ]))  # fmt: skip
-    attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transformation}
-    if mode == "nearest":
-        attributes["nearest_mode"] = draw(st.sampled_from(
-            ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
-        ))  # fmt: skip
-    else:
-        attributes["exclude_outside"] = draw(st.integers(0, 1))
-    crop = transformation == "tf_crop_and_resize"
-    if crop:
-        attributes["extrapolation_value"] = 3.0
-        attributes["exclude_outside"] = 0
-    sizes = tuple(draw(st.integers(1, 16)) for _ in range(rank))
-    scales = tuple(draw(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])) for _ in range(rank))
-    by_size = (
-        crop or draw(st.booleans()) or any(n * s < 1 for n, s in zip(plane, scales, strict=True))
-    )
-    roi = tuple(draw(st.floats(-0.25, 0.5)) for _ in range(rank)) + (0.75,) * rank
-    cut = draw(st.booleans())
-
-    def build(net: Net) -> None:
-        source = net.plane if cut else net.input
-        area = net.constant(np.array(roi, F32)) if crop else ""
-        factors = "" if by_size else net.constant(np.array(scales, F32))
-        extents = net.constant(np.array(sizes)) if by_size else ""
-        net.keep(net.add(
-            "Resize", source(2, *plane), area, factors, extents,
-            axes=tuple(range(2, 2 + rank)), **attributes,
-        ))  # fmt: skip
-
-    return build
-
-
-class TestResizes:
-    @FEW
-    @given(several(resizes(), 10), MACHINES)
-    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
-        check(build, machine)
-
-    def test_of_other_types(self) -> None:
-        def build(net: Net) -> None:
-            factors = net.constant(np.array((1, 1, 2, 1.5), F32))
-            for dtype in ("uint8", "int64", "bool", "float64"):
-                net.keep(net.add("Resize", net.input(2, 4, 6, dtype=dtype), "", factors))
-            net.keep(
-                net.add("Resize", net.input(2, 4, 6, dtype="float64"), "", factors, mode="linear")
-            )
-
-        check(build)
-
-    def test_double_a_plane_without_moving_it_between_lanes(self) -> None:
-        def build(net: Net) -> None:
-            factors = net.constant(np.array((1, 1, 2, 2), F32))
-            net.keep(net.add("Resize", net.plane(4, 16, 16), "", factors))
-
-        network, _ = programs(build, Machine(16, 32), 1)
-        steps = [step.node.op for step in network.programs[0].steps]
-        assert steps == ["Relayout", "FusedConv", "Resize", "Relayout"]
-
-
-def refused(build: Build, match: str) -> None:
-    with pytest.raises(CompileError, match=match):
-        programs(build, Machine(16, 32), 1)
-
-
 class TestRefused:
     @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
     def test_weights_that_are_not_constant(self, op: str) -> None:
@@ -459,15 +327,3 @@ class TestRefused:
             net.keep(net.add("Conv", x, net.normal(2, 2, 3, 3, dtype="float64")))
 
         refused(build, r"Conv 'n0' cannot be compiled: .* float64")
-
-    @pytest.mark.parametrize("missing", ["W", "R"])
-    def test_recurrent_weights_that_are_not_constant(self, missing: str) -> None:
-        def build(net: Net) -> None:
-            names = [
-                net.input(1, 4, n, fixed=True) if name == missing else net.normal(1, 4, n)
-                for name, n in (("W", 6), ("R", 4))
-            ]
-            x = net.add("Transpose", net.input(3, 6), perm=(1, 0, 2))
-            net.keep(*net.add("RNN", x, *names, wanted=(True, True)))
-
-        refused(build, rf"RNN 'n1' cannot be compiled: its input {missing} is not constant")

@@ -1,0 +1,78 @@
+"""Compiled recurrent layers against the numpy references."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_nets import FEW, MACHINES, Build, Net, check, refused, several
+from secateur.compiler import ops, toolchain
+from secateur.compiler.kernels import Machine
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
+
+
+@st.composite
+def recurrents(draw: st.DrawFn) -> Build:
+    op = draw(st.sampled_from(["RNN", "GRU", "LSTM"]))
+    steps, inputs, hidden = (draw(st.integers(1, n)) for n in (4, 9, 34))
+    direction = draw(st.sampled_from(["forward", "reverse", "bidirectional"]))
+    ways = 2 if direction == "bidirectional" else 1
+    first, bias, initial = (draw(st.booleans()) for _ in range(3))
+    peepholes = op == "LSTM" and draw(st.booleans())
+    gates = ops.recurrent.FAMILIES[op].gates
+    states = 2 if op == "LSTM" else 1
+    wanted = draw(st.lists(st.booleans(), min_size=1 + states, max_size=1 + states).filter(any))
+    attributes = {"direction": direction, "layout": int(first), "hidden_size": hidden}
+    if op == "GRU":
+        attributes["linear_before_reset"] = draw(st.integers(0, 1))
+
+    def build(net: Net) -> None:
+        def given_as(x: str, perm: tuple[int, ...]) -> str:
+            return x if first else str(net.add("Transpose", x, perm=perm))
+
+        names = [given_as(net.input(steps, inputs), (1, 0, 2))]
+        names += [net.normal(ways, gates * hidden, n, scale=n**-0.5) for n in (inputs, hidden)]
+        names += [net.normal(ways, 2 * gates * hidden) if bias else "", ""]
+        for _ in range(2 if op == "LSTM" else 1):
+            names.append(given_as(net.input(ways, hidden), (1, 0, 2)) if initial else "")
+        if peepholes:
+            names.append(net.normal(ways, 3 * hidden))
+        y, *last = net.add(op, *names, wanted=wanted, **attributes)
+        net.keep(*(given_as(v, perm) for v, perm in [(y, (2, 0, 1, 3))] if v))
+        net.keep(*(given_as(v, (1, 0, 2)) for v in last if v))
+
+    return build
+
+
+class TestRecurrentLayers:
+    @FEW
+    @given(several(recurrents(), 6), MACHINES)
+    def test_equal_their_reference(self, build: Build, machine: Machine | None) -> None:
+        check(build, machine, tiles=2)
+
+    def test_of_a_fixed_batch(self) -> None:
+        def build(net: Net) -> None:
+            for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+                x = net.input(4, 3, 6, fixed=True)
+                w, r = (net.normal(1, gates * 9, n) for n in (6, 9))
+                net.keep(*net.add(op, x, w, r, wanted=(True, True)))
+
+        check(build, tiles=None)
+
+
+@pytest.mark.parametrize("missing", ["W", "R"])
+def test_recurrent_weights_that_are_not_constant(missing: str) -> None:
+    def build(net: Net) -> None:
+        names = [
+            net.input(1, 4, n, fixed=True) if name == missing else net.normal(1, 4, n)
+            for name, n in (("W", 6), ("R", 4))
+        ]
+        x = net.add("Transpose", net.input(3, 6), perm=(1, 0, 2))
+        net.keep(*net.add("RNN", x, *names, wanted=(True, True)))
+
+    refused(build, rf"RNN 'n1' cannot be compiled: its input {missing} is not constant")
