@@ -11,8 +11,9 @@ import secateur
 from secateur.cli import main
 from secateur.study.spec import Options
 
-QUICK = ["--data", "digits", "--net", "mlp", "--keep", "0.5", "--seeds", "1", "--epochs", "1"]
-QUICK += ["--gate-epochs", "1", "--calibration", "64", "--device", "cpu"]
+SHORT = ["--data", "digits", "--net", "mlp", "--seeds", "1", "--epochs", "1"]
+SHORT += ["--gate-epochs", "1", "--calibration", "64", "--device", "cpu"]
+QUICK = [*SHORT, "--keep", "0.5"]
 
 
 def run(
@@ -75,6 +76,23 @@ def test_a_study_prints_its_table_and_where_the_report_is(
     code, out, _ = run(["inspect", str(record)], monkeypatch, capsys)
     assert code == 0
     assert '"criterion": "dense"' in out
+
+
+def test_a_list_may_be_given_with_commas_or_option_by_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for name, keeps in (("commas", ["0.5,0.1"]), ("repeated", ["0.5", "0.1"])):
+        given = [part for keep in keeps for part in ("--keep", keep)]
+        command = ["study", *SHORT, *given, "--out", str(tmp_path / name)]
+        code, out, _ = run(command, monkeypatch, capsys)
+        assert code == 0
+        found.append(re.search(r"study (\w{12})", out)[1])
+        records = {path.name for path in (tmp_path / name / "records").iterdir()}
+        assert {"seed-0_gate_keep-0.5_batchnorm.json", "seed-0_gate_keep-0.1_batchnorm.json"} <= (
+            records
+        )
+    assert found[0] == found[1]  # one and the same study
 
 
 def test_doctor_says_what_the_machine_can_do(

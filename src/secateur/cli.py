@@ -43,13 +43,16 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         default: Any = field.default
         several = isinstance(default, tuple)
         if several:
-            default = ",".join(map(str, default))
-        option = typer.Option(help=field.metadata["help"])
+            default = [",".join(map(str, default))]
+        option = typer.Option(
+            help=field.metadata["help"], metavar="<list>" if several else None
+        )
         return introspect.Parameter(
             field.name,
             introspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[str if several else hints[field.name], option],
+            # a list, so that --keep 0.5 --keep 0.1 is both, and not silently the last
+            annotation=Annotated[list[str] if several else hints[field.name], option],
         )
 
     @functools.wraps(command)
@@ -58,7 +61,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         for field in fields(Options):
             value = arguments.pop(field.name)
             if isinstance(field.default, tuple):
-                value = _listed(field.name, value, type(field.default[0]))
+                value = _listed(field.name, ",".join(value), type(field.default[0]))
             options[field.name] = value
         command(options=Options(**options), **arguments)
 
