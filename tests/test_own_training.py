@@ -21,7 +21,7 @@ from secateur.training import Epoch
 PLAN: dict[str, Any] = {
     "keep": (0.3,), "seeds": 1, "epochs": 1, "gate_epochs": 1, "calibration": 128, "device": "cpu",
 }  # fmt: skip
-ALL: dict[str, Any] = {"criteria": ("gate", "magnitude"), "finetune": 1}
+ALL: dict[str, Any] = {"criteria": ("gate", "magnitude"), "finetune_from": 1.0}
 
 
 def loop(
@@ -122,7 +122,7 @@ def other(model: Any, data: Any, recipe: Any, loss: Any, schedule: Any, *, seed:
     ("train", "options", "message"),
     [
         (short, {}, "takes no around_step, extra, extra_rate, so gates cannot be learned.*'gate'"),
-        (short, {"criteria": ("random",), "finetune": 1}, "no after_step.*fine-tuning is imposs"),
+        (short, {"criteria": ("random",), "finetune_from": 1.0}, "no after_step.*fine-tuning is imposs"),
         (seedless, {"criteria": ("random",)}, "takes no seed"),
         (few, {"criteria": ("random",)}, r"cannot be called with \(model, data, recipe, loss"),
         (other, {"criteria": ("random",)}, "schedule"),

@@ -44,9 +44,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         several = isinstance(default, tuple)
         if several:
             default = [",".join(map(str, default))]
-        option = typer.Option(
-            help=field.metadata["help"], metavar="<list>" if several else None
-        )
+        option = typer.Option(help=field.metadata["help"], metavar="<list>" if several else None)
         return introspect.Parameter(
             field.name,
             introspect.Parameter.KEYWORD_ONLY,

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from secateur import machine
 from secateur.distillation import distilled
 from secateur.errors import StudyError, TrainingError
-from secateur.inputs import Inputs
 from secateur.measure import evaluate
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
@@ -38,7 +37,7 @@ from secateur.study.preflight import model_of
 from secateur.study.spec import Spec
 from secateur.study.store import Record, Store
 from secateur.study.task import Task
-from secateur.study.trials import DENSE, Stage, Trial, plan
+from secateur.study.trials import DENSE, Stage, Trial, epochs, plan
 from secateur.training import Data, Epoch, precision_of, train
 
 CALIBRATION_BATCH = 256
@@ -178,7 +177,9 @@ class _Runner:
         # gates and control share their batches, so that they differ by the cut alone
         seed = _seed(stage.seed, "train" if stage.after is None else "second")
         recipe = self._spec.recipe(stage.name)
-        data, loss = self._taught(stage.after)
+        data, loss = self._data, self._task.loss
+        if stage.after is not None:
+            data, loss = self._taught(self._network(stage.after), self._spec.options.teach)
 
         def watch(epoch: Epoch) -> None:
             self._observe(Event("epoch", stage, epoch=epoch))
@@ -215,13 +216,14 @@ class _Runner:
             record["gates"] = {name: _histogram(gate) for name, gate in scores.items()}
         return self._keep(stage, record, start, started)
 
-    def _taught(self, dense: Stage | None) -> tuple[Data, Callable[[Tensor, Any], Tensor]]:
-        """Return data and loss; where the spec says so, those that follow the dense network."""
-        teach, imitation = self._spec.options.teach, self._task.imitation
-        if dense is None or not teach or imitation is None:
+    def _taught(
+        self, teacher: nn.Module, weight: float
+    ) -> tuple[Data, Callable[[Tensor, Any], Tensor]]:
+        """Return data and loss; with a weight, those that follow a teacher."""
+        imitation, autocast = self._task.imitation, self._precision != "fp32"
+        if not weight or imitation is None:
             return self._data, self._task.loss
-        teacher, autocast = self._network(dense), self._precision != "fp32"
-        return distilled(self._data, self._task.loss, teacher, imitation, teach, autocast=autocast)
+        return distilled(self._data, self._task.loss, teacher, imitation, weight, autocast=autocast)
 
     def trial(self, trial: Trial) -> Record:
         """Cut a stage's network, recover it, measure it, and record that."""
@@ -251,6 +253,7 @@ class _Runner:
                 "layers": {n: {"kept": k, "total": t} for n, (k, t) in masks.layers.items()},
             },
             "masks": masks.digest(),
+            "epochs": epochs(self._spec, trial),
             "work": round(work, 3),
         }
         return self._keep(trial, record, start, started)
@@ -274,11 +277,8 @@ class _Runner:
         return model
 
     def _recover(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
-        if trial.recovery == "finetune":
-            recipe = self._spec.recipe("finetune")
-            seed = _seed(trial.seed, "finetune")
-            data, loss = self._taught(Stage(trial.seed, "train"))
-            finetune(model, masks, data, loss, recipe=recipe, seed=seed, trainer=self._train)
+        if epochs(self._spec, trial):
+            self._finetune(model, masks, trial)
         if trial.recovery == "reconstruct":
             generator = torch.Generator().manual_seed(_seed(trial.seed, "reconstruct"))
             count = self._spec.options.reconstruct
@@ -286,13 +286,29 @@ class _Runner:
             seen = Calibration(images, autocast=self._precision != "fp32")
             reconstruct(model, self._uncut(trial.after), masks, seen)
         elif trial.recovery != "none":
-            autocast = self._precision != "fp32"
-            recalibrate(model, self._calibration(trial.seed), autocast=autocast)
+            self._recalibrate(model, trial)
 
-    def _calibration(self, seed: int) -> Iterator[Inputs]:
-        generator = torch.Generator().manual_seed(_seed(seed, "calibration"))
+    def _finetune(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
+        """Train under held masks, towards the network that was cut, as it was uncut."""
+        teacher = self._uncut(trial.after)
+        self._recalibrate(teacher, trial)
+        data, loss = self._taught(teacher, self._spec.options.follow)
+        finetune(
+            model,
+            masks,
+            data,
+            loss,
+            recipe=self._spec.recipe("finetune"),
+            seed=_seed(trial.seed, "finetune"),
+            watch=lambda epoch: self._observe(Event("epoch", trial, epoch=epoch)),
+            trainer=self._train,
+        )
+
+    def _recalibrate(self, model: nn.Module, trial: Trial) -> None:
+        generator = torch.Generator().manual_seed(_seed(trial.seed, "calibration"))
         count = self._spec.options.calibration
-        return self._data.calibration(count, CALIBRATION_BATCH, generator)
+        images = self._data.calibration(count, CALIBRATION_BATCH, generator)
+        recalibrate(model, images, autocast=self._precision != "fp32")
 
     def _looked_at(self, trial: Trial) -> Calibration | None:
         """Return the training examples that a criterion looks at, if it does."""

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from secateur.study.execute import Event
 from secateur.study.report.units import Units
 from secateur.study.spec import Spec
-from secateur.study.trials import Stage, Trial, plan
+from secateur.study.trials import Stage, Trial, epochs, plan
 
 TRIAL_IN_EPOCHS = 0.3  # a first guess of what a trial costs, until some have been timed
 
@@ -22,7 +22,7 @@ class StudyProgress:
     def __init__(self, spec: Spec, console: Console) -> None:
         self._spec, self._console = spec, console
         items = list(plan(spec))
-        self._epochs = {i: spec.recipe(i.name).epochs for i in items if isinstance(i, Stage)}
+        self._epochs = {item: epochs(spec, item) for item in items}
         self._trials = sum(isinstance(i, Trial) for i in items)
         self._epoch_seconds: list[float] = []
         self._trial_seconds: list[float] = []
@@ -66,16 +66,16 @@ class StudyProgress:
             self._found = 0
         if event.kind == "begin" and isinstance(item, Stage):
             self._console.print(f"seed {item.seed}: {_describe(item)}")
-        if isinstance(item, Stage):
-            if event.kind == "epoch":
-                self._epochs[item] = max(self._epochs[item] - 1, 0)
-            elif event.kind != "begin":
-                self._epochs[item] = 0
-        elif event.kind in ("found", "done", "failed"):
-            self._trials -= 1
-            if event.kind == "done" and event.record:
-                self._trial_seconds.append(event.record["seconds"])
-                self._tell(item, event.record["metrics"]["test"])
+        if event.kind == "epoch":
+            self._epochs[item] = max(self._epochs[item] - 1, 0)
+        elif event.kind != "begin":
+            self._epochs[item] = 0
+            if isinstance(item, Trial):
+                self._trials -= 1
+                if event.kind == "done" and event.record:
+                    if not epochs(self._spec, item):
+                        self._trial_seconds.append(event.record["seconds"])
+                    self._tell(item, event.record["metrics"]["test"])
         self._update(item)
 
     def _tell(self, trial: Trial, value: float) -> None:

@@ -19,6 +19,8 @@ from secateur.study.task import Task
 from secateur.training import Recipe
 
 FORMAT = 2  # 2: in phase 2 only what a step keeps decays
+FOLLOW = 0.9
+"""Weight of the uncut network's outputs in fine-tuning; docs/gates.md has what it is worth."""
 RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
 
 
@@ -53,7 +55,15 @@ class Options:
         "layer by layer; 0 leaves it out.",
     )
     finetune: int = _option(
-        0, "Epochs of fine-tuning under held masks for each cut; 0 leaves it out."
+        1, "Epochs of fine-tuning under held masks for each deep cut; 0 leaves it out."
+    )
+    finetune_from: float = _option(
+        0.2, "Largest keep ratio that is fine-tuned; above it cuts are recalibrated only."
+    )
+    follow: float = _option(
+        FOLLOW,
+        "Weight, in fine-tuning, of following the network that was cut as it was uncut, in [0, 1], "
+        "where the task has a loss for it; the task's own loss has the rest.",
     )
     batch_size: int = _option(128, "Training batch size.")
     rate: float = _option(0.1, "Peak learning rate of phase 1.")
@@ -64,8 +74,8 @@ class Options:
     weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
     teach: float = _option(
         0.0,
-        "Weight of distillation from the dense network in phase 2, its control and fine-tuning, "
-        "in [0, 1]; the task's own loss has the rest.",
+        "Weight of distillation from the dense network in phase 2 and its control, in [0, 1]; the "
+        "task's own loss has the rest.",
     )
     lowest_keep: float = _option(0.03, "Smallest keep ratio drawn in phase 2.")
     dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
@@ -93,6 +103,11 @@ class Options:
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether any cut is fine-tuned."""
+        return self.finetune > 0 and min(self.keep) <= self.finetune_from
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -112,12 +127,13 @@ class Spec:
                 loss for it; its own training loop cannot do what is asked for; or neither the
                 options nor the metric declare a margin.
         """
-        if options.teach and task.imitation is None:
-            raise UsageError(
-                f"teach is {options.teach!r}, but task {task.name!r} has no imitation loss; "
-                "give it one (SoftTargets() for classes), or set teach to 0"
-            )
-        check_training(task, gates="gate" in options.criteria, finetune=options.finetune > 0)
+        for name, unasked in (("teach", (0,)), ("follow", (0, FOLLOW))):
+            if getattr(options, name) not in unasked and task.imitation is None:
+                raise UsageError(
+                    f"{name} is {getattr(options, name)!r}, but task {task.name!r} has no "
+                    f"imitation loss; give it one (SoftTargets() for classes), or set {name} to 0"
+                )
+        check_training(task, gates="gate" in options.criteria, finetune=options.fine_tunes)
         if options.margin is None:
             options = replace(options, margin=_margin(task))
         metric = {
@@ -168,7 +184,8 @@ class Spec:
     @property
     def recoveries(self) -> tuple[str, ...]:
         """Kept apart in every table and curve."""
-        asked = {"reconstruct": self.options.reconstruct, "finetune": self.options.finetune}
+        o = self.options
+        asked = {"reconstruct": o.reconstruct, "finetune": o.fine_tunes}
         return tuple(name for name in RECOVERIES if asked.get(name, 1))
 
     def budget(self, keep: float) -> Budget:
@@ -241,6 +258,8 @@ def _check(o: Options) -> None:
         ("seeds", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
         ("gate_epochs", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
         ("finetune", lambda v: whole(v) and v >= 0, "0 or more epochs"),
+        ("finetune_from", lambda v: 0 < v <= 1, "in (0, 1]"),
+        ("follow", lambda v: 0 <= v <= 1, "in [0, 1]"),
         ("reconstruct", lambda v: v == 0 or v >= LEAST, f"0, or at least {LEAST} images"),
         ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
         ("gate_multiple", lambda v: 0 < v < float("inf"), "positive"),
@@ -253,3 +272,8 @@ def _check(o: Options) -> None:
     )
     Recipe(o.epochs, o.batch_size, o.rate, weight_decay=o.weight_decay, precision=o.precision)
     Recipe(o.gate_epochs, o.batch_size, o.gate_rate)
+    if o.finetune > 1 and not o.fine_tunes:
+        raise UsageError(
+            f"finetune is {o.finetune}, but no keep ratio is {o.finetune_from:g} or less, which "
+            "finetune_from asks for; raise that (1 fine-tunes every cut), or keep less"
+        )

@@ -53,6 +53,18 @@ class Trial:
         return Stage(self.seed, {DENSE: "train", "gate": "gates"}.get(self.criterion, "control"))
 
 
+def epochs(spec: Spec, item: Stage | Trial) -> int:
+    """Return how many epochs an item trains: a stage, and what is fine-tuned.
+
+    Fine-tuned are dense and the deep cuts. What keeps more than `finetune_from` is recalibrated
+    only, so that the curve of this recovery is whole and costs no epochs where they win little.
+    """
+    if isinstance(item, Stage):
+        return spec.recipe(item.name).epochs
+    deep = item.criterion == DENSE or item.keep <= spec.options.finetune_from
+    return spec.options.finetune if item.recovery == "finetune" and deep else 0
+
+
 def plan(spec: Spec) -> Iterator[Stage | Trial]:
     """Yield everything a study does, in order: each item comes after what it needs."""
     yielded: set[Stage] = set()
