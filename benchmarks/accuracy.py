@@ -58,7 +58,7 @@ from secateur.pruning.recovery.descent import descend
 from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import prune_gradually
 from secateur.pruning.self_pruning import SelfPruning
-from secateur.study.task import percent_correct
+from secateur.study.task import TEMPERATURE, percent_correct
 from secateur.training import Data, Epoch, precision_of, train
 
 DATA_BATCH = 256
@@ -197,6 +197,7 @@ class Bench:
         # what fine-tuning starts from is shared with the condition that leaves it out
         left_out = {"finetune": None, "rungs": (), "rung_phase": None}
         settings = settings_of(self._net, condition) | left_out
+        settings.pop("follow", None)
         kind = condition.replace("finetuned", "joint").replace("descended", "joint")
         path = self._path(kind, settings, "safetensors")
         if path.exists():
@@ -215,9 +216,9 @@ class Bench:
         _save(model, path)
         return model, log
 
-    def _taught(self, way: Training) -> tuple[Data, Loss]:
-        """Return data and loss that follow the dense network as far as this training does."""
-        imitation, teacher = SoftTargets(way.temperature), self.dense()
+    def _taught(self, way: Training, teacher: nn.Module | None = None) -> tuple[Data, Loss]:
+        """Return data and loss that follow a teacher, by default dense, as far as `way` does."""
+        imitation, teacher = SoftTargets(way.temperature), teacher or self.dense()
         if self._compile:
             teacher = torch.compile(teacher)  # stays compiled when it is copied
         return distilled(
@@ -230,7 +231,12 @@ class Bench:
         """Return a cut copy, trained on under its masks."""
         assert way.finetune is not None
         cut, masks = self._cut(model, scores, keep), select(scores, Budget(keep))
-        batches, loss = self._taught(way)
+        teacher = None
+        if way.follow:
+            way = replace(way, teach=way.follow, temperature=TEMPERATURE)
+            teacher = self._cut(model, scores, 1.0)
+            recalibrate(teacher, self._images("recalibration"), autocast=self._autocast)
+        batches, loss = self._taught(way, teacher)
         seed, watch = self._number("finetune"), partial(self._watch, f"finetuned to {keep:g}")
         finetune(cut, masks, batches, loss, recipe=way.finetune, seed=seed, watch=watch)
         return cut

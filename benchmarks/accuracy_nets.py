@@ -40,6 +40,8 @@ class Training:
     temperature: float = 4.0
     finetune: Recipe | None = None
     """How each ratio that has a goal is then trained on, from the same network, masks held."""
+    follow: float = 0.0
+    """Weight in that of following the network that is cut, as it is uncut; 0: as `teach`."""
     rungs: tuple[Rung, ...] = ()
     """How the network then goes down through the ratios that have a goal; each starts where the
     one above ended."""
@@ -63,6 +65,8 @@ class Net:
     frozen_descended: Training
     goals: Mapping[str, Mapping[float, float]]
     """condition → keep ratio → test accuracy to reach; negative: the loss against dense."""
+    follow: float = 0.0
+    """As in `Training`, of the condition `finetuned`."""
 
     def training(self, condition: str) -> Training | None:
         """Return how a condition trains, or None for one that does not train from dense.
@@ -79,7 +83,7 @@ class Net:
             "fixed": replace(self.joint, phase=replace(self.joint.phase, order="fixed")),
             "control": replace(self.joint, phase=None),
             "frozen": self.frozen,
-            "finetuned": replace(self.joint, finetune=self.finetune),
+            "finetuned": replace(self.joint, finetune=self.finetune, follow=self.follow),
             "descended": self.descended,
             "frozen-descended": self.frozen_descended,
         }
@@ -93,7 +97,7 @@ class Net:
                 way = replace(way, recipe=replace(way.recipe, **value))
             elif way.phase is not None and field in GatePhase.__dataclass_fields__:
                 way = replace(way, phase=replace(way.phase, **value))
-            elif field in ("teach", "temperature"):
+            elif field in ("teach", "temperature", "follow"):
                 way = replace(way, **value)
             else:
                 raise UsageError(f"{condition!r}: {base} has no field {field!r}")
@@ -130,6 +134,7 @@ def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
         frozen_descended=_frozen_ladder(
             replace(recipe, epochs=1), replace(spec.gate_phase, weights="frozen"), goals
         ),
+        follow=chosen.follow,
         goals={"joint": goals, "finetuned": goals, "descended": goals},
     )
 
@@ -230,8 +235,10 @@ def settings_of(net: Net, condition: str) -> dict[str, Any]:
         settings["trained_on"] = "all training images"
     if way := net.training(condition):
         settings |= asdict(way)
+        # only where they are used, so that records of other ways stay what they are
+        if not way.follow:
+            del settings["follow"]
         for rung in settings["rungs"]:
-            # only where it is used, so that records of other ladders stay what they are
             if rung.pop("reconstruct"):
                 rung["reconstruct"] = {"step": STEP, "images": FEW}
     if condition == "reconstruct":

@@ -56,13 +56,14 @@ class Trial:
 def epochs(spec: Spec, item: Stage | Trial) -> int:
     """Return how many epochs an item trains: a stage, and what is fine-tuned.
 
-    Fine-tuned are dense and the deep cuts. What keeps more than `finetune_from` is recalibrated
-    only, so that the curve of this recovery is whole and costs no epochs where they win little.
+    Fine-tuned are the deep cuts, and what they are compared with: dense, and what is not cut. A
+    cut that keeps more than `finetune_from` is recalibrated only, so that the curve of this
+    recovery is whole and costs no epochs where they win little.
     """
     if isinstance(item, Stage):
         return spec.recipe(item.name).epochs
-    deep = item.criterion == DENSE or item.keep <= spec.options.finetune_from
-    return spec.options.finetune if item.recovery == "finetune" and deep else 0
+    trained = item.keep == 1 or item.keep <= spec.options.finetune_from
+    return spec.options.finetune if item.recovery == "finetune" and trained else 0
 
 
 def plan(spec: Spec) -> Iterator[Stage | Trial]:

@@ -28,7 +28,7 @@ from plotly.offline import get_plotlyjs
 from secateur.study.report import tables
 from secateur.study.report.findings import Headline, Notice, warnings
 from secateur.study.report.payload import embedded, payload
-from secateur.study.report.units import Units, percent, size
+from secateur.study.report.units import Units, percent, recovery_name, size
 from secateur.study.summary import Summary
 
 Record = Mapping[str, Any]
@@ -75,6 +75,7 @@ def render(
         "results": tables.results(summary),
         "comparisons": tables.comparisons(summary) if summary.comparisons else "",
         "excluded": tables.excluded(stages),
+        "shallow": _shallow(spec),
         "provenance": tables.provenance(spec_hash, trials, stages, command),
         "times": tables.times(trials, stages),
         "spec": escape(json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False)),
@@ -111,6 +112,17 @@ def _banner(notice: Notice) -> str:
     return (
         f'<div class="banner {notice.severity}" role="note"><strong>{escape(notice.title)}.'
         f"</strong> {escape(notice.text)}{items}</div>"
+    )
+
+
+def _shallow(spec: Mapping[str, Any]) -> str:
+    """Say which cuts the recovery of fine-tuning leaves without it, if any."""
+    least = spec["options"].get("finetune_from", 1.0)
+    if "finetune" not in spec["recovery"] or not any(least < keep < 1 for keep in spec["levels"]):
+        return ""
+    return (
+        f"Under \u201c{recovery_name('finetune')}\u201d only cuts that keep {percent(least)} or "
+        "less, and what is not cut, are fine-tuned; the others are recalibrated."
     )
 
 
