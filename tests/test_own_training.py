@@ -122,7 +122,11 @@ def other(model: Any, data: Any, recipe: Any, loss: Any, schedule: Any, *, seed:
     ("train", "options", "message"),
     [
         (short, {}, "takes no around_step, extra, extra_rate, so gates cannot be learned.*'gate'"),
-        (short, {"criteria": ("random",), "finetune_from": 1.0}, "no after_step.*fine-tuning is imposs"),
+        (
+            short,
+            {"criteria": ("random",), "finetune_from": 1.0},
+            "no after_step.*fine-tuning is imposs",
+        ),
         (seedless, {"criteria": ("random",)}, "takes no seed"),
         (few, {"criteria": ("random",)}, r"cannot be called with \(model, data, recipe, loss"),
         (other, {"criteria": ("random",)}, "schedule"),

@@ -286,14 +286,6 @@ def test_floors_that_cannot_be_met_are_said_before_training(
     assert not (tmp_path / "study").exists()
 
 
-def test_finetuning_is_a_recovery_of_its_own(digits: Task, tmp_path: Path) -> None:
-    results = study(digits, tmp_path, seeds=1, finetune=2, criteria=("magnitude",)).run()
-    rows = {(row.recovery, row.keep): row for row in results.summary.rows}
-    assert {recovery for recovery, _ in rows} == {"none", "batchnorm", "finetune"}
-    assert rows["finetune", 0.1].test.mean > rows["batchnorm", 0.1].test.mean
-    assert all("seeds" in str(region.refusal) for region in results.summary.regions.values())
-
-
 def test_a_users_own_task_is_the_same_kind_of_thing(digits: Task, tmp_path: Path) -> None:
     """Another model, loss and metric: lower is better, and the study knows nothing of digits."""
 

@@ -45,7 +45,8 @@ def test_every_field_changes_the_address(digits: Task) -> None:
     base = Spec.of(digits, Options())
     changed: dict[str, Any] = {
         "keep": (0.5,), "seeds": 4, "criteria": ("gate",), "epochs": 9, "gate_epochs": 9,
-        "finetune": 2, "finetune_from": 0.5, "follow": 0.5, "batch_size": 64, "rate": 0.3, "gate_rate": 0.3, "weight_decay": 0.1,
+        "finetune": 2, "finetune_from": 0.5, "follow": 0.5,
+        "batch_size": 64, "rate": 0.3, "gate_rate": 0.3, "weight_decay": 0.1,
         "lowest_keep": 0.5, "dense_steps": 0.5, "calibration": 10, "scope": "layer",
         "floor": 0.01, "first_layer": True, "margin": 1.0, "confidence": 0.9,
         "precision": "fp32", "reconstruct": 64, "teach": 0.5, "criterion_images": 64,

@@ -97,7 +97,8 @@ def network(task: Task, spec: Spec, store: Store, device: torch.device, trial: T
 
     A stage whose checkpoint is not there, or is damaged, is trained first.
     """
-    with _deterministic(device):
+    # also for a caller who only infers: the network may have to be trained
+    with _deterministic(device), torch.inference_mode(False), torch.enable_grad():
         return _Runner(task, spec, store, device, lambda event: None).network(trial).eval()
 
 

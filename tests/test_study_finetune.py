@@ -1,0 +1,112 @@
+"""Fine-tuning in a study: which cuts get it, what they follow, and what that is compared with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from secateur.errors import UsageError
+from secateur.study.spec import Options, Spec
+from secateur.study.study import Study
+from secateur.study.task import Task
+
+PLAN: dict[str, Any] = {
+    "keep": (1.0, 0.5, 0.1), "seeds": 1, "epochs": 3, "gate_epochs": 2, "calibration": 256,
+    "criteria": ("magnitude",), "device": "cpu",
+}  # fmt: skip
+
+
+def study(task: Task, out: Path, **options: Any) -> Study:
+    return Study(task, out=out, **{**PLAN, **options})
+
+
+def record(directory: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "records" / f"seed-0_{name}.json").read_text())
+    return found
+
+
+def test_deep_cuts_are_finetuned_and_others_recalibrated(digits: Task, tmp_path: Path) -> None:
+    told: list[str] = []
+    job = study(digits, tmp_path)
+    results = job.run(lambda event: told.extend([event.item.id] if event.epoch else []))
+    rows = {(row.recovery, row.keep): row for row in results.summary.rows}
+    assert {recovery for recovery, _ in rows} == {"none", "batchnorm", "finetune"}
+    assert rows["finetune", 0.1].test.mean > rows["batchnorm", 0.1].test.mean
+    trained = {keep: record(tmp_path, f"magnitude_keep-{keep}_finetune") for keep in (1, 0.5, 0.1)}
+    assert {keep: found["epochs"] for keep, found in trained.items()} == {1: 1, 0.5: 0, 0.1: 1}
+    assert record(tmp_path, "dense_keep-1_finetune")["epochs"] == 1
+    assert "seed-0_magnitude_keep-0.1_finetune" in told
+    assert "seed-0_magnitude_keep-0.5_finetune" not in told
+    shallow = record(tmp_path, "magnitude_keep-0.5_batchnorm")
+    assert (shallow["epochs"], shallow["metrics"]) == (0, trained[0.5]["metrics"])
+    assert rows["finetune", 0.5].dense_recovery == "finetune"
+    page = results.files.html.read_text()
+    assert "only cuts that keep 20\u00a0% or less, and what is not cut, are fine-tuned" in page
+
+    deep = job.network(0.1, criterion="magnitude")  # after the best recovery of the study
+    logits = [(deep(x), y) for x, y in digits.data(torch.device("cpu")).evaluation("test")]
+    right = sum(int((out.argmax(1) == y).sum()) for out, y in logits)
+    total = sum(len(y) for _, y in logits)
+    assert 100 * right / total == pytest.approx(trained[0.1]["metrics"]["test"])
+
+
+def test_every_cut_is_finetuned_where_that_is_asked(digits: Task, tmp_path: Path) -> None:
+    results = study(digits, tmp_path, finetune=2, finetune_from=1.0).run()
+    assert record(tmp_path, "magnitude_keep-0.5_finetune")["epochs"] == 2
+    assert "are fine-tuned; the others" not in results.files.html.read_text()
+
+
+@pytest.mark.parametrize("options", [{"finetune": 0}, {"keep": (1.0, 0.5)}])
+def test_where_nothing_is_finetuned_there_is_no_such_recovery(
+    digits: Task, options: dict[str, Any]
+) -> None:
+    spec = Spec.of(digits, Options(**{"keep": (0.5, 0.1), **options}))
+    assert spec.recoveries == ("none", "batchnorm")
+
+
+def test_a_finetuned_cut_follows_the_network_it_was_cut_from(digits: Task, tmp_path: Path) -> None:
+    """Its outputs are nearer to the uncut network's, and the labels' share is what is left."""
+    images = torch.cat([x for x, _ in digits.data(torch.device("cpu")).evaluation("validation")])
+    apart = {}
+    for follow in (0.0, 1.0):
+        job = study(digits, tmp_path / str(follow), follow=follow, finetune=3, criteria=("gate",))
+        job.run()
+        with torch.no_grad():
+            cut = job.network(0.1, recovery="finetune")(images)
+            uncut = job.network(1.0, recovery="batchnorm")(images)
+        wanted = uncut.log_softmax(1)
+        apart[follow] = float(
+            F.kl_div(cut.log_softmax(1), wanted, log_target=True, reduction="batchmean")
+        )
+    assert apart[1.0] < 0.8 * apart[0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"finetune_from": 0}, r"finetune_from is 0, but must be in \(0, 1\]"),
+        ({"follow": -0.1}, r"follow is -0.1, but must be in \[0, 1\]"),
+        ({"finetune": -1}, "finetune is -1, but must be 0 or more epochs"),
+        ({"finetune": 3, "keep": (0.5,)}, "finetune is 3, but no keep ratio is 0.2 or less.*raise"),
+    ],
+)
+def test_what_cannot_be_finetuned_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Options(**options)
+
+
+def test_a_task_without_a_loss_for_it_follows_nothing(digits: Task, tmp_path: Path) -> None:
+    plain = replace(digits, imitation=None)
+    study(plain, tmp_path / "plain").run()  # the default asks for what there is
+    study(digits, tmp_path / "labels", follow=0.0).run()
+    name = "magnitude_keep-0.1_finetune"
+    alone, told = (record(tmp_path / which, name)["metrics"] for which in ("plain", "labels"))
+    assert alone == told
+    with pytest.raises(UsageError, match=r"follow is 0\.5.*no imitation loss.*set follow to 0"):
+        study(plain, tmp_path / "asked", follow=0.5)
