@@ -153,9 +153,6 @@ function drawCurve() {
       fillcolor: faded(css("--ink"), 0.13), line: { width: 0 } });
     shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: mean, y1: mean, layer: "below",
       line: { color: css("--ink"), width: 1.2 } });
-    annotations.push({ xref: "paper", x: 1, xanchor: "right", y: mean,
-      yanchor: metric.higher_is_better ? "bottom" : "top", showarrow: false,
-      text: `dense ${withUnit(number(mean), metric.unit)}`, font: { size: 12, color: css("--ink") } });
     traces.push({ x: [0], y: [mean], mode: "markers", hoverinfo: "text",
       hovertext: [`<b>dense</b><br>${withUnit(number(mean), metric.unit)} ${limits(dense.test)}` +
         `<br>n = ${dense.test.n}<br>${count(dense.kept)} weights`],
@@ -191,7 +188,13 @@ function drawCurve() {
         { yes: "certified", no: "not certified", "not tested": "not tested" }[r.certified]) });
     ends.push({ name, x: x[x.length - 1], y: rows[rows.length - 1].test.mean, colour: tint });
   }
-  if (!ends.length) annotations.push({ xref: "paper", yref: "paper", x: 0.5, y: 0.5,
+  const drawn = ends.length;
+  // outside of the plot, moved apart from the others: inside, curves that end near dense cross it
+  if (dense) {
+    const value = narrow() ? "" : ` ${withUnit(number(dense.test.mean), metric.unit)}`;
+    ends.push({ name: `dense${value}`, x: 101, y: dense.test.mean, colour: css("--ink") });
+  }
+  if (!drawn) annotations.push({ xref: "paper", yref: "paper", x: 0.5, y: 0.5,
     text: "no trial yet", showarrow: false, font: { color: css("--soft"), size: 14 } });
   const height = $("chart-curve").clientHeight - 62;
   annotations.push(...endLabels(ends, range, height));
