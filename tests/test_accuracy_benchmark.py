@@ -85,6 +85,9 @@ def test_every_condition_gives_a_record_once_and_a_table(
     for text in records.values():
         record = json.loads(text)
         assert all(0 <= each["test"] <= 100 for each in record["accuracy"].values())
+    settings = {kept["condition"]: kept["settings"] for kept in map(json.loads, records.values())}
+    assert settings["finetuned"]["follow"] == 0.9  # the network that was cut, as in a study
+    assert "follow" not in settings["joint"]
     (lost,) = tmp_path.glob("convnet_joint_0_*.json")
     lost.unlink()
     assert run(bench, monkeypatch, *arguments) == 0
