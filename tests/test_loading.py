@@ -14,7 +14,9 @@ from secateur import Study
 from secateur.cli import main
 from secateur.errors import StudyError, UsageError
 from secateur.study.loading import load_task
+from secateur.study.spec import Options, Spec
 from secateur.study.study import opened
+from secateur.study.task import classification
 
 SOURCE = """
 import dataclasses
@@ -217,3 +219,15 @@ def test_a_study_of_an_own_task_is_compiled_with_that_task(
     code, _, err = command([*ask, "--task", "mytask.py:told"], monkeypatch, capsys)
     assert code == 1
     assert "is not of task 'mine' as it is now" in " ".join(err.split())
+
+
+def test_a_study_of_an_older_secateur_is_not_taken_for_another_task(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = Spec.of(classification("digits", "mlp", progress=False), Options()).as_json()
+    del spec["options"]["follow"]
+    (folder / "old").mkdir()
+    (folder / "old" / "spec.json").write_text(json.dumps(spec))
+    code, _, err = command(["compile", "old", "--keep", "0.5"], monkeypatch, capsys)
+    assert code == 1
+    assert "made by an older secateur, whose studies had no follow" in " ".join(err.split())

@@ -179,8 +179,8 @@ class _Runner:
         seed = _seed(stage.seed, "train" if stage.after is None else "second")
         recipe = self._spec.recipe(stage.name)
         data, loss = self._data, self._task.loss
-        if stage.after is not None:
-            data, loss = self._taught(self._network(stage.after), self._spec.options.teach)
+        if (dense := stage.after) is not None:
+            data, loss = self._taught(self._spec.options.teach, lambda: self._network(dense))
 
         def watch(epoch: Epoch) -> None:
             self._observe(Event("epoch", stage, epoch=epoch))
@@ -218,13 +218,14 @@ class _Runner:
         return self._keep(stage, record, start, started)
 
     def _taught(
-        self, teacher: nn.Module, weight: float
+        self, weight: float, teacher: Callable[[], nn.Module]
     ) -> tuple[Data, Callable[[Tensor, Any], Tensor]]:
-        """Return data and loss; with a weight, those that follow a teacher."""
-        imitation, autocast = self._task.imitation, self._precision != "fp32"
+        """Return data and loss; with a weight, those that follow a teacher, made only then."""
+        data, loss, imitation = self._data, self._task.loss, self._task.imitation
         if not weight or imitation is None:
-            return self._data, self._task.loss
-        return distilled(self._data, self._task.loss, teacher, imitation, weight, autocast=autocast)
+            return data, loss
+        autocast = self._precision != "fp32"
+        return distilled(data, loss, teacher(), imitation, weight, autocast=autocast)
 
     def trial(self, trial: Trial) -> Record:
         """Cut a stage's network, recover it, measure it, and record that."""
@@ -291,9 +292,13 @@ class _Runner:
 
     def _finetune(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
         """Train under held masks, towards the network that was cut, as it was uncut."""
-        teacher = self._uncut(trial.after)
-        self._recalibrate(teacher, trial)
-        data, loss = self._taught(teacher, self._spec.options.follow)
+
+        def uncut() -> nn.Module:
+            teacher = self._uncut(trial.after)
+            self._recalibrate(teacher, trial)
+            return teacher
+
+        data, loss = self._taught(self._spec.options.follow, uncut)
         finetune(
             model,
             masks,

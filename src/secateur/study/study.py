@@ -165,11 +165,18 @@ def opened(
         device: as of `Study`.
 
     Raises:
-        StudyError: there is none, its task is not built in and was not given, or the one that
-            was given is another.
+        StudyError: there is none, an older secateur made it, its task is not built in and was
+            not given, or the one that was given is another.
     """
     spec = read_spec(directory)
     its = spec["task"]
+    unknown = [field.name for field in fields(Options) if field.name not in _options(spec)]
+    if unknown:
+        raise StudyError(
+            f"the study in {directory} was made by an older secateur, whose studies had no "
+            f"{' and no '.join(unknown)}; `secateur report` shows it, but for its networks run the "
+            "study again, into another directory"
+        )
     if task is None:
         if not _is_built_in(its):
             reference = its.get("source", "mytask.py:task")
