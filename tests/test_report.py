@@ -15,7 +15,8 @@ import pytest
 from secateur.errors import FileError, StudyError
 from secateur.study import report
 from secateur.study.report.findings import headline
-from secateur.study.summary import csv_rows, summarise
+from secateur.study.rows_csv import csv_rows
+from secateur.study.summary import summarise
 from synthetic_study import HASH, LAYERS, Record, make_spec, make_stages, make_trials
 
 COMMAND = "secateur study --data cifar10 --net convnet"

@@ -80,7 +80,7 @@ def test_a_study_leaves_every_record_and_a_report(finished: Path, digits: Task) 
     spec = study(digits, finished).spec
     ids = {item.id for item in plan(spec)}
     assert {path.stem for path in (finished / "records").glob("*.json")} == ids
-    assert len(ids) == 3 * (3 + 3 + 3 * 2 * 3)  # stages, dense, criteria by levels by recoveries
+    assert len(ids) == 3 * (3 + 3 + 3 * (2 + 2 + 1))  # stages, dense, cuts by each recovery
     for name in ("report.html", "curve.svg", "curve.png", "results.csv", "spec.json"):
         assert (finished / name).stat().st_size > 0
 

@@ -38,28 +38,32 @@ def test_deep_cuts_are_finetuned_and_others_recalibrated(digits: Task, tmp_path:
     rows = {(row.recovery, row.keep): row for row in results.summary.rows}
     assert {recovery for recovery, _ in rows} == {"none", "batchnorm", "finetune"}
     assert rows["finetune", 0.1].test.mean > rows["batchnorm", 0.1].test.mean
-    trained = {keep: record(tmp_path, f"magnitude_keep-{keep}_finetune") for keep in (1, 0.5, 0.1)}
-    assert {keep: found["epochs"] for keep, found in trained.items()} == {1: 1, 0.5: 0, 0.1: 1}
-    assert record(tmp_path, "dense_keep-1_finetune")["epochs"] == 1
-    assert "seed-0_magnitude_keep-0.1_finetune" in told
-    assert "seed-0_magnitude_keep-0.5_finetune" not in told
-    shallow = record(tmp_path, "magnitude_keep-0.5_batchnorm")
-    assert (shallow["epochs"], shallow["metrics"]) == (0, trained[0.5]["metrics"])
-    assert rows["finetune", 0.5].dense_recovery == "finetune"
+    finetuned = {path.stem for path in (tmp_path / "records").glob("*_finetune.json")}
+    ids = ("dense_keep-1", "magnitude_keep-1", "magnitude_keep-0.1")
+    assert finetuned == {f"seed-0_{name}_finetune" for name in ids}
+    assert all(record(tmp_path, f"{name}_finetune")["epochs"] == 1 for name in ids)
+    assert record(tmp_path, "magnitude_keep-0.5_batchnorm")["epochs"] == 0
+    assert finetuned <= set(told)
+    assert not results.summary.missing
+    assert rows["finetune", 0.5] == replace(rows["batchnorm", 0.5], recovery="finetune")
+    assert rows["finetune", 0.1].dense_recovery == "finetune"
     page = results.files.html.read_text()
-    assert "only cuts that keep 20\u00a0% or less, and what is not cut, are fine-tuned" in page
+    assert (
+        "only cuts that keep 20\u00a0% or less, and what is not cut, are fine-tuned, and tested"
+        in page
+    )
 
     deep = job.network(0.1, criterion="magnitude")  # after the best recovery of the study
     logits = [(deep(x), y) for x, y in digits.data(torch.device("cpu")).evaluation("test")]
     right = sum(int((out.argmax(1) == y).sum()) for out, y in logits)
     total = sum(len(y) for _, y in logits)
-    assert 100 * right / total == pytest.approx(trained[0.1]["metrics"]["test"])
+    assert 100 * right / total == pytest.approx(rows["finetune", 0.1].test.mean)
 
 
 def test_every_cut_is_finetuned_where_that_is_asked(digits: Task, tmp_path: Path) -> None:
     results = study(digits, tmp_path, finetune=2, finetune_from=1.0).run()
     assert record(tmp_path, "magnitude_keep-0.5_finetune")["epochs"] == 2
-    assert "are fine-tuned; the others" not in results.files.html.read_text()
+    assert "are fine-tuned" not in results.files.html.read_text()
 
 
 @pytest.mark.parametrize("options", [{"finetune": 0}, {"keep": (1.0, 0.5)}])

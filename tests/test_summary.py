@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.errors import StudyError
+from secateur.study.rows_csv import csv_rows
 from secateur.study.statistics import (
     noninferior,
     operating_region,
@@ -16,7 +17,7 @@ from secateur.study.statistics import (
     paired_interval,
     t_interval,
 )
-from secateur.study.summary import chance_limit, csv_rows, estimated_bytes, summarise
+from secateur.study.summary import chance_limit, estimated_bytes, summarise
 
 NOISE = (0.0, 0.2, -0.1, 0.1, -0.2)
 LOSS = {

@@ -31,7 +31,6 @@ CONTROL = "control"
 _OWN_DENSE_ONLY = ("none", "batchnorm")
 _CHANCE_ERRORS = 3.0
 _CHANCE_IMAGES = 1000
-_PARTS = ("mean", "sd", "low", "high")
 _Split = Literal["validation", "test"]
 
 
@@ -150,6 +149,10 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
     the same recovery; only one that trains or repairs weights, and has no dense records of its
     own, is compared with dense after batch-norm recalibration, or else with dense as trained.
 
+    Cuts that the study does not fine-tune, since they keep too much, have the rows of `batchnorm`
+    under `finetune`, verdicts and dense included, so that its curve is whole; its own sequence
+    of tests holds the levels that are fine-tuned.
+
     A level is certified only where *all* seeds of the spec (and at least three) can be
     compared with dense: to test after each new seed, and to stop when the test passes, would
     certify inferior levels more often than 1 - confidence. That error rate is the one of each
@@ -165,8 +168,11 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
     criteria, recoveries, seeds = spec["criteria"], spec["recovery"], spec["seeds"]
     levels: list[float] = sorted(spec["levels"], reverse=True)
     plan = [Trial(seed, DENSE, 1.0, recovery) for recovery, seed in product(recoveries, seeds)]
-    cuts = product(criteria, recoveries, levels, seeds)
-    plan += [Trial(seed, criterion, keep, recovery) for criterion, recovery, keep, seed in cuts]
+    plan += [
+        Trial(seed, criterion, keep, recovery)
+        for criterion, recovery, keep, seed in product(criteria, recoveries, levels, seeds)
+        if _source(recovery, keep, spec) == recovery
+    ]
     floor = spec["options"].get("floor", 0)
     outcomes = {outcome.trial: outcome for outcome in (_read(each, floor) for each in trials)}
     cells: dict[tuple[str, str, float], dict[int, _Outcome]] = {}
@@ -181,11 +187,20 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
     for criterion, recovery in product(criteria, recoveries):
         reference = _dense_recovery(recovery, cells)
         dense = cells.get((DENSE, reference, 1.0), {})
-        by_level = {keep: cells.get((criterion, recovery, keep), {}) for keep in levels}
+        own = [keep for keep in levels if _source(recovery, keep, spec) == recovery]
+        by_level = {keep: cells.get((criterion, recovery, keep), {}) for keep in own}
         region = _region(by_level, dense, spec)
         regions[criterion, recovery] = region
-        for keep, found in by_level.items():
-            if not found:
+        for keep in levels:
+            if keep not in by_level:
+                rows += [
+                    replace(row, recovery=recovery)
+                    for row in rows
+                    if (row.criterion, row.recovery, row.keep)
+                    == (criterion, _source(recovery, keep, spec), keep)
+                ]
+                continue
+            if not (found := by_level[keep]):
                 continue
             row = replace(
                 _row(found, spec),
@@ -248,37 +263,6 @@ def chance_limit(spec: Mapping[str, Any]) -> float | None:
     return 100.0 * limit if metric["unit"] == "%" else limit
 
 
-def csv_rows(summary: Summary) -> list[list[str]]:
-    """Header, then one line per row of `summary.dense` and `summary.rows`, for `csv.writer`.
-
-    Floats are written so that reading them back gives the same float, None as an empty field,
-    truth as true/false, several layers separated by spaces. Dense is not tested against itself:
-    its `certified` is false.
-    """
-    table: list[list[str]] = [_columns()]
-    for row in (*summary.dense, *summary.rows):
-        values: list[object] = [row.criterion, row.recovery, row.keep, row.sparsity, row.n]
-        for interval in (row.test, row.validation, row.difference):
-            values += [getattr(interval, part, None) for part in _PARTS]
-        values += [row.dense_recovery, summary.margin, summary.confidence]
-        values += [getattr(row.noninferiority, part, None) for part in ("bound", "p_value")]
-        values += [row.certified, row.kept, row.prunable, row.parameters, row.estimated_bytes]
-        values += [" ".join(row.collapsed), row.at_chance]
-        table.append([_written(value) for value in values])
-    return table
-
-
-def _columns() -> list[str]:
-    intervals = product(("test", "validation", "difference"), _PARTS)
-    return [
-        *("criterion", "recovery", "keep", "sparsity", "n"),
-        *(f"{interval}_{part}" for interval, part in intervals),
-        *("dense_recovery", "margin", "confidence", "bound", "p_value"),
-        *("certified", "kept", "prunable", "parameters", "estimated_bytes"),
-        *("collapsed_layers", "at_chance"),
-    ]
-
-
 def _read(record: Mapping[str, Any], floor: float) -> _Outcome:
     try:
         trial, metrics, weights = record["trial"], record["metrics"], record["weights"]
@@ -312,6 +296,16 @@ def _collapsed(kept: int, total: int, keep: float, floor: float) -> bool:
 def _figure(metrics: Mapping[str, Any], split: str) -> float:
     value = metrics.get(split)
     return math.nan if value is None else float(value)
+
+
+def _source(recovery: str, keep: float, spec: Mapping[str, Any]) -> str:
+    """Return whose trials a recovery's level consists of.
+
+    Its own, but for fine-tuning where a cut keeps more than `finetune_from`: those are
+    recalibrated only, and their rows are those of `batchnorm`.
+    """
+    least = spec["options"].get("finetune_from", 1.0)
+    return "batchnorm" if recovery == "finetune" and least < keep < 1 else recovery
 
 
 def _dense_recovery(recovery: str, cells: _Cells) -> str:
@@ -362,14 +356,16 @@ def _comparisons(
 ) -> Iterator[Comparison]:
     others = [criterion for criterion in spec["criteria"] if criterion != GATE]
     for other, recovery, keep in product(others, spec["recovery"], levels):
-        gate = cells.get((GATE, recovery, keep), {})
-        against = cells.get((other, recovery, keep), {})
+        source = _source(recovery, keep, spec)
+        gate = cells.get((GATE, source, keep), {})
+        against = cells.get((other, source, keep), {})
         difference = _interval(gate, against, "test", spec)
         if difference is not None:
             yield Comparison(GATE, other, recovery, keep, difference)
     for recovery, keep in product(spec["recovery"], levels):
-        gate = cells.get((GATE, recovery, keep), {})
-        uncut = (cells.get((other, recovery, 1.0), {}) for other in others)
+        source = _source(recovery, keep, spec)
+        gate = cells.get((GATE, source, keep), {})
+        uncut = (cells.get((other, source, 1.0), {}) for other in others)
         difference = _interval(gate, next(filter(None, uncut), {}), "test", spec)
         if difference is not None:
             yield Comparison(GATE, CONTROL, recovery, keep, difference)
@@ -392,11 +388,3 @@ def _differences(a: _BySeed, b: _BySeed, split: _Split) -> dict[int, float]:
 
 def _by_seed(found: _BySeed, split: _Split) -> dict[int, float]:
     return {seed: getattr(outcome, split) for seed, outcome in found.items()}
-
-
-def _written(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else str(value)

@@ -57,8 +57,8 @@ def epochs(spec: Spec, item: Stage | Trial) -> int:
     """Return how many epochs an item trains: a stage, and what is fine-tuned.
 
     Fine-tuned are the deep cuts, and what they are compared with: dense, and what is not cut. A
-    cut that keeps more than `finetune_from` is recalibrated only, so that the curve of this
-    recovery is whole and costs no epochs where they win little.
+    cut that keeps more than `finetune_from` would win little by it, and is no trial of its own:
+    the curve of this recovery there is that of `batchnorm`.
     """
     if isinstance(item, Stage):
         return spec.recipe(item.name).epochs
@@ -80,4 +80,6 @@ def plan(spec: Spec) -> Iterator[Stage | Trial]:
                 yield stage
             for keep in spec.options.keep:
                 for recovery in spec.recoveries:
-                    yield Trial(seed, criterion, keep, recovery)
+                    trial = Trial(seed, criterion, keep, recovery)
+                    if recovery != "finetune" or epochs(spec, trial):
+                        yield trial

@@ -12,7 +12,8 @@ from typing import Any
 from secateur import files
 from secateur.study.report import figures, page
 from secateur.study.report.findings import headline
-from secateur.study.summary import csv_rows, summarise
+from secateur.study.rows_csv import csv_rows
+from secateur.study.summary import summarise
 
 __all__ = ["ReportFiles", "write"]
 

@@ -132,6 +132,19 @@ function curveRange(dense) {
   return share ? [Math.max(range[0], -2), Math.min(range[1], 102)] : range;
 }
 
+// Runs of levels with one recovery: from cuts that are recalibrated to those that are fine-tuned
+// as well no line leads.
+function runs(rows) {
+  const found = [];
+  rows.forEach((row, i) => {
+    const before = rows[i - 1];
+    const jump = before && before.keep < 1 && before.dense_recovery !== row.dense_recovery;
+    if (!before || jump) found.push([]);
+    found[found.length - 1].push(row);
+  });
+  return found;
+}
+
 function drawCurve() {
   const dense = denseOf(state.recovery);
   const range = curveRange(dense);
@@ -166,27 +179,30 @@ function drawCurve() {
   // The criterion chosen is drawn last, over the others.
   const order = [...data.criteria].reverse().sort((a, b) => (a.name === state.criterion) - (b.name === state.criterion));
   for (const { name, symbol } of order) {
-    const rows = rowsOf(name, state.recovery);
-    if (!rows.length) continue;
+    const all = rowsOf(name, state.recovery);
+    if (!all.length) continue;
     const tint = colour(name), chosen = name === state.criterion;
-    const x = rows.map((r) => at(r.keep)), bounded = rows.filter((r) => r.test.low !== null);
-    traces.push({ hoverinfo: "skip", mode: "lines", fill: "toself", line: { width: 0 },
-      fillcolor: faded(tint, 0.15),
-      x: [...bounded, ...[...bounded].reverse()].map((r) => at(r.keep)),
-      y: [...bounded.map((r) => r.test.high), ...[...bounded].reverse().map((r) => r.test.low)] });
-    traces.push({ x, y: rows.map((r) => r.test.mean), mode: "lines+markers", name: plain(name),
-      line: { color: tint, width: chosen ? 2.6 : 1.8 },
-      error_y: { type: "data", symmetric: false, array: rows.map((r) => above(r.test)),
-        arrayminus: rows.map((r) => below(r.test)), color: tint, thickness: 1.2, width: 3 },
-      marker: { symbol, size: chosen ? 9 : 8, line: { color: tint, width: 1.8 },
-        color: rows.map((r) => (r.certified === "yes" ? tint : css("--card"))) },
-      customdata: rows.map((r) => [name, r.keep]), hoverinfo: "text",
-      hovertext: rows.map((r) => `<b>${plain(name)}</b>, ${percent(r.sparsity)} sparse<br>` +
-        `${withUnit(number(r.test.mean), metric.unit)} ${limits(r.test)}<br>` +
-        (r.difference ? `${judged(r.difference.mean)} against dense<br>` : "") +
-        `n = ${r.test.n}, ${count(r.kept)} weights kept<br>` +
-        { yes: "certified", no: "not certified", "not tested": "not tested" }[r.certified]) });
-    ends.push({ name, x: x[x.length - 1], y: rows[rows.length - 1].test.mean, colour: tint });
+    for (const rows of runs(all)) {
+      const x = rows.map((r) => at(r.keep)), bounded = rows.filter((r) => r.test.low !== null);
+      traces.push({ hoverinfo: "skip", mode: "lines", fill: "toself", line: { width: 0 },
+        fillcolor: faded(tint, 0.15),
+        x: [...bounded, ...[...bounded].reverse()].map((r) => at(r.keep)),
+        y: [...bounded.map((r) => r.test.high), ...[...bounded].reverse().map((r) => r.test.low)] });
+      traces.push({ x, y: rows.map((r) => r.test.mean), mode: "lines+markers", name: plain(name),
+        line: { color: tint, width: chosen ? 2.6 : 1.8 },
+        error_y: { type: "data", symmetric: false, array: rows.map((r) => above(r.test)),
+          arrayminus: rows.map((r) => below(r.test)), color: tint, thickness: 1.2, width: 3 },
+        marker: { symbol, size: chosen ? 9 : 8, line: { color: tint, width: 1.8 },
+          color: rows.map((r) => (r.certified === "yes" ? tint : css("--card"))) },
+        customdata: rows.map((r) => [name, r.keep]), hoverinfo: "text",
+        hovertext: rows.map((r) => `<b>${plain(name)}</b>, ${percent(r.sparsity)} sparse<br>` +
+          `${withUnit(number(r.test.mean), metric.unit)} ${limits(r.test)}<br>` +
+          (r.difference ? `${judged(r.difference.mean)} against dense<br>` : "") +
+          `n = ${r.test.n}, ${count(r.kept)} weights kept<br>` +
+          { yes: "certified", no: "not certified", "not tested": "not tested" }[r.certified]) });
+    }
+    const last = all[all.length - 1];
+    ends.push({ name, x: at(last.keep), y: last.test.mean, colour: tint });
   }
   const drawn = ends.length;
   // outside of the plot, moved apart from the others: inside, curves that end near dense cross it

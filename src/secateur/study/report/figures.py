@@ -112,8 +112,8 @@ def _panel(
     drawn = False
     for depth, criterion in enumerate(spec["criteria"]):  # the first lies on top
         rows = [r for r in summary.rows if (r.criterion, r.recovery) == (criterion, recovery)]
-        if rows:
-            _line(axis, rows, style[criterion], 5 - depth / len(spec["criteria"]))
+        for run in _runs(rows):
+            _line(axis, run, style[criterion], 5 - depth / len(spec["criteria"]))
             drawn = True
     if not drawn:
         axis.text(0.5, 0.5, "no trial yet", transform=axis.transAxes, ha="center", color="#6a737b")
@@ -162,6 +162,18 @@ def _dense(axis: Axes, summary: Summary, recovery: str) -> None:
         fontsize=7.5,
         color=_INK,
     )
+
+
+def _runs(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Levels with one recovery: none leads from recalibrated cuts to those fine-tuned as well."""
+    run: list[Row] = []
+    for row in rows:
+        if run and run[-1].keep < 1 and run[-1].dense_recovery != row.dense_recovery:
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
 
 
 def _line(axis: Axes, rows: Sequence[Row], style: Style, height: float) -> None:

@@ -122,7 +122,8 @@ def _shallow(spec: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Under \u201c{recovery_name('finetune')}\u201d only cuts that keep {percent(least)} or "
-        "less, and what is not cut, are fine-tuned; the others are recalibrated."
+        "less, and what is not cut, are fine-tuned, and tested as such; the others are those of "
+        f"\u201c{recovery_name('batchnorm')}\u201d."
     )
 
 

@@ -131,11 +131,11 @@ class _Layers:
     """Sizes of the prunable layers, and how much of each the trials of a level kept."""
 
     totals: Mapping[str, int]
-    by_level: Mapping[tuple[str, str, float], Sequence[Mapping[str, Record]]]
+    by_level: Mapping[tuple[str, float], Sequence[Mapping[str, Record]]]
 
     def kept(self, row: Row) -> list[float | None]:
-        """Mean number of weights kept, layer by layer, over the seeds of a row."""
-        found = self.by_level.get((row.criterion, row.recovery, row.keep), ())
+        """Mean number of weights kept, layer by layer, over the seeds of a row's masks."""
+        found = self.by_level.get((row.criterion, row.keep), ())
         means: list[float | None] = []
         for name in self.totals:
             counts = [layers[name]["kept"] for layers in found if name in layers]
@@ -145,11 +145,11 @@ class _Layers:
 
 def _layers(trials: Sequence[Record]) -> _Layers:
     totals: dict[str, int] = {}
-    by_level: dict[tuple[str, str, float], list[Mapping[str, Record]]] = {}
+    by_level: dict[tuple[str, float], list[Mapping[str, Record]]] = {}
     for record in trials:
         trial, layers = record["trial"], record["weights"]["layers"]
         totals.update({name: layer["total"] for name, layer in layers.items()})
-        key = (trial["criterion"], trial["recovery"], trial["keep"])
+        key = (trial["criterion"], trial["keep"])  # the same masks serve every recovery
         by_level.setdefault(key, []).append(layers)
     return _Layers(totals, by_level)
 
@@ -163,6 +163,7 @@ def _row(row: Row, layers: _Layers) -> dict[str, Any]:
         "test": _interval(row.test),
         "validation": _interval(row.validation),
         "difference": _interval(row.difference),
+        "dense_recovery": row.dense_recovery,
         "certified": verdict(row),
         "p": row.noninferiority and row.noninferiority.p_value,
         "kept": row.kept,
