@@ -201,7 +201,7 @@ def _line(axis: Axes, rows: Sequence[Row], style: Style, height: float) -> None:
         color=style.light,
         marker=style.matplotlib,
         markersize=4.5,
-        zorder=height,
+        zorder=height + 0.2,  # errorbar lifts its markers by 0.1
     )
 
 
