@@ -200,7 +200,10 @@ def test_odd_studies_have_a_working_page(browser: Browser, tmp_path: Path, width
     layers = {HOSTILE: 1000, "a-very-long-layer-name." * 8: 500}
     one = make_spec(seeds=1, criteria=("magnitude",), levels=(0.5,))
     deep = make_spec(levels=(0.5, 0.1, 0.01), recovery=("none", "batchnorm", "finetune"))
+    mixed = make_spec(levels=(0.5, 0.3, 0.1), recovery=("batchnorm", "finetune"))
+    mixed["options"]["finetune_from"] = 0.1
     studies = {
+        "mixed": (mixed, make_trials(mixed), make_stages(mixed)),
         "hostile": (
             hostile,
             make_trials(hostile, layers=layers),

@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from secateur.errors import UsageError
+from secateur.study.report import figures
 from secateur.study.spec import Options, Spec
 from secateur.study.study import Study
+from secateur.study.summary import Summary, summarise
 from secateur.study.task import Task
+from synthetic_study import make_spec, make_trials
 
 PLAN: dict[str, Any] = {
     "keep": (1.0, 0.5, 0.1), "seeds": 1, "epochs": 3, "gate_epochs": 2, "calibration": 256,
@@ -63,7 +66,7 @@ def test_deep_cuts_are_finetuned_and_others_recalibrated(digits: Task, tmp_path:
 def test_every_cut_is_finetuned_where_that_is_asked(digits: Task, tmp_path: Path) -> None:
     results = study(digits, tmp_path, finetune=2, finetune_from=1.0).run()
     assert record(tmp_path, "magnitude_keep-0.5_finetune")["epochs"] == 2
-    assert "are fine-tuned" not in results.files.html.read_text()
+    assert "what is not cut, are fine-tuned" not in results.files.html.read_text()
 
 
 @pytest.mark.parametrize("options", [{"finetune": 0}, {"keep": (1.0, 0.5)}])
@@ -114,3 +117,49 @@ def test_a_task_without_a_loss_for_it_follows_nothing(digits: Task, tmp_path: Pa
     assert alone == told
     with pytest.raises(UsageError, match=r"follow is 0\.5.*no imitation loss.*set follow to 0"):
         study(plain, tmp_path / "asked", follow=0.5)
+
+
+def mixed() -> tuple[dict[str, Any], Summary]:
+    """A study where magnitude fails at 30 %, recalibrated, and nothing does that is fine-tuned."""
+    spec = make_spec(recovery=("none", "batchnorm", "finetune"), levels=(0.5, 0.3, 0.2, 0.1))
+    spec["options"]["finetune_from"] = 0.2
+    trials = []
+    for each in make_trials(spec):
+        trial = each["trial"]
+        if trial["recovery"] == "finetune":
+            if 0.2 < trial["keep"] < 1:
+                continue
+            each["metrics"]["test"] = 88.0 + 0.01 * trial["seed"] + 0.1 * trial["keep"]
+        if (trial["criterion"], trial["keep"]) == ("magnitude", 0.3):
+            each["metrics"]["test"] = 80.0 + trial["seed"]
+        trials.append(each)
+    return spec, summarise(spec, trials)
+
+
+def test_a_shallow_cut_that_fails_recalibrated_stops_no_finetuned_one() -> None:
+    _, summary = mixed()
+    assert not summary.missing
+    assert not summary.unplanned
+    assert summary.regions["magnitude", "batchnorm"].lowest_keep == 0.5
+    assert summary.regions["magnitude", "finetune"].lowest_keep == 0.1
+    assert set(summary.regions["magnitude", "finetune"].tests) == {0.2, 0.1}
+    rows = {(row.criterion, row.recovery, row.keep): row for row in summary.rows}
+    assert not rows["magnitude", "finetune", 0.3].certified
+    assert rows["magnitude", "finetune", 0.2].certified
+    for keep in (0.5, 0.3):
+        twin = rows["magnitude", "batchnorm", keep]
+        assert rows["magnitude", "finetune", keep] == replace(twin, recovery="finetune")
+    found = {(c.other, c.recovery, c.keep): c.difference for c in summary.comparisons}
+    assert found["magnitude", "finetune", 0.3] == found["magnitude", "batchnorm", 0.3]
+
+
+def test_no_line_leads_from_recalibrated_cuts_to_finetuned_ones() -> None:
+    spec, summary = mixed()
+    rows = [r for r in summary.rows if (r.criterion, r.recovery) == ("gate", "finetune")]
+    assert [row.dense_recovery for row in rows] == ["batchnorm"] * 2 + ["finetune"] * 2
+    whole = replace(
+        summary, rows=tuple(replace(row, dense_recovery="finetune") for row in summary.rows)
+    )
+    broken, joined = (figures.curve(each, spec, "gate")[0] for each in (summary, whole))
+    # one line more for each of the three criteria, in the panel of fine-tuning
+    assert broken.count(b"clip-path") > joined.count(b"clip-path")
