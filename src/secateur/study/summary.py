@@ -24,7 +24,7 @@ from secateur.study.statistics import (
     paired,
     t_interval,
 )
-from secateur.study.trials import DENSE, Trial
+from secateur.study.trials import DENSE, Trial, finetuned
 
 GATE = "gate"
 CONTROL = "control"
@@ -305,7 +305,7 @@ def _source(recovery: str, keep: float, spec: Mapping[str, Any]) -> str:
     recalibrated only, and their rows are those of `batchnorm`.
     """
     least = spec["options"].get("finetune_from", 1.0)
-    return "batchnorm" if recovery == "finetune" and least < keep < 1 else recovery
+    return "batchnorm" if recovery == "finetune" and not finetuned(keep, least) else recovery
 
 
 def _dense_recovery(recovery: str, cells: _Cells) -> str:

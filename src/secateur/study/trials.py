@@ -53,17 +53,22 @@ class Trial:
         return Stage(self.seed, {DENSE: "train", "gate": "gates"}.get(self.criterion, "control"))
 
 
-def epochs(spec: Spec, item: Stage | Trial) -> int:
-    """Return how many epochs an item trains: a stage, and what is fine-tuned.
+def finetuned(keep: float, finetune_from: float) -> bool:
+    """Return whether a study that fine-tunes does so at a keep ratio.
 
-    Fine-tuned are the deep cuts, and what they are compared with: dense, and what is not cut. A
-    cut that keeps more than `finetune_from` would win little by it, and is no trial of its own:
-    the curve of this recovery there is that of `batchnorm`.
+    It does with the deep cuts, and with what they are compared with: dense, and what is not cut.
+    To spare epochs a cut that keeps more than `finetune_from` is no trial of its own: the curve
+    of this recovery there is that of `batchnorm`.
     """
+    return keep == 1 or keep <= finetune_from
+
+
+def epochs(spec: Spec, item: Stage | Trial) -> int:
+    """Return how many epochs an item trains: a stage, and what is fine-tuned."""
     if isinstance(item, Stage):
         return spec.recipe(item.name).epochs
-    trained = item.keep == 1 or item.keep <= spec.options.finetune_from
-    return spec.options.finetune if item.recovery == "finetune" and trained else 0
+    trained = item.recovery == "finetune" and finetuned(item.keep, spec.options.finetune_from)
+    return spec.options.finetune if trained else 0
 
 
 def plan(spec: Spec) -> Iterator[Stage | Trial]:

@@ -30,6 +30,7 @@ from secateur.study.report.findings import Headline, Notice, warnings
 from secateur.study.report.payload import embedded, payload
 from secateur.study.report.units import Units, percent, recovery_name, size
 from secateur.study.summary import Summary
+from secateur.study.trials import finetuned
 
 Record = Mapping[str, Any]
 
@@ -118,7 +119,7 @@ def _banner(notice: Notice) -> str:
 def _shallow(spec: Mapping[str, Any]) -> str:
     """Say which cuts the recovery of fine-tuning leaves without it, if any."""
     least = spec["options"].get("finetune_from", 1.0)
-    if "finetune" not in spec["recovery"] or not any(least < keep < 1 for keep in spec["levels"]):
+    if "finetune" not in spec["recovery"] or all(finetuned(k, least) for k in spec["levels"]):
         return ""
     return (
         f"Under \u201c{recovery_name('finetune')}\u201d only cuts that keep {percent(least)} or "
