@@ -1,11 +1,14 @@
-"""Shared by all tests: a small task, quiet torch."""
+"""Shared by all tests: a small task, quiet torch, a compiler in a hurry."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import torch
 
+from secateur.compiler import toolchain
 from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
@@ -17,6 +20,14 @@ hypothesis.settings.load_profile("secateur")
 def _one_thread() -> None:
     """One thread: the nets of the tests are too small to gain from two."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def quick_compiler() -> Iterator[None]:
+    """Compile with less effort: for kernels of which nothing is timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain, "OPTIMIZE", "-O1")
+        yield
 
 
 @pytest.fixture(scope="session")

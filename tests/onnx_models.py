@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import helper, numpy_helper
 
 from secateur.compiler import interpreter, onnx_reader, passes
 from secateur.compiler.graph import Graph
 
 Shape = Sequence[int | str | None]
+WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
@@ -48,6 +50,35 @@ def model(
     )
     more.setdefault("opset_imports", [helper.make_opsetid("", opset)])
     return helper.make_model(graph, ir_version=10, **more)
+
+
+def linear(**more: Any) -> onnx.ModelProto:
+    """y = relu(x @ WEIGHTS), x: [N, 3]."""
+    nodes = [node("MatMul", "x w", "t"), node("Relu", "t", "y")]
+    return model(nodes, {"x": ["N", 3]}, constants={"w": WEIGHTS}, **more)
+
+
+def branch(nodes: list[onnx.NodeProto], output: str, **constants: np.ndarray) -> onnx.GraphProto:
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    return helper.make_graph(nodes, output, [], [value(output, None)], tensors)
+
+
+def if_model(condition: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """y = -(x if c else 2 x) where both branches name their values alike, and as outside."""
+    yes = branch([node("Identity", "x", "t")], "t")
+    inner = branch([node("Mul", "x two", "t")], "t", two=np.array(2, np.float32))
+    no = branch([node("If", "c", "u", then_branch=inner, else_branch=inner)], "u")
+    nodes = [
+        *condition,
+        node("If", "c", "z", then_branch=yes, else_branch=no),
+        node("Neg", "z", "y"),
+    ]
+    return model(nodes, [value("x", [2, 3]), value("flag", [1])])
+
+
+def refused(proto: onnx.ModelProto, kind: type[Exception], match: str, **more: Any) -> None:
+    with pytest.raises(kind, match=match):
+        passes.apply(read(proto, **more))
 
 
 def read(proto: onnx.ModelProto, **more: Any) -> Graph:

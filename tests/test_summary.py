@@ -1,6 +1,5 @@
 import csv
 import io
-import math
 import random
 from dataclasses import FrozenInstanceError
 
@@ -8,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.errors import StudyError
 from secateur.study.rows_csv import csv_rows
 from secateur.study.statistics import (
     noninferior,
@@ -18,76 +16,7 @@ from secateur.study.statistics import (
     t_interval,
 )
 from secateur.study.summary import chance_limit, estimated_bytes, summarise
-
-NOISE = (0.0, 0.2, -0.1, 0.1, -0.2)
-LOSS = {
-    "gate": {1.0: 0.1, 0.5: 0.1, 0.1: 0.2, 0.02: 9.0},
-    "random": {1.0: -0.2, 0.5: 0.3, 0.1: 20.0, 0.02: 78.0},
-}
-
-
-def plan(seeds=3, recovery=("none", "batchnorm"), **fields):
-    return {
-        "format": 1,
-        "task": {"name": "cifar10/convnet", "data": "cifar10", "classes": 10},
-        "metric": {"name": "accuracy", "unit": "%", "higher_is_better": True},
-        "levels": [0.5, 0.1, 0.02],
-        "seeds": list(range(seeds)),
-        "criteria": ["gate", "random"],
-        "recovery": list(recovery),
-        "margin": 0.5,
-        "confidence": 0.95,
-        "options": {"floor": 0.01},
-        **fields,
-    }
-
-
-def record(criterion, recovery, keep, seed, test, *, validation=None):
-    kept = round(1000 * keep)
-    return {
-        "trial": {"seed": seed, "criterion": criterion, "keep": keep, "recovery": recovery},
-        "metrics": {"validation": test + 0.5 if validation is None else validation, "test": test},
-        "weights": {
-            "parameters": 1100,
-            "prunable": 1000,
-            "kept": kept,
-            "layers": {
-                "conv": {"kept": kept if keep > 0.02 else 0, "total": 200},
-                "linear": {"kept": kept, "total": 800},
-            },
-        },
-    }
-
-
-def dense_test(seed):
-    return 88.0 + 0.3 * seed
-
-
-def trials(spec):
-    """A whole study in which each criterion loses what LOSS says, with a little noise."""
-    found = []
-    for recovery in spec["recovery"]:
-        for seed in spec["seeds"]:
-            found.append(record("dense", recovery, 1.0, seed, dense_test(seed)))
-            for criterion in spec["criteria"]:
-                for keep in spec["levels"]:
-                    noise = NOISE[(seed + len(criterion)) % 5] / 4
-                    test = dense_test(seed) - LOSS[criterion][keep] + noise
-                    found.append(record(criterion, recovery, keep, seed, test))
-    return found
-
-
-def without(found, **wanted):
-    return [r for r in found if any(r["trial"][name] != want for name, want in wanted.items())]
-
-
-def row_of(summary, criterion, keep, recovery="none"):
-    (row,) = (
-        row
-        for row in summary.rows
-        if (row.criterion, row.recovery, row.keep) == (criterion, recovery, keep)
-    )
-    return row
+from study_records import LOSS, NOISE, dense_test, plan, record, row_of, trials, without
 
 
 def test_rows_carry_the_figures_of_the_statistics():
@@ -249,98 +178,6 @@ def test_recalibrated_rows_are_never_compared_with_dense_that_is_not():
     assert "0 seeds" in summary.regions["gate", "batchnorm"].refusal
     assert ("gate", "batchnorm") not in summary.suggested
     assert summary.regions["gate", "none"].certified == (0.5, 0.1)
-
-
-# ---- unfinished studies and odd records
-
-
-def test_nothing_done_yet():
-    spec = plan()
-    summary = summarise(spec, [])
-    assert (summary.dense, summary.rows, summary.comparisons) == ((), (), ())
-    assert len(summary.missing) == 2 * 3 * (1 + 2 * 3)
-    assert summary.suggested == {}
-    assert all(region.certified == () for region in summary.regions.values())
-    assert len(csv_rows(summary)) == 1
-
-
-def test_missing_trials_are_named_and_stop_the_certificate():
-    spec = plan(seeds=5)
-    found = without(trials(spec), criterion="gate", keep=0.1, seed=4)
-    summary = summarise(spec, found)
-    assert summary.missing == (
-        "seed-4_gate_keep-0.1_none",
-        "seed-4_gate_keep-0.1_batchnorm",
-    )
-    row = row_of(summary, "gate", 0.1)
-    assert (row.n, row.difference.n, row.noninferiority) == (4, 4, None)
-    region = summary.regions["gate", "none"]
-    assert region.certified == (0.5,)  # all of its seeds are there: its test is final
-    assert "4 seeds" in region.refusal
-    assert "5 are needed" in region.refusal
-
-
-def test_fewer_than_three_seeds_give_curves_but_no_certificate():
-    spec = plan(seeds=2)
-    summary = summarise(spec, trials(spec))
-    assert len(summary.rows) == 12
-    assert summary.missing == ()
-    assert not any(row.certified for row in summary.rows)
-    assert "--seeds" in summary.regions["gate", "none"].refusal
-
-
-def test_one_seed():
-    spec = plan(seeds=1)
-    summary = summarise(spec, trials(spec))
-    assert row_of(summary, "gate", 0.5).test.low is None
-    assert row_of(summary, "gate", 0.5).difference.sd is None
-    assert summary.suggested["gate", "none"].keep == 0.1
-    assert len(csv_rows(summary)) == 1 + 2 + 12
-
-
-@given(st.sets(st.integers(0, 41)))
-def test_any_part_of_a_study_can_be_summarised(kept):
-    spec = plan()
-    found = [each for i, each in enumerate(trials(spec)) if i in kept]
-    summary = summarise(spec, found)
-    assert len(summary.missing) + len(found) == 42
-    assert sum(row.n for row in (*summary.rows, *summary.dense)) == len(found)
-    assert len(csv_rows(summary)) == 1 + len(summary.rows) + len(summary.dense)
-    whole = summarise(spec, trials(spec))
-    for key, region in summary.regions.items():  # no level is certified early
-        assert region.certified == whole.regions[key].certified[: len(region.certified)]
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, None])
-def test_a_trial_without_a_finite_figure_is_named_and_never_certified(bad):
-    spec = plan()
-    found = trials(spec)
-    for each in found:
-        if each["trial"] == {"seed": 1, "criterion": "gate", "keep": 0.5, "recovery": "none"}:
-            each["metrics"]["test"] = bad
-    summary = summarise(spec, found)
-    assert summary.invalid == ("seed-1_gate_keep-0.5_none",)
-    assert summary.missing == ()
-    assert row_of(summary, "gate", 0.5).n == 2
-    assert summary.regions["gate", "none"].certified == ()
-    assert summary.regions["gate", "batchnorm"].certified == (0.5, 0.1)
-
-
-def test_records_outside_the_plan_are_named_and_left_out():
-    spec = plan()
-    found = trials(spec)
-    stray = record("lamp", "none", 0.5, 0, 1.0)
-    summary = summarise(spec, [*found, stray])
-    assert summary.unplanned == ("seed-0_lamp_keep-0.5_none",)
-    assert summary.rows == summarise(spec, found).rows
-
-
-@pytest.mark.parametrize("field", ["trial", "metrics", "weights"])
-def test_a_record_that_lacks_a_field_is_named(field):
-    broken = record("gate", "none", 0.5, 1, 80.0)
-    del broken[field]
-    with pytest.raises(StudyError, match=f"no field '{field}'"):
-        summarise(plan(), [broken])
 
 
 # ---- what the rows say beside accuracy
