@@ -193,6 +193,26 @@ def test_phone_never_scrolls_sideways(browser: Browser, address: str) -> None:
     _assert_silent(browser)
 
 
+@pytest.mark.parametrize("chart", ["curve", "comparisons"])
+def test_no_line_leads_from_recalibrated_cuts_to_finetuned_ones(
+    browser: Browser, tmp_path: Path, chart: str
+) -> None:
+    spec = make_spec(levels=(0.5, 0.3, 0.2, 0.1), recovery=("batchnorm", "finetune"))
+    spec["options"]["finetune_from"] = 0.2
+    _open(browser, _write(tmp_path, spec, make_trials(spec), make_stages(spec)))
+    lines = (
+        f"return document.getElementById('chart-{chart}').data"
+        ".filter((t) => t.mode === 'lines+markers').map((t) => t.x)"
+    )
+    seen = {}
+    for recovery in ("batchnorm", "finetune"):
+        browser.find_element("css selector", f"label:has([value={recovery}])").click()
+        seen[recovery] = browser.execute_script(lines)
+    assert all(min(x) < 75 < max(x) for x in seen["batchnorm"])
+    assert not any(min(x) < 75 < max(x) for x in seen["finetune"])
+    assert len(seen["finetune"]) == 2 * len(seen["batchnorm"])
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_odd_studies_have_a_working_page(browser: Browser, tmp_path: Path, width: int) -> None:
     loss = {"name": "loss", "unit": "", "higher_is_better": False}

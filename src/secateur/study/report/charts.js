@@ -223,15 +223,18 @@ function drawComparisons() {
   const found = data.comparisons.filter((c) => c.recovery === state.recovery);
   const others = [...new Set(found.map((c) => c.other))];
   const ends = [], traces = [], values = [0];
+  const compared = new Map(rowsOf(found[0]?.criterion, state.recovery).map((r) => [r.keep, r.dense_recovery]));
   others.forEach((other, i) => {
-    const rows = found.filter((c) => c.other === other), tint = colour(other);
+    const rows = found.filter((c) => c.other === other)
+      .map((c) => ({ ...c, dense_recovery: compared.get(c.keep) }));
+    const tint = colour(other), shift = (i - (others.length - 1) / 2) * Math.min(0.9, 2 / others.length);
     values.push(...rows.flatMap((c) => [c.difference.mean, c.difference.low ?? 0, c.difference.high ?? 0]));
-    traces.push({ x: rows.map((c) => at(c.keep) + (i - (others.length - 1) / 2) * Math.min(0.9, 2 / others.length)),
-      y: rows.map((c) => c.difference.mean), mode: "lines+markers",
+    for (const run of runs(rows)) traces.push({ x: run.map((c) => at(c.keep) + shift),
+      y: run.map((c) => c.difference.mean), mode: "lines+markers",
       line: { color: tint, width: 1.6 }, marker: { color: tint, size: 8, symbol: byName.get(other).symbol },
       error_y: { type: "data", symmetric: false, color: tint, thickness: 1.4, width: 3,
-        array: rows.map((c) => above(c.difference)), arrayminus: rows.map((c) => below(c.difference)) },
-      hoverinfo: "text", hovertext: rows.map((c) =>
+        array: run.map((c) => above(c.difference)), arrayminus: run.map((c) => below(c.difference)) },
+      hoverinfo: "text", hovertext: run.map((c) =>
         `<b>${plain(c.criterion)} \u2212 ${plain(other)}</b>, ${percent(1 - c.keep)} sparse<br>` +
         `${judged(c.difference.mean)} ${limits(c.difference, true)}<br>` +
         `n = ${c.difference.n}`) });
