@@ -73,6 +73,7 @@ CONDITIONS = (
     "joint",
     "finetuned",
     "descended",
+    "descended-fixed",
     "frozen-descended",
     "control",
     "self-pruning",

@@ -85,6 +85,7 @@ class Net:
             "frozen": self.frozen,
             "finetuned": replace(self.joint, finetune=self.finetune, follow=self.follow),
             "descended": self.descended,
+            "descended-fixed": _by_magnitude(self.descended),
             "frozen-descended": self.frozen_descended,
         }
         if base not in ways:
@@ -111,6 +112,21 @@ def _frozen_ladder(
     learn = replace(recipe, epochs=3)
     rungs = tuple(Rung(keep, learn=learn, settle=None, share=1.0) for keep in keeps)
     return Training(recipe, phase, rungs=rungs, **teacher)
+
+
+def _by_magnitude(ladder: Training) -> Training:
+    """Return a ladder's control: the same epochs and rates, but no gate learns.
+
+    Every rung cuts by magnitude, and trains with its masks held for as long as it would have
+    learned.
+    """
+    rungs = []
+    for rung in ladder.rungs:
+        first, then = rung.learn, rung.settle
+        held = replace(first, epochs=first.epochs + (then.epochs if then else 0)) if first else then
+        rungs.append(replace(rung, learn=None, settle=held))
+    phase = replace(ladder.phase, order="fixed") if ladder.phase else None
+    return replace(ladder, phase=phase, rungs=tuple(rungs), rung_phase=None)
 
 
 def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:

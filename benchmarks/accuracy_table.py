@@ -33,9 +33,13 @@ LOOKS = {
     "frozen": ("#007d5b", "P", "-"),
     "reconstruct": ("#5c44a0", "d", "-"),
     "fixed": ("#c95200", "o", "--"),
+    "descended-fixed": ("#e08a3c", "v", "--"),
     "control": ("#8c2f39", "x", "--"),
     "self-pruning": ("#b0478d", "<", "--"),
 }
+
+PAIRS = (("joint", "fixed"), ("descended", "descended-fixed"))
+"""What learns its order, and the same training without that."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +89,20 @@ def rows(records: Sequence[Mapping[str, Any]], goals: Mapping[str, Goals]) -> li
 
 
 def differences(
-    records: Sequence[Mapping[str, Any]], of: str = "joint", minus: str = "fixed"
-) -> list[tuple[str, float, Interval]]:
-    """Return (net, keep ratio, interval) of test accuracies, paired by seed."""
+    records: Sequence[Mapping[str, Any]],
+) -> list[tuple[str, str, float, Interval]]:
+    """Return (net, "a - b", keep ratio, interval) for PAIRS: test accuracies, paired by seed."""
     groups = _groups(records)
     found = []
-    for (net, condition), ours in groups.items():
-        control = groups.get((net, minus))
-        if condition != of or control is None:
-            continue
-        for keep in ours[0]["accuracy"]:
-            a, b = _by_seed(ours, keep, "test"), _by_seed(control, keep, "test")
-            if a.keys() & b.keys():
-                found.append((net, float(keep), paired_interval(a, b)))
+    for net, condition in groups:
+        for ours, control in PAIRS:
+            if condition != ours or (net, control) not in groups:
+                continue
+            of, minus = groups[net, ours], groups[net, control]
+            for keep in of[0]["accuracy"]:
+                a, b = _by_seed(of, keep, "test"), _by_seed(minus, keep, "test")
+                if a.keys() & b.keys():
+                    found.append((net, f"{ours} - {control}", float(keep), paired_interval(a, b)))
     return found
 
 
@@ -107,12 +112,12 @@ def write(folder: Path, records: Sequence[Mapping[str, Any]], goals: Mapping[str
     console = Console(width=150)
     for net in dict.fromkeys(row.net for row in found):
         _print(console, net, [row for row in found if row.net == net])
-    table = Table(title="joint minus fixed order, test accuracy in points, paired by seed")
-    for heading in ("net", "sparsity", "difference", "95 % interval", "n"):
+    table = Table(title="learned minus fixed order, test accuracy in points, paired by seed")
+    for heading in ("net", "conditions", "sparsity", "difference", "95 % interval", "n"):
         table.add_column(heading)
-    for net, keep, d in differences(records):
+    for net, pair, keep, d in differences(records):
         between = "" if d.low is None else f"{d.low:+.2f} to {d.high:+.2f}"
-        table.add_row(net, f"{100 * (1 - keep):g} %", f"{d.mean:+.2f}", between, str(d.n))
+        table.add_row(net, pair, f"{100 * (1 - keep):g} %", f"{d.mean:+.2f}", between, str(d.n))
     if table.row_count:
         console.print(table)
     files.write(folder / "accuracy.csv", _csv(found, differences(records), records))
@@ -164,7 +169,7 @@ def _cell(row: Row) -> str:
 
 def _csv(
     found: Sequence[Row],
-    against: Sequence[tuple[str, float, Interval]],
+    against: Sequence[tuple[str, str, float, Interval]],
     records: Sequence[Mapping[str, Any]],
 ) -> str:
     text = io.StringIO()
@@ -179,9 +184,9 @@ def _csv(
         goal = "" if row.goal is None else f"{row.goal:g}"
         line = [row.net, row.condition, f"{1 - row.keep:g}", row.test.n, *test]
         out.writerow([*line, _number(row.validation), goal])
-    for net, keep, d in against:
+    for net, pair, keep, d in against:
         line = [_number(value) for value in (d.mean, d.low, d.high)]
-        out.writerow([net, "joint - fixed", f"{1 - keep:g}", d.n, *line, "", ""])
+        out.writerow([net, pair, f"{1 - keep:g}", d.n, *line, "", ""])
     return text.getvalue()
 
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -95,12 +96,17 @@ def test_every_condition_gives_a_record_once_and_a_table(
     assert again["accuracy"] == json.loads(records.pop(lost))["accuracy"]  # from its checkpoint
     assert all(path.read_text() == text for path, text in records.items())
     printed = capsys.readouterr().out
-    assert "joint minus fixed" in printed
+    assert "joint - fixed" in printed
+    assert "descended - descended-fixed" in printed
     assert "gate_rate=3" in printed
     lines = (tmp_path / "accuracy.csv").read_text().splitlines()
     assert lines[0].startswith("# benchmarks/accuracy.py; ")
     rows = list(csv.DictReader(lines[1:]))
-    assert {row["condition"] for row in rows} == {*conditions, "joint - fixed"}
+    assert {row["condition"] for row in rows} == {
+        *conditions,
+        "joint - fixed",
+        "descended - descended-fixed",
+    }
     assert all(row["n"] == "2" for row in rows)
     assert b"<svg" in (tmp_path / "accuracy.svg").read_bytes()
 
@@ -122,6 +128,21 @@ def test_a_ladder_may_start_from_the_magnitude_and_reconstruct(
     upper, lower = record["settings"]["rungs"]
     assert upper["reconstruct"]["images"] > 0
     assert "reconstruct" not in lower
+
+
+def test_a_ladders_control_trains_as_long_and_learns_no_order(bench: ModuleType) -> None:
+    def epochs(way: Any) -> list[int]:
+        recipes = [(rung.learn, rung.settle) for rung in way.rungs]
+        return [sum(recipe.epochs for recipe in both if recipe) for both in recipes]
+
+    nets_of = sys.modules["accuracy_nets"].NETS
+    for net in nets_of.values():
+        ours, control = net.training("descended"), net.training("descended-fixed")
+        assert epochs(control) == epochs(ours)
+        assert control.recipe == ours.recipe
+        assert control.phase.order == "fixed"
+        assert not any(rung.learn for rung in control.rungs)
+    assert any(rung.learn and rung.settle for rung in nets_of["resnet18"].descended.rungs)
 
 
 def test_bad_arguments_are_refused(
