@@ -41,10 +41,9 @@ def dtype_of(data_type: int, where: str) -> np.dtype[Any]:
 
         known = data_type in TensorProto.DataType.values()
         name = TensorProto.DataType.Name(data_type).lower() if known else f"number {data_type}"
-        raise CompileError(
-            f"{where} has element type {name}, which is not supported; "
-            f"use one of {', '.join(sorted(map(str, ELEMENT_TYPES.values())))}"
-        )
+        known_ones = ", ".join(sorted(map(str, ELEMENT_TYPES.values())))
+        way_out = "store the model in float32" if "float" in name else f"use one of {known_ones}"
+        raise CompileError(f"{where} has element type {name}, which is not supported; {way_out}")
     return ELEMENT_TYPES[data_type]
 
 
