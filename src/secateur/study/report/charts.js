@@ -223,11 +223,12 @@ function drawComparisons() {
   const found = data.comparisons.filter((c) => c.recovery === state.recovery);
   const others = [...new Set(found.map((c) => c.other))];
   const ends = [], traces = [], values = [0];
+  const step = Math.min(0.9, 2 / others.length), half = (others.length - 1) / 2;  // side by side at a level
   const compared = new Map(rowsOf(found[0]?.criterion, state.recovery).map((r) => [r.keep, r.dense_recovery]));
   others.forEach((other, i) => {
     const rows = found.filter((c) => c.other === other)
       .map((c) => ({ ...c, dense_recovery: compared.get(c.keep) }));
-    const tint = colour(other), shift = (i - (others.length - 1) / 2) * Math.min(0.9, 2 / others.length);
+    const tint = colour(other), shift = (i - half) * step;
     values.push(...rows.flatMap((c) => [c.difference.mean, c.difference.low ?? 0, c.difference.high ?? 0]));
     for (const run of runs(rows)) traces.push({ x: run.map((c) => at(c.keep) + shift),
       y: run.map((c) => c.difference.mean), mode: "lines+markers",
@@ -238,7 +239,7 @@ function drawComparisons() {
         `<b>${plain(c.criterion)} \u2212 ${plain(other)}</b>, ${percent(1 - c.keep)} sparse<br>` +
         `${judged(c.difference.mean)} ${limits(c.difference, true)}<br>` +
         `n = ${c.difference.n}`) });
-    ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: at(rows[rows.length - 1].keep), y: rows[rows.length - 1].difference.mean, colour: tint });
+    ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: at(rows[rows.length - 1].keep) + half * step, y: rows[rows.length - 1].difference.mean, colour: tint });
   });
   const unit = metric.difference_unit ? ` (${metric.difference_unit})` : "";
   const range = spread(values);
