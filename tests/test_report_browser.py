@@ -150,18 +150,23 @@ def test_segments_and_select_choose_the_same_recovery(browser: Browser, address:
     assert browser.execute_script(checked) == "batchnorm"
 
 
-def test_zoom_and_log_axis_change_the_curve(browser: Browser, address: str) -> None:
+@pytest.mark.parametrize(
+    ("chart", "margins", "whole"), [("curve", 12, 60), ("comparisons", 18, 40)]
+)
+def test_zoom_and_log_axis_change_both_charts(
+    browser: Browser, address: str, chart: str, margins: int, whole: float
+) -> None:
     _open(browser, address)
     ranges = (
-        "const l = document.getElementById('chart-curve').layout;"
+        f"const l = document.getElementById('chart-{chart}').layout;"
         "return [l.yaxis.range, l.xaxis.ticktext.length]"
     )
     full, ticks = browser.execute_script(ranges)
     browser.find_element("id", "zoom").click()
     browser.find_element("id", "log").click()
     near, log_ticks = browser.execute_script(ranges)
-    assert near[1] - near[0] == pytest.approx(12 * 0.5)
-    assert full[1] - full[0] > 60
+    assert near[1] - near[0] == pytest.approx(margins * 0.5)
+    assert full[1] - full[0] > whole
     assert (ticks, log_ticks) == (11, 4)
     _assert_silent(browser)
 

@@ -242,7 +242,8 @@ function drawComparisons() {
     ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: at(rows[rows.length - 1].keep) + half * step, y: rows[rows.length - 1].difference.mean, colour: tint });
   });
   const unit = metric.difference_unit ? ` (${metric.difference_unit})` : "";
-  const range = spread(values);
+  // from the whole range, where random's losses are tens of points, to that of the curve's zoom
+  const range = state.zoom ? [-9 * data.margin, 9 * data.margin] : spread(values);
   draw("chart-comparisons", traces, {
     annotations: endLabels(ends, range, $("chart-comparisons").clientHeight - 62),
     shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, layer: "below",

@@ -99,12 +99,11 @@ function start() {
   $("recovery").addEventListener("change", (e) => setRecovery(e.target.value));
   $("gate-seed").addEventListener("change", (e) => { state.seed = Number(e.target.value); drawGates(); });
   $("log").checked = state.log;
-  $("log").addEventListener("change", (e) => {
-    state.log = e.target.checked;
+  for (const view of ["log", "zoom"]) $(view).addEventListener("change", (e) => {
+    state[view] = e.target.checked;
     drawCurve();
     if (data.comparisons.length) drawComparisons();
   });
-  $("zoom").addEventListener("change", (e) => { state.zoom = e.target.checked; drawCurve(); });
 
   $("keep").max = data.levels.length - 1;
   $("keep").value = state.level;
