@@ -245,6 +245,9 @@ class Bench:
     def _descended(self, model: nn.Module, way: Training) -> dict[float, nn.Module]:
         """Return keep ratio → network as it was on that rung."""
         found: dict[float, nn.Module] = {}
+        if way.phase and way.phase.order == "fixed":  # a trunk leaves the order of its start
+            for gate in Gates.of(model).values().values():
+                gate.zero_()
         batches, loss = self._taught(way)
         seed, watch = self._number("descend"), partial(self._watch, "descended")
         unlabelled = None

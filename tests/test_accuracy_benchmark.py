@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from secateur import Rung, nets
+from secateur import Gates, Rung, nets
 from secateur.data.images import Augmentation, ImageData, Split
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -128,6 +128,21 @@ def test_a_ladder_may_start_from_the_magnitude_and_reconstruct(
     upper, lower = record["settings"]["rungs"]
     assert upper["reconstruct"]["images"] > 0
     assert "reconstruct" not in lower
+
+
+def test_a_ladders_control_starts_from_the_magnitudes_that_its_trunk_left(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    zero, descend = [], bench.descend
+
+    def watched(model: torch.nn.Module, *given: Any, **more: Any) -> Any:
+        zero.append(not any(gate.any() for gate in Gates.of(model).values().values()))
+        return descend(model, *given, **more)
+
+    monkeypatch.setattr(bench, "descend", watched)
+    conditions = ["descended", "descended-fixed"]
+    run(bench, monkeypatch, str(tmp_path), "--seeds", "0", "--conditions", *conditions)
+    assert zero == [False, True]
 
 
 def test_a_ladders_control_trains_as_long_and_learns_no_order(bench: ModuleType) -> None:
