@@ -1,4 +1,9 @@
-"""A made-up study's spec and trial records, for the tests of what is concluded from them."""
+"""A study with chosen losses, for the tests of what is concluded from its records.
+
+Those of synthetic_study look like a real study's, for reports; here each figure is known.
+"""
+
+from synthetic_study import make_spec
 
 NOISE = (0.0, 0.2, -0.1, 0.1, -0.2)
 LOSS = {
@@ -8,19 +13,10 @@ LOSS = {
 
 
 def plan(seeds=3, recovery=("none", "batchnorm"), **fields):
-    return {
-        "format": 1,
-        "task": {"name": "cifar10/convnet", "data": "cifar10", "classes": 10},
-        "metric": {"name": "accuracy", "unit": "%", "higher_is_better": True},
-        "levels": [0.5, 0.1, 0.02],
-        "seeds": list(range(seeds)),
-        "criteria": ["gate", "random"],
-        "recovery": list(recovery),
-        "margin": 0.5,
-        "confidence": 0.95,
-        "options": {"floor": 0.01},
-        **fields,
-    }
+    spec = make_spec(
+        seeds=seeds, recovery=recovery, criteria=("gate", "random"), levels=(0.5, 0.1, 0.02)
+    )
+    return {**spec, "options": {"floor": 0.01}, **fields}
 
 
 def record(criterion, recovery, keep, seed, test, *, validation=None):
