@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_nets import FEW, MACHINES, Build, Net, check, refused, several
-from secateur.compiler import ops, toolchain
+from secateur.compiler import toolchain
 from secateur.compiler.kernels import Machine
+from secateur.compiler.ops import recurrent
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +20,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @st.composite
 def recurrents(draw: st.DrawFn) -> Build:
     op = draw(st.sampled_from(["RNN", "GRU", "LSTM"]))
-    steps, inputs, hidden = (draw(st.integers(1, n)) for n in (4, 9, 34))
+    steps, inputs, hidden = (draw(st.integers(1, n)) for n in (10, 9, 90))
     direction = draw(st.sampled_from(["forward", "reverse", "bidirectional"]))
     ways = 2 if direction == "bidirectional" else 1
     first, bias, initial = (draw(st.booleans()) for _ in range(3))
     peepholes = op == "LSTM" and draw(st.booleans())
-    gates = ops.recurrent.FAMILIES[op].gates
+    gates = recurrent.FAMILIES[op].gates
     states = 2 if op == "LSTM" else 1
     wanted = draw(st.lists(st.booleans(), min_size=1 + states, max_size=1 + states).filter(any))
     attributes = {"direction": direction, "layout": int(first), "hidden_size": hidden}

@@ -8,6 +8,7 @@
 #include "vector.h"
 
 enum { SEC_RNN, SEC_GRU, SEC_LSTM };
+enum { SEC_AHEAD = 4 };  /* steps of one sample whose inputs are summed at once */
 
 typedef struct {
   int kind, steps, inputs, hidden;
@@ -24,17 +25,40 @@ typedef struct {         /* strides of a state between units */
   long from_unit, to_unit;
 } sec_state;
 
-/* What `count` inputs add to the sums of `units` units: gates [first, first + used) of all. */
+/* What `count` inputs add to the sums of `units` units or groups of units, four sums each: gates
+ * [first, first + used) of all go to sums [to, to + used). Groups lie `apart` floats apart. */
 INLINE void sec_recurrent_add(vec *sum, const float *w, const float *x, const long stride,
                               const int count, const int gates, const int first, const int used,
-                              const int units, const int wide) {
+                              const int to, const int units, const long apart, const int wide) {
   ROLLED for (int k = 0; k < count; k++, x += stride, w += gates * LANES) {
     const vec v = wide ? *(const vec *)x : sec_all(*x);
     UNROLL for (int u = 0; u < units; u++)
       UNROLL for (int g = 0; g < used; g++) {
-        const float *m = w + (first + g) * LANES;
-        sum[u * 4 + g] += v * (wide ? sec_all(m[u]) : *(const vec *)m);
+        const float *m = w + (first + g) * LANES + u * apart;
+        sum[u * 4 + to + g] += v * (wide ? sec_all(*m) : *(const vec *)m);
       }
+  }
+}
+
+/* Bias and inputs of `steps` steps, `step` floats apart, of one sample: to
+ * ahead[steps][groups][gates][LANES]. A weight is fetched once for all of the steps. */
+INLINE void sec_recurrent_ahead(float *ahead, const sec_recurrent g, const float *w,
+                                const float *bias, const float *x, const long step,
+                                const int gates, const int groups, const int steps) {
+  for (int group = 0; group < groups; group++, w += (long)g.inputs * gates * LANES) {
+    vec sum[4 * SEC_AHEAD];
+    UNROLL for (int s = 0; s < steps; s++)
+      UNROLL for (int k = 0; k < gates; k++)
+        sum[s * 4 + k] = *(const vec *)(bias + (k * groups + group) * LANES);
+    const float *m = w;
+    ROLLED for (int i = 0; i < g.inputs; i++, m += gates * LANES)
+      UNROLL for (int s = 0; s < steps; s++) {
+        const vec v = sec_all(x[s * step + i * g.x_input]);
+        UNROLL for (int k = 0; k < gates; k++) sum[s * 4 + k] += v * *(const vec *)(m + k * LANES);
+      }
+    UNROLL for (int s = 0; s < steps; s++)
+      UNROLL for (int k = 0; k < gates; k++)
+        *(vec *)(ahead + ((long)(s * groups + group) * gates + k) * LANES) = sum[s * 4 + k];
   }
 }
 
@@ -72,87 +96,129 @@ INLINE void sec_recurrent_store(const float *state, const sec_state s, const int
 #define SIGMOID(v) sec_act(v, SEC_SIGMOID, 0, 0)
 #define TANH(v) sec_act(v, SEC_TANH, 0, 0)
 
-/* One sample, or one in each lane. `work` holds six states of whole groups of units. */
+/* Where a step works: weights, and states of whole groups of units. `in` are this step's inputs
+ * (wide), or null: `ahead` has their sums. */
+typedef struct {
+  const float *w, *r, *bias, *peephole, *in, *ahead;
+  float *h, *next, *c, *update, *fresh, *kept, *y;
+} sec_recurrent_at;
+
+/* One step of `units` units (wide), or groups of units, from `unit` on. Of a GRU whose reset gate
+ * precedes the product, `second` is the part after all of the first. */
+INLINE void sec_recurrent_units(const sec_recurrent g, const sec_recurrent_at p, const int unit,
+                                const int units, const int second) {
+  const int gates = g.kind == SEC_LSTM ? 4 : g.kind == SEC_GRU ? 3 : 1;
+  const int groups = (g.hidden + LANES - 1) / LANES, padded = groups * LANES;
+  const int lanes = g.wide ? LANES : 1, each = g.wide ? 1 : LANES;
+  const int early = g.kind == SEC_GRU && !g.late_reset;
+  const long apart = g.wide ? 1 : (long)g.hidden * gates * LANES;
+  const float *r = p.r + (long)(unit / LANES) * g.hidden * gates * LANES + unit % LANES;
+  vec sum[4 * 4];
+  if (second) {
+    UNROLL for (int u = 0; u < units; u++)
+      sum[u * 4] = sec_recurrent_get(p.bias + 3 * padded, unit + u * each, g.wide);
+    sec_recurrent_add(sum, r, p.kept, lanes, g.hidden, gates, 2, 1, 0, units, apart, g.wide);
+  } else {
+    UNROLL for (int u = 0; u < units; u++) {
+      UNROLL for (int k = 0; k < 4; k++)
+        sum[u * 4 + k] = p.in && k < gates + (g.kind == SEC_GRU)
+                       ? sec_recurrent_get(p.bias + k * padded, unit + u, g.wide) : sec_all(0);
+      if (!p.in) UNROLL for (int k = 0; k < gates; k++)
+        sum[u * 4 + k] = *(const vec *)(p.ahead + ((long)unit + u * LANES) * gates + k * LANES);
+      if (!p.in && g.kind == SEC_GRU)
+        sum[u * 4 + 3] = sec_recurrent_get(p.bias + 3 * padded, unit + u * LANES, 0);
+    }
+    if (p.in)
+      sec_recurrent_add(sum, p.w + (long)(unit / LANES) * g.inputs * gates * LANES + unit % LANES,
+                        p.in, g.x_input, g.inputs, gates, 0, gates, 0, units, apart, g.wide);
+    const int used = g.kind == SEC_GRU ? 2 : gates;
+    sec_recurrent_add(sum, r, p.h, lanes, g.hidden, gates, 0, used, 0, units, apart, g.wide);
+    if (g.kind == SEC_GRU && !early)
+      sec_recurrent_add(sum, r, p.h, lanes, g.hidden, gates, 2, 1, 3, units, apart, g.wide);
+  }
+  UNROLL for (int u = 0; u < units; u++) {
+    const long own = (long)(unit + u * each) * lanes;
+    const vec *a = sum + u * 4, old = *(const vec *)(p.h + own);
+    vec now;
+    if (g.kind == SEC_RNN) now = TANH(a[0]);
+    else if (second) {
+      const vec z = *(const vec *)(p.update + own);
+      now = (1.0f - z) * TANH(*(const vec *)(p.fresh + own) + a[0]) + z * old;
+    } else if (g.kind == SEC_GRU) {
+      const vec z = SIGMOID(a[0]), reset = SIGMOID(a[1]);
+      if (early) {
+        *(vec *)(p.update + own) = z;
+        *(vec *)(p.fresh + own) = a[2];
+        *(vec *)(p.kept + own) = reset * old;
+        continue;
+      }
+      now = (1.0f - z) * TANH(a[2] + reset * a[3]) + z * old;
+    } else {
+      const vec past = *(const vec *)(p.c + own);
+      vec i = a[0], o = a[1], f = a[2];
+      if (g.peepholes) {
+        i += sec_recurrent_get(p.peephole, unit + u * each, g.wide) * past;
+        f += sec_recurrent_get(p.peephole + 2 * padded, unit + u * each, g.wide) * past;
+      }
+      const vec cell = SIGMOID(f) * past + SIGMOID(i) * TANH(a[3]);
+      if (g.peepholes) o += sec_recurrent_get(p.peephole + padded, unit + u * each, g.wide) * cell;
+      *(vec *)(p.c + own) = cell;
+      now = SIGMOID(o) * TANH(cell);
+    }
+    *(vec *)(p.next + own) = now;
+    if (p.y) sec_recurrent_put(p.y, g.y_unit, unit + u * each, now, g.hidden, g.wide);
+  }
+}
+
+/* All units of a step, as many at once as there are registers for sums. */
+INLINE void sec_recurrent_step(const sec_recurrent g, const sec_recurrent_at p, const int second) {
+  const int groups = (g.hidden + LANES - 1) / LANES;
+  if (g.wide) {
+    for (int unit = 0; unit < g.hidden; unit += 4) sec_recurrent_units(g, p, unit, 4, second);
+    return;
+  }
+  int group = 0;
+  for (; group + 4 <= groups; group += 4) sec_recurrent_units(g, p, group * LANES, 4, second);
+  for (; group < groups; group++) sec_recurrent_units(g, p, group * LANES, 1, second);
+}
+
+/* One sample, or one in each lane. `work` holds six states of whole groups of units and, of one
+ * sample, the sums of SEC_AHEAD steps. */
 INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float *r,
                               const float *bias, const float *peephole, const float *x, float *y,
                               const sec_state h0, const sec_state c0, float *work) {
   const int gates = g.kind == SEC_LSTM ? 4 : g.kind == SEC_GRU ? 3 : 1;
   const int groups = (g.hidden + LANES - 1) / LANES, padded = groups * LANES;
-  const int units = g.wide ? 4 : 1, step = g.wide ? 4 : LANES, lanes = g.wide ? LANES : 1;
-  const int early = g.kind == SEC_GRU && !g.late_reset;
-  const long size = (long)padded * lanes;
-  float *h = work, *next = work + size, *c = work + 2 * size;
-  float *update = work + 3 * size, *fresh = work + 4 * size, *kept = work + 5 * size;
-  sec_recurrent_load(h, h0, g.hidden, padded, g.wide);
-  if (g.kind == SEC_LSTM) sec_recurrent_load(c, c0, g.hidden, padded, g.wide);
+  const long size = (long)padded * (g.wide ? LANES : 1), way = g.backwards ? -1 : 1;
+  float *ahead = work + 6 * size;
+  sec_recurrent_at p = {
+    .w = w, .r = r, .bias = bias, .peephole = peephole, .h = work, .next = work + size,
+    .c = work + 2 * size, .update = work + 3 * size, .fresh = work + 4 * size,
+    .kept = work + 5 * size};
+  sec_recurrent_load(p.h, h0, g.hidden, padded, g.wide);
+  if (g.kind == SEC_LSTM) sec_recurrent_load(p.c, c0, g.hidden, padded, g.wide);
   for (int s = 0; s < g.steps; s++) {
     const int at = g.backwards ? g.steps - 1 - s : s;
     const float *in = x + at * g.x_step;
-    for (int unit = 0; unit < padded; unit += step) {
-      if (unit >= g.hidden) break;
-      const float *wg = w + (long)(unit / LANES) * g.inputs * gates * LANES + unit % LANES;
-      const float *rg = r + (long)(unit / LANES) * g.hidden * gates * LANES + unit % LANES;
-      vec sum[16];
-      UNROLL for (int u = 0; u < units; u++)
-        UNROLL for (int k = 0; k < 4; k++)
-          sum[u * 4 + k] = k < gates + (g.kind == SEC_GRU)
-                         ? sec_recurrent_get(bias + k * padded, unit + u, g.wide) : sec_all(0);
-      sec_recurrent_add(sum, wg, in, g.x_input, g.inputs, gates, 0, gates, units, g.wide);
-      if (g.kind == SEC_GRU) {
-        sec_recurrent_add(sum, rg, h, lanes, g.hidden, gates, 0, 2, units, g.wide);
-        if (!early) sec_recurrent_add(sum + 3, rg, h, lanes, g.hidden, gates, 2, 1, units, g.wide);
-      } else sec_recurrent_add(sum, rg, h, lanes, g.hidden, gates, 0, gates, units, g.wide);
-      UNROLL for (int u = 0; u < units; u++) {
-        const long own = (long)(unit + u) * lanes;
-        const vec *a = sum + u * 4, old = *(const vec *)(h + own);
-        vec now;
-        if (g.kind == SEC_RNN) now = TANH(a[0]);
-        else if (g.kind == SEC_GRU) {
-          const vec z = SIGMOID(a[0]), reset = SIGMOID(a[1]);
-          if (early) {
-            *(vec *)(update + own) = z;
-            *(vec *)(fresh + own) = a[2];
-            *(vec *)(kept + own) = reset * old;
-            continue;
-          }
-          now = (1.0f - z) * TANH(a[2] + reset * a[3]) + z * old;
-        } else {
-          const vec past = *(const vec *)(c + own);
-          vec i = a[0], o = a[1], f = a[2];
-          if (g.peepholes) {
-            i += sec_recurrent_get(peephole, unit + u, g.wide) * past;
-            f += sec_recurrent_get(peephole + 2 * padded, unit + u, g.wide) * past;
-          }
-          const vec cell = SIGMOID(f) * past + SIGMOID(i) * TANH(a[3]);
-          if (g.peepholes) o += sec_recurrent_get(peephole + padded, unit + u, g.wide) * cell;
-          *(vec *)(c + own) = cell;
-          now = SIGMOID(o) * TANH(cell);
-        }
-        *(vec *)(next + own) = now;
-        if (y) sec_recurrent_put(y + at * g.y_step, g.y_unit, unit + u, now, g.hidden, g.wide);
-      }
+    const int taken = s % SEC_AHEAD;
+    if (g.wide) p.in = in;
+    else {
+      if (taken == 0 && s + SEC_AHEAD <= g.steps)
+        sec_recurrent_ahead(ahead, g, w, bias, in, way * g.x_step, gates, groups, SEC_AHEAD);
+      else if (s >= g.steps / SEC_AHEAD * SEC_AHEAD)
+        sec_recurrent_ahead(ahead + (long)taken * padded * gates, g, w, bias, in, 0, gates, groups,
+                            1);
+      p.ahead = ahead + (long)taken * padded * gates;
     }
-    for (int unit = 0; early && unit < g.hidden; unit += step) {
-      const float *rg = r + (long)(unit / LANES) * g.hidden * gates * LANES + unit % LANES;
-      vec sum[16];
-      UNROLL for (int u = 0; u < units; u++)
-        sum[u * 4] = sec_recurrent_get(bias + 3 * padded, unit + u, g.wide);
-      sec_recurrent_add(sum, rg, kept, lanes, g.hidden, gates, 2, 1, units, g.wide);
-      UNROLL for (int u = 0; u < units; u++) {
-        const long own = (long)(unit + u) * lanes;
-        const vec z = *(const vec *)(update + own);
-        const vec now = (1.0f - z) * TANH(*(const vec *)(fresh + own) + sum[u * 4])
-                      + z * *(const vec *)(h + own);
-        *(vec *)(next + own) = now;
-        if (y) sec_recurrent_put(y + at * g.y_step, g.y_unit, unit + u, now, g.hidden, g.wide);
-      }
-    }
-    float *swap = h;
-    h = next;
-    next = swap;
+    p.y = y ? y + at * g.y_step : 0;
+    sec_recurrent_step(g, p, 0);
+    if (g.kind == SEC_GRU && !g.late_reset) sec_recurrent_step(g, p, 1);
+    float *swap = p.h;
+    p.h = p.next;
+    p.next = swap;
   }
-  sec_recurrent_store(h, h0, g.hidden, g.wide);
-  if (g.kind == SEC_LSTM) sec_recurrent_store(c, c0, g.hidden, g.wide);
+  sec_recurrent_store(p.h, h0, g.hidden, g.wide);
+  if (g.kind == SEC_LSTM) sec_recurrent_store(p.c, c0, g.hidden, g.wide);
 }
 #undef SIGMOID
 #undef TANH

@@ -19,6 +19,9 @@ from secateur.compiler.ops.convolution import filled
 STATES = 6
 """States that `c/recurrent.h` works in."""
 
+AHEAD = 4
+"""Steps of a single sample whose inputs it sums at once, of every gate: SEC_AHEAD."""
+
 W, R, B, P = 1, 2, 3, 7
 INITIAL = (5, 6)
 
@@ -49,11 +52,12 @@ def cuts(
 
 
 def scratch(node: Node, types: Types, machine: Machine) -> int:
-    """Return the bytes of all states, of every direction and sample."""
+    """Return the bytes of all states and sums of inputs, of every direction and sample."""
     x, r = (types[node.inputs[index]].shape for index in (0, R))
     _, directions, samples, hidden = _sizes(node, x, r)
     units = -(-hidden // machine.lanes) * machine.lanes
-    return 4 * STATES * units * directions * samples
+    sums = AHEAD * recurrent.FAMILIES[node.op].gates
+    return 4 * (STATES + sums) * units * directions * samples
 
 
 def _sizes(node: Node, x: Sequence[int], r: Sequence[int]) -> tuple[int, int, int, int]:
@@ -80,7 +84,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         y.layout.strides[1 if y_axis == 0 else 0] if y else 0, y.layout.strides[3] if y else 0,
     )  # fmt: skip
     body = Body()
-    size = STATES * units * (lanes if wide else 1)
+    size = STATES * units * lanes if wide else (STATES + AHEAD * gates) * units
     body.open(
         f"for (long u = sec_share({directions * samples}, t, T); "
         f"u < sec_share({directions * samples}, t + 1, T); u++)"
