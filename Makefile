@@ -7,13 +7,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: study test lint types figures clean
+.PHONY: study test test-lowest lint types figures clean
 
 study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
 
 test: $(VENV)/dev lint types
 	$(BIN)/python -m pytest --durations=10
+
+# The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install -q -e . -c constraints-lowest.txt pytest hypothesis
+	$(VENV)-lowest/bin/python -m pytest -o filterwarnings=default
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -48,4 +54,4 @@ $(VENV)/dev: $(VENV)/study
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -89,7 +89,7 @@ def to_onnx(
             return path.read_bytes()
     except ModuleNotFoundError as error:
         raise CompileError(
-            f"exporting needs the package {error.name}: pip install 'secateur[compile]'"
+            f"exporting needs the package {error.name}: pip install {error.name}"
         ) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -80,9 +80,7 @@ def _parse(source: Path | bytes) -> tuple[ModelProto, Path | None]:
     try:
         from onnx import ModelProto
     except ImportError as error:
-        raise CompileError(
-            "reading a model takes the package onnx: pip install 'secateur[compile]'"
-        ) from error
+        raise CompileError("reading a model takes the package onnx: pip install onnx") from error
     folder, what = None, "the model"
     if isinstance(source, bytes):
         data = source

@@ -99,7 +99,7 @@ def compiler(target: Target) -> tuple[str, ...]:
         if not importlib.util.find_spec("ziglang"):
             raise CompileError(
                 f"compiling for {target.name} takes the package ziglang, which is not installed; "
-                "pip install 'secateur[cross]'"
+                "pip install ziglang"
             )
         return (*_ZIG, "-target", target.triple)
     if named := shlex.split(os.environ.get("CC", "")):
@@ -116,7 +116,7 @@ def compiler(target: Target) -> tuple[str, ...]:
         return _ZIG
     raise CompileError(
         "there is no C compiler (cc, gcc or clang); install gcc or clang, "
-        "or pip install 'secateur[cross]', which brings one"
+        "or pip install ziglang, which brings one"
     )
 
 
