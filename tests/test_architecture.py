@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What each part may import from secateur. A part is the longest prefix that matches.
 VALUES = {"cores", "errors", "files", "inputs", "machine", "modes", "printable"}
 MAY_IMPORT = {
-    "errors": set[str](),
+    "errors": {"printable"},
     "cores": {"errors"},
     "files": {"errors"},
     "machine": {"errors", ""},

@@ -125,7 +125,7 @@ def test_a_fixed_batch_has_no_batch_axis_of_its_own(target: Target) -> None:
     engine = Engine(compiled(target, fixed=True))
     x = tiny.samples(1)
     np.testing.assert_array_equal(engine(x)[0], tiny.expected(x))
-    with pytest.raises(UsageError, match=r"x must be float32\[1, 501\], got float32\[2, 501\]"):
+    with pytest.raises(UsageError, match=r"'x' must be float32\[1, 501\], got float32\[2, 501\]"):
         engine(tiny.samples(2))
 
 
@@ -249,14 +249,14 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.astype(np.float64), r"x must be float32\[batch, 501\], got float64.*astype"),
+        (lambda x: x.astype(np.float64), r"'x' must be float32\[batch, 501\], got float64.*astype"),
         (lambda x: x.astype(np.int32), r"got int32\[3, 501\]; convert it: x.astype\(np.float32\)"),
         (lambda x: x[:, :500], r"float32\[batch, 501\], got float32\[3, 500\]$"),
         (lambda x: x[0], r"got float32\[501\]; add an axis for the batch: x\[None\]"),
         (lambda x: x[None], r"got float32\[1, 3, 501\]"),
         (lambda x: np.float32(1), r"got float32\[\]"),
-        (lambda x: {"z": x}, r"the inputs are x: x missing; z unknown"),
-        (lambda x: {"x": x, "z": x}, r"the inputs are x: z unknown"),
+        (lambda x: {"z": x}, r"the inputs are 'x': 'x' missing; 'z' unknown"),
+        (lambda x: {"x": x, "z": x}, r"the inputs are 'x': 'z' unknown"),
     ],
 )
 def test_a_wrong_input_is_named(engine: Engine, change: Callable[[Any], Any], message: str) -> None:

@@ -5,7 +5,8 @@ A graph is a value. A pass takes a graph and returns another; nothing is changed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
@@ -116,6 +117,33 @@ def fresh(taken: Iterable[str], wish: str) -> str:
     while name in names:
         name, number = f"{wish}_{number}", number + 1
     return name
+
+
+def unlike(names: Collection[str]) -> str:
+    """Return a start that none of these names has, so that whatever begins with it is apart."""
+    return next(
+        start
+        for start in (f"one {number} " for number in itertools.count())
+        if not any(name.startswith(start) for name in names)
+    )
+
+
+def with_start(graph: Graph, start: str) -> Graph:
+    """Return a graph in which the name of every value begins so; names of nodes stay."""
+
+    def new(name: str) -> str:
+        return start + name if name else ""
+
+    return Graph(
+        tuple(
+            replace(n, inputs=tuple(map(new, n.inputs)), outputs=tuple(map(new, n.outputs)))
+            for n in graph.nodes
+        ),
+        tuple(map(new, graph.inputs)),
+        tuple(map(new, graph.outputs)),
+        {new(name): array for name, array in graph.constants.items()},
+        {new(name): tensor for name, tensor in graph.types.items()},
+    )
 
 
 def unsupported(node: Node, what: str) -> CompileError:

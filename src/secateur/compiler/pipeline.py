@@ -265,8 +265,9 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
         best: dict[str, float] = {}
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
-                layer = step.split(" ", 1)[1]
-                best[layer] = min(best.get(layer, np.inf), spent)
+                op, layer = step.split(" ", 1)
+                if op in choice.LAYERS:  # other steps may be called as a layer is
+                    best[layer] = min(best.get(layer, np.inf), spent)
         for layer in total:
             total[layer] += best[layer] / program.batch
     return total
