@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +82,12 @@ def _fixed(
 ) -> tuple[int | str, ...]:
     if shape is not None:
         if len(shape) != len(axes):
-            raise UsageError(f"input {name} has {len(axes)} axes, but its shape is given {shape}")
+            raise UsageError(f"input {name!r} has {len(axes)} axes, but its shape is given {shape}")
         axes = [axes[0], *shape[1:]]
     if any(isinstance(axis, str) for axis in axes[1:]):
         raise UsageError(
-            f"input {name} has shape {list(axes)}, where more than the first axis is dynamic; "
-            f"fix it with --input-shape {name}=..."
+            f"input {name!r} has shape {list(axes)}, where more than the first axis is dynamic; "
+            f"fix it with --input-shape {shlex.quote(name + '=...')}"
         )
     return tuple(axes)
 
@@ -103,7 +104,7 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
         first, *rest = given.shape or (batch,)
         if isinstance(first, int) and first != batch:
             raise UsageError(
-                f"input {given.name} has a batch fixed at {first}, so {batch} cannot be measured; "
+                f"input {given.name!r} has a batch fixed at {first}, so {batch} cannot be measured; "
                 f"give --batch {first}, or export the network with a dynamic batch"
             )
         shape = (batch, *(int(axis) for axis in rest)) if given.shape else ()

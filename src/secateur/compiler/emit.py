@@ -311,7 +311,5 @@ def _c_chars(name: str, text: str) -> str:
     A literal could be misread: trigraphs, escapes that are not C's, more bytes than it may hold.
     """
     codes = [*text.encode("ascii"), 0]
-    lines = ",\n  ".join(
-        ",".join(map(str, codes[i : i + 24])) for i in range(0, len(codes), 24)
-    )
+    lines = ",\n  ".join(",".join(map(str, codes[i : i + 24])) for i in range(0, len(codes), 24))
     return f"static const char {name}[] = {{\n  {lines}}};"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from secateur.errors import CompileError
+from secateur.printable import printable
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -63,7 +64,7 @@ class Node:
         return self.attributes.get(attribute, default)
 
     def __str__(self) -> str:
-        return f"{self.op} {self.name!r}"
+        return f"{printable(self.op)} {self.name!r}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def unsupported(node: Node, what: str) -> CompileError:
         node: it is named.
         what: what is not supported, for example `"auto_pad=SAME_LOWER with dilations"`.
     """
-    return CompileError(f"node {node} cannot be compiled: {what}")
+    return CompileError(f"node {node} cannot be compiled: {printable(what)}")
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

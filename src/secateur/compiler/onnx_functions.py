@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from secateur.errors import CompileError
+from secateur.printable import printable
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -106,7 +107,7 @@ def _refuse_growth(model: ModelProto) -> None:
             key = (node.domain, node.op_type, node.overload)
             if key in path:
                 raise CompileError(
-                    f"function {node.domain}.{node.op_type} calls itself, directly or not; "
+                    f"function {printable(f'{node.domain}.{node.op_type}')} calls itself, directly or not; "
                     "such a model has no end"
                 )
             if key in bodies and key not in sizes:

@@ -196,6 +196,8 @@ def _planned(
     name: str | None,
     tune: bool,
 ) -> tuple[Target, Network, str]:
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"the name of a network is {name!r}; give a text")
     goal = toolchain.target(target)
     if tune and goal.name != "native":
         raise UsageError(f"tuning measures on this machine, which cannot run code for {goal.name}")

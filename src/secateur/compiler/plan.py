@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, fresh, unlike, unsupported, with_start
+from secateur.compiler.graph import (
+    EMPTY,
+    Graph,
+    Node,
+    Tensor,
+    fresh,
+    unlike,
+    unsupported,
+    with_start,
+)
 from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, carried, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
 

@@ -132,9 +132,7 @@ class Engine:
         self.close()
 
     def __repr__(self) -> str:
-        ports = ", ".join(
-            f"{printable(p.name)}: {p.describe(self._batched)}" for p in self._inputs
-        )
+        ports = ", ".join(f"{printable(p.name)}: {p.describe(self._batched)}" for p in self._inputs)
         name = printable(str(self._info.network.get("name", "")))
         return (
             f"<Engine {name}({ports}) for {self._info.target}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ def _together(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarra
 
 def _mixes(graph: Graph, how: str) -> CompileError:
     shapes = " ".join(
-        f"--input-shape {v}={','.join(map(str, (16, *graph.types[v].shape[1:])))}"
+        "--input-shape " + shlex.quote(f"{v}={','.join(map(str, (16, *graph.types[v].shape[1:])))}")
         for v in graph.inputs
     )
     return CompileError(
