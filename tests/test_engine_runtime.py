@@ -138,6 +138,26 @@ def test_step_times_are_of_the_program_that_runs_most(engine: Engine) -> None:
         engine.profile(tiny.samples(0))
 
 
+def test_step_names_are_those_of_the_description(target: Target) -> None:
+    """The C knows numbers and operators; an engine without a description has no more to tell."""
+    names = [["FusedConv a\0*/", "MaxPool \ud800", "Add b", "Tell"], ["1", "2", "3", "4"]]
+    steps = [[{"name": name} for name in program] for program in names]
+    library = toolchain.build(tiny.model(), tiny.stored(), tiny.network(), target)
+    for described, wanted in (
+        (steps, names),
+        (steps[:1], [names[0], ["Twice", "Turn", "Add", "Tell 1"]]),
+        (
+            [steps[0][:3], [{"op": "x"}] * 4],
+            [["Twice", "Turn", "Add", f"Tell {p}"] for p in (0, 1)],
+        ),
+        ("none", [["Twice", "Turn", "Add", f"Tell {p}"] for p in (0, 1)]),
+    ):
+        network = tiny.network() | {"steps": described}
+        engine = Engine(artifact.pack(library, target, network))
+        for batch, expected in zip((1, 8), wanted, strict=True):
+            assert [name for name, _ in engine.profile(tiny.samples(batch))] == expected
+
+
 # Threads, callers, processes.
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.compiler.onnx_inputs import option
 from secateur.errors import FileError, UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -87,7 +87,7 @@ def _fixed(
     if any(isinstance(axis, str) for axis in axes[1:]):
         raise UsageError(
             f"input {name!r} has shape {list(axes)}, where more than the first axis is dynamic; "
-            f"fix it with --input-shape {shlex.quote(name + '=...')}"
+            f"fix it with {option(name, '...')}"
         )
     return tuple(axes)
 
@@ -104,8 +104,8 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
         first, *rest = given.shape or (batch,)
         if isinstance(first, int) and first != batch:
             raise UsageError(
-                f"input {given.name!r} has a batch fixed at {first}, so {batch} cannot be measured; "
-                f"give --batch {first}, or export the network with a dynamic batch"
+                f"input {given.name!r} has a batch fixed at {first}, so {batch} cannot be "
+                f"measured; give --batch {first}, or export the network with a dynamic batch"
             )
         shape = (batch, *(int(axis) for axis in rest)) if given.shape else ()
         if np.dtype(given.dtype).kind == "f":

@@ -135,7 +135,7 @@ def _steps(result: Result, steps: list[Step]) -> Table:
         works = step.macs > 0
         view.add_row(
             Words(step.op),
-            Words(step.layer),
+            Words(_shortened(step.layer)),
             Words(step.kernel),
             f"{step.nonzeros:,}" if works else "",
             f"{1e3 * step.seconds:.3f}",
@@ -144,3 +144,8 @@ def _steps(result: Result, steps: list[Step]) -> Table:
             f"{100 * step.speed / roof.registers:.0f} %" if works and roof else "",
         )
     return view
+
+
+def _shortened(name: str, most: int = 160) -> str:
+    """Return a name that takes a few lines of a table at most: its begin and its end."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"

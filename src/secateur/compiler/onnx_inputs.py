@@ -138,7 +138,12 @@ def _advice(name: str, dims: tuple[Dim, ...]) -> str:
         str(dim) if isinstance(dim, int) else "1" if axis == 0 else "32"
         for axis, dim in enumerate(dims)
     )
-    return f"fix it, for example with --input-shape {shlex.quote(f'{name}={example}')}"
+    return f"fix it, for example with {option(name, example)}"
+
+
+def option(name: str, extents: str) -> str:
+    """Return the option that fixes an input's shape, quoted for a shell as the name needs it."""
+    return f"--input-shape {printable(shlex.quote(f'{name}={extents}'))}"
 
 
 def declared_dims(proto: Any, where: str) -> tuple[Dim, ...]:

@@ -18,6 +18,7 @@ from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tenso
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
 from secateur.errors import CompileError, FileError
+from secateur.printable import printable
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
@@ -222,7 +223,8 @@ class _Reader:
             try:
                 self.checker.check_node(proto, self.context)
             except self.checker.ValidationError as error:
-                raise CompileError(f"node {node}: {str(error).strip().splitlines()[0]}") from error
+                reason = str(error).partition("\n\n==> Context")[0].strip()
+                raise CompileError(f"node {node}: {printable(reason)}") from error
         elif len(node.outputs) != 1:
             raise CompileError(f"node {node} must have one output")
         node = Node(node.op, node.name, node.inputs, node.outputs, attributes)
