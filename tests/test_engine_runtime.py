@@ -140,7 +140,7 @@ def test_step_times_are_of_the_program_that_runs_most(engine: Engine) -> None:
 
 def test_step_names_are_those_of_the_description(target: Target) -> None:
     """The C knows numbers and operators; an engine without a description has no more to tell."""
-    names = [["FusedConv a\0*/", "MaxPool \ud800", "Add b", "Tell"], ["1", "2", "3", "4"]]
+    names = [["FusedConv a\0*/", "MaxPool \U0001f98a", "Add b", "Tell"], ["1", "2", "3", "4"]]
     steps = [[{"name": name} for name in program] for program in names]
     library = toolchain.build(tiny.model(), tiny.stored(), tiny.network(), target)
     for described, wanted in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from onnx import helper, numpy_helper
 
 import onnx_models as om
 import secateur
+from secateur.cli import main
 from secateur.compiler import emit, pipeline, toolchain
 from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError, FileError, SecateurError, UsageError
@@ -148,6 +150,11 @@ def written(folder: Path) -> dict[str, bytes]:
     }
 
 
+def as_text(name: str) -> str:
+    """Return a name as JSON has it for any reader: half characters are spelt."""
+    return name.replace("\udc80", "\\udc80").replace("\ud83e", "\\ud83e")
+
+
 def check(engine: Engine, n: Names) -> None:
     """Run an engine by the names of its inputs, and look at what it says of itself."""
     rng = np.random.default_rng(0)
@@ -165,7 +172,7 @@ def check_sources(folder: Path, n: Names, name: str) -> None:
     """Look for names in emitted files: they stand in bundle.json alone, and all of them there."""
     files = written(folder)
     network = json.loads(files.pop("bundle.json"))["network"]
-    assert network["name"] == name
+    assert network["name"] == as_text(name)
     assert [port["name"] for port in network["inputs"]] == [n["a"], n["b"]]
     assert any(step["layer"].startswith(n["n0"]) for step in network["steps"][0])
     for file, content in files.items():
@@ -191,7 +198,7 @@ def test_any_names_compile_run_and_emit_c(
     pipeline.emit_c(model(n).SerializeToString(), folder / "c", name=MARK + name, **cross)
     check_sources(folder / "c", n, MARK + name)
     engine = secateur.compile(model(n), name=MARK + name)
-    assert engine.info["name"] == MARK + name
+    assert engine.info["name"] == as_text(MARK + name)
     check(engine, n)
 
 
@@ -215,20 +222,22 @@ def test_an_emitted_folder_of_any_name_is_made_and_runs(tmp_path: Path) -> None:
 def test_the_name_of_a_file_or_of_a_folder_may_be_any(tmp_path: Path) -> None:
     folder = tmp_path / ATTACK.replace("/", ":")[:80]
     folder.mkdir()
-    for stem in ("-o $(touch PWNED)\n@PREFIX@*:'", "\udc80", "n" * 240):
+    for stem in ("-o $(touch PWNED)\n@PREFIX@*:'", "\udc80", "n" * 200):
         path = folder / f"{stem}.onnx"
         try:
             path.write_bytes(om.linear().SerializeToString())
         except (OSError, UnicodeError):  # this file system cannot
             continue
         engine = secateur.compile(path, out=folder / f"{stem}.engine")
-        assert engine.info["name"] == stem
+        assert engine.info["name"] == as_text(stem)
         x = np.ones((2, 3), np.float32)
         np.testing.assert_allclose(
             Engine.load(folder / f"{stem}.engine")(x), x @ om.WEIGHTS, rtol=1e-5
         )
         pipeline.emit_c(path, folder / stem, target="aarch64-linux")
-        assert json.loads((folder / stem / "bundle.json").read_text())["network"]["name"] == stem
+        assert json.loads((folder / stem / "bundle.json").read_text())["network"][
+            "name"
+        ] == as_text(stem)
 
 
 def test_the_json_in_the_c_is_what_it_was(tmp_path: Path) -> None:
@@ -381,3 +390,60 @@ def test_a_name_that_is_no_text_is_refused() -> None:
         secateur.compile(content)
     with pytest.raises(UsageError, match=r"the name of a network is 3"):
         secateur.compile(om.linear(), name=3)
+
+
+# The command line.
+
+
+def shown(
+    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = "".join(capsys.readouterr())
+    assert all(line.isprintable() for line in said.split("\n")), said
+    return int(end.value.code or 0), said
+
+
+def test_commands_show_the_names_of_files_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stem = "[red]a[b]\x1b[2J\r\u202e:smile:'$(touch PWNED)"
+    Path(f"{stem}.onnx").write_bytes(om.linear().SerializeToString())
+    code, said = shown(["compile", f"{stem}.onnx"], monkeypatch, capsys)
+    assert code == 0
+    assert said.startswith(f"{printable(stem)}.so: ")
+    code, said = shown(["compile", f"{stem}.onnx", "--emit", "c"], monkeypatch, capsys)
+    assert code == 0
+    assert f"wrote {printable(stem)}: " in said
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".onnx", ".so"]
+
+
+@pytest.mark.parametrize("option", ["--target", "--emit", "--values", "--input-shape"])
+def test_commands_show_wrong_arguments_as_text(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(om.linear().SerializeToString())
+    wrong = "[red]a[/b]\x1b[2J\r\u202e:smile:=1,3"
+    code, said = shown(["compile", str(path), option, wrong], monkeypatch, capsys)
+    assert code == 2
+    assert printable(wrong.removesuffix("=1,3")) in said
+
+
+@pytest.mark.parametrize("command", ["compile", "bench"])
+def test_commands_show_the_names_in_a_file_as_text(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "[red]a[/b]\x1b[2J\r\nsecateur: all is well\u202e:smile:"
+    path = tmp_path / f"{HOSTILE[:-1]}.onnx"
+    path.write_bytes(broken("operator", name).SerializeToString())
+    code, said = shown([command, str(path)], monkeypatch, capsys)
+    assert code == 1
+    assert printable(name) in said
+    assert len(said.splitlines()) == 1

@@ -186,7 +186,7 @@ def _read(file: BinaryIO, size: int, name: str) -> Info:
             network={**network, "batched": bool(network["batched"])},
             bytes=size,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{name} is corrupted: its description cannot be read ({error})") from None
 
 

@@ -185,7 +185,7 @@ def _refuse_others(folder: Path) -> None:
         raise UsageError(f"{what}is not a folder; choose another name")
     try:
         ours = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         ours = set()
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
@@ -202,14 +202,14 @@ def _refuse_others(folder: Path) -> None:
 
 def _replace(folder: Path, content: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".secateur-"))
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         (new / "src").mkdir()
         for name, data in content.items():
             (new / name).write_bytes(data)
         new.chmod(0o755)
         if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".secateur-"))
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
             folder.rename(old / folder.name)
             try:
                 new.rename(folder)

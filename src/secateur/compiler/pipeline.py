@@ -163,6 +163,8 @@ def _planned(
     machine = Machine(goal.lanes, goal.registers)
     network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
     name = name or (source.stem if isinstance(source, Path) else "network")
+    # the name of a file need not be text, but JSON is
+    name = name.encode("utf-8", "backslashreplace").decode()
     return goal, tuned(network, name, goal) if tune else network, name
 
 
