@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,8 @@ from onnx import helper, numpy_helper
 
 import onnx_models as om
 import secateur
-from secateur.cli import main
 from secateur.compiler import emit, pipeline, toolchain
 from secateur.compiler.runtime import Engine
-from secateur.errors import CompileError, FileError, SecateurError, UsageError
-from secateur.printable import printable
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="no make")
@@ -166,6 +162,7 @@ def check(engine: Engine, n: Names) -> None:
     assert [port["name"] for port in info["outputs"]] == [n["y"], n["z"]]
     assert any(n["n0"] in step for step, _ in engine.profile(a, b))
     assert repr(engine).isprintable()
+    assert not Path("PWNED").exists()
 
 
 def check_sources(folder: Path, n: Names, name: str) -> None:
@@ -251,199 +248,3 @@ def test_the_json_in_the_c_is_what_it_was(tmp_path: Path) -> None:
         subprocess.run(command, cwd=tmp_path, check=True)
         said = subprocess.run([tmp_path / "p"], capture_output=True, check=True).stdout
         assert json.loads(said)["name"] == name
-
-
-# Names that secateur makes stay apart from names of the file.
-
-
-def conv_then_linear(names: Mapping[str, str]) -> onnx.ModelProto:
-    """Planes so large that they are worked on sample by sample, then a layer of all samples."""
-    rng = np.random.default_rng(0)
-    constants = {"w": rng.standard_normal((4, 2, 3, 3)), "v": rng.standard_normal((4, 5))}
-    n = {part: names.get(part, part) for part in ("x", "h", "g", "f", "y", *constants)}
-    nodes = [
-        helper.make_node("Conv", [n["x"], n["w"]], [n["h"]], "conv", pads=[1] * 4),
-        helper.make_node("GlobalAveragePool", [n["h"]], [n["g"]], "pool"),
-        helper.make_node("Flatten", [n["g"]], [n["f"]], "flat"),
-        helper.make_node("Gemm", [n["f"], n["v"]], [n["y"]], "gemm"),
-    ]
-    tensors = [numpy_helper.from_array(v.astype(np.float32), n[k]) for k, v in constants.items()]
-    inputs = [om.value(n["x"], ["batch", 2, 24, 24])]
-    outputs = [om.value(n["y"], ["batch", 5])]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"g": "one h", "f": "one x", "y": "one w", "h": "h"},
-        {"g": "one 0 h", "f": "one 0 x", "y": "one 1 h"},
-        {"g": "conv@scratch", "f": "h@scratch", "y": "gemm@scratch"},
-        {"g": "h@staged", "f": "one h@staged", "y": "x@0"},
-        {"h": "x@0", "g": "x@1", "f": "one x@0", "y": "y@out0"},
-        {"h": "conv", "g": "pool", "f": "gemm_bias", "y": "conv_bias", "x": "gemm_rows"},
-    ],
-)
-def test_names_like_those_of_the_planner_are_apart(names: dict[str, str]) -> None:
-    proto = conv_then_linear(names)
-    engine = secateur.compile(proto)
-    x = np.random.default_rng(1).standard_normal((40, 2, 24, 24)).astype(np.float32)
-    (wanted,) = om.onnxruntime_gives(proto, {names.get("x", "x"): x}).values()
-    np.testing.assert_allclose(engine(x), wanted, rtol=1e-3, atol=1e-4)
-
-
-def test_nodes_that_a_choice_makes_are_apart() -> None:
-    branch = om.branch([om.node("Neg", "x", "u"), om.node("Abs", "x", "v")], "u")
-    branch.output.append(onnx.ValueInfoProto(name="v"))
-    nodes = [
-        helper.make_node("If", ["c"], ["s", "t"], "if", then_branch=branch, else_branch=branch),
-        helper.make_node("Add", ["s", "t"], ["z"], "if/1"),
-        helper.make_node("Relu", ["z"], ["y"], "if/1_1"),
-    ]
-    proto = om.model(nodes, {"x": ["N", 3]}, "z t y", {"c": np.array(True)})
-    x = np.array([[-1, 0, 2]], np.float32)
-    z, t, y = secateur.compile(proto)(x)
-    np.testing.assert_array_equal(np.concatenate([z, t, y]), [[2, 0, 0], [1, 0, 2], [2, 0, 0]])
-
-
-# Errors.
-
-
-HOSTILE = "a\x1b[2J\n\u202eb \udc80"
-
-
-@pytest.mark.parametrize("kind", [SecateurError, CompileError, FileError, UsageError])
-def test_an_error_can_be_shown_whatever_it_quotes(kind: type[SecateurError]) -> None:
-    error = kind(f"no {HOSTILE}")
-    assert str(error) == "no a\\x1b[2J\n\\u202eb \\udc80"
-    assert error.args == (f"no {HOSTILE}",)
-    assert str(kind()) == ""
-
-
-def broken(kind: str, name: str) -> onnx.ModelProto:
-    """A model that is refused, and whose refusal names what has this name."""
-    node = helper.make_node("Relu", ["x"], ["y"], "n")
-    proto = om.model([node], {"x": ["N", 3]})
-    (node,) = proto.graph.node
-    match kind:
-        case "operator":
-            node.op_type = name
-        case "domain":
-            node.domain = name
-        case "node":
-            node.name, node.input[0] = name, "nothing"
-        case "value":
-            node.input[0] = name
-        case "output":
-            proto.graph.output[0].name = name
-        case "input":
-            proto.graph.input[0].name = node.input[0] = name
-            proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "wide"
-        case "axis":
-            proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = name
-        case "attribute":
-            node.attribute.append(helper.make_attribute(name, 1))
-        case "text":
-            node.op_type = "Gelu"
-            node.attribute.append(helper.make_attribute("approximate", name))
-        case "constant":
-            proto.graph.initializer.add(name=name, dims=[3], data_type=1, raw_data=b"short")
-        case "function":
-            node.op_type, node.domain = name, "d"
-            inner = helper.make_node(name, ["p"], ["q"], domain="d")
-            opsets = [helper.make_opsetid("", 21), helper.make_opsetid("d", 1)]
-            proto.functions.append(helper.make_function("d", name, ["p"], ["q"], [inner], opsets))
-            proto.opset_import.append(opsets[1])
-    return proto
-
-
-KINDS = [
-    *("operator", "domain", "node", "value", "output", "input", "axis", "attribute", "text"),
-    *("constant", "function"),
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_error_names_what_is_wrong_on_one_line(kind: str) -> None:
-    name = "a\x1b[2J\r\nsecateur: all is well\u202e"
-    with pytest.raises(SecateurError) as caught:
-        secateur.compile(broken(kind, name))
-    text = str(caught.value)
-    assert text.isprintable()
-    if kind != "axis":  # which input has it is enough
-        assert printable(name) in text
-
-
-def test_a_proposed_command_can_be_pasted() -> None:
-    with pytest.raises(UsageError, match=r"--input-shape 'a\$\(touch PWNED\)=1,32'$"):
-        secateur.compile(
-            om.model([om.node("Relu", "a$(touch PWNED)", "y")], {"a$(touch PWNED)": ["N", "?"]})
-        )
-
-
-def test_a_name_that_is_no_text_is_refused() -> None:
-    proto = om.linear()
-    proto.graph.name = "graf"
-    content = proto.SerializeToString().replace(b"graf", b"g\xed\xa0\x80")  # a lone surrogate
-    with pytest.raises(FileError, match=r"not valid text"):
-        secateur.compile(content)
-    with pytest.raises(UsageError, match=r"the name of a network is 3"):
-        secateur.compile(om.linear(), name=3)
-
-
-# The command line.
-
-
-def shown(
-    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    said = "".join(capsys.readouterr())
-    assert all(line.isprintable() for line in said.split("\n")), said
-    return int(end.value.code or 0), said
-
-
-def test_commands_show_the_names_of_files_as_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    stem = "[red]a[b]\x1b[2J\r\u202e:smile:'$(touch PWNED)"
-    Path(f"{stem}.onnx").write_bytes(om.linear().SerializeToString())
-    code, said = shown(["compile", f"{stem}.onnx"], monkeypatch, capsys)
-    assert code == 0
-    assert said.startswith(f"{printable(stem)}.so: ")
-    code, said = shown(["compile", f"{stem}.onnx", "--emit", "c"], monkeypatch, capsys)
-    assert code == 0
-    assert f"wrote {printable(stem)}: " in said
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".onnx", ".so"]
-
-
-@pytest.mark.parametrize("option", ["--target", "--emit", "--values", "--input-shape"])
-def test_commands_show_wrong_arguments_as_text(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "net.onnx"
-    path.write_bytes(om.linear().SerializeToString())
-    wrong = "[red]a[/b]\x1b[2J\r\u202e:smile:=1,3"
-    code, said = shown(["compile", str(path), option, wrong], monkeypatch, capsys)
-    assert code == 2
-    assert printable(wrong.removesuffix("=1,3")) in said
-
-
-@pytest.mark.parametrize("command", ["compile", "bench"])
-def test_commands_show_the_names_in_a_file_as_text(
-    command: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    name = "[red]a[/b]\x1b[2J\r\nsecateur: all is well\u202e:smile:"
-    path = tmp_path / f"{HOSTILE[:-1]}.onnx"
-    path.write_bytes(broken("operator", name).SerializeToString())
-    code, said = shown([command, str(path)], monkeypatch, capsys)
-    assert code == 1
-    assert printable(name) in said
-    assert len(said.splitlines()) == 1

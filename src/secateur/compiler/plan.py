@@ -361,7 +361,7 @@ def _lay_out(
         scratch = ""
         if kernel.scratch:
             # by the value, whose names are apart in the two parts of a mixed program
-            scratch = fresh(first.types, f"{next(filter(None, node.outputs))}@scratch")
+            scratch = fresh(first.types, f"{next(filter(None, node.outputs), node.name)}@scratch")
             size = kernel.scratch(node, first.types, machine)
             first.types[scratch] = Tensor(np.dtype(np.uint8), (size,))
             layouts[scratch], homes[scratch] = packed((size,)), Home("arena", scratch)
