@@ -13,14 +13,17 @@ SOURCE = Path(secateur.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import from secateur. A part is the longest prefix that matches.
-VALUES = {"cores", "errors", "files", "inputs", "machine", "modes"}
+VALUES = {"cores", "errors", "files", "inputs", "machine", "modes", "overwriting", "printable"}
 MAY_IMPORT = {
-    "errors": set[str](),
+    "errors": {"printable"},
     "cores": {"errors"},
     "files": {"errors"},
     "machine": {"errors", ""},
     "inputs": {"errors"},
     "modes": set[str](),
+    "overwriting": {"errors"},
+    "printable": set[str](),
+    "console": {"printable"},
     "pruning": VALUES | {"pruning", "training"},
     "integrations": VALUES | {"pruning", "integrations"},
     "hub": VALUES | {"pruning"},
@@ -31,15 +34,19 @@ MAY_IMPORT = {
     "measure": VALUES,
     "semi_structured": VALUES | {"pruning", "measure"},
     "nets": VALUES | {"nets"},
-    "data": VALUES | {"data"},
+    "data": VALUES | {"console", "data"},
     "export": VALUES,
-    "compiler": {"errors", "files", "compiler", "export", ""},
-    "bench": VALUES | {"bench", "compiler"},
+    "compiler": {"errors", "files", "overwriting", "printable", "compiler", "export", ""},
+    "bench": VALUES | {"bench", "compiler", "console"},
     "study": VALUES
-    | {"pruning", "training", "distillation", "measure", "nets", "data", "study", "export"},
-    "inspection": VALUES | {"study", "pruning"},
+    | {"pruning", "training", "distillation", "measure", "nets", "data", "study", "export"}
+    | {"console"},
+    "inspection": VALUES | {"console", "study", "pruning"},
     "doctor": VALUES | {"data", "nets", ""},
-    "cli": VALUES | {"study", "inspection", "doctor", "compiler", "bench"},
+    "command_options": VALUES | {"study"},
+    "commands": VALUES
+    | {"bench", "command_options", "compiler", "console", "doctor", "inspection", "study"},
+    "cli": {"errors", "console", "commands", ""},
     "__main__": {"cli"},
     "": {
         "compiler",

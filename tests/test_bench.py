@@ -22,6 +22,7 @@ from secateur.bench.process import Process
 from secateur.bench.race import Race, Runner, difference
 from secateur.bench.result import Refusal, Result, Speedup, Step, Timing
 from secateur.errors import CompileError, FileError, UsageError
+from secateur.printable import printable
 
 onnx = pytest.importorskip("onnx")
 needs_onnxruntime = pytest.mark.skipif(
@@ -94,6 +95,29 @@ def printed(found: Result) -> str:
     text = io.StringIO()
     Console(file=text, width=200).print(bench.view(found))
     return text.getvalue()
+
+
+MARKUP = "[/b]\x1b[2J[red]x:smile:\n\u202e\udc80"
+
+
+@pytest.mark.parametrize("name", [MARKUP, "[/]", "[bold", "\\[", ":warning:", "\r" * 9])
+def test_names_in_tables_are_text(name: str) -> None:
+    steps = (Step(1, name, name, name, 1, 2, 1e-3),)
+    refusal = Refusal("openvino", 1, f"cannot load {name}")
+    mine = replace(timing("secateur", 1, 1.0), version=name)
+    shown = printed(replace(result(mine, steps=steps, refusals=(refusal,)), model=name))
+    assert all(line.isprintable() for line in shown.splitlines())
+    last = printable(name.rsplit("\n", maxsplit=1)[-1])
+    assert shown.count(last) >= 6  # op, layer, kernel; version; refusal; model
+    assert f"{printable(name)}, float32" in " ".join(shown.split("\n"))
+
+
+def test_a_long_name_takes_a_few_lines_of_a_table() -> None:
+    name = "begin" + "\U0001f98a" * 100_000 + "end"
+    shown = printed(result(timing("secateur", 1, 1.0), steps=(Step(1, "op", name, "", 1, 2, 1.0),)))
+    assert "begin" in shown
+    assert "end" in shown
+    assert len(shown) < 5000
 
 
 # Energy, roofline.
@@ -378,6 +402,25 @@ def test_a_network_is_compiled_and_measured(model: Path) -> None:
     assert {step.nonzeros for step in layers} == {16}
     assert {(step.batch, step.macs) for step in layers} == {(1, 16), (3, 48)}
     assert "steps at batch 3" in printed(found)
+
+
+@needs_engine
+@needs_onnxruntime
+def test_inputs_of_any_names_are_told_apart(tmp_path: Path) -> None:
+    """No name in an archive, no argument of a function: `x` and `x.npy` would be one there."""
+    names = ["file", "x", "x.npy", "../x", "arr_1", MARKUP[:-1], "allow_pickle"]
+    nodes = [onnx.helper.make_node("Sum", names, ["h"], f"sum {MARKUP[:-1]}")]
+    nodes.append(onnx.helper.make_node("MatMul", ["h", "w"], ["y"], MARKUP[:-1]))
+    weights = {"w": np.eye(3, dtype=np.float32)}
+    given: dict[str, tuple[str, list[int | str]]] = {
+        name: ("FLOAT", [f"{MARKUP[:-1]} batch", 3]) for name in names
+    }
+    path = saved(tmp_path / f"{MARKUP[:-1].replace('/', ':')}.onnx", nodes, given, weights)
+    found = bench.run(path, batches=(2,), threads=1, rounds=2, seconds=0.001, layers=True)
+    assert [t.engine for t in found.timings] == ["secateur", "onnxruntime"]
+    assert found.timings[1].difference < 1e-5
+    assert MARKUP[:-1] in {step.layer for step in found.steps}
+    assert printable(MARKUP[:-1]) in printed(found).replace("\n", "")
 
 
 @needs_engine

@@ -125,7 +125,7 @@ def test_a_fixed_batch_has_no_batch_axis_of_its_own(target: Target) -> None:
     engine = Engine(compiled(target, fixed=True))
     x = tiny.samples(1)
     np.testing.assert_array_equal(engine(x)[0], tiny.expected(x))
-    with pytest.raises(UsageError, match=r"x must be float32\[1, 501\], got float32\[2, 501\]"):
+    with pytest.raises(UsageError, match=r"'x' must be float32\[1, 501\], got float32\[2, 501\]"):
         engine(tiny.samples(2))
 
 
@@ -136,6 +136,26 @@ def test_step_times_are_of_the_program_that_runs_most(engine: Engine) -> None:
         assert min(seconds) >= 0
     with pytest.raises(UsageError, match=r"empty batch"):
         engine.profile(tiny.samples(0))
+
+
+def test_step_names_are_those_of_the_description(target: Target) -> None:
+    """The C knows numbers and operators; an engine without a description has no more to tell."""
+    names = [["FusedConv a\0*/", "MaxPool \U0001f98a", "Add b", "Tell"], ["1", "2", "3", "4"]]
+    steps = [[{"name": name} for name in program] for program in names]
+    library = toolchain.build(tiny.model(), tiny.stored(), tiny.network(), target)
+    for described, wanted in (
+        (steps, names),
+        (steps[:1], [names[0], ["Twice", "Turn", "Add", "Tell 1"]]),
+        (
+            [steps[0][:3], [{"op": "x"}] * 4],
+            [["Twice", "Turn", "Add", f"Tell {p}"] for p in (0, 1)],
+        ),
+        ("none", [["Twice", "Turn", "Add", f"Tell {p}"] for p in (0, 1)]),
+    ):
+        network = tiny.network() | {"steps": described}
+        engine = Engine(artifact.pack(library, target, network))
+        for batch, expected in zip((1, 8), wanted, strict=True):
+            assert [name for name, _ in engine.profile(tiny.samples(batch))] == expected
 
 
 # Threads, callers, processes.
@@ -249,14 +269,14 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.astype(np.float64), r"x must be float32\[batch, 501\], got float64.*astype"),
+        (lambda x: x.astype(np.float64), r"'x' must be float32\[batch, 501\], got float64.*astype"),
         (lambda x: x.astype(np.int32), r"got int32\[3, 501\]; convert it: x.astype\(np.float32\)"),
         (lambda x: x[:, :500], r"float32\[batch, 501\], got float32\[3, 500\]$"),
         (lambda x: x[0], r"got float32\[501\]; add an axis for the batch: x\[None\]"),
         (lambda x: x[None], r"got float32\[1, 3, 501\]"),
         (lambda x: np.float32(1), r"got float32\[\]"),
-        (lambda x: {"z": x}, r"the inputs are x: x missing; z unknown"),
-        (lambda x: {"x": x, "z": x}, r"the inputs are x: z unknown"),
+        (lambda x: {"z": x}, r"the inputs are 'x': 'x' missing; 'z' unknown"),
+        (lambda x: {"x": x, "z": x}, r"the inputs are 'x': 'z' unknown"),
     ],
 )
 def test_a_wrong_input_is_named(engine: Engine, change: Callable[[Any], Any], message: str) -> None:

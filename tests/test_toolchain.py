@@ -270,10 +270,11 @@ def make(folder: Path, *arguments: str) -> None:
 def test_a_bundle_builds_without_warnings_and_runs(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     write(folder)
-    assert (folder / "README.txt").read_text().startswith("tiny, compiled to C by secateur")
-    header = (folder / "secateur.h").read_text()
-    assert "inputs[0]  x: float32, batch x 501" in header
-    assert "@" not in header
+    readme, header = (folder / "README.txt").read_text(), (folder / "secateur.h").read_text()
+    assert readme.startswith("A network, compiled to C by secateur")
+    assert "inputs[0]  float32, batch x 501" in readme
+    assert "inputs[0]  float32, batch x 501" in header
+    assert "@" not in readme + header
     make(folder)
     check_program([folder / "main"])
     write(folder)  # what `make` built does not hold it up
@@ -352,11 +353,27 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
 
 
 @needs_cc
-@pytest.mark.parametrize("prefix", ["", "3d", "a-b", "sec_x", "é", "a b", "int x;"])
+@pytest.mark.parametrize("prefix", ["", "3d", "a-b", "sec_x", "sec", "é", "a b", "int x;", "a\n"])
 def test_a_prefix_that_is_no_name_is_refused(tmp_path: Path, prefix: str) -> None:
     with pytest.raises(UsageError, match=r"prefix .* cannot begin a name in C"):
         write(tmp_path / "tiny", prefix=prefix)
     assert not list(tmp_path.iterdir())
+
+
+@needs_cc
+@pytest.mark.parametrize("prefix", ["runtime", "names", "Pool", "RUNTIME"])
+def test_a_prefix_that_would_hide_a_header_of_ours_is_refused(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(UsageError, match=rf"prefix '{prefix}' is taken: {prefix.lower()}\.h"):
+        write(tmp_path / "tiny", prefix=prefix)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_make
+@pytest.mark.parametrize("prefix", ["int", "linux", "stdio", "stddef", "main", "E"])
+def test_a_prefix_may_be_a_word_of_c_or_of_its_library(tmp_path: Path, prefix: str) -> None:
+    write(tmp_path / "tiny", prefix=prefix)
+    make(tmp_path / "tiny")
+    check_program([tmp_path / "tiny" / "main"])
 
 
 @needs_cc
@@ -382,8 +399,8 @@ def test_a_bundle_is_written_whole_or_not_at_all(
 
 
 @needs_cc
-def test_names_of_a_network_cannot_break_its_c(tmp_path: Path) -> None:
-    network = tiny.network() | {"name": "a */ b\n#error @PREFIX@"}
+def test_names_of_a_network_cannot_break_its_c() -> None:
+    network = tiny.network() | {"name": "a */ b\n#error @PREFIX@", "secateur": "*/\n#error"}
     network["inputs"][0]["name"] = "*/ int\nx"
     target = replace(toolchain.native(), flags=())
     assert toolchain.build(tiny.model(), tiny.stored(), network, target)

@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur.compiler.pipeline import compile, compile_network
+    from secateur.compiler.call import compile
+    from secateur.compiler.pipeline import compile_network
     from secateur.compiler.runtime import Engine
     from secateur.data.loader import LoaderData
     from secateur.distillation import SoftTargets, distilled
@@ -69,7 +70,7 @@ _HOMES = {
     "Task": "secateur.study.task",
     "channel_groups": "secateur.pruning.channels.coupling",
     "classification": "secateur.study.task",
-    "compile": "secateur.compiler.pipeline",
+    "compile": "secateur.compiler.call",
     "compile_network": "secateur.compiler.pipeline",
     "convert_state_dict": "secateur.pruning.saving.torch_prune",
     "descend": "secateur.pruning.recovery.descent",

@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from secateur.printable import printable
+
 
 class SecateurError(Exception):
-    """Base of every error that secateur raises on purpose."""
+    """Base of every error that secateur raises on purpose.
+
+    Its text may go to any terminal or log, whatever file, path or name it quotes: what is not
+    printable is shown escaped. `args` has the message as it was given.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class UsageError(SecateurError, ValueError):

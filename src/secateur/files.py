@@ -16,7 +16,9 @@ def path_of(given: object) -> Path:
         UsageError: it is none.
     """
     if isinstance(given, (str, os.PathLike)):
-        return Path(given)
+        path = os.fspath(given)
+        if isinstance(path, str) and "\0" not in path:
+            return Path(path)
     raise UsageError(f"the path of a file is {given!r}; give a text or a Path")
 
 

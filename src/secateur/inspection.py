@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.json import JSON
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
-from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
-from secateur.errors import FileError, UsageError
+from secateur.console import Words
+from secateur.errors import FileError, StudyError, UsageError
+from secateur.printable import printable
 from secateur.pruning.saving.reading import FORMAT as MODEL
 from secateur.pruning.saving.reading import read
 from secateur.study.store import read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
+
+Record = dict[str, Any]
 
 
 def inspection(path: Path) -> RenderableType:
@@ -29,10 +34,7 @@ def inspection(path: Path) -> RenderableType:
     if path.is_dir():
         return _study(path)
     if path.suffix == ".json":
-        try:
-            return JSON(path.read_text())
-        except (OSError, ValueError) as error:
-            raise FileError(f"cannot read {path}: {error}") from None
+        return _json(path)
     if path.suffix == ".safetensors":
         return _model(path) if _format(path) == MODEL else _tensors(path)
     raise UsageError(
@@ -41,29 +43,50 @@ def inspection(path: Path) -> RenderableType:
     )
 
 
+def _json(path: Path) -> RenderableType:
+    try:
+        text = json.dumps(json.loads(path.read_bytes()), indent=2, ensure_ascii=False)
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"cannot read {path}: {error}; give a record of a study") from None
+    return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
+
+
 def _study(directory: Path) -> RenderableType:
     spec = read_spec(directory)
     trials, stages = read_records(directory, spec_hash(spec))
-    summary = summarise(spec, trials)
-    failures = sorted((directory / "failures").glob("*.json"))
     view = Table.grid(padding=(0, 2))
-    view.add_row("task", str(spec["task"]["name"]))
-    view.add_row("address", spec_hash(spec))
-    view.add_row("criteria", ", ".join(spec["criteria"]))
-    view.add_row("keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"]))
-    view.add_row("seeds", ", ".join(map(str, spec["seeds"])))
-    view.add_row("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages))
-    view.add_row("trials done", f"{len(trials)}, {len(summary.missing)} missing")
+    try:
+        for name, text in _facts(directory, spec, trials, stages):
+            view.add_row(name, Words(text))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"the study in {directory} is damaged ({type(error).__name__}: {error}); "
+            "run it again into another directory"
+        ) from error
+    return view
+
+
+def _facts(
+    directory: Path, spec: Record, trials: Sequence[Record], stages: Sequence[Record]
+) -> Iterator[tuple[str, str]]:
+    """Yield names of facts, and the facts."""
+    summary = summarise(spec, trials)
+    yield "task", str(spec["task"]["name"])
+    yield "address", spec_hash(spec)
+    yield "criteria", ", ".join(spec["criteria"])
+    yield "keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"])
+    yield "seeds", ", ".join(map(str, spec["seeds"]))
+    yield "stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages)
+    yield "trials done", f"{len(trials)}, {len(summary.missing)} missing"
     seconds = sum(record["seconds"] for record in (*trials, *stages))
     work = sum(record["work"] for record in (*trials, *stages))  # training, recovery, evaluating
     overhead = 100 * (1 - work / seconds) if seconds else 0.0
-    view.add_row("seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating")
-    for path in failures:
-        view.add_row("failed", f"{path.stem}: {json.loads(path.read_text())['why']}")
+    yield "seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating"
+    for path in sorted((directory / "failures").glob("*.json")):
+        yield "failed", f"{path.stem}: {json.loads(path.read_bytes())['why']}"
     excluded = stages[0].get("excluded", {}) if stages else {}
     for name, reason in excluded.items():
-        view.add_row("not pruned", f"{name}: {reason}")
-    return view
+        yield "not pruned", f"{name}: {reason}"
 
 
 def _format(path: Path) -> str | None:
@@ -84,11 +107,11 @@ def _model(path: Path) -> RenderableType:
         tensor = state[stored.name]
         share = f"{100 * tensor.count_nonzero().item() / tensor.numel():.1f} %"
         view.add_row(
-            stored.name,
-            "×".join(map(str, stored.shape)),
+            Words(stored.name),
+            Words("×".join(map(str, stored.shape))),
             str(stored.dtype).removeprefix("torch."),
             share if tensor.numel() else "-",
-            f"tied to {stored.tied}" if stored.tied else stored.form,
+            Words(f"tied to {stored.tied}" if stored.tied else stored.form),
             f"{stored.size:,}",
         )
     lines = [f"budget: {info.budget}"] if info.budget else []
@@ -97,8 +120,8 @@ def _model(path: Path) -> RenderableType:
     lines += [f"{key}: {value}" for key, value in info.provenance.items()]
     written = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     lines += [f"written {info.date} with {written}", f"sha256 {info.sha256}, which it has"]
-    foot = Text(f"{path.stat().st_size:,} bytes on disk")
-    return Group(view, *map(Text, lines), foot)
+    lines.append(f"{path.stat().st_size:,} bytes on disk")
+    return Group(view, *map(Words, lines))
 
 
 def _tensors(path: Path) -> RenderableType:
@@ -113,10 +136,12 @@ def _tensors(path: Path) -> RenderableType:
                 kept = int((tensor != 0).sum())
                 zeros, total = zeros + tensor.numel() - kept, total + tensor.numel()
                 share = f"{100 * kept / tensor.numel():.1f} %" if tensor.numel() else "-"
-                view.add_row(name, "×".join(map(str, tensor.shape)), str(tensor.dtype)[6:], share)
+                shape = Words("×".join(map(str, tensor.shape)))
+                view.add_row(Words(name), shape, str(tensor.dtype)[6:], share)
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot read {path}: {error}; is it whole?") from None
-    lines = [Text(f"{key}: {value[:200]}") for key, value in metadata.items()]
-    foot = Text(f"{total:,} numbers, {zeros:,} of them zero; {path.stat().st_size:,} bytes on disk")
-    return Group(view, *lines, foot)
+    lines = [f"{key}: {value[:200]}" for key, value in metadata.items()]
+    size = path.stat().st_size
+    lines.append(f"{total:,} numbers, {zeros:,} of them zero; {size:,} bytes on disk")
+    return Group(view, *map(Words, lines))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.compiler.onnx_inputs import option
 from secateur.errors import FileError, UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -81,12 +82,12 @@ def _fixed(
 ) -> tuple[int | str, ...]:
     if shape is not None:
         if len(shape) != len(axes):
-            raise UsageError(f"input {name} has {len(axes)} axes, but its shape is given {shape}")
+            raise UsageError(f"input {name!r} has {len(axes)} axes, but its shape is given {shape}")
         axes = [axes[0], *shape[1:]]
     if any(isinstance(axis, str) for axis in axes[1:]):
         raise UsageError(
-            f"input {name} has shape {list(axes)}, where more than the first axis is dynamic; "
-            f"fix it with --input-shape {name}=..."
+            f"input {name!r} has shape {list(axes)}, where more than the first axis is dynamic; "
+            f"fix it with {option(name, '...')}"
         )
     return tuple(axes)
 
@@ -103,8 +104,8 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
         first, *rest = given.shape or (batch,)
         if isinstance(first, int) and first != batch:
             raise UsageError(
-                f"input {given.name} has a batch fixed at {first}, so {batch} cannot be measured; "
-                f"give --batch {first}, or export the network with a dynamic batch"
+                f"input {given.name!r} has a batch fixed at {first}, so {batch} cannot be "
+                f"measured; give --batch {first}, or export the network with a dynamic batch"
             )
         shape = (batch, *(int(axis) for axis in rest)) if given.shape else ()
         if np.dtype(given.dtype).kind == "f":

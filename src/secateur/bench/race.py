@@ -94,13 +94,13 @@ class Race:
         refusals = []
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            np.savez(folder / "inputs.npz", **feeds)  # type: ignore[arg-type]
+            _save(folder / "inputs.npz", feeds)
             for runner in runners:
                 self.progress(f"batch {batch}: loading {runner.engine}")
                 try:
                     process = Process(runner.engine, runner.python, len(self.cores))
                     stack.enter_context(process)
-                    ready.append(_load(runner, process, self.cores, folder, axes, ready))
+                    ready.append(_load(runner, process, self.cores, folder, feeds, axes, ready))
                 except CompileError as error:
                     if runner.required:
                         raise
@@ -171,11 +171,17 @@ class _Ready:
         )
 
 
+def _save(path: Path, feeds: Mapping[str, Array]) -> None:
+    """Write arrays in their order: any text may be an input's name, but not a name in a file."""
+    np.savez(path, *feeds.values())
+
+
 def _load(
     runner: Runner,
     process: Process,
     cores: Sequence[int],
     folder: Path,
+    feeds: Mapping[str, Array],
     axes: Mapping[str, int],
     others: Sequence[_Ready],
 ) -> _Ready:
@@ -185,6 +191,7 @@ def _load(
         engine=runner.engine,
         model=str(runner.model),
         inputs=str(folder / "inputs.npz"),
+        names=list(feeds),
         outputs=str(path),
         threads=len(cores),
         cpus=list(cores) if pins() else [],
@@ -212,8 +219,8 @@ def profile(
     """
     batch = len(next(iter(feeds.values())))
     with tempfile.TemporaryDirectory() as name, Process("secateur", runner.python, len(cores)) as p:
-        np.savez(Path(name) / "inputs.npz", **feeds)  # type: ignore[arg-type]
-        _load(runner, p, cores, Path(name), {}, ())
+        _save(Path(name) / "inputs.npz", feeds)
+        _load(runner, p, cores, Path(name), feeds, {}, ())
         answer = p.ask("profile", seconds=seconds)
     info = answer["info"]
     names = [name for name, _ in answer["steps"]]

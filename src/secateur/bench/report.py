@@ -7,10 +7,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from secateur.bench.race import BUSY
 from secateur.bench.result import Result, Speedup, Step, Timing
+from secateur.console import Words
 
 
 def view(result: Result) -> RenderableType:
@@ -19,25 +19,26 @@ def view(result: Result) -> RenderableType:
     ours = result.timings[0].engine if result.timings else ""
     for loss in result.losses:
         parts.append(
-            Text(
+            Words(
                 f"{ours} is slower than {loss.over} at batch {loss.batch}: {times(loss)}",
-                style="bold red",
+                "bold red",
             )
         )
     parts += [
-        Text(f"not measured at batch {r.batch}: {r.why}", style="red") for r in result.refusals
+        Words(f"not measured at batch {r.batch}: {r.why}", "red", lines=True)
+        for r in result.refusals
     ]
     if result.others is not None and result.others > BUSY:
         parts.append(
-            Text(
+            Words(
                 f"other processes took {100 * result.others:.0f} % of the cores; measure again "
                 "when the machine is quiet",
-                style="red",
+                "red",
             )
         )
     for batch in dict.fromkeys(step.batch for step in result.steps):
         parts.append(_steps(result, [step for step in result.steps if step.batch == batch]))
-    parts.append(Text(conditions(result), style="dim"))
+    parts.append(Words(conditions(result), "dim"))
     return Group(*parts)
 
 
@@ -90,10 +91,10 @@ def _table(result: Result, batch: int) -> Table:
         extra = [f"{timing.cost:.4g}" if timing.cost is not None else "-"] * costs
         extra += [f"{timing.joules:.3g}" if timing.joules is not None else "-"] * energy
         view.add_row(
-            f"{timing.engine}\n{timing.version}",  # two lines: it must fit 80 columns
+            Words(f"{timing.engine}\n{timing.version}", lines=True),  # it must fit 80 columns
             *_numbers(timing),
             *extra,
-            speedups.get(timing.engine, "").replace(" (", "\n("),
+            Words(speedups.get(timing.engine, "").replace(" (", "\n("), lines=True),
         )
     return view
 
@@ -133,9 +134,9 @@ def _steps(result: Result, steps: list[Step]) -> Table:
     for step in steps:
         works = step.macs > 0
         view.add_row(
-            step.op,
-            step.layer,
-            step.kernel,
+            Words(step.op),
+            Words(_shortened(step.layer)),
+            Words(step.kernel),
             f"{step.nonzeros:,}" if works else "",
             f"{1e3 * step.seconds:.3f}",
             f"{100 * step.seconds / total:.1f} %",
@@ -143,3 +144,8 @@ def _steps(result: Result, steps: list[Step]) -> Table:
             f"{100 * step.speed / roof.registers:.0f} %" if works and roof else "",
         )
     return view
+
+
+def _shortened(name: str, most: int = 160) -> str:
+    """Return a name that takes a few lines of a table at most: its begin and its end."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"

@@ -50,6 +50,7 @@ class State:
         engine: str,
         model: str,
         inputs: str,
+        names: list[str],
         outputs: str,
         threads: int,
         cpus: list[int],
@@ -61,6 +62,7 @@ class State:
             engine: a key of `ADAPTERS`.
             model: path of what the engine reads.
             inputs: path of an npz file with one whole batch, in the order of the model's inputs.
+            names: of these inputs.
             outputs: path of an npz file to write.
             threads: that the engine may use.
             cpus: that this process is bound to; empty where the system cannot.
@@ -71,7 +73,7 @@ class State:
         import numpy
 
         with numpy.load(inputs) as file:
-            feeds = {name: file[name] for name in file.files}
+            feeds = {name: file[f"arr_{i}"] for i, name in enumerate(names)}
         self.arrays = list(feeds.values())
         start = time.perf_counter()
         self.engine, self.run = ADAPTERS[engine](model, feeds, threads, axes)

@@ -100,6 +100,13 @@ def read(source: Path | bytes) -> Info:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def is_engine(path: Path) -> bool:
+    """Return whether a file ends as engine files do, of whatever version and target."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return file.read() == MAGIC
+
+
 def check(info: Info) -> None:
     """Refuse an engine that this machine cannot run.
 

@@ -1,4 +1,8 @@
-"""Networks as C: the sources of one, and a folder of them that needs nothing but a C compiler."""
+"""Networks as C: the sources of one, and a folder of them that needs nothing but a C compiler.
+
+What a model's file calls its layers, inputs and outputs stands in `bundle.json` alone: in no C, no
+Makefile and no text.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ from secateur.errors import FileError, UsageError
 
 RUNTIME = (
     *("runtime.c", "pool.c", "guard.c", "required.c"),
-    *("runtime.h", "system.h", "pool.h", "guard.h", "instructions.h", "names.h"),
+    *("runtime.h", "system.h", "pool.h", "guard.h", "instructions.h"),
 )
-"""The C files that every network needs."""
+"""The C files that every network needs, but those made from templates."""
 
 MANIFEST = "bundle.json"
 """Says which files of a folder are ours, and what the network is."""
@@ -42,33 +46,25 @@ def sources(
         prefix: what public names begin with.
 
     Raises:
-        UsageError: the prefix is not a C identifier.
+        UsageError: names in C cannot begin with the prefix.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or prefix.startswith("sec_"):
-        raise UsageError(
-            f"prefix {prefix!r} cannot begin a name in C; use letters, digits and _, a letter first"
-        )
+    _check_prefix(prefix)
     found = dict(model)
     waiting = [*found.values()]
-    for name in RUNTIME:
-        found[name] = _read(name)
+    found |= {name: _read(name) for name in RUNTIME}
+    found["names.h"] = ""  # filled below
     while waiting:
         for name in re.findall(r'^#include "([^"]+)"', waiting.pop(), re.MULTILINE):
             if name not in found:
                 found[name] = _read(name)
                 waiting.append(found[name])
-    found["names.h"] = (
-        found["names.h"]
-        .replace("#define SEC_PREFIX secateur", f"#define SEC_PREFIX {prefix}")
-        .replace('"secateur.h"', f'"{prefix}.h"')
-    )
     fields = {
         "PREFIX": prefix,
-        "GUARD": f"{prefix.upper()}_H",
-        "NAME": _comment(network.get("name", "A network")),
-        "VERSION": _comment(network.get("secateur", __version__)),
-        "ARRAYS": "\n".join(_arrays(network)),
+        "GUARD": f"{prefix}_SECATEUR_H",
+        "VERSION": __version__,
+        "ARRAYS": "\n".join(f" *   {line}" for line in _arrays(network)),
     }
+    found["names.h"] = _filled("names.h.in", fields)
     found[f"{prefix}.h"] = _filled("secateur.h.in", fields)
     found["main.c"] = _filled("main.c.in", fields)
     return found
@@ -119,21 +115,20 @@ def write_bundle(
     """
     top = (f"{prefix}.h", "main.c")  # beside them no header may hide one of another program
     content: dict[str, bytes] = {
-        name if name in top else f"src/{name}": text.encode()
+        name if name in top else f"src/{name}": text.encode("ascii")
         for name, text in sources(model, network, prefix).items()
     }
     fields = {
         "PREFIX": prefix,
-        "NAME": str(network.get("name", "A network")),
-        "VERSION": str(network.get("secateur", __version__)),
+        "VERSION": __version__,
         "FLAGS": " ".join(target.gnu_flags),
         "TARGET": target.name,
         "MODEL": " ".join(sorted(f"src/{name}" for name in model if name.endswith(".c"))),
-        "ARRAYS": "\n".join(line.removeprefix(" * ") for line in _arrays(network)),
+        "ARRAYS": "\n".join(f"    {line}" for line in _arrays(network)),
     }
     content["src/weights.c"] = weights_c(weights)
-    content["Makefile"] = _filled("Makefile.in", fields).encode()
-    content["README.txt"] = _filled("README.txt.in", fields).encode()
+    for name in ("Makefile", "README.txt"):
+        content[name] = _filled(f"{name}.in", fields).encode("ascii")
     manifest = {"files": sorted([*content, MANIFEST]), "target": target.name, "network": network}
     content[MANIFEST] = json.dumps(manifest, indent=1, default=list).encode() + b"\n"
     folder = Path(folder)
@@ -153,15 +148,22 @@ def _read(name: str) -> str:
 
 
 def _filled(name: str, fields: Mapping[str, str]) -> str:
-    text = _read(name)
-    for field, value in fields.items():
-        text = text.replace(f"@{field}@", value)
-    return text
+    """Return a template with its fields filled in; what was filled in is not looked at again."""
+    return re.sub(r"@([A-Z]+)@", lambda field: fields[field[1]], _read(name))
 
 
-def _comment(text: object) -> str:
-    """Return a text that cannot end a C comment, on one line."""
-    return " ".join(str(text).split()).replace("*/", "* /")
+def _check_prefix(prefix: str) -> None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or f"{prefix}_".startswith("sec_"):
+        raise UsageError(
+            f"prefix {prefix!r} cannot begin a name in C; use letters, digits and _, a letter "
+            "first, and not sec_, with which secateur's own names begin"
+        )
+    own = {path.name.removesuffix(".in") for path in _C.iterdir()} - {"secateur.h"}
+    if f"{prefix.lower()}.h" in own:
+        raise UsageError(
+            f"prefix {prefix!r} is taken: {prefix.lower()}.h is a header of secateur's own; "
+            "choose another"
+        )
 
 
 def _arrays(network: Mapping[str, Any]) -> list[str]:
@@ -169,8 +171,8 @@ def _arrays(network: Mapping[str, Any]) -> list[str]:
     for kind in ("inputs", "outputs"):
         for i, array in enumerate(network.get(kind, ())):
             axes = ["batch"] if network.get("batched") else []
-            shape = " x ".join([*axes, *map(str, array["shape"])]) or "one number"
-            lines.append(f" *   {kind}[{i}]  {_comment(array['name'])}: {array['dtype']}, {shape}")
+            shape = " x ".join([*axes, *(str(int(n)) for n in array["shape"])]) or "one number"
+            lines.append(f"{kind}[{i}]  {np.dtype(array['dtype'])}, {shape}")
     return lines
 
 

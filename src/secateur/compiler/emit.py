@@ -1,4 +1,8 @@
-"""From programs to C: one function for each step, tables of them, and the constants as one blob."""
+"""From programs to C: one function for each step, tables of them, and the constants as one blob.
+
+Nothing that the model's file calls by a name stands in the C: identifiers and comments are ours.
+The names are in the JSON that describes the network, which the C holds as an array of numbers.
+"""
 
 from __future__ import annotations
 
@@ -99,15 +103,15 @@ def emit(
     tables: list[str] = []
     described = []
     for p, program in enumerate(programs):
-        names = []
+        names, titles = [], []
         for k, planned in enumerate(program.steps):
             name = f"p{p}_step{k}"
-            functions.add(name, _label(planned.node), _body(planned, program, step, blob))
+            title = f"{k} {planned.node.op}"  # an operator that has a kernel, so one of ours
+            functions.add(name, title, _body(planned, program, step, blob))
+            titles.append(f'"{title}"')
             names.append(name)
-        table = ", ".join(names)
-        labels = ", ".join(json.dumps(_label(s.node)) for s in program.steps)
-        tables.append(f"static const sec_step p{p}_steps[] = {{{table}}};")
-        tables.append(f"static const char *const p{p}_names[] = {{{labels}}};")
+        tables.append(f"static const sec_step p{p}_steps[] = {{{', '.join(names)}}};")
+        tables.append(f"static const char *const p{p}_names[] = {{{', '.join(titles)}}};")
         described.append(
             [
                 _describe(s.node, program, sparse, program.batch if k < program.looped else 1)
@@ -152,10 +156,10 @@ static __attribute__((unused)) void prepare(const char *weights, char *prepared)
   (void)f;
   {body}
 }}
+{_c_chars("info", text)}
 static const sec_section sections[] = {{{sections or "{0, 0, 0, 0}"}}};
 const sec_model sec_the_model = {{
-  {_c_string(text)},
-  {len(graph.inputs)}, {len(graph.outputs)}, input_bytes, output_bytes,
+  info, {len(graph.inputs)}, {len(graph.outputs)}, input_bytes, output_bytes,
   programs, {len(programs)}, {int(not first.batched)},
   sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0},
   {prepared.size}, {"prepare" if prepared.size else "0"}}};
@@ -173,7 +177,7 @@ class _Functions:
     code: list[str] = field(default_factory=list)
     shared: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, label: str, body: str) -> None:
+    def add(self, name: str, title: str, body: str) -> None:
         addresses = [m[2] for m in _ADDRESS.finditer(body)]
         places = iter(range(len(addresses)))
         general = _ADDRESS.sub(lambda m: f"{m[1]} + at[{next(places)}]", body)
@@ -185,7 +189,7 @@ class _Functions:
                 f"const size_t *at) {{\n  (void)f; (void)t; (void)T; (void)at;\n  {lines}\n}}"
             )
         self.code.append(
-            f"/* {label.replace('*/', '')} */\n"
+            f"/* {title} */\n"
             f"static void {name}(const sec_frame *f, int t, int T) {{\n"
             f"  static const size_t at[] = {{{', '.join(addresses) or '0'}}};\n"
             f"  {self.shared[general]}(f, t, T, at);\n}}"
@@ -301,6 +305,11 @@ def _bf16(x: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)
 
 
-def _c_string(text: str) -> str:
-    lines = (json.dumps(text[i : i + 2000])[1:-1] for i in range(0, len(text), 2000))
-    return "\n  ".join(f'"{line}"' for line in lines)
+def _c_chars(name: str, text: str) -> str:
+    """Return ASCII text as an array of numbers, which no text can end or turn into something else.
+
+    A literal could be misread: trigraphs, escapes that are not C's, more bytes than it may hold.
+    """
+    codes = [*text.encode("ascii"), 0]
+    lines = ",\n  ".join(",".join(map(str, codes[i : i + 24])) for i in range(0, len(codes), 24))
+    return f"static const char {name}[] = {{\n  {lines}}};"

@@ -5,7 +5,8 @@ A graph is a value. A pass takes a graph and returns another; nothing is changed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from secateur.errors import CompileError
+from secateur.printable import printable
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -62,7 +64,7 @@ class Node:
         return self.attributes.get(attribute, default)
 
     def __str__(self) -> str:
-        return f"{self.op} {self.name!r}"
+        return f"{printable(self.op)} {self.name!r}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,33 @@ def fresh(taken: Iterable[str], wish: str) -> str:
     return name
 
 
+def unlike(names: Collection[str]) -> str:
+    """Return a start that none of these names has, so that whatever begins with it is apart."""
+    return next(
+        start
+        for start in (f"one {number} " for number in itertools.count())
+        if not any(name.startswith(start) for name in names)
+    )
+
+
+def with_start(graph: Graph, start: str) -> Graph:
+    """Return a graph in which the name of every value begins so; names of nodes stay."""
+
+    def new(name: str) -> str:
+        return start + name if name else ""
+
+    return Graph(
+        tuple(
+            replace(n, inputs=tuple(map(new, n.inputs)), outputs=tuple(map(new, n.outputs)))
+            for n in graph.nodes
+        ),
+        tuple(map(new, graph.inputs)),
+        tuple(map(new, graph.outputs)),
+        {new(name): array for name, array in graph.constants.items()},
+        {new(name): tensor for name, tensor in graph.types.items()},
+    )
+
+
 def unsupported(node: Node, what: str) -> CompileError:
     """Return the error for something about a node that cannot be compiled.
 
@@ -125,7 +154,7 @@ def unsupported(node: Node, what: str) -> CompileError:
         node: it is named.
         what: what is not supported, for example `"auto_pad=SAME_LOWER with dilations"`.
     """
-    return CompileError(f"node {node} cannot be compiled: {what}")
+    return CompileError(f"node {node} cannot be compiled: {printable(what)}")
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from secateur.errors import CompileError
+from secateur.printable import printable
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -42,8 +43,8 @@ def inlined(model: ModelProto, opset: int, known: Collection[str]) -> GraphProto
         if model.functions:
             model = inliner.inline_local_functions(model)
     except Exception as error:  # whatever C++ raised
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CompileError(f"the model's functions cannot be expanded: {reason[0]}") from error
+        reason = printable(str(error).strip()) or type(error).__name__
+        raise CompileError(f"the model's functions cannot be expanded: {reason}") from error
     tried: set[str] = set()
     while wanted := _expandable(model.graph.node, opset, known) - tried:
         op = min(wanted)
@@ -105,9 +106,9 @@ def _refuse_growth(model: ModelProto) -> None:
         for node in nodes:
             key = (node.domain, node.op_type, node.overload)
             if key in path:
+                name = printable(f"{node.domain}.{node.op_type}")
                 raise CompileError(
-                    f"function {node.domain}.{node.op_type} calls itself, directly or not; "
-                    "such a model has no end"
+                    f"function {name} calls itself, directly or not; such a model has no end"
                 )
             if key in bodies and key not in sizes:
                 sizes[key] = size(bodies[key], (*path, key))

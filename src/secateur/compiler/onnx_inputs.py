@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from secateur.compiler.graph import Tensor
 from secateur.compiler.onnx_tensors import checked_shape
 from secateur.errors import CompileError, UsageError
+from secateur.printable import printable
 
 Dim = int | str | None  # fixed; dynamic and named; dynamic without a name
 
@@ -128,7 +130,7 @@ def _meet(
 
 
 def _spelt(dims: tuple[Dim, ...]) -> list[str]:
-    return ["?" if dim is None else str(dim) for dim in dims]
+    return ["?" if dim is None else printable(str(dim)) for dim in dims]
 
 
 def _advice(name: str, dims: tuple[Dim, ...]) -> str:
@@ -136,7 +138,12 @@ def _advice(name: str, dims: tuple[Dim, ...]) -> str:
         str(dim) if isinstance(dim, int) else "1" if axis == 0 else "32"
         for axis, dim in enumerate(dims)
     )
-    return f"fix it, for example with --input-shape {name}={example}"
+    return f"fix it, for example with {option(name, example)}"
+
+
+def option(name: str, extents: str) -> str:
+    """Return the option that fixes an input's shape, quoted for a shell as the name needs it."""
+    return f"--input-shape {printable(shlex.quote(f'{name}={extents}'))}"
 
 
 def declared_dims(proto: Any, where: str) -> tuple[Dim, ...]:

@@ -18,6 +18,7 @@ from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tenso
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
 from secateur.errors import CompileError, FileError
+from secateur.printable import printable
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
@@ -220,7 +221,8 @@ class _Reader:
             try:
                 self.checker.check_node(proto, self.context)
             except self.checker.ValidationError as error:
-                raise CompileError(f"node {node}: {str(error).strip().splitlines()[0]}") from error
+                reason = str(error).partition("\n\n==> Context")[0].strip()
+                raise CompileError(f"node {node}: {printable(reason)}") from error
         elif len(node.outputs) != 1:
             raise CompileError(f"node {node} must have one output")
         node = Node(node.op, node.name, node.inputs, node.outputs, attributes)
@@ -266,7 +268,7 @@ class _Reader:
             case proto.SPARSE_TENSOR:
                 value = onnx_tensors.dense(proto.sparse_tensor, self.folder, where)
         if value is None or proto.ref_attr_name:
-            raise unsupported(node, f"attribute {proto.name} is of a kind that is not supported")
+            raise unsupported(node, f"attribute {proto.name!r} is of a kind that is not supported")
         return value
 
     def _initializers(self, proto: GraphProto) -> dict[str, np.ndarray]:
@@ -322,9 +324,7 @@ def _sorted(nodes: Sequence[NodeProto], defined: Collection[str]) -> list[NodePr
     for i, node in enumerate(nodes):
         for name in reads[i]:
             if name not in maker:
-                raise CompileError(
-                    f"node {node.op_type} {node.name!r} reads {name!r}, which nothing computes"
-                )
+                raise CompileError(f"node {_title(node)} reads {name!r}, which nothing computes")
         before = {maker[name] for name in reads[i]}
         waiting.append(len(before))
         for j in before:
@@ -340,10 +340,12 @@ def _sorted(nodes: Sequence[NodeProto], defined: Collection[str]) -> list[NodePr
                 heappush(ready, i)
     if len(order) != len(nodes):
         stuck = nodes[min(set(range(len(nodes))) - set(order))]
-        raise CompileError(
-            f"node {stuck.op_type} {stuck.name!r} waits for its own result: the graph has a cycle"
-        )
+        raise CompileError(f"node {_title(stuck)} waits for its own result: the graph has a cycle")
     return [nodes[i] for i in order]
+
+
+def _title(node: NodeProto) -> str:
+    return str(Node(node.op_type, node.name, (), ()))
 
 
 def _reads(node: NodeProto) -> set[str]:

@@ -17,6 +17,7 @@ from secateur.compiler import (
     artifact,
     bundle,
     choice,
+    destination,
     emit,
     onnx_reader,
     passes,
@@ -61,12 +62,19 @@ class Compiled:
     sparse: int
     dense: int
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path | str, *, force: bool = False) -> None:
         """Write the engine file, whole or not at all.
 
+        Args:
+            path: of the file; an engine that is there already is replaced.
+            force: replace a file that is no engine, too.
+
         Raises:
+            UsageError: there is a file that is no engine, or a folder.
             FileError: it cannot be written; what was there before stays.
         """
+        path = files.path_of(path)
+        destination.refuse_file(path, force=force)
         files.write(path, self.content)
 
     def summary(self, path: Path) -> str:
@@ -87,55 +95,6 @@ class Compiled:
             CompileError: it is for another machine.
         """
         return Engine(self.content, threads)
-
-
-def compile(
-    model: Any,
-    example: Any = None,
-    *,
-    out: Path | str | None = None,
-    threads: int | None = None,
-    **options: Any,
-) -> Engine:
-    """Compile a network for this machine, and load it.
-
-    Args:
-        model: an ONNX file, its content, or a torch module.
-        example: the module's inputs, a tensor or a sequence of them; only for a torch module.
-        out: where to write the engine file; by default it stays in memory.
-        threads: see `Engine.load`.
-        options: of `compile_network`: values, input_shapes, fixed, name, tune.
-
-    Returns:
-        engine; `engine(x)` takes and gives numpy arrays.
-
-    Raises:
-        UsageError, CompileError, FileError: see `compile_network` and `export.to_onnx`.
-    """
-    compiled = compile_network(_source(model, example), **options)
-    if out is not None:
-        compiled.write(Path(out))
-    return compiled.engine(threads)
-
-
-def _source(model: Any, example: Any) -> Path | bytes:
-    if isinstance(model, (bytes, Path, str)):
-        if example is not None:
-            raise UsageError("example is for a torch module; an ONNX model knows its inputs")
-        return model if isinstance(model, bytes) else Path(model)
-    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto
-        return bytes(model.SerializeToString())
-    if not hasattr(model, "state_dict"):
-        raise UsageError(
-            f"a {type(model).__name__} cannot be compiled; give an ONNX file, its content, or a "
-            "torch module with an example of its input"
-        )
-    model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper
-    if example is None:
-        raise UsageError("a torch module is traced: give an example of its input as well")
-    from secateur.export import to_onnx
-
-    return to_onnx(model, example)
 
 
 def compile_network(
@@ -196,12 +155,16 @@ def _planned(
     name: str | None,
     tune: bool,
 ) -> tuple[Target, Network, str]:
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"the name of a network is {name!r}; give a text")
     goal = toolchain.target(target)
     if tune and goal.name != "native":
         raise UsageError(f"tuning measures on this machine, which cannot run code for {goal.name}")
     machine = Machine(goal.lanes, goal.registers)
     network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
     name = name or (source.stem if isinstance(source, Path) else "network")
+    # the name of a file need not be text, but JSON is
+    name = name.encode("utf-8", "backslashreplace").decode()
     return goal, tuned(network, name, goal) if tune else network, name
 
 
@@ -215,12 +178,22 @@ def emit_c(
     fixed: Mapping[str, np.ndarray] = EMPTY,
     name: str | None = None,
     tune: bool = False,
+    force: bool = False,
 ) -> None:
     """Write a network as a folder of C99 that needs nothing but a C compiler.
 
     For "native" it is compiled and verified first. The C of another target is written for that
-    one's vectors and not verified. Args and errors are those of `compile_network`.
+    one's vectors and not verified. Args and errors are those of `compile_network`, and:
+
+    Args:
+        folder: to write; one of C that secateur wrote is replaced.
+        force: write into a folder that holds other files, too, over those of the same names.
+
+    Raises:
+        UsageError: the folder is a file, or holds the model or other files.
     """
+    folder = files.path_of(folder)
+    destination.refuse_folder(folder, source, force=force)  # before any work
     if target == "native":
         compiled = compile_network(
             source, values=values, input_shapes=input_shapes, fixed=fixed, name=name, tune=tune
@@ -231,7 +204,8 @@ def emit_c(
         goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
         verification.truth(network)  # refuses what cannot be run in tiles
         written = source_of(network, name, values=values, origin=_content(source))
-    bundle.write_bundle(folder, {"model.c": written.model}, written.stored, written.network, goal)
+    parts = {"model.c": written.model}, written.stored, written.network, goal
+    destination.write_folder(folder, lambda new: bundle.write_bundle(new, *parts), force=force)
 
 
 def built(source: emit.Source, target: Target) -> bytes:
@@ -265,8 +239,9 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
         best: dict[str, float] = {}
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
-                layer = step.split(" ", 1)[1]
-                best[layer] = min(best.get(layer, np.inf), spent)
+                op, layer = step.split(" ", 1)
+                if op in choice.LAYERS:  # other steps may be called as a layer is
+                    best[layer] = min(best.get(layer, np.inf), spent)
         for layer in total:
             total[layer] += best[layer] / program.batch
     return total

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, fresh, unsupported
+from secateur.compiler.graph import (
+    EMPTY,
+    Graph,
+    Node,
+    Tensor,
+    fresh,
+    unlike,
+    unsupported,
+    with_start,
+)
 from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, carried, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
 
@@ -122,11 +131,12 @@ def plan_mixed(one: Graph, many: Graph, machine: Machine, split: int) -> Program
     batch = many.types[many.inputs[0]].shape[0]
     kept = {v for node in many.nodes[split:] for v in node.inputs} | set(many.outputs)
     boundary = [v for node in many.nodes[:split] for v in node.outputs if v in kept]
-    head = _renamed(one.with_(nodes=one.nodes[:split], outputs=()))
+    looped = unlike([*one.types, *many.types])
+    head = with_start(one.with_(nodes=one.nodes[:split], outputs=()), looped)
     walk = _Cuts(head, machine, PLAIN, True)
     for node in head.nodes:
         walk.visit(node)
-    stage = {v: walk.stage(_LOOPED + v) for v in boundary}
+    stage = {v: walk.stage(looped + v) for v in boundary}
     loop = _lay_out(head, machine, walk, staged=set(stage.values()))
     start = 0
     staged: dict[str, Layout] = {}
@@ -160,26 +170,6 @@ def plan_mixed(one: Graph, many: Graph, machine: Machine, split: int) -> Program
         {**walk.types, **rest.types},
         start + max(loop.arena, main.arena),
         True,
-    )
-
-
-_LOOPED = "one "
-"""Begins the names of values of the part that runs sample by sample."""
-
-
-def _renamed(graph: Graph) -> Graph:
-    def new(name: str) -> str:
-        return _LOOPED + name if name else ""
-
-    return Graph(
-        tuple(
-            replace(n, inputs=tuple(map(new, n.inputs)), outputs=tuple(map(new, n.outputs)))
-            for n in graph.nodes
-        ),
-        tuple(map(new, graph.inputs)),
-        tuple(map(new, graph.outputs)),
-        {new(name): array for name, array in graph.constants.items()},
-        {new(name): tensor for name, tensor in graph.types.items()},
     )
 
 
@@ -370,7 +360,8 @@ def _lay_out(
             homes[out] = Home(kind, out, max(index, 0))
         scratch = ""
         if kernel.scratch:
-            scratch = f"{node.name}@scratch"
+            # by the value, whose names are apart in the two parts of a mixed program
+            scratch = fresh(first.types, f"{next(filter(None, node.outputs), node.name)}@scratch")
             size = kernel.scratch(node, first.types, machine)
             first.types[scratch] = Tensor(np.dtype(np.uint8), (size,))
             layouts[scratch], homes[scratch] = packed((size,)), Home("arena", scratch)

@@ -19,6 +19,7 @@ from secateur import files
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
 from secateur.errors import CompileError, FileError, UsageError
+from secateur.printable import printable
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +94,11 @@ class Engine:
         native, given, outputs, batch = self._prepare(arrays)
         if not batch:
             raise UsageError("an empty batch takes no time; give at least one sample")
-        return native.profile(*self._addresses(given, outputs), batch, repeats)
+        program, steps = native.profile(*self._addresses(given, outputs), batch, repeats)
+        names = _step_names(self._info.network, program)
+        if len(names) != len(steps):  # it was not described; its C knows operators alone
+            return steps
+        return [(name, seconds) for name, (_, seconds) in zip(names, steps, strict=True)]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -127,9 +132,10 @@ class Engine:
         self.close()
 
     def __repr__(self) -> str:
-        ports = ", ".join(f"{p.name}: {p.describe(self._batched)}" for p in self._inputs)
+        ports = ", ".join(f"{printable(p.name)}: {p.describe(self._batched)}" for p in self._inputs)
+        name = printable(str(self._info.network.get("name", "")))
         return (
-            f"<Engine {self._info.network.get('name', '')}({ports}) for {self._info.target}, "
+            f"<Engine {name}({ports}) for {self._info.target}, "
             f"threads: {self._threads}, {self._info.bytes:,} bytes>"
         )
 
@@ -153,7 +159,7 @@ class Engine:
         batch = len(given[0]) if self._batched and given else native.fixed
         if self._batched and any(len(array) != batch for array in given):
             sizes = ", ".join(
-                f"{port.name} has {len(array)}"
+                f"{port.name!r} has {len(array)}"
                 for port, array in zip(self._inputs, given, strict=True)
             )
             raise UsageError(f"all inputs must have the same number of samples, but {sizes}")
@@ -164,11 +170,12 @@ class Engine:
     def _in_order(self, given: Mapping[str, Any]) -> list[Any]:
         names = [port.name for port in self._inputs]
         if set(given) != set(names):
-            missing = sorted(set(names) - set(given))
-            unknown = sorted(map(str, set(given) - set(names)))
+            missing = sorted(map(repr, set(names) - set(given)))
+            unknown = sorted(map(repr, set(given) - set(names)))
             parts = [f"{', '.join(missing)} missing"] if missing else []
             parts += [f"{', '.join(unknown)} unknown"] if unknown else []
-            raise UsageError(f"the inputs are {', '.join(names)}: {'; '.join(parts)}")
+            known = ", ".join(map(repr, names))
+            raise UsageError(f"the inputs are {known}: {'; '.join(parts)}")
         return [given[name] for name in names]
 
     def _addresses(self, given: Sequence[Array], outputs: Sequence[Array]) -> tuple[Any, Any]:
@@ -194,7 +201,7 @@ class _Port:
         shape = array.shape[1:] if batched and array.ndim else array.shape
         if array.dtype != self.dtype or shape != self.shape or (batched and not array.ndim):
             raise UsageError(
-                f"input {self.name} must be {self.describe(batched)}, "
+                f"input {self.name!r} must be {self.describe(batched)}, "
                 f"got {array.dtype}{list(array.shape)}{self._hint(array, shape, batched)}"
             )
         if array.flags.c_contiguous and array.flags.aligned:
@@ -239,19 +246,28 @@ class _Native:
 
     def profile(
         self, inputs: Any, outputs: Any, batch: int, repeats: int
-    ) -> list[tuple[str, float]]:
+    ) -> tuple[int, list[tuple[str, float]]]:
+        """Return which program ran, and of each of its steps what the C calls it and seconds."""
         call = self._functions
         program = call["program_for"](batch)
         count = call["steps"](program)
         seconds = (ctypes.c_double * count)()
         if code := call["profile"](self._engine, inputs, outputs, batch, repeats, seconds, program):
             self._fail(code)
-        names = (call["step_name"](program, step).decode() for step in range(count))
-        return list(zip(names, seconds, strict=True))
+        names = (call["step_name"](program, k).decode(errors="replace") for k in range(count))
+        return program, list(zip(names, seconds, strict=True))
 
     def _fail(self, code: int) -> None:
         text = self._functions["error_text"](code).decode()
         raise CompileError(f"the engine cannot run: {text}")
+
+
+def _step_names(network: Mapping[str, Any], program: int) -> list[str]:
+    """Return what an engine's description calls the steps of a program, the layer in each."""
+    try:
+        return [str(step["name"]) for step in network["steps"][program]]
+    except (LookupError, TypeError):
+        return []
 
 
 def _address(array: Array) -> int:

@@ -158,7 +158,7 @@ def build(
         with tempfile.TemporaryDirectory(prefix="secateur-") as name:
             folder = Path(name)
             for file, text in content.items():
-                (folder / file).write_text(text, encoding="utf-8")
+                (folder / file).write_text(text, encoding="ascii")
             (folder / "weights.bin").write_bytes(weights)
             run = _Runner(command, folder)
             with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.compiler import interpreter
+from secateur.compiler import interpreter, onnx_inputs
 from secateur.compiler.graph import Graph
 from secateur.errors import CompileError
 
@@ -101,7 +101,7 @@ def _together(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarra
 
 def _mixes(graph: Graph, how: str) -> CompileError:
     shapes = " ".join(
-        f"--input-shape {v}={','.join(map(str, (16, *graph.types[v].shape[1:])))}"
+        onnx_inputs.option(v, ",".join(map(str, (16, *graph.types[v].shape[1:]))))
         for v in graph.inputs
     )
     return CompileError(

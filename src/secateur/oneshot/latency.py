@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from secateur.compiler.pipeline import compile as compile_model
+from secateur.compiler.call import compile as compile_model
 
 if TYPE_CHECKING:
     from secateur.inputs import Inputs

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from secateur.console import Words, spinner
+from secateur.printable import printable
 from secateur.study.execute import Event
 from secateur.study.report.units import Units
 from secateur.study.spec import Spec
@@ -29,8 +31,8 @@ class StudyProgress:
         self._found = 0
         self._begun = time.perf_counter()
         self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
+            SpinnerColumn(spinner(console)),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
@@ -60,12 +62,12 @@ class StudyProgress:
         elif event.kind == "epoch" and event.epoch:
             self._epoch_seconds.append(event.epoch.seconds)
             if not self._console.is_terminal:
-                self._console.print(f"  epoch {event.epoch.epoch}: loss {event.epoch.loss:.3f}")
+                self._say(f"  epoch {event.epoch.epoch}: loss {event.epoch.loss:.3f}")
         elif event.kind == "begin" and self._found:
-            self._console.print(f"resuming: {self._found} items were done before")
+            self._say(f"resuming: {self._found} items were done before")
             self._found = 0
         if event.kind == "begin" and isinstance(item, Stage):
-            self._console.print(f"seed {item.seed}: {_describe(item)}")
+            self._say(f"seed {item.seed}: {_describe(item)}")
         if event.kind == "epoch":
             self._epochs[item] = max(self._epochs[item] - 1, 0)
         elif event.kind != "begin":
@@ -85,18 +87,17 @@ class StudyProgress:
                 self._spec.options.margin or 1.0,
                 bool(self._spec.metric["higher_is_better"]),
             )
-            self._console.print(
-                f"  seed {trial.seed}: {_describe(trial)}: {units.value(value)}",
-                highlight=False,
-                markup=False,
-            )
+            self._say(f"  seed {trial.seed}: {_describe(trial)}: {units.value(value)}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(Words(text))
 
     def _update(self, item: Stage | Trial) -> None:
         spent = time.perf_counter() - self._begun
         left = self._seconds_left()
         self._bar.update(
             self._line,
-            description=f"seed {item.seed}: {_describe(item)}",
+            description=printable(f"seed {item.seed}: {_describe(item)}"),
             completed=spent / (spent + left) if left is not None else 0.0,
             left=_duration(left),
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from secateur.console import Words
+from secateur.printable import printable
 from secateur.study.report.units import Units
 from secateur.study.statistics import Interval
 from secateur.study.summary import GATE, Row, Summary
@@ -18,15 +19,24 @@ def table(summary: Summary) -> RenderableType:
     """Return a table of every row with its interval, and a line per operating region."""
     units = Units.of(summary)
     view = Table(
+        title=Text(
+            printable(
+                f"margin {summary.margin:g} {units.difference_unit}".rstrip()
+                + f", confidence {100 * summary.confidence:g} %"
+            ),
+            style="italic",
+        ),
+        header_style="bold",
+    )
+    for name in (
         "criterion",
         "recovery",
         "sparsity",
-        f"test {escape(summary.metric)} ± {100 * summary.confidence:g} % interval",
+        f"test {summary.metric} ± {100 * summary.confidence:g} % interval",
         f"minus dense ({units.worse_sign} is worse)",
         "certified",
-        title=f"margin {units.margin(summary.margin)}, confidence {100 * summary.confidence:g} %",
-        header_style="bold",
-    )
+    ):
+        view.add_column(Words(name, "bold"))
     for column in view.columns[2:5]:
         column.justify = "right"
     last = None
@@ -35,11 +45,11 @@ def table(summary: Summary) -> RenderableType:
             view.add_section()
         last = (row.criterion, row.recovery)
         view.add_row(
-            row.criterion,
-            row.recovery,
+            Words(row.criterion),
+            Words(row.recovery),
             f"{100 * row.sparsity:g} %",
-            _interval(row.test, units),
-            _interval(row.difference, units) if row.difference else "",
+            Words(_interval(row.test, units)),
+            Words(_interval(row.difference, units) if row.difference else ""),
             _certificate(row),
         )
     lines = [
@@ -50,11 +60,11 @@ def table(summary: Summary) -> RenderableType:
         if region.refusal:
             refused.setdefault(region.refusal, []).append(f"{criterion} ({recovery})")
     lines += [
-        Text(f"{refusal}: {', '.join(names)}", style="yellow") for refusal, names in refused.items()
+        Words(f"{refusal}: {', '.join(names)}", "yellow") for refusal, names in refused.items()
     ]
     lines += [line for row in summary.dense for line in _control(summary, row)]
     if summary.missing:
-        lines.append(Text(f"unfinished: {len(summary.missing)} trials are missing", style="yellow"))
+        lines.append(Words(f"unfinished: {len(summary.missing)} trials are missing", "yellow"))
     return Group(view, *lines)
 
 
@@ -65,13 +75,13 @@ def _interval(interval: Interval, units: Units) -> str:
     return f"{units.number(interval.mean)} ± {units.number(half)}"
 
 
-def _certificate(row: Row) -> Text:
+def _certificate(row: Row) -> Words:
     if row.certified:
-        return Text("yes", style="green")
-    return Text("no" if row.noninferiority else "not tested" if row.difference else "")
+        return Words("yes", "green")
+    return Words("no" if row.noninferiority else "not tested" if row.difference else "")
 
 
-def _control(summary: Summary, dense: Row) -> Iterator[Text]:
+def _control(summary: Summary, dense: Row) -> Iterator[Words]:
     """Say how far dense itself gets with the gates' additional training."""
     units = Units.of(summary)
     uncut = [
@@ -81,16 +91,16 @@ def _control(summary: Summary, dense: Row) -> Iterator[Text]:
     ]
     if uncut and uncut[0].difference:
         test = _interval(uncut[0].test, units)
-        yield Text(
+        yield Words(
             f"control, dense trained on as long as the gates, recovery {dense.recovery}: "
             f"{test}{' ' * bool(summary.unit)}{summary.unit}, "
             f"{units.judged(uncut[0].difference.mean)} against dense"
         )
 
 
-def _region(summary: Summary, criterion: str, recovery: str) -> Text:
+def _region(summary: Summary, criterion: str, recovery: str) -> Words:
     region = summary.regions[criterion, recovery]
     name = f"operating region of {criterion}, recovery {recovery}: "
     if region.lowest_keep is None:
-        return Text(name + "no level certified")
-    return Text(f"{name}up to {100 * (1 - region.lowest_keep):g} % sparsity", style="green")
+        return Words(name + "no level certified")
+    return Words(f"{name}up to {100 * (1 - region.lowest_keep):g} % sparsity", "green")

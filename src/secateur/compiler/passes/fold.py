@@ -6,11 +6,11 @@ is often computed from shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from secateur.compiler.graph import Graph, Node, Tensor, unsupported
+from secateur.compiler.graph import Graph, Node, Tensor, fresh, unsupported
 from secateur.compiler.ops import find
 from secateur.compiler.ops.cast import ELEMENT_TYPES
 from secateur.compiler.passes import shapes
@@ -39,6 +39,7 @@ class _Walk:
         self.constants = dict(graph.constants)
         self.types = {name: graph.types[name] for name in (*graph.inputs, *graph.constants)}
         self.nodes: list[Node] = []
+        self.names = set(_names(graph))
 
     def visit(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -61,7 +62,8 @@ class _Walk:
         self.visit(branch.nodes)
         for number, (inner, outer) in enumerate(zip(branch.outputs, node.outputs, strict=False)):
             if outer:
-                name = f"{node.name}/{number}" if number else node.name
+                name = fresh(self.names, f"{node.name}/{number}") if number else node.name
+                self.names.add(name)
                 self._node(Node("Identity", name, (inner,), (outer,)))
 
     def _plain(self, node: Node) -> Node:
@@ -104,3 +106,12 @@ class _Walk:
 def _nothing(tensor: Tensor) -> np.ndarray:
     """Return an array of any shape that takes no memory."""
     return np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+
+
+def _names(graph: Graph) -> Iterator[str]:
+    """Yield the names of a graph's nodes, those of branches included."""
+    for node in graph.nodes:
+        yield node.name
+        for branch in node.attributes.values():
+            if isinstance(branch, Graph):
+                yield from _names(branch)

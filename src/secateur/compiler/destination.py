@@ -1,0 +1,89 @@
+"""Where a compiled network is written, and what it may be written over."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from secateur import overwriting
+from secateur.compiler import artifact, bundle
+from secateur.compiler.targets import Target
+from secateur.errors import FileError, UsageError
+
+
+def default(name: str, target: Target, *, folder: bool = False) -> Path:
+    """Return where a network is written by default: in the current folder, by its name.
+
+    The name of a cross target stands in it, so that no network for one machine takes the place
+    of that for another.
+    """
+    where = "" if target.name == "native" else f".{target.name}"
+    return Path(f"{name}{where}" if folder else f"{name}{where}{target.suffix}")
+
+
+def refuse_file(path: Path, *, force: bool = False) -> None:
+    """Refuse to write an engine over a file that is none, such as the model it is made of.
+
+    Raises:
+        UsageError, FileError: see `overwriting.refuse_loss`.
+    """
+    overwriting.refuse_loss(path, artifact.is_engine, "secateur engine", force=force)
+
+
+def refuse_folder(folder: Path, source: Path | bytes, *, force: bool = False) -> None:
+    """Refuse to write C into a folder with files of another origin, or over a file.
+
+    Raises:
+        UsageError: the path is a file, or the folder holds the model or other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, but C is written as a folder; choose another name")
+    if force:
+        return
+    if isinstance(source, Path) and folder.is_dir() and _holds(folder, source):
+        raise UsageError(
+            f"{folder} holds {source}, which is to be compiled; choose another folder, or keep it "
+            "and write beside it with force=True (--force)"
+        )
+    bundle._refuse_others(folder)
+
+
+def write_folder(folder: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
+    """Write a folder of C. With `force`, what else is in the folder stays.
+
+    Args:
+        folder: that was not refused.
+        write: given a folder that is missing or was not refused, writes all of it.
+        force: files of the same names are replaced one by one, whatever they are.
+
+    Raises:
+        UsageError, FileError: see `bundle.write_bundle`.
+    """
+    if not (force and folder.is_dir()):
+        write(folder)
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".secateur.") as name:
+            new = Path(name) / "c"
+            write(new)
+            for path in sorted(new.rglob("*")):
+                place = folder / path.relative_to(new)
+                if path.is_dir():
+                    place.mkdir(exist_ok=True)
+                else:
+                    path.replace(place)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {folder}: {error.strerror or error}; "
+            "free some space or choose a folder that you may write to"
+        ) from error
+
+
+def _holds(folder: Path, source: Path) -> bool:
+    """Whether a file, or a folder, is a folder or lies in it, under whatever name."""
+    try:
+        where = source.resolve()
+        return any(folder.samefile(place) for place in (where, *where.parents))
+    except OSError:  # no such model: reading it says so
+        return False
