@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from secateur.compiler.onnx_tensors import checked_shape
 from secateur.errors import CompileError, UsageError
 
 Dim = int | str | None  # fixed; dynamic and named; dynamic without a name
+
+_NAMELESS = re.compile(r"\s*(\W*|-?\d+|none|null|unk(nown)?(_*\d+)?|dyn(amic)?)\s*", re.IGNORECASE)
+"""What exporters write for an extent that they do not know: two of them need not be equal."""
 
 
 @dataclass(frozen=True)
@@ -139,18 +143,16 @@ def _advice(name: str, dims: tuple[Dim, ...]) -> str:
     return f"fix it, for example with --input-shape {name}={example}"
 
 
-def declared_dims(proto: Any, where: str) -> tuple[Dim, ...]:
+def declared_dims(proto: Any) -> tuple[Dim, ...]:
     """Return the extents of a TensorShapeProto.
 
-    Raises:
-        CompileError: one is negative.
+    Exporters write an unknown extent as nothing, 0, a negative number, or a name that says so
+    (`?`, `None`, `unk__12`): each is dynamic without a name.
     """
     dims: list[Dim] = []
     for dim in proto.dim:
         if dim.HasField("dim_value"):
-            if dim.dim_value < 0:
-                raise CompileError(f"{where} has a negative extent, {dim.dim_value}")
-            dims.append(dim.dim_value)
+            dims.append(dim.dim_value if dim.dim_value > 0 else None)
         else:
-            dims.append(dim.dim_param or None)
+            dims.append(None if _NAMELESS.fullmatch(dim.dim_param) else dim.dim_param)
     return tuple(dims)
