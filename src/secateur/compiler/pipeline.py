@@ -20,6 +20,7 @@ from secateur.compiler import (
     emit,
     onnx_reader,
     passes,
+    samples,
     toolchain,
     verification,
 )
@@ -261,7 +262,7 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
     total = dict.fromkeys(network.sparse, 0.0)
     rng = np.random.default_rng(0)
     for graph, program in zip(network.graphs, network.programs, strict=True):
-        inputs = [verification.random(rng, graph, v) for v in graph.inputs]
+        inputs = list(samples.draw(rng, graph).values())
         best: dict[str, float] = {}
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
