@@ -116,11 +116,12 @@ def _meet(
     fits = len(shape) == len(dims)
     for axis, (dim, extent) in enumerate(zip(dims, shape, strict=False)):
         if extent < 0:  # stays free, if it is
-            fits &= not isinstance(dim, int)
+            fits &= not isinstance(dim, int) or dim == 0
+            known[axis] = dim or None
             continue
         if isinstance(dim, str):
             fits &= bound.setdefault(dim, extent) == extent
-        elif dim is not None:
+        elif dim:  # an extent of 0 gives way
             fits &= dim == extent
         known[axis] = extent
     if not fits:
@@ -146,13 +147,13 @@ def _advice(name: str, dims: tuple[Dim, ...]) -> str:
 def declared_dims(proto: Any) -> tuple[Dim, ...]:
     """Return the extents of a TensorShapeProto.
 
-    Exporters write an unknown extent as nothing, 0, a negative number, or a name that says so
-    (`?`, `None`, `unk__12`): each is dynamic without a name.
+    Exporters write an unknown extent as nothing, a negative number, or a name that says so (`?`,
+    `None`, `unk__12`): each is dynamic without a name. Some write 0, which may be meant.
     """
     dims: list[Dim] = []
     for dim in proto.dim:
         if dim.HasField("dim_value"):
-            dims.append(dim.dim_value if dim.dim_value > 0 else None)
+            dims.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
             dims.append(None if _NAMELESS.fullmatch(dim.dim_param) else dim.dim_param)
     return tuple(dims)
