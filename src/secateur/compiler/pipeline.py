@@ -18,6 +18,7 @@ from secateur.compiler import (
     bundle,
     choice,
     emit,
+    memory,
     onnx_reader,
     passes,
     rows,
@@ -319,6 +320,7 @@ def prepare(
     read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
     first = read(batch=1)
     reference = passes.apply(first.graph, passes.PASSES[:1])
+    memory.check(reference)
     pair: Graph | None = None
     apart: Mapping[str, int] = EMPTY
     if first.batched:

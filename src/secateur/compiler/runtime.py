@@ -79,9 +79,7 @@ class Engine:
         native, given, outputs, batch = self._prepare(arrays)
         if batch:
             native.run(*self._addresses(given, outputs), batch)
-        outputs = [
-            port.merge(array) for port, array in zip(self._outputs, outputs, strict=True)
-        ]
+        outputs = [port.merge(array) for port, array in zip(self._outputs, outputs, strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def profile(self, *arrays: Any, repeats: int = 1) -> list[tuple[str, float]]:

@@ -167,4 +167,3 @@ def _span(graph: Graph, value: str) -> Range | None:
     if array is None or not array.size or array.dtype.kind == "b":
         return None
     return float(array.min()), float(array.max())
-
