@@ -26,7 +26,7 @@ def resizes(draw: st.DrawFn) -> Build:
     mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
     transformation = draw(st.sampled_from([
         "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-        "tf_crop_and_resize",
+        "tf_crop_and_resize", "tf_half_pixel_for_nn",
     ]))  # fmt: skip
     attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transformation}
     if mode == "nearest":
@@ -39,6 +39,8 @@ def resizes(draw: st.DrawFn) -> Build:
     if crop:
         attributes["extrapolation_value"] = 3.0
         attributes["exclude_outside"] = 0
+    elif mode != "nearest":
+        attributes["antialias"] = draw(st.integers(0, 1))
     sizes = tuple(draw(st.integers(1, 16)) for _ in range(rank))
     scales = tuple(draw(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])) for _ in range(rank))
     by_size = (

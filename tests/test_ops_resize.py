@@ -13,6 +13,7 @@ from secateur.compiler.graph import Node
 from secateur.compiler.ops import Operand
 from secateur.errors import CompileError
 
+NEAREST = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 RESIZE_MODES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
 
 
@@ -26,9 +27,7 @@ class TestResize:
             mode=mode, coordinate_transformation_mode=transformation,
         )  # fmt: skip
 
-    @pytest.mark.parametrize(
-        "nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
-    )
+    @pytest.mark.parametrize("nearest", NEAREST)
     @pytest.mark.parametrize("transformation", RESIZE_MODES)
     def test_nearest_by_scales(self, nearest: str, transformation: str) -> None:
         agree(
@@ -74,10 +73,39 @@ class TestResize:
             mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1,
         )  # fmt: skip
 
+    @pytest.mark.parametrize("mode", ["linear", "cubic"])
+    @pytest.mark.parametrize("transformation", [*RESIZE_MODES, "half_pixel_symmetric"])
+    @pytest.mark.parametrize("outside", [0, 1])
+    def test_antialiased(self, mode: str, transformation: str, outside: int) -> None:
+        for size in ((2, 3), (3, 14), (10, 9), (1, 1)):
+            agree(
+                "Resize", normal(1, 1, 2, 5, 7), None, None, np.array([1, 2, *size]), mode=mode,
+                coordinate_transformation_mode=transformation, antialias=1, exclude_outside=outside,
+            )  # fmt: skip
+
+    @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+    @pytest.mark.parametrize("scales", [(2, 2), (0.6, 0.5), (1.3, 0.7), (3, 1)])
+    def test_the_transformation_of_old_operator_sets(
+        self, mode: str, scales: tuple[float, float]
+    ) -> None:
+        for rounding in NEAREST if mode == "nearest" else NEAREST[:1]:
+            agree(
+                "Resize", normal(1, 1, 1, 5, 7), None, np.array([1, 1, *scales], np.float32),
+                mode=mode, nearest_mode=rounding,
+                coordinate_transformation_mode="tf_half_pixel_for_nn",
+            )  # fmt: skip
+
     @pytest.mark.parametrize(
         ("attributes", "match"),
         [
-            ({"antialias": 1}, r"antialias=1"),
+            ({"antialias": 1, "mode": "nearest"}, r"antialias=1 with mode=nearest"),
+            (
+                {
+                    "antialias": 1, "mode": "linear",
+                    "coordinate_transformation_mode": "tf_crop_and_resize",
+                },
+                r"antialias=1 with tf_crop_and_resize",
+            ),
             ({"mode": "area"}, r"mode=area"),
             ({"coordinate_transformation_mode": "tf_crop_and_resize"}, r"without roi"),
             ({"axes": (0, 0)}, r"one axis twice"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from secateur.compiler.graph import Graph, Tensor
+from secateur.compiler.graph import Graph, Node, Tensor
 from secateur.compiler.ops import find
+from secateur.compiler.ops.cast import ELEMENT_TYPES
 from secateur.compiler.passes import shapes
-from secateur.errors import UsageError
+from secateur.errors import CompileError, UsageError
+
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+_NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
 
 
 def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -35,8 +41,7 @@ def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     kept = {*graph.outputs, *graph.constants}
     for index, node in enumerate(graph.nodes):
         arrays = tuple(values[name] if name else None for name in node.inputs)
-        with np.errstate(all="ignore"):
-            results = find(node).reference(node, arrays)
+        results = _results(graph, node, arrays)
         for name, array in zip(node.outputs, results, strict=False):
             if name in graph.types:
                 shapes.check(node, (array,), (graph.types[name],))
@@ -46,6 +51,65 @@ def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
             if name and last[name] == index:
                 del values[name]
     return {name: values[name] for name in graph.outputs}
+
+
+def _results(
+    graph: Graph, node: Node, arrays: tuple[np.ndarray | None, ...]
+) -> tuple[np.ndarray, ...]:
+    try:
+        with np.errstate(all="ignore"):
+            return find(node).reference(node, arrays)
+    except MemoryError as error:
+        sizes = [list(array.shape) for array in arrays if array is not None]
+        raise CompileError(
+            f"node {node} takes more memory than there is, for inputs of shapes {sizes}: compile "
+            "on a larger machine, or for smaller inputs (--input-shape)"
+        ) from error
+
+
+def run_wide(
+    graph: Graph,
+    inputs: Mapping[str, np.ndarray],
+    stored: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Compute the outputs of a graph of float32 in float64, from the same inputs.
+
+    Args:
+        graph, inputs: as for `run`.
+        stored: what storing makes of a constant of float32; by default nothing.
+
+    Returns:
+        As `run`; outputs that are float32 there are float64.
+
+    Raises:
+        UsageError, CompileError: as `run`.
+    """
+    _check_inputs(graph, inputs)
+    constants = {
+        name: widened(stored(array) if stored and array.dtype == SINGLE else array)
+        for name, array in graph.constants.items()
+    }
+    given = {name: widened(array) for name, array in inputs.items()}
+    types = {name: Tensor(array.dtype, array.shape) for name, array in given.items()}
+    nodes = tuple(replace(n, attributes=_wide_attributes(n)) for n in graph.nodes)
+    return run(Graph(nodes, graph.inputs, graph.outputs, constants, types), given)
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Return an array of float32 as float64, and any other as it is."""
+    return array.astype(DOUBLE) if array.dtype == SINGLE else array
+
+
+def _wide_attributes(node: Node) -> dict[str, Any]:
+    found = {
+        name: widened(value) if isinstance(value, np.ndarray) else value
+        for name, value in node.attributes.items()
+    }
+    if node.op == "Cast" and found.get("to") == _NUMBERS[SINGLE]:
+        found["to"] = _NUMBERS[DOUBLE]
+    if node.op == "ConstantOfShape":
+        found.setdefault("value", np.zeros(1, DOUBLE))
+    return found
 
 
 def _check_inputs(graph: Graph, inputs: Mapping[str, np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from secateur.errors import CompileError, UsageError
 from secateur.printable import printable
 
 Dim = int | str | None  # fixed; dynamic and named; dynamic without a name
+
+_NAMELESS = re.compile(r"\s*(\W*|-?\d+|none|null|unk(nown)?(_*\d+)?|dyn(amic)?)\s*", re.IGNORECASE)
+"""What exporters write for an extent that they do not know: two of them need not be equal."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,12 @@ def _meet(
     fits = len(shape) == len(dims)
     for axis, (dim, extent) in enumerate(zip(dims, shape, strict=False)):
         if extent < 0:  # stays free, if it is
-            fits &= not isinstance(dim, int)
+            fits &= not isinstance(dim, int) or dim == 0
+            known[axis] = dim or None
             continue
         if isinstance(dim, str):
             fits &= bound.setdefault(dim, extent) == extent
-        elif dim is not None:
+        elif dim:  # an extent of 0 gives way
             fits &= dim == extent
         known[axis] = extent
     if not fits:
@@ -146,18 +151,16 @@ def option(name: str, extents: str) -> str:
     return f"--input-shape {printable(shlex.quote(f'{name}={extents}'))}"
 
 
-def declared_dims(proto: Any, where: str) -> tuple[Dim, ...]:
+def declared_dims(proto: Any) -> tuple[Dim, ...]:
     """Return the extents of a TensorShapeProto.
 
-    Raises:
-        CompileError: one is negative.
+    Exporters write an unknown extent as nothing, a negative number, or a name that says so (`?`,
+    `None`, `unk__12`): each is dynamic without a name. Some write 0, which may be meant.
     """
     dims: list[Dim] = []
     for dim in proto.dim:
         if dim.HasField("dim_value"):
-            if dim.dim_value < 0:
-                raise CompileError(f"{where} has a negative extent, {dim.dim_value}")
-            dims.append(dim.dim_value)
+            dims.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
-            dims.append(dim.dim_param or None)
+            dims.append(None if _NAMELESS.fullmatch(dim.dim_param) else dim.dim_param)
     return tuple(dims)

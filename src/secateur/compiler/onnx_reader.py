@@ -293,7 +293,7 @@ def _declared(value: Any) -> onnx_inputs.Declared:
         )
     tensor = value.type.tensor_type
     dtype = onnx_tensors.dtype_of(tensor.elem_type, where)
-    dims = onnx_inputs.declared_dims(tensor.shape, where) if tensor.HasField("shape") else None
+    dims = onnx_inputs.declared_dims(tensor.shape) if tensor.HasField("shape") else None
     return onnx_inputs.Declared(dtype, dims)
 
 

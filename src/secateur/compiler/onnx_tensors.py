@@ -15,6 +15,9 @@ from secateur.errors import CompileError, FileError
 if TYPE_CHECKING:
     from onnx import SparseTensorProto, TensorProto
 
+MOST_DENSE = 256 * 2**20
+"""Bytes of a sparse tensor with its zeros: a file of a few bytes may ask for any number."""
+
 # The field that holds values which are not raw bytes, by ONNX's number of the element type.
 _FIELDS = {
     1: "float_data",
@@ -92,6 +95,11 @@ def dense(proto: SparseTensorProto, folder: Path | None, where: str) -> np.ndarr
     """Return a sparse tensor of an ONNX file as an ordinary array; errors as `array`."""
     shape = checked_shape(tuple(proto.dims), where)
     values = array(proto.values, folder, where)
+    if (size := math.prod(shape) * values.itemsize) > MOST_DENSE:
+        raise CompileError(
+            f"{where} is a sparse tensor of shape {list(shape)}, {size:,} bytes once its zeros are "
+            f"written out, more than {MOST_DENSE:,}: store it dense"
+        )
     indices = array(proto.indices, folder, where)
     if indices.dtype != np.int64 or indices.shape not in (
         values.shape,
@@ -143,9 +151,12 @@ def _external(proto: TensorProto, folder: Path | None, size: int, where: str) ->
             f"{path.name} do not fit its {size} bytes; export the model again"
         )
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
+        there = path.stat().st_size - offset
+        data = b""
+        if there >= size:  # before memory is taken for what the file only says
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
     if len(data) != size:

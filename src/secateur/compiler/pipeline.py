@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -19,8 +19,11 @@ from secateur.compiler import (
     choice,
     destination,
     emit,
+    memory,
     onnx_reader,
     passes,
+    rows,
+    samples,
     toolchain,
     verification,
 )
@@ -235,7 +238,7 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
     total = dict.fromkeys(network.sparse, 0.0)
     rng = np.random.default_rng(0)
     for graph, program in zip(network.graphs, network.programs, strict=True):
-        inputs = [verification.random(rng, graph, v) for v in graph.inputs]
+        inputs = list(samples.draw(rng, graph).values())
         best: dict[str, float] = {}
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
@@ -260,6 +263,8 @@ class Network:
         machine: vectors of the target.
         pair: as `reference`, of two samples; None where the network is not batched.
         alone: by program, whether a tile is too little work for several threads.
+        rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
+            them on an axis of their own.
     """
 
     reference: Graph
@@ -270,6 +275,7 @@ class Network:
     machine: Machine
     pair: Graph | None = None
     alone: tuple[bool, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=lambda: EMPTY)
 
 
 def prepare(
@@ -289,13 +295,18 @@ def prepare(
     read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
     first = read(batch=1)
     reference = passes.apply(first.graph, passes.PASSES[:1])
-    graphs = [passes.apply(first.graph)]
-    programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
-    pair = None
+    memory.check(reference)
+    pair: Graph | None = None
+    apart: Mapping[str, int] = EMPTY
     if first.batched:
         pair = passes.apply(read(batch=2).graph, passes.PASSES[:1])
+        apart = rows.of_a_sample(reference, pair)
+    graphs = [passes.apply(rows.split(reference, apart))]
+    programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
+    if first.batched:
         many = machine.lanes * _samples_a_lane(graphs[0])
-        graph = passes.apply(read(batch=many).graph)
+        graph = passes.apply(read(batch=many).graph, passes.PASSES[:1])
+        graph = passes.apply(rows.split(graph, apart))
         program = _many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
@@ -303,7 +314,15 @@ def prepare(
     sparse = choice.sparse(graphs[0], programs, machine)
     alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
     return Network(
-        reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair, alone
+        reference,
+        tuple(graphs),
+        tuple(programs),
+        first.batched,
+        sparse,
+        machine,
+        pair,
+        alone,
+        apart,
     )
 
 
@@ -358,7 +377,10 @@ def source_of(
         "values": values,
         "origin": hashlib.sha256(origin).hexdigest(),
         "inputs": [_described(graph, v, first) for v in graph.inputs],
-        "outputs": [_described(graph, v, first) for v in graph.outputs],
+        "outputs": [
+            _described(graph, v, first) | ({"merged": True} if v in network.rows else {})
+            for v in graph.outputs
+        ],
         "batches": [p.batch for p in network.programs],
     }
     return emit.emit(

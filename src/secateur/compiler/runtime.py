@@ -80,6 +80,7 @@ class Engine:
         native, given, outputs, batch = self._prepare(arrays)
         if batch:
             native.run(*self._addresses(given, outputs), batch)
+        outputs = [port.merge(array) for port, array in zip(self._outputs, outputs, strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def profile(self, *arrays: Any, repeats: int = 1) -> list[tuple[str, float]]:
@@ -190,6 +191,14 @@ class _Port:
         self.name = str(described["name"])
         self.dtype = np.dtype(str(described["dtype"]))
         self.shape = tuple(map(int, described["shape"]))
+
+        self.merged = bool(described.get("merged"))
+
+    def merge(self, output: Array) -> Array:
+        """Return an output with the rows of a sample, if it has some, among those of the others."""
+        if not self.merged:
+            return output
+        return output.reshape(len(output) * self.shape[0], *self.shape[1:])
 
     def describe(self, batched: bool) -> str:
         axes = ", ".join([*(["batch"] if batched else []), *map(str, self.shape)])

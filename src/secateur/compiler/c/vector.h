@@ -77,8 +77,11 @@ INLINE vec sec_of_four(const float *p, vec together, const int m) { (void)togeth
 
 /* The first half is for floats one by one; loops over them are vectorised by the compiler. */
 INLINE float sec_exp(float x) {
-  /* Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error 2e-7. */
-  float y = x < -86.6f ? -86.6f : x > 88.73f ? 88.73f : x;
+  /* Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error 2e-7. 2^n is a product
+     of two powers, so that it reaches the denormals and overflows by itself. At -176 both are the float
+     whose exponent is 0, that is 0: what is masked with -infinity costs no denormal arithmetic. */
+  float y = x > -176.0f ? x : -176.0f;  /* NaN gives -176 here: it must not become an integer */
+  y = y < 89.0f ? y : 89.0f;
   float n = rintf(y * 1.44269504f);
   float r = y - n * 0.693359375f + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -88,12 +91,15 @@ INLINE float sec_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  union { int32_t i; float f; } two = {((int32_t)n + 126) << 23};  /* 2^128 is no float */
-  float e = p * two.f * 2.0f;
-  e = x < -103.0f ? 0.0f : x > 88.72283f ? INFINITY : e;
+  const int32_t k = (int32_t)n, half = k >> 1;
+  const union { int32_t i; float f; } a = {(half + 127) << 23}, b = {(k - half + 127) << 23};
+  const float e = p * a.f * b.f;
   return x != x ? x : e;
 }
-INLINE float sec_sigmoid(float x) { return 1.0f / (1.0f + sec_exp(-x)); }
+INLINE float sec_sigmoid(float x) {
+  const float e = sec_exp(-fabsf(x));  /* of -|x|: it never overflows, and small results keep their digits */
+  return (x < 0 ? e : 1.0f) / (1.0f + e);
+}
 INLINE float sec_tanh(float x) {
   /* Near 0 the difference of exponentials loses digits: an odd polynomial there (Cephes' tanhf). */
   float a = fabsf(x), s = x * x;

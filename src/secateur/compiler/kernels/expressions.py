@@ -155,9 +155,10 @@ def _power(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:
             return f"({out.c})pow((double)x0, (double)x1)"
         return f"({out.c})sec_power(x0, (int64_t)x1)"
     if exponent.constant is not None and exponent.constant.size == 1:
+        root = f"(x0 == -INFINITY ? INFINITY : {_call('sqrt', 'x0 + 0', out)})"  # as pow has it
         known = {
             2.0: "x0 * x0", 3.0: "x0 * x0 * x0", 4.0: "(x0 * x0) * (x0 * x0)", 1.0: "x0",
-            0.0: "1", -1.0: "1 / x0", 0.5: _call("sqrt", out), -0.5: f"1 / {_call('sqrt', out)}",
+            0.0: "1", -1.0: "1 / x0", 0.5: root, -0.5: f"1 / {root}",
         }  # fmt: skip
         if (number := float(exponent.constant.reshape(-1)[0])) in known:
             return known[number]
@@ -166,8 +167,8 @@ def _power(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:
     return f"({out.c})pow((double)x0, (double)x1)"
 
 
-def _call(name: str, out: Place) -> str:
-    return f"{name}f(x0)" if out.dtype == np.float32 else f"{name}(x0)"
+def _call(name: str, argument: str, out: Place) -> str:
+    return f"{name}{'f' if out.dtype == np.float32 else ''}({argument})"
 
 
 def _cast(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:

@@ -19,7 +19,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
     """Copy by whole vectors where the two layouts allow it, else element by element."""
     source, target = inputs[0], outputs[0]
     assert source is not None
-    if (run := _run(source, target)) is not None:
+    if (run := _run(node, source, target)) is not None:
         return _rows(node, source, target, run)
     if _planes_to_samples(source.layout, target.layout) and source.dtype.itemsize == 4:
         return _samples(source, target)
@@ -87,13 +87,18 @@ def _lane_offsets(layout: Layout, plain: Layout) -> list[int]:
     ]
 
 
-def _run(source: Place, target: Place) -> int | None:
-    """Return the axis along which rows of a plain float source become vectors of the target."""
+def _run(node: Node, source: Place, target: Place) -> int | None:
+    """Return the axis along which rows of a plain float source become vectors of the target.
+
+    Not that of samples, of which a tile may hold fewer than it has room for.
+    """
     x, y = source.layout, target.layout
     full = all(g * b == n for g, b, n in zip(y.grid, y.blocks, y.shape, strict=True))
     if x.lanes > 1 or y.lanes == 1 or source.dtype.itemsize != 4 or not full or _lanes_used(y):
         return None
-    return next((a for a, s in enumerate(x.strides) if s == 1 and y.blocks[a] >= y.lanes), None)
+    counted = 0 if node.get("samples") else -1
+    along = (a for a, s in enumerate(x.strides) if s == 1 and a != counted)
+    return next((a for a in along if y.blocks[a] >= y.lanes), None)
 
 
 def _rows(node: Node, source: Place, target: Place, run: int) -> str:

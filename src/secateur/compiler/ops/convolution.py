@@ -16,6 +16,9 @@ from secateur.compiler.ops.rules import FLOATS, LIMIT, Operands
 
 Index = tuple[Any, ...]
 
+MOST_PADDED = 2**24
+"""Elements of a padded channel, where the padding is more than the input: it can be any number."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -93,7 +96,7 @@ def window(
             )
         outputs.append(count)
     padded_size = prod(map(sum, zip(spatial, before, after, strict=True)))
-    if padded_size > LIMIT:
+    if padded_size > min(LIMIT, max(MOST_PADDED, 4 * prod(spatial))):
         raise unsupported(node, f"an input of {padded_size} elements a channel with padding")
     return Window(
         tuple(kernel), strides, dilations, tuple(before), tuple(after), tuple(outputs)

@@ -66,7 +66,11 @@ def _power(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     if base.dtype.kind == exponent.dtype.kind == "i" and bool(np.any(exponent < 0)):
         exponent = exponent.astype(np.float64)  # numpy has no integer with a negative exponent
     with np.errstate(all="ignore"):
-        return (np.asarray(np.power(base, exponent)).astype(base.dtype),)
+        result = np.asarray(np.power(base, exponent))
+        if result.dtype.kind == "f":  # numpy takes a root, of which -0 and -infinity have others
+            result = np.where(exponent == 0.5, np.abs(result), result)
+            result = np.where((exponent == 0.5) & (base == -np.inf), np.inf, result)
+        return (np.asarray(result).astype(base.dtype),)
 
 
 def _infer_modulo(node: Node, operands: Operands) -> tuple[Tensor, ...]:
@@ -104,11 +108,22 @@ def _infer_clip(node: Node, operands: Operands) -> tuple[Tensor, ...]:
 
 
 def _clip(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
-    """Clip; where min lies above max, everything becomes max."""
+    """Clip; where min lies above max, everything becomes max. A bound that is NaN bounds nothing.
+
+    So does ONNX Runtime. NaN stays NaN, and without a bound so do infinities.
+    """
     x = rules.array(arrays, 0)
     least, most = (*arrays[1:], None, None)[:2]
-    x = x if least is None else np.maximum(x, least.reshape(()))
-    return (np.asarray(x if most is None else np.minimum(x, most.reshape(()))),)
+    return (clipped(x, least, most),)
+
+
+def clipped(x: np.ndarray, least: Any, most: Any) -> np.ndarray:
+    """Return x between two bounds of one element, or None; one that is NaN bounds nothing."""
+    for bound, beyond in ((least, np.less), (most, np.greater)):
+        if bound is not None:
+            limit = np.asarray(bound, x.dtype).reshape(())
+            x = np.where(beyond(x, limit), limit, x)
+    return np.asarray(x)
 
 
 def _infinite(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secateur.compiler.graph import Node, Tensor, unsupported
-from secateur.compiler.ops import Arrays, Operator, activation, rules
+from secateur.compiler.ops import Arrays, Operator, activation, elementwise, rules
 from secateur.compiler.ops.convolution import conv_shape, convolve, filled, wide
 from secateur.compiler.ops.rules import FLOATS, Operands
 
@@ -32,7 +32,7 @@ ACTIVATIONS: Mapping[str, Function] = MappingProxyType({
     "": lambda x, _alpha, _beta: x,
     "Relu": lambda x, _alpha, _beta: np.maximum(x, 0),
     "LeakyRelu": _onnx("LeakyRelu", ("alpha",)),
-    "Clip": lambda x, alpha, beta: np.clip(x, x.dtype.type(alpha), x.dtype.type(beta)),
+    "Clip": elementwise.clipped,
     "Sigmoid": _onnx("Sigmoid"),
     "HardSigmoid": _onnx("HardSigmoid", ("alpha", "beta")),
     "HardSwish": _onnx("HardSwish"),

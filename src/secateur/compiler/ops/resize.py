@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,14 @@ _CHOICES = {
     "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
     "coordinate_transformation_mode": (
         "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-        "tf_crop_and_resize",
+        "tf_crop_and_resize", "tf_half_pixel_for_nn",
     ),
     "keep_aspect_ratio_policy": ("stretch", "not_larger", "not_smaller"),
 }  # fmt: skip
+
+
+MOST_TAPS = 2**24
+"""Weights of one axis: a small file could ask for any number of them."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,11 @@ def samplings(
     """
     mode, transformation = _choice(node, "mode"), _choice(node, "coordinate_transformation_mode")
     _choice(node, "nearest_mode")
-    if node.get("antialias", 0):
-        raise unsupported(node, "antialias=1 is not supported")
+    smooth = bool(node.get("antialias", 0))
+    if smooth and mode == "nearest":
+        raise unsupported(node, "antialias=1 with mode=nearest, which picks and does not sum")
+    if smooth and transformation == "tf_crop_and_resize":
+        raise unsupported(node, "antialias=1 with tf_crop_and_resize")
     axes = rules.axes(node, node.get("axes") or range(len(shape)), len(shape))
     extents = [shape[a] for a in axes]
     ratios, outputs = _ratios(node, extents, scales, sizes)
@@ -76,7 +83,10 @@ def samplings(
         if out == extent and ratios[i][0] == ratios[i][1] and ends == (0, 1):
             continue
         at = _coordinates(transformation, extent, out, ratios[i], ends)
-        indices, weights = _taps(node, mode, at)
+        if smooth:
+            indices, weights = _smooth_taps(node, mode, at, min(ratios[i][0] / ratios[i][1], 1.0))
+        else:
+            indices, weights = _taps(node, mode, at)
         if node.get("exclude_outside", 0) and mode != "nearest":
             weights = np.where((indices < 0) | (indices >= extent), 0, weights)
             weights = weights / weights.sum(1, keepdims=True)
@@ -118,7 +128,7 @@ def _ratios(
             up, down = pick(ratios, key=lambda ratio: ratio[0] / ratio[1])
             ratios = [(up, down)] * len(extents)
             outputs = [int(np.floor(e * up / down + 0.5)) for e in extents]
-    if min(outputs) < 1 or prod(outputs) > rules.LIMIT:
+    if min(outputs) < 1 or prod(outputs) > rules.LIMIT or max(outputs) > MOST_TAPS // 4:
         raise unsupported(node, f"an output of extents {outputs}")
     return ratios, outputs
 
@@ -144,6 +154,8 @@ def _coordinates(
         return x * ((extent - 1) / (exact - 1) if exact != 1 else 0)
     if transformation == "asymmetric":
         return x * down / up
+    if transformation == "tf_half_pixel_for_nn":  # old operator sets alone, and in float32 there
+        return ((x + 0.5).astype(np.float32) / np.float32(up / down)).astype(np.float64)
     if transformation == "pytorch_half_pixel" and out == 1:
         return np.zeros(1)
     shift = extent / 2 * (1 - out / exact) if transformation == "half_pixel_symmetric" else 0
@@ -170,6 +182,24 @@ def _taps(node: Node, mode: str, at: np.ndarray) -> tuple[np.ndarray, np.ndarray
         offsets = [-1, 0, 1, 2]
         weights = [_far(part + 1, a), _near(part, a), _near(1 - part, a), _far(2 - part, a)]
     return left.astype(np.int64)[:, None] + np.array(offsets), np.stack(weights, 1)
+
+
+def _smooth_taps(
+    node: Node, mode: str, at: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices and weights of a filter that is stretched where the axis shrinks."""
+    support = (1 if mode == "linear" else 2) / scale
+    taps = ceil(2 * support)
+    if taps * len(at) > MOST_TAPS:
+        raise unsupported(node, f"{taps} taps for each of {len(at)} outputs")
+    indices = (np.floor(at - support) + 1)[:, None] + np.arange(taps)
+    d = np.abs(indices - at[:, None]) * scale
+    if mode == "linear":
+        weights = (1 - d).clip(0)
+    else:
+        a = float(node.get("cubic_coeff_a", -0.75))
+        weights = np.where(d <= 1, _near(d, a), np.where(d < 2, _far(d, a), 0))
+    return indices.astype(np.int64), weights / weights.sum(1, keepdims=True)
 
 
 def _near(d: np.ndarray, a: float) -> np.ndarray:

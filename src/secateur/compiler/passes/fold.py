@@ -16,6 +16,9 @@ from secateur.compiler.ops.cast import ELEMENT_TYPES
 from secateur.compiler.passes import shapes
 
 MAX_BYTES = 256 * 2**20  # a constant larger than this is computed when the network runs
+BUDGET = 2**30
+"""Bytes of all constants that are computed, besides four times those that the file holds."""
+
 _SHAPE_ONLY = {"Shape", "Size"}  # operators that look at no value
 _NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
 
@@ -23,7 +26,8 @@ _NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
 def run(graph: Graph) -> Graph:
     """Return the graph with known values as constants, and types for all values.
 
-    An `If` whose condition is known gives way to its branch.
+    What nothing reads any more is no constant of it. An `If` whose condition is known gives way to
+    its branch.
 
     Raises:
         CompileError: an operator is not supported, inputs do not fit together, or the condition
@@ -31,7 +35,11 @@ def run(graph: Graph) -> Graph:
     """
     walk = _Walk(graph)
     walk.visit(graph.nodes)
-    return graph.with_(nodes=tuple(walk.nodes), constants=walk.constants, types=walk.types)
+    read = {name for node in walk.nodes for name in node.inputs} | {*graph.outputs}
+    constants = {name: array for name, array in walk.constants.items() if name in read}
+    gone = walk.constants.keys() - constants
+    types = {name: tensor for name, tensor in walk.types.items() if name not in gone}
+    return graph.with_(nodes=tuple(walk.nodes), constants=constants, types=types)
 
 
 class _Walk:
@@ -40,6 +48,7 @@ class _Walk:
         self.types = {name: graph.types[name] for name in (*graph.inputs, *graph.constants)}
         self.nodes: list[Node] = []
         self.names = set(_names(graph))
+        self.left = BUDGET + 4 * sum(array.nbytes for array in graph.constants.values())
 
     def visit(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -76,16 +85,33 @@ class _Walk:
         types = shapes.infer(node, self.types, self.constants)
         known = self._evaluate(node, types)
         if known is None:
-            self.nodes.append(node)
+            self.nodes.append(self._later(node, types))
         for number, (name, tensor) in enumerate(zip(node.outputs, types, strict=True)):
             if name:
                 self.types[name] = tensor
                 if known is not None:
                     self.constants[name] = known[number]
 
+    def _later(self, node: Node, types: tuple[Tensor, ...]) -> Node:
+        """Return a node as it is computed when the network runs."""
+        if node.op == "ConstantOfShape":
+            value = np.asarray(node.get("value", np.zeros(1, np.float32))).reshape(())
+            name = fresh(self.types, f"{node.name}_value")
+            self.constants[name], self.types[name] = value, Tensor(value.dtype, ())
+            return Node("Expand", node.name, (name, *node.inputs), node.outputs)
+        if node.op == "Range":
+            size = types[0].size * types[0].dtype.itemsize
+            raise unsupported(
+                node,
+                f"its output {list(types[0].shape)} takes {size:,} bytes, more than constants may; "
+                "export the model for smaller inputs",
+            )
+        return node
+
     def _evaluate(self, node: Node, types: tuple[Tensor, ...]) -> tuple[np.ndarray, ...] | None:
         """Return the node's outputs, where they are known and of reasonable size."""
-        if sum(tensor.size * tensor.dtype.itemsize for tensor in types) > MAX_BYTES:
+        size = sum(tensor.size * tensor.dtype.itemsize for tensor in types)
+        if size > min(MAX_BYTES, self.left):
             return None
         arrays: list[np.ndarray | None] = []
         for name in node.inputs:
@@ -97,9 +123,15 @@ class _Walk:
                 arrays.append(_nothing(self.types[name]))
             else:
                 return None
-        with np.errstate(all="ignore"):
-            outputs = tuple(map(np.asarray, find(node).reference(node, tuple(arrays))))
+        try:
+            with np.errstate(all="ignore"):
+                outputs = tuple(map(np.asarray, find(node).reference(node, tuple(arrays))))
+        except MemoryError:
+            return None
         shapes.check(node, outputs, types)
+        for array in outputs:
+            array.flags.writeable = False  # a graph would copy it
+        self.left -= size
         return outputs
 
 

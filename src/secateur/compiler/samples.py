@@ -1,0 +1,169 @@
+"""Random inputs that a network could be given, as far as its graph says what that is.
+
+Numbers are drawn at several scales and with both signs. An integer (or a number that becomes one)
+that picks from an axis lies within it, one that is asked whether it is true is 0 or 1, and one that
+is compared with a constant lies on both sides of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil, floor, inf
+
+import numpy as np
+
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.ops.cast import ELEMENT_TYPES
+
+Range = tuple[float, float]
+
+USUAL: Range = (-4, 12)
+"""Integers of which nothing is known; unsigned ones have their whole range, up to 255."""
+
+SCALES = (-2.0, 1.5)
+"""Powers of ten between which the scale of each number is drawn, where scales are mixed."""
+
+_MOVED = frozenset({
+    "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Identity", "Max", "Min", "Pad",
+    "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Operators whose outputs hold numbers of their inputs."""
+
+_COMPARED = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_JUDGED = frozenset({"And", "Not", "Or", "Xor"})
+
+
+def draw(rng: np.random.Generator, graph: Graph, *, mixed: bool = False) -> dict[str, np.ndarray]:
+    """Return a random array for each input of a graph.
+
+    Args:
+        rng: where the numbers come from.
+        graph: its values all have types.
+        mixed: give every number a scale of its own, from 10^-2 to 10^1.5; otherwise they are
+            normal, of deviation 1.
+    """
+    needed, useful = _ranges(graph)
+    found = {}
+    for name in graph.inputs:
+        tensor = graph.types[name]
+        if tensor.dtype.kind == "b":
+            found[name] = rng.random(tensor.shape) < 0.5
+        elif tensor.dtype.kind == "f" and name not in needed:
+            x = rng.standard_normal(tensor.shape)
+            if mixed:
+                x *= 10 ** rng.uniform(*SCALES, tensor.shape)
+            found[name] = x.astype(tensor.dtype)
+        else:
+            low, high = _chosen(tensor.dtype, needed.get(name), useful.get(name))
+            x = rng.integers(low, high, tensor.shape, endpoint=True)
+            found[name] = x.astype(tensor.dtype)
+    return found
+
+
+def zeros_and_ones(rng: np.random.Generator, graph: Graph) -> dict[str, np.ndarray]:
+    """Return a random array for each input; integers are 0 or 1, which few networks refuse."""
+    found = draw(rng, graph)
+    for name in graph.inputs:
+        tensor = graph.types[name]
+        if tensor.dtype.kind in "iu":
+            found[name] = rng.integers(0, 2, tensor.shape).astype(tensor.dtype)
+    return found
+
+
+def _chosen(dtype: np.dtype[np.generic], needed: Range | None, useful: Range | None) -> Range:
+    """Return the least and the greatest integer to draw."""
+    least, most = -(2.0**31), 2.0**31 - 1
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        least, most = max(least, float(info.min)), min(most, float(info.max))
+    low, high = needed or useful or ((0, 255) if dtype.kind == "u" else USUAL)
+    low, high = max(ceil(max(low, -(2.0**31))), least), min(floor(min(high, 2.0**31)), most)
+    return (int(low), int(high)) if low <= high else (0, 1)
+
+
+def _ranges(graph: Graph) -> tuple[dict[str, Range], dict[str, Range]]:
+    """Return by value what its numbers must lie in, and what is worth trying, read backwards."""
+    needed: dict[str, Range] = {}
+    useful: dict[str, Range] = {}
+    for node in reversed(graph.nodes):
+        for value, (low, high) in _demands(graph, node):
+            before = needed.get(value, (-inf, inf))
+            needed[value] = (max(low, before[0]), min(high, before[1]))
+        for value, (low, high) in _hints(graph, node):
+            before = useful.get(value, (inf, -inf))
+            useful[value] = (min(low, before[0]), max(high, before[1]))
+        for ranges in (needed, useful):
+            for output in node.outputs:
+                if output in ranges:
+                    for value, span in _passed(graph, node, ranges[output]):
+                        low, high = ranges.get(value, span)
+                        if ranges is needed:
+                            ranges[value] = (max(low, span[0]), min(high, span[1]))
+                        else:
+                            ranges[value] = (min(low, span[0]), max(high, span[1]))
+    return needed, useful
+
+
+def _demands(graph: Graph, node: Node) -> Iterator[tuple[str, Range]]:
+    if node.op in {"Gather", "GatherElements"}:
+        shape = graph.types[node.inputs[0]].shape
+        yield node.inputs[1], (0, shape[node.get("axis", 0)] - 1)
+    elif node.op in _JUDGED:
+        yield from ((value, (0, 1)) for value in node.inputs)
+    elif node.op == "Where":
+        yield node.inputs[0], (0, 1)
+    elif node.op == "Cast" and ELEMENT_TYPES.get(node.get("to")) == np.bool_:
+        yield node.inputs[0], (0, 1)
+
+
+def _hints(graph: Graph, node: Node) -> Iterator[tuple[str, Range]]:
+    if len(node.inputs) != 2:
+        return
+    for value, other in (node.inputs, node.inputs[::-1]):
+        span = _span(graph, other)
+        if span is None:
+            continue
+        if node.op in _COMPARED:
+            yield value, (span[0] - 2, span[1] + 2)
+        elif node.op == "Sub" and value == node.inputs[1] and span == (1, 1):
+            yield value, (0, 1)  # 1 - mask
+
+
+def _passed(graph: Graph, node: Node, span: Range) -> Iterator[tuple[str, Range]]:
+    """Yield what an input must lie in for the output to lie in a span."""
+    low, high = span
+    if node.op in _MOVED:
+        yield from ((value, span) for value in node.inputs if value and _data(node, value))
+    elif node.op == "Gather":
+        yield node.inputs[0], span
+    elif node.op == "Where":
+        yield from ((value, span) for value in node.inputs[1:])
+    elif node.op == "Neg":
+        yield node.inputs[0], (-high, -low)
+    elif node.op in {"Add", "Sub", "Mul"}:
+        a, b = node.inputs
+        left, right = _span(graph, a), _span(graph, b)
+        if right is not None and node.op == "Add":
+            yield a, (low - right[0], high - right[1])
+        elif left is not None and node.op == "Add":
+            yield b, (low - left[0], high - left[1])
+        elif right is not None and node.op == "Sub":
+            yield a, (low + right[1], high + right[0])
+        elif left is not None and node.op == "Sub":
+            yield b, (left[1] - high, left[0] - low)
+        elif node.op == "Mul":
+            for value, known in ((a, right), (b, left)):
+                if known is not None and known[0] == known[1] > 0:
+                    yield value, (low / known[0], high / known[0])
+
+
+def _data(node: Node, value: str) -> bool:
+    """Return whether an input of a node that moves numbers holds those numbers."""
+    return node.op in {"Concat", "Max", "Min"} or value == node.inputs[0]
+
+
+def _span(graph: Graph, value: str) -> Range | None:
+    array = graph.constants.get(value)
+    if array is None or not array.size or array.dtype.kind == "b":
+        return None
+    return float(array.min()), float(array.max())
