@@ -282,7 +282,9 @@ def test_an_extent_that_the_file_does_not_know_is_dynamic_however_it_is_spelt(un
 
 def test_a_name_is_a_name() -> None:
     proto = om.model([om.node("Relu", "x", "y")], {"x": ["N", 3, "side", "side"]})
-    om.refused(proto, UsageError, r"\[1, 3, 48, 192\] does not fit", input_shapes={"x": (1, 3, 48, 192)})
+    om.refused(
+        proto, UsageError, r"\[1, 3, 48, 192\] does not fit", input_shapes={"x": (1, 3, 48, 192)}
+    )
 
 
 def test_negative_and_huge_shapes() -> None:

@@ -101,7 +101,8 @@ class TestResize:
             ({"antialias": 1, "mode": "nearest"}, r"antialias=1 with mode=nearest"),
             (
                 {
-                    "antialias": 1, "mode": "linear",
+                    "antialias": 1,
+                    "mode": "linear",
                     "coordinate_transformation_mode": "tf_crop_and_resize",
                 },
                 r"antialias=1 with tf_crop_and_resize",

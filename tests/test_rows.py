@@ -32,6 +32,8 @@ def theirs(proto: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 
 def agree(proto: onnx.ModelProto, *shape: int) -> None:
     with secateur.compile(proto) as engine:
+        empty = engine(np.zeros((0, *shape), np.float32))
+        assert all(len(y) == 0 for y in (empty if isinstance(empty, tuple) else (empty,)))
         for batch in BATCHES:
             x = np.random.default_rng(batch).standard_normal((batch, *shape), np.float32)
             got = engine(x)

@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.compiler.graph import Tensor
 from secateur.compiler.onnx_tensors import checked_shape
-from secateur.errors import CompileError, UsageError
+from secateur.errors import UsageError
 from secateur.printable import printable
 
 Dim = int | str | None  # fixed; dynamic and named; dynamic without a name

@@ -297,16 +297,16 @@ def prepare(
     reference = passes.apply(first.graph, passes.PASSES[:1])
     memory.check(reference)
     pair: Graph | None = None
-    apart: Mapping[str, int] = EMPTY
+    own: Mapping[str, int] = EMPTY
     if first.batched:
         pair = passes.apply(read(batch=2).graph, passes.PASSES[:1])
-        apart = rows.of_a_sample(reference, pair)
-    graphs = [passes.apply(rows.split(reference, apart))]
+        own = rows.of_a_sample(reference, pair)
+    graphs = [passes.apply(rows.split(reference, own))]
     programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
     if first.batched:
         many = machine.lanes * _samples_a_lane(graphs[0])
         graph = passes.apply(read(batch=many).graph, passes.PASSES[:1])
-        graph = passes.apply(rows.split(graph, apart))
+        graph = passes.apply(rows.split(graph, own))
         program = _many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
@@ -314,15 +314,7 @@ def prepare(
     sparse = choice.sparse(graphs[0], programs, machine)
     alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
     return Network(
-        reference,
-        tuple(graphs),
-        tuple(programs),
-        first.batched,
-        sparse,
-        machine,
-        pair,
-        alone,
-        apart,
+        reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair, alone, own
     )
 
 
@@ -377,10 +369,8 @@ def source_of(
         "values": values,
         "origin": hashlib.sha256(origin).hexdigest(),
         "inputs": [_described(graph, v, first) for v in graph.inputs],
-        "outputs": [
-            _described(graph, v, first) | ({"merged": True} if v in network.rows else {})
-            for v in graph.outputs
-        ],
+        "outputs": [_described(graph, v, first) for v in graph.outputs],
+        "merged": list(network.rows),
         "batches": [p.batch for p in network.programs],
     }
     return emit.emit(

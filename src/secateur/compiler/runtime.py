@@ -48,7 +48,8 @@ class Engine:
         artifact.check(self._info)
         network = self._info.network
         self._inputs = tuple(map(_Port, network["inputs"]))
-        self._outputs = tuple(map(_Port, network["outputs"]))
+        merged = network.get("merged", ())
+        self._outputs = tuple(_Port(port, port["name"] in merged) for port in network["outputs"])
         self._batched = bool(network["batched"])
         self._native: _Native | None = _Native(content, self._info, threads or 0)
         self._threads = self._native.threads()
@@ -187,12 +188,12 @@ class Engine:
 class _Port:
     """An input or output."""
 
-    def __init__(self, described: Mapping[str, Any]) -> None:
+    def __init__(self, described: Mapping[str, Any], merged: bool = False) -> None:
         self.name = str(described["name"])
         self.dtype = np.dtype(str(described["dtype"]))
         self.shape = tuple(map(int, described["shape"]))
 
-        self.merged = bool(described.get("merged"))
+        self.merged = merged
 
     def merge(self, output: Array) -> Array:
         """Return an output with the rows of a sample, if it has some, among those of the others."""

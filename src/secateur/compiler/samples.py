@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil, floor, inf
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +56,8 @@ def draw(rng: np.random.Generator, graph: Graph, *, mixed: bool = False) -> dict
             found[name] = x.astype(tensor.dtype)
         else:
             low, high = _chosen(tensor.dtype, needed.get(name), useful.get(name))
-            x = rng.integers(low, high, tensor.shape, endpoint=True)
-            found[name] = x.astype(tensor.dtype)
+            whole = rng.integers(low, high, tensor.shape, endpoint=True)
+            found[name] = whole.astype(tensor.dtype)
     return found
 
 
@@ -70,15 +71,15 @@ def zeros_and_ones(rng: np.random.Generator, graph: Graph) -> dict[str, np.ndarr
     return found
 
 
-def _chosen(dtype: np.dtype[np.generic], needed: Range | None, useful: Range | None) -> Range:
+def _chosen(dtype: np.dtype[Any], needed: Range | None, useful: Range | None) -> tuple[int, int]:
     """Return the least and the greatest integer to draw."""
-    least, most = -(2.0**31), 2.0**31 - 1
+    least, most = -(2**31), 2**31 - 1
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
-        least, most = max(least, float(info.min)), min(most, float(info.max))
+        least, most = max(least, int(info.min)), min(most, int(info.max))
     low, high = needed or useful or ((0, 255) if dtype.kind == "u" else USUAL)
-    low, high = max(ceil(max(low, -(2.0**31))), least), min(floor(min(high, 2.0**31)), most)
-    return (int(low), int(high)) if low <= high else (0, 1)
+    first, last = max(ceil(max(low, least)), least), min(floor(min(high, most)), most)
+    return (first, last) if first <= last else (0, 1)
 
 
 def _ranges(graph: Graph) -> tuple[dict[str, Range], dict[str, Range]]:
@@ -110,22 +111,23 @@ def _demands(graph: Graph, node: Node) -> Iterator[tuple[str, Range]]:
         yield node.inputs[1], (0, shape[node.get("axis", 0)] - 1)
     elif node.op in _JUDGED:
         yield from ((value, (0, 1)) for value in node.inputs)
-    elif node.op == "Where":
-        yield node.inputs[0], (0, 1)
-    elif node.op == "Cast" and ELEMENT_TYPES.get(node.get("to")) == np.bool_:
+    elif node.op == "Where" or (
+        node.op == "Cast" and ELEMENT_TYPES.get(node.get("to")) == np.bool_
+    ):
         yield node.inputs[0], (0, 1)
 
 
 def _hints(graph: Graph, node: Node) -> Iterator[tuple[str, Range]]:
     if len(node.inputs) != 2:
         return
-    for value, other in (node.inputs, node.inputs[::-1]):
+    first, second = node.inputs
+    for value, other in ((first, second), (second, first)):
         span = _span(graph, other)
         if span is None:
             continue
         if node.op in _COMPARED:
             yield value, (span[0] - 2, span[1] + 2)
-        elif node.op == "Sub" and value == node.inputs[1] and span == (1, 1):
+        elif node.op == "Sub" and value == second and span[0] == span[1] == 1:
             yield value, (0, 1)  # 1 - mask
 
 

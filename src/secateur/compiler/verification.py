@@ -145,7 +145,8 @@ def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values:
 
 def _rounded(graph: Graph, known: Truth, values: str) -> list[tuple[Arrays, ...]]:
     """Return what rounding alone makes of the outputs: in float32, and of stored weights."""
-    found = [tuple(interpreter.run(graph, sample) for sample in known.samples)]
+    found: list[tuple[Arrays, ...]] = []
+    found.append(tuple(interpreter.run(graph, sample) for sample in known.samples))
     if values != "fp32":
         stored = _as_fp16 if values == "fp16" else _as_bf16
         found.append(tuple(interpreter.run_wide(graph, x, stored) for x in known.samples))
@@ -158,9 +159,9 @@ def _as_fp16(array: np.ndarray) -> np.ndarray:
 
 
 def _as_bf16(array: np.ndarray) -> np.ndarray:
-    bits = np.ascontiguousarray(array).view(np.uint32).astype(np.uint64)
-    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # to the nearest, ties to even
-    return bits.astype(np.uint32).view(np.float32).reshape(array.shape)
+    bits = np.ascontiguousarray(array).view(np.uint32).astype(np.int64)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # ties to even
+    return nearest.astype(np.uint32).view(np.float32).reshape(array.shape)
 
 
 def _together(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:

@@ -155,11 +155,13 @@ def _coordinates(
     if transformation == "asymmetric":
         return x * down / up
     if transformation == "tf_half_pixel_for_nn":  # old operator sets alone, and in float32 there
-        return ((x + 0.5).astype(np.float32) / np.float32(up / down)).astype(np.float64)
-    if transformation == "pytorch_half_pixel" and out == 1:
-        return np.zeros(1)
-    shift = extent / 2 * (1 - out / exact) if transformation == "half_pixel_symmetric" else 0
-    return np.asarray((x + 0.5) * down / up - 0.5 + shift)
+        at = (x + 0.5).astype(np.float32) / np.float32(up / down)
+    elif transformation == "pytorch_half_pixel" and out == 1:
+        at = np.zeros(1)
+    else:
+        whole = transformation == "half_pixel_symmetric"
+        at = (x + 0.5) * down / up - 0.5 + (extent / 2 * (1 - out / exact) if whole else 0)
+    return np.asarray(at, np.float64)
 
 
 def _taps(node: Node, mode: str, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
