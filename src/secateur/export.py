@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur import files
+from secateur import files, overwriting
 from secateur.errors import CompileError, UsageError
 from secateur.modes import evaluating
 
@@ -128,6 +128,7 @@ def export_onnx(
     *,
     tolerance: float | None = None,
     batched: bool = True,
+    force: bool = False,
 ) -> float:
     """Write a module, in evaluation mode, to an ONNX file that gives what torch gives.
 
@@ -143,18 +144,21 @@ def export_onnx(
             by default 1e-4, or that of `TOLERANCE` for outputs in 16 bits. Integers and bools
             must be equal.
         batched: as in `to_onnx`.
+        force: write over a file that is no ONNX, too.
 
     Returns:
         the largest relative difference that was seen.
 
     Raises:
-        UsageError: the example is not made of tensors.
+        UsageError: the example is not made of tensors, or there is a file that is no ONNX.
         CompileError: torch cannot export the module, the file cannot be run, or its outputs
             differ; says which output, and by how much. Nothing was written.
         FileError: the file cannot be written.
     """
     import torch
 
+    path = files.path_of(path)
+    overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
     with evaluating(model):
         content = to_onnx(model, examples, batched=batched)
@@ -184,8 +188,20 @@ def export_onnx(
                     "to_onnx; if that much does not matter, give a larger tolerance"
                 )
             worst = max(worst, off)
-    files.write(files.path_of(path), content)
+    overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)
+    files.write(path, content)
     return worst
+
+
+def _is_onnx(path: Path) -> bool:
+    try:
+        import onnx
+
+        return bool(onnx.load(path, load_external_data=False).graph.node)
+    except OSError:
+        raise
+    except Exception:  # whatever protobuf raises
+        return False
 
 
 def _fresh(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -87,6 +87,7 @@ class Study:
                 (the rest of the study and its report are there all the same).
             DataError, FileError: see their messages.
         """
+        report.refuse_loss(self.directory)
         model, task = model_of(self.task), self.task
         feasible(model, self.spec)  # before anything is written
         if not any((self.directory / "records").glob("*.json")):

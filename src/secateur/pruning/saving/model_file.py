@@ -19,11 +19,11 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from secateur import files
+from secateur import files, overwriting
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.pruning.budget import Budget
-from secateur.pruning.masks import Masks
+from secateur.pruning.masks import Masks, format_of
 from secateur.pruning.saving import description, model_state, packed
 from secateur.pruning.saving.description import Architecture, ModelInfo, Stored
 from secateur.pruning.saving.reading import FORMAT, read_info, values
@@ -39,6 +39,7 @@ def save(
     budget: Budget | None = None,
     architecture: Architecture | None = None,
     provenance: Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> None:
     """Write a model to one file, whole or not at all, without its zeros.
 
@@ -56,15 +57,19 @@ def save(
         architecture: "module:name" of a function or class that builds the model, or a pair of
             that and its keyword arguments, which JSON must have words for.
         provenance: anything else to be remembered: strings, numbers, lists and dicts of them.
+        force: write over a file that `save` did not write, such as the weights that the model was
+            loaded from.
 
     Raises:
         UsageError: a tensor cannot be stored, masks are of another model or not applied, a value
-            is too large for the dtype, or something is no JSON; says which.
+            is too large for the dtype, something is no JSON, or there is a file that `save` did
+            not write; says which.
         FileError: the file cannot be written.
     """
-    files.write(
-        files.path_of(path), _content(model, masks, gates, dtype, budget, architecture, provenance)
-    )
+    path = files.path_of(path)
+    what = "model file of secateur"
+    overwriting.refuse_loss(path, lambda there: format_of(there) == FORMAT, what, force=force)
+    files.write(path, _content(model, masks, gates, dtype, budget, architecture, provenance))
 
 
 def packed_bytes(
