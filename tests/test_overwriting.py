@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_models import model, node
 from safetensors.torch import save_file
-from test_cli import SHORT, run
 from torch import nn
 
 import secateur
+from onnx_models import model, node
 from secateur.compiler import pipeline, targets
 from secateur.errors import FileError, SecateurError, UsageError
+from test_cli import SHORT, run
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
