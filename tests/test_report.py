@@ -190,7 +190,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 def test_texts_of_records_stay_text_in_every_file(tmp_path: Path) -> None:
     name = "=1+1\x1b[2J\ud800\u4e2d $\\frac{1}"
     spec = make_spec(
-        name=name, criteria=("=1+1\x1b[2J", "magnitude"), recovery=("none",), levels=(0.5,), seeds=2,
+        name=name, criteria=("=1+1\x1b[2J", "magnitude"), recovery=("none",), levels=(0.5,),
+        seeds=2,
         metric={"name": name, "unit": name, "higher_is_better": True},
     )  # fmt: skip
     layers = {"-conv": 10, "\ud800": 10}
