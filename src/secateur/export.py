@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import files, overwriting
+from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, UsageError
 from secateur.modes import evaluating
 
@@ -54,9 +55,7 @@ def to_onnx(
     """
     import torch
 
-    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
-    if not examples or not all(isinstance(e, torch.Tensor) for e in examples):
-        raise UsageError("example must be a tensor or a sequence of tensors: the module's inputs")
+    examples = _examples(module, example)
     inputs = [f"input{i}" if len(examples) > 1 else "input" for i in range(len(examples))]
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -100,6 +99,25 @@ def to_onnx(
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def _examples(module: object, example: object) -> tuple[torch.Tensor, ...]:
+    """Return the inputs of a module.
+
+    Raises:
+        UsageError: it is no module, or they are no tensors.
+    """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"the model is {shown(module)}; give a torch module")
+    several = example if isinstance(example, (tuple, list)) else (example,)
+    if not several or not all(isinstance(e, torch.Tensor) for e in several):
+        raise UsageError(
+            f"example is {shown(example)}, but must be a tensor or a sequence of tensors: the "
+            "module's inputs; torch.from_numpy makes one of an array"
+        )
+    return tuple(several)
+
+
 def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
     """Return a module whose forward takes the inputs alone.
 
@@ -121,6 +139,9 @@ def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
     return Plain().eval()
 
 
+@checked(
+    path=PATH, tolerance=between(0, float("inf"), "a number, 0 or more"), batched=BOOL, force=BOOL
+)
 def export_onnx(
     model: torch.nn.Module,
     example: torch.Tensor | Sequence[torch.Tensor],
@@ -159,7 +180,7 @@ def export_onnx(
 
     path = files.path_of(path)
     overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
-    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    examples = _examples(model, example)
     with evaluating(model):
         content = to_onnx(model, examples, batched=batched)
         inputs = [examples]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from secateur.arguments import checked
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, each, head, named, size
 
@@ -19,6 +20,7 @@ class LoaderData:
     training seeds that.
     """
 
+    @checked()
     def __init__(
         self,
         training: Iterable[Any],

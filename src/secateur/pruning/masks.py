@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import files, overwriting
+from secateur.arguments import BOOL, PATH, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.pruning.parameters import parameters
 
@@ -29,6 +30,7 @@ class Masks(Mapping[str, Tensor]):
     The tensors are those that were given, not copies; do not change them afterwards.
     """
 
+    @checked(masks=a(Mapping, "name → bool tensor"))
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
         """Take the masks of one model.
 
@@ -91,6 +93,7 @@ class Masks(Mapping[str, Tensor]):
         """The tensors that had weights and keep none: nothing gets through those layers."""
         return tuple(name for name, (kept, total) in self.layers.items() if total and not kept)
 
+    @checked(model=a(nn.Module, "a torch module"))
     def apply(self, model: nn.Module) -> None:
         """Set every weight that is cut to zero, in place, whatever it was (NaN included).
 
@@ -127,6 +130,7 @@ class Masks(Mapping[str, Tensor]):
         """Return the masks on a device; those that are there already are not copied."""
         return Masks({name: mask.to(device) for name, mask in self.items()})
 
+    @checked(other=a(Mapping, "Masks"))
     def nested_in(self, other: Masks) -> bool:
         """Return whether the other masks keep everything that these keep.
 
@@ -145,6 +149,7 @@ class Masks(Mapping[str, Tensor]):
             sha.update(_pack(mask).data)
         return sha.hexdigest()
 
+    @checked(path=PATH, force=BOOL)
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the masks to a safetensors file, whole or not at all.
 

@@ -17,6 +17,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from secateur.arguments import a, checked
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning import blocks, n_of_m
 from secateur.pruning.budget import Budget
@@ -37,6 +38,11 @@ from secateur.pruning.ranking import (
 )
 
 
+@checked(
+    scores=a(Mapping, "name → tensor of scores"),
+    budget=a(Budget, "a Budget, such as Budget(0.1)"),
+    axes=a(Mapping, "name → dimension of its inputs"),
+)
 def select(
     scores: Mapping[str, Scores],
     budget: Budget,

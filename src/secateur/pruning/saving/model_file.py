@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import files, overwriting
+from secateur.arguments import BOOL, FUNCTION, PATH, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.pruning.budget import Budget
@@ -29,6 +30,7 @@ from secateur.pruning.saving.description import Architecture, ModelInfo, Stored
 from secateur.pruning.saving.reading import FORMAT, read_info, values
 
 
+@checked(path=PATH, gates=BOOL, budget=a(Budget, "a Budget"), force=BOOL)
 def save(
     model: nn.Module | Mapping[str, Tensor],
     path: str | Path,
@@ -72,6 +74,7 @@ def save(
     files.write(path, _content(model, masks, gates, dtype, budget, architecture, provenance))
 
 
+@checked(gates=BOOL, budget=a(Budget, "a Budget"))
 def packed_bytes(
     model: nn.Module | Mapping[str, Tensor],
     *,
@@ -101,6 +104,7 @@ def packed_bytes(
     return 8 + -(-len(text) // 8) * 8 + end  # a length, the header in whole words, the tensors
 
 
+@checked(path=PATH, factory=FUNCTION, trust=BOOL)
 def load(
     path: str | Path,
     model: nn.Module | None = None,
@@ -285,6 +289,10 @@ def stored_masks(
         UsageError: they are of another model, or were not applied; names the first such tensor.
     """
     kept: dict[str, Tensor] = {}
+    if masks is not None and not isinstance(masks, Masks):
+        raise UsageError(
+            f"masks is a {type(masks).__name__}; give Masks (of prune's result, result.masks)"
+        )
     for name, mask in (masks or {}).items():
         if name not in state:
             raise UsageError(
