@@ -157,7 +157,9 @@ CALLS: dict[str, Call] = {
             "plan": [3, ["2.weight"]],
         },
     ),
-    "GateTraining.finish": (lambda **a: gating().finish(**a), {"budget": None}, {"budget": NO_BUDGET}),
+    "GateTraining.finish": (
+        lambda **a: gating().finish(**a), {"budget": None}, {"budget": NO_BUDGET}
+    ),
     "GateTraining.load_state_dict": (
         lambda **a: gating().load_state_dict(**a),
         {"state": None},
@@ -184,10 +186,10 @@ CALLS: dict[str, Call] = {
         {"masks": {"a": X > 0}},
         {"masks": [3, None, "x", {"a": X}, {"a": 3}, {"a": ARRAY}]},
     ),
-    "Masks.apply": (lambda **a: pruned()[1].masks.apply(**a), {"model": net()}, MODEL),
+    "Masks.apply": (pruned()[1].masks.apply, {"model": net()}, MODEL),
     "Masks.load": (secateur.Masks.load, {"path": "x"}, {"path": NO_PATH}),
     "Masks.save": (
-        lambda **a: pruned()[1].masks.save(**a), {"path": "x"}, {"path": NO_PATH, "force": NO_BOOL}
+        pruned()[1].masks.save, {"path": "x"}, {"path": NO_PATH, "force": NO_BOOL}
     ),
     "Metric": (
         secateur.Metric,
@@ -234,7 +236,7 @@ CALLS: dict[str, Call] = {
             "options": [{}, 3, "x"],
             "out": [3, b"x", "a\0b", ["x"]],
             "device": [3, None, "vax"],
-            "keep": [1.5, 0, -1, float("nan"), "0.1", True, None, (0.5, "a"), {0.5}, {0.5: 1}, ()],
+            "keep": [1.5, 0, -1, float("nan"), "0.1", True, None, (0.5, "a"), {0.5}, {0.5: 1}],
             "seeds": ["3", 0, 1.5, None, True, (0, 1)],
             "criteria": ["size", 3, None, (3,), ("gate", "gate"), {"gate"}],
             "epochs": ["1", 0, 1.5, None],
@@ -282,7 +284,7 @@ CALLS: dict[str, Call] = {
         secateur.compile,
         {"model": content()},
         {
-            "model": [None, 3, {}, task(), np.ones(3), nn.Linear, "a\0b"],
+            "model": [None, 3, {}, task(), np.ones(3)],
             "out": [3, b"x", "a\0b", ["x"]],
             "threads": ["x", 0, 1.5],
             "force": NO_BOOL,
@@ -292,7 +294,7 @@ CALLS: dict[str, Call] = {
     "compile of a module": (
         secateur.compile,
         {"model": net(), "example": X},
-        {"example": [None, 3, "x", [], (3,), ARRAY, [ARRAY], {"input": ARRAY}]},
+        {"example": [3, "x", [], (3,), ARRAY, [ARRAY], {"input": ARRAY}]},
     ),
     "compile_network": (
         secateur.compile_network,
@@ -360,7 +362,7 @@ CALLS: dict[str, Call] = {
     "finetune": (
         secateur.finetune,
         {"model": net(), "masks": None, "data": loader(), "loss": LOSS, "seed": 0},
-        {"masks": NO_MASKS, **{k: v for k, v in TRAINING.items() if k != "recipe"}, "recipe": [1, "x"]},
+        {**TRAINING, "masks": NO_MASKS, "recipe": [1, "x", None]},
     ),
     "from_torch_prune": (secateur.from_torch_prune, {"model": net()}, MODEL),
     "learn_gates": (
@@ -386,7 +388,7 @@ CALLS: dict[str, Call] = {
         secateur.packed_bytes,
         {"model": net()},
         {
-            "model": [*NO_MODULE[:3], [X], {"a": 3}, {"a": ARRAY}, {3: X}],
+            "model": [*NO_MODULE[:3], [X], {3: X}],
             "masks": [3, "x", {"2.weight": X}],
             "gates": NO_BOOL,
             "dtype": [3, "float16", torch.int8],
@@ -400,7 +402,7 @@ CALLS: dict[str, Call] = {
             **MODEL,
             "keep": ["0.1", 1.5, 0, True, float("nan"), [0.1]],
             "criterion": [3, "size", ["magnitude"]],
-            "data": ["x", 3, ARRAY, [ARRAY], [(ARRAY, ARRAY)], {"input": ARRAY}, [{"input": ARRAY}]],
+            "data": ["x", 3, ARRAY, [ARRAY], [(ARRAY, ARRAY)], {"input": ARRAY}],
             "loss": NO_FUNCTION,
             "example": ["x", 3, ARRAY, [ARRAY], {"input": ARRAY}],
             "scope": [3, "x"],
@@ -464,7 +466,7 @@ CALLS: dict[str, Call] = {
         secateur.save,
         {"model": net(), "path": "x"},
         {
-            "model": [*NO_MODULE[:3], [X], {"a": 3}, {"a": ARRAY}, {3: X}],
+            "model": [*NO_MODULE[:3], [X], {3: X}],
             "path": NO_PATH,
             "masks": [3, "x", {}, {"2.weight": X}],
             "gates": NO_BOOL,
@@ -550,7 +552,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "argument", "value"), wrong())
+@pytest.mark.parametrize(("name", "argument", "value"), [*wrong()])
 def test_it_is_refused_by_name(name: str, argument: str, value: Any, tmp_path: Path) -> None:
     call, right, _ = CALLS[name]
     given = {
@@ -577,6 +579,19 @@ def test_a_study_takes_one_value_where_it_may_have_several() -> None:
 def test_a_module_in_a_tasks_place_is_told_of_prune() -> None:
     with pytest.raises(UsageError, match=r"task is .*Linear.*secateur\.Task.*secateur\.prune"):
         secateur.Study(nn.Linear(2, 2))
+
+
+def test_models_that_are_none_are_told_so() -> None:
+    with pytest.raises(UsageError, match="Linear is a class"):
+        secateur.compile(nn.Linear)
+    with pytest.raises(UsageError, match="example"):
+        secateur.compile(net())
+    for path in ("a\0b", Path("a\0b")):
+        with pytest.raises(UsageError, match="path"):
+            secateur.compile(path)
+    for state in ({"a": 3}, {"a": ARRAY}):
+        with pytest.raises(UsageError, match=f"'a' is no tensor but {type(state['a']).__name__}"):
+            secateur.save(state, "x")
 
 
 @pytest.mark.parametrize("word", ["sparsity", "amount"])
@@ -606,8 +621,8 @@ def test_a_sparsity_is_told_as_what_is_kept(word: str) -> None:
         (lambda **a: secateur.save(net(), "x", **a), "mask", "masks"),
         (lambda **a: secateur.export_onnx(net(), X, "x", **a), "tolerence", "tolerance"),
         (lambda **a: secateur.Metric("m", "%", LOSS, **a), "higher_better", "higher_is_better"),
-        (lambda **a: gating(**a), "fase", "phase"),
-        (lambda **a: study(**a), "seed", "seeds"),
+        (gating, "fase", "phase"),
+        (study, "seed", "seeds"),
         (lambda **a: secateur.classification("digits", "mlp", **a), "smoothing", "label_smoothing"),
     ],
 )

@@ -30,7 +30,7 @@ from secateur.study.spec import Options, Spec
         (lambda: secateur.read(3), "path is 3"),
         (lambda: secateur.load_masks(None), "path is None"),
         (lambda: secateur.save(nn.Linear(2, 2), None), "path is None"),
-        (lambda: secateur.Masks.load(None), "path is None"),
+        (lambda: secateur.Masks.load(None), "path of a file is None"),
     ],
 )
 def test_it_is_named_with_what_it_must_be(make: Callable[[], object], message: str) -> None:

@@ -59,6 +59,7 @@ def whole(low: int, what: str) -> Wanted:
     return Wanted(lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low, what)
 
 
+POSITIVE = Wanted(lambda v: is_real(v) and 0 < float(v) < float("inf"), "positive")
 BOOL = a(bool, "True or False")
 TEXT = a(str, "a text")
 FUNCTION = Wanted(callable, "a function")
@@ -124,7 +125,7 @@ def refuse(name: str, value: object, wanted: Wanted) -> None:
     """
     try:
         right = wanted.fine(value)
-    except (AttributeError, TypeError, ValueError):  # such as a text where a number is compared
+    except Exception:  # such as TypeError where a text is compared with a number
         right = False
     if not right:
         raise UsageError(f"{name} is {shown(value)}, but must be {wanted.what}")

@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import SEED, TEXTS, Wanted, a, between, checked, whole
+from secateur.arguments import POSITIVE, SEED, TEXTS, Wanted, a, between, checked, whole
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.modes import evaluating
@@ -79,7 +79,7 @@ class Reconstruction:
 MODULE = a(nn.Module, "a torch module")
 CALIBRATION = a(Calibration, "a Calibration, of a few hundred inputs or more")
 _SOLVING = {
-    "damping": between(0, float("inf"), "positive"),
+    "damping": POSITIVE,
     "positions": whole(1, "at least 1, a whole number"),
     "seed": SEED,
 }
@@ -120,8 +120,6 @@ def reconstruct(
             architecture, or an argument is out of its range. The model's weights are then as
             they were.
     """
-    if not 0 < damping < float("inf"):
-        raise UsageError(f"damping is {damping!r}, but must be positive")
     model, dense = unwrapped(model), unwrapped(dense)
     calibration.check(model)
     _check_twins(model, dense, masks)
