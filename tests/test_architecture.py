@@ -13,8 +13,19 @@ SOURCE = Path(secateur.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import from secateur. A part is the longest prefix that matches.
-VALUES = {"cores", "errors", "files", "inputs", "machine", "modes", "overwriting", "printable"}
+VALUES = {
+    "arguments",
+    "cores",
+    "errors",
+    "files",
+    "inputs",
+    "machine",
+    "modes",
+    "overwriting",
+    "printable",
+}
 MAY_IMPORT = {
+    "arguments": {"errors"},
     "errors": {"printable"},
     "cores": {"errors"},
     "files": {"errors"},
@@ -36,7 +47,16 @@ MAY_IMPORT = {
     "nets": VALUES | {"nets"},
     "data": VALUES | {"console", "data"},
     "export": VALUES,
-    "compiler": {"errors", "files", "overwriting", "printable", "compiler", "export", ""},
+    "compiler": {
+        "arguments",
+        "errors",
+        "files",
+        "overwriting",
+        "printable",
+        "compiler",
+        "export",
+        "",
+    },
     "bench": VALUES | {"bench", "compiler", "console"},
     "study": VALUES
     | {"pruning", "training", "distillation", "measure", "nets", "data", "study", "export"}

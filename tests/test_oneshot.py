@@ -314,7 +314,7 @@ def test_no_more_data_is_taken_than_asked_for(model: nn.Module) -> None:
     [
         ({}, "how much is to be kept"),
         ({"keep": 0.1, "params": 5}, "keep and params are given; give one of them"),
-        ({"velocity": 2}, "prune has no argument 'velocity'; goals are"),
+        ({"velocity": 2}, "prune has no argument 'velocity'; the valid ones"),
         ({"patern": "2:4", "keep": 0.5}, "no argument 'patern'; did you mean 'pattern'"),
         ({"params": "5000"}, "params is '5000', but must be a number"),
         ({"keep": 0.5, "evaluate": len}, "evaluate= is for max_drop="),

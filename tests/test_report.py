@@ -187,6 +187,29 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     ET.fromstring(made.svg.read_text(encoding="utf-8"))
 
 
+def test_texts_of_records_stay_text_in_every_file(tmp_path: Path) -> None:
+    name = "=1+1\x1b[2J\ud800\u4e2d $\\frac{1}"
+    spec = make_spec(
+        name=name, criteria=("=1+1\x1b[2J", "magnitude"), recovery=("none",), levels=(0.5,),
+        seeds=2,
+        metric={"name": name, "unit": name, "higher_is_better": True},
+    )  # fmt: skip
+    layers = {"-conv": 10, "\ud800": 10}
+    trials = make_trials(spec, layers=layers)
+    for trial in trials:
+        for layer in trial["weights"]["layers"].values():
+            layer["kept"] = 0
+    stages = make_stages(spec, layers=layers)
+    made = report.write(tmp_path, spec, HASH, trials, stages, command=name)
+    ET.fromstring(made.svg.read_bytes())
+    rows = list(csv.DictReader(made.csv.read_text(encoding="utf-8").splitlines()))
+    cells = [cell for row in rows for cell in (row["criterion"], row["collapsed_layers"]) if cell]
+    assert r"'=1+1\x1b[2J" in " ".join(cells)
+    assert any(cell.startswith("'-conv") for cell in cells)
+    assert not any(cell.startswith(tuple("=+-@")) or not cell.isprintable() for cell in cells)
+    assert "\\ud800" in made.html.read_text(encoding="utf-8")
+
+
 def test_one_seed_is_refused_a_certificate(tmp_path: Path) -> None:
     spec = make_spec(seeds=1)
     page = _page(tmp_path, spec, make_trials(spec), make_stages(spec))

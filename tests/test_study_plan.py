@@ -30,7 +30,7 @@ from secateur.study.trials import Stage, Trial, plan
         ({"confidence": 1.0}, "confidence is"),
         ({"margin": 0.0}, "margin is"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"colour": 1}, "unknown option 'colour'; the valid ones are .*keep"),
+        ({"colour": 1}, "no argument 'colour'; the valid ones are .*keep"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(

@@ -69,16 +69,15 @@ class Words:
 
     def _shown(self, options: ConsoleOptions) -> Text:
         lines = self.text.split("\n") if self.lines else [self.text]
-        shown = "\n".join(
-            _printable(line).encode(options.encoding, _ERRORS).decode(options.encoding)
-            for line in lines
-        )
+        shown = "\n".join(spelt(line, options.encoding) for line in lines)
         return Text(shown, style=self.style)
 
 
-def _printable(line: str) -> str:
+def spelt(line: str, encoding: str) -> str:
+    """Return a line as a stream of an encoding can show it."""
     # A space that does not break is one of ours, between a number and its unit.
-    return "\u00a0".join(map(printable, line.split("\u00a0")))
+    shown = "\u00a0".join(map(printable, line.split("\u00a0")))
+    return shown.encode(encoding, _ERRORS).decode(encoding)
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:

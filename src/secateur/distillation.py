@@ -15,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateur.errors import UsageError, refuse_wrong
+from secateur.arguments import BOOL, FUNCTION, a, between, checked
+from secateur.errors import refuse_wrong
 from secateur.inputs import Inputs, first, run
 from secateur.training import Data
 
 Loss = Callable[[Tensor, Any], Tensor]
 
 
+@checked()
 @dataclass(frozen=True, slots=True)
 class SoftTargets:
     """Kullback-Leibler divergence of softened class probabilities; for logits [N, classes, ...].
@@ -41,6 +43,13 @@ class SoftTargets:
         return t * t * F.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
+@checked(
+    loss=FUNCTION,
+    teacher=a(nn.Module, "a torch module"),
+    imitation=FUNCTION,
+    weight=between(0, 1, "in [0, 1]"),
+    autocast=BOOL,
+)
 def distilled(
     data: Data, loss: Loss, teacher: nn.Module, imitation: Loss, weight: float, *, autocast: bool
 ) -> tuple[Data, Loss]:
@@ -57,8 +66,6 @@ def distilled(
     Raises:
         UsageError: the weight is out of its range.
     """
-    if not 0 <= weight <= 1:
-        raise UsageError(f"the weight of distillation is {weight!r}, but must be in [0, 1]")
     if not weight:
         return data, loss
 

@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur import files
+from secateur import files, overwriting
+from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, UsageError
 from secateur.modes import evaluating
 
@@ -54,9 +55,7 @@ def to_onnx(
     """
     import torch
 
-    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
-    if not examples or not all(isinstance(e, torch.Tensor) for e in examples):
-        raise UsageError("example must be a tensor or a sequence of tensors: the module's inputs")
+    examples = _examples(module, example)
     inputs = [f"input{i}" if len(examples) > 1 else "input" for i in range(len(examples))]
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -100,6 +99,25 @@ def to_onnx(
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def _examples(module: object, example: object) -> tuple[torch.Tensor, ...]:
+    """Return the inputs of a module.
+
+    Raises:
+        UsageError: it is no module, or they are no tensors.
+    """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"the model is {shown(module)}; give a torch module")
+    several = example if isinstance(example, (tuple, list)) else (example,)
+    if not several or not all(isinstance(e, torch.Tensor) for e in several):
+        raise UsageError(
+            f"example is {shown(example)}, but must be a tensor or a sequence of tensors: the "
+            "module's inputs; torch.from_numpy makes one of an array"
+        )
+    return tuple(several)
+
+
 def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
     """Return a module whose forward takes the inputs alone.
 
@@ -121,6 +139,9 @@ def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
     return Plain().eval()
 
 
+@checked(
+    path=PATH, tolerance=between(0, float("inf"), "a number, 0 or more"), batched=BOOL, force=BOOL
+)
 def export_onnx(
     model: torch.nn.Module,
     example: torch.Tensor | Sequence[torch.Tensor],
@@ -128,6 +149,7 @@ def export_onnx(
     *,
     tolerance: float | None = None,
     batched: bool = True,
+    force: bool = False,
 ) -> float:
     """Write a module, in evaluation mode, to an ONNX file that gives what torch gives.
 
@@ -143,19 +165,22 @@ def export_onnx(
             by default 1e-4, or that of `TOLERANCE` for outputs in 16 bits. Integers and bools
             must be equal.
         batched: as in `to_onnx`.
+        force: write over a file that is no ONNX, too.
 
     Returns:
         the largest relative difference that was seen.
 
     Raises:
-        UsageError: the example is not made of tensors.
+        UsageError: the example is not made of tensors, or there is a file that is no ONNX.
         CompileError: torch cannot export the module, the file cannot be run, or its outputs
             differ; says which output, and by how much. Nothing was written.
         FileError: the file cannot be written.
     """
     import torch
 
-    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    path = files.path_of(path)
+    overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
+    examples = _examples(model, example)
     with evaluating(model):
         content = to_onnx(model, examples, batched=batched)
         inputs = [examples]
@@ -184,8 +209,20 @@ def export_onnx(
                     "to_onnx; if that much does not matter, give a larger tolerance"
                 )
             worst = max(worst, off)
-    files.write(files.path_of(path), content)
+    overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)
+    files.write(path, content)
     return worst
+
+
+def _is_onnx(path: Path) -> bool:
+    try:
+        import onnx
+
+        return bool(onnx.load(path, load_external_data=False).graph.node)
+    except OSError:
+        raise
+    except Exception:  # whatever protobuf raises
+        return False
 
 
 def _fresh(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import BOOL, TENSORS, a, checked
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.measure import cuda_milliseconds
@@ -38,6 +39,7 @@ class SemiStructured:
     """With an example, where layers were converted: time of the model dense, and converted."""
 
 
+@checked(model=a(nn.Module, "a torch module"), example=TENSORS, graph=BOOL)
 def to_semi_structured(
     model: nn.Module, *, example: Inputs | None = None, graph: bool = False
 ) -> SemiStructured:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import FUNCTION, SEED, a, checked
 from secateur.errors import TrainingError, refuse_wrong, whole
 from secateur.inputs import Inputs, run
 from secateur.machine import bf16
@@ -39,6 +40,7 @@ class Data(Protocol):
         """Yield all of a held-out split, in order and as it is."""
 
 
+@checked()
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to train: everything that the loop is told, apart from the model, data and loss."""
@@ -101,6 +103,13 @@ def precision_of(recipe: Recipe, device: torch.device) -> str:
     return "bf16 autocast" if recipe.precision == "auto" and bf16(device) else "fp32"
 
 
+@checked(
+    model=a(nn.Module, "a torch module"),
+    recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
+    loss=FUNCTION,
+    seed=SEED,
+    watch=FUNCTION,
+)
 def train(
     model: nn.Module,
     data: Data,

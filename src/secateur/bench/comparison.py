@@ -15,6 +15,7 @@ from secateur import cores
 from secateur.bench import environments, inputs, roofline
 from secateur.bench.race import Race, Runner, profile
 from secateur.bench.result import Result
+from secateur.compiler.artifact import is_engine
 from secateur.errors import FileError, UsageError
 
 
@@ -62,10 +63,11 @@ def run(
     _check(model, onnx, batches, rounds, seconds, rivals)
     places = environments.given(tuple(env))
     race = Race(cores.chosen(threads), rounds, seconds, price, progress)
-    source = model if model.suffix == ".onnx" else onnx
+    compiled = is_engine(model)
+    source = onnx if compiled else model
     with ExitStack() as stack:
         artifact, compiling = model, None
-        if model.suffix == ".onnx":
+        if not compiled:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             progress(f"compiling {model.name}")
             start = time.perf_counter()
@@ -141,7 +143,7 @@ def _check(
     for path in (model, onnx):
         if path and not path.is_file():
             raise FileError(f"there is no file {path}; give an ONNX file or a compiled network")
-    if model.suffix != ".onnx" and rivals and not onnx:
+    if rivals and not onnx and is_engine(model):
         raise UsageError(
             f"{model} is compiled, and {rivals[0].name} cannot read that; name the network's ONNX "
             "file with --onnx, or compare with nothing: --against ''"

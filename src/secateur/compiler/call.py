@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from secateur import files
+from secateur.arguments import BOOL, PATH, checked, unknown
 from secateur.compiler import destination
 from secateur.compiler.pipeline import compile_network
 from secateur.compiler.runtime import Engine
 from secateur.errors import UsageError
 
+OPTIONS = tuple(signature(compile_network).parameters)[1:]
+"""What `compile` hands on."""
 
+
+@checked(out=PATH, force=BOOL)
 def compile(
     model: Any,
     example: Any = None,
@@ -38,6 +44,9 @@ def compile(
         UsageError, CompileError, FileError: see `compile_network`, `export.to_onnx` and
             `Compiled.write`.
     """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise unknown("compile", name, (*signature(compile).parameters, *OPTIONS), value)
     path = None if out is None else files.path_of(out)
     if path is not None:
         destination.refuse_file(path, force=force)  # before any work
@@ -48,10 +57,13 @@ def compile(
 
 
 def _source(model: Any, example: Any) -> Path | bytes:
+    if isinstance(model, type):
+        name = model.__name__
+        raise UsageError(f"{name} is a class; give a module, as {name}(...) makes one")
     if isinstance(model, (bytes, Path, str)):
         if example is not None:
             raise UsageError("example is for a torch module; an ONNX model knows its inputs")
-        return model if isinstance(model, bytes) else Path(model)
+        return model if isinstance(model, bytes) else files.path_of(model)
     if hasattr(model, "SerializeToString"):  # an onnx.ModelProto
         return bytes(model.SerializeToString())
     if not hasattr(model, "state_dict"):

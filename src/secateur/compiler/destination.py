@@ -1,4 +1,4 @@
-"""Where a compiled network is written, and what it may be written over."""
+"""What is compiled and where it is written: files that cannot be meant are refused."""
 
 from __future__ import annotations
 
@@ -20,6 +20,37 @@ def default(name: str, target: Target, *, folder: bool = False) -> Path:
     """
     where = "" if target.name == "native" else f".{target.name}"
     return Path(f"{name}{where}" if folder else f"{name}{where}{target.suffix}")
+
+
+def refuse_other(model: Path) -> None:
+    """Refuse a file that is plainly no ONNX, and say what to do with it.
+
+    Raises:
+        UsageError: it is a folder, an engine, or weights without a network.
+    """
+    if model.is_dir():
+        raise UsageError(
+            f"{model} is a folder; give an ONNX file, and of a study a keep ratio as well "
+            "(`secateur compile STUDY --keep 0.3`, or Study.network in Python)"
+        )
+    try:
+        with model.open("rb") as file:
+            head = file.read(9)
+        engine = artifact.is_engine(model)
+    except (OSError, ValueError):
+        return  # reading it says why
+    if engine:
+        raise UsageError(f"{model} is compiled already; load it with secateur.Engine.load")
+    weights = ""
+    if len(head) == 9 and head[8:] == b"{" and not any(head[5:8]):
+        weights = "a safetensors file"
+    elif head[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        weights = "an archive or a pickle, such as torch.save and numpy.savez write"
+    if weights:
+        raise UsageError(
+            f"{model} is {weights}: weights at most, and no network; build the model, load them, "
+            "and give secateur.compile the model and an example of its input"
+        )
 
 
 def refuse_file(path: Path, *, force: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from secateur import __version__, files
+from secateur.arguments import BOOL, PATH, TEXT, Wanted, checked
 from secateur.compiler import (
     artifact,
     bundle,
@@ -100,6 +102,27 @@ class Compiled:
         return Engine(self.content, threads)
 
 
+_SHAPE = Wanted(
+    lambda v: all(
+        isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
+        for shape in v.values()
+    ),
+    "input → shape, a tuple of whole numbers",
+)
+_ARRAYS = Wanted(lambda v: all(hasattr(array, "dtype") for array in v.values()), "input → array")
+_OPTIONS = {
+    "source": Wanted(
+        lambda v: isinstance(v, (str, os.PathLike, bytes)), "an ONNX file or its content"
+    ),
+    "target": TEXT,
+    "input_shapes": _SHAPE,
+    "fixed": _ARRAYS,
+    "name": TEXT,
+    "tune": BOOL,
+}
+
+
+@checked(**_OPTIONS)
 def compile_network(
     source: Path | bytes,
     *,
@@ -129,6 +152,7 @@ def compile_network(
         FileError: the model cannot be read.
     """
     _check_values(values)
+    source = _source(source)
     goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
     known = verification.truth(network)
     written = source_of(network, name, values=values, origin=_content(source))
@@ -144,6 +168,14 @@ def compile_network(
 def _check_values(values: str) -> None:
     if values not in VALUES:
         raise UsageError(f"values are stored as {', '.join(VALUES)}, not {values!r}")
+
+
+def _source(given: Path | str | bytes) -> Path | bytes:
+    if isinstance(given, bytes):
+        return given
+    path = files.path_of(given)
+    destination.refuse_other(path)
+    return path
 
 
 def _content(source: Path | bytes) -> bytes:
@@ -171,6 +203,7 @@ def _planned(
     return goal, tuned(network, name, goal) if tune else network, name
 
 
+@checked(folder=PATH, force=BOOL, **_OPTIONS)
 def emit_c(
     source: Path | bytes,
     folder: Path,
@@ -196,6 +229,7 @@ def emit_c(
         UsageError: the folder is a file, or holds the model or other files.
     """
     folder = files.path_of(folder)
+    source = _source(source)
     destination.refuse_folder(folder, source, force=force)  # before any work
     if target == "native":
         compiled = compile_network(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from secateur import files
+from secateur.arguments import PATH, Wanted, checked, whole
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
 from secateur.errors import CompileError, FileError, UsageError
@@ -39,6 +40,12 @@ class Engine:
     it. The outputs do not depend on the number of threads.
     """
 
+    @checked(
+        source=Wanted(
+            lambda v: isinstance(v, bytes) or PATH.fine(v),
+            "the path of an engine file, or its content",
+        )
+    )
     def __init__(self, source: Path | str | bytes, threads: int | None = None) -> None:
         """Load an engine; see `load`."""
         if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
@@ -71,19 +78,25 @@ class Engine:
         """
         return cls(files.path_of(path), threads)
 
-    def __call__(self, *arrays: Any) -> Any:
-        """Run the network.
+    def __call__(self, *arrays: Any, **named: Any) -> Any:
+        """Run the network on arrays in the order of its inputs, or on a dict of them by name.
 
         Raises:
             UsageError: wrong names, shapes or dtypes, or the engine is closed.
             CompileError: there is not enough memory.
         """
+        if named:
+            raise UsageError(
+                f"an engine has no argument {next(iter(named))!r}; give arrays in the order of its "
+                "inputs, or one dict of them by name"
+            )
         native, given, outputs, batch = self._prepare(arrays)
         if batch:
             native.run(*self._addresses(given, outputs), batch)
         outputs = [port.merge(array) for port, array in zip(self._outputs, outputs, strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
+    @checked(repeats=whole(1, "at least 1, a whole number"))
     def profile(self, *arrays: Any, repeats: int = 1) -> list[tuple[str, float]]:
         """Return each step of the network and its seconds, on average of some runs.
 

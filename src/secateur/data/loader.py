@@ -7,8 +7,16 @@ from typing import Any, Literal
 
 import torch
 
+from secateur.arguments import Wanted, checked
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, each, head, named, size
+
+
+def _device(given: Any) -> torch.device:
+    try:
+        return torch.device(given)
+    except RuntimeError as error:
+        raise ValueError from error
 
 
 class LoaderData:
@@ -19,6 +27,7 @@ class LoaderData:
     training seeds that.
     """
 
+    @checked(device=Wanted(lambda v: bool(_device(v)), "a torch device, such as cpu or cuda:0"))
     def __init__(
         self,
         training: Iterable[Any],

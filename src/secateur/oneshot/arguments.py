@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import unknown
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, each, head, named, parts, size
 from secateur.oneshot.solve import GOALS, Goal
@@ -39,11 +39,9 @@ def wanted_goal(
         UsageError: there is no such argument, none or several were given, or one of them makes
             no sense beside the others.
     """
-    for name in goal:
+    for name, value in goal.items():
         if name not in GOALS:
-            near = difflib.get_close_matches(name, [*known, *GOALS], 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"goals are {', '.join(GOALS)}"
-            raise UsageError(f"prune has no argument {name!r}; {hint}")
+            raise unknown("prune", name, [*(set(known) - {"goal"}), *GOALS], value)
     if len(goal) + (keep is not None) > 1:
         given = [*(["keep"] if keep is not None else []), *goal]
         raise UsageError(f"{' and '.join(given)} are given; give one of them")

@@ -9,6 +9,7 @@ from typing import get_args
 
 from torch import nn
 
+from secateur.arguments import BOOL, FUNCTION, SEED, TENSORS, TEXT, TEXTS, Wanted, checked, whole
 from secateur.counting import work
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
@@ -43,6 +44,21 @@ from secateur.pruning.gates import SUFFIX
 from secateur.pruning.parameters import prunable, refuse_conflicts
 
 
+@checked(
+    criterion=TEXT,
+    data=TENSORS,
+    loss=FUNCTION,
+    example=TENSORS,
+    include_first=BOOL,
+    minimum=whole(1, "1 or more, a whole number"),
+    multiple=whole(1, "1 or more, a whole number"),
+    autocast=BOOL,
+    in_place=BOOL,
+    seed=SEED,
+    evaluate=FUNCTION,
+    higher_is_better=BOOL,
+    exclude=Wanted(lambda v: isinstance(v, str) or TEXTS.fine(v), "a list of globs"),
+)
 def prune(
     model: nn.Module,
     keep: float | None = None,

@@ -10,12 +10,14 @@ from fractions import Fraction
 from numbers import Real
 from typing import Literal, TypeGuard
 
+from secateur.arguments import checked
 from secateur.errors import BudgetError
 from secateur.pruning.patterns import NofM, parse
 
 Scope = Literal["global", "layer"] | tuple[str, ...]
 
 
+@checked()
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
     """What to keep of all prunable weights.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import BOOL, FUNCTION, Wanted, checked
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, described, finite, first, head, named, run, size
 from secateur.modes import evaluating
@@ -21,7 +22,18 @@ LEAST = 32
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+SEVERAL = Wanted(
+    lambda v: isinstance(v, (tuple, list)) and not any(type(t).__module__ == "numpy" for t in v),
+    "a tuple of batches, each made of torch tensors",
+)
 
+
+@checked(
+    inputs=SEVERAL,
+    targets=SEVERAL,
+    loss=FUNCTION,
+    autocast=BOOL,
+)
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Batches of inputs; for criteria that take gradients also their targets and a loss.

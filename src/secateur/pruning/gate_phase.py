@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from secateur.arguments import FUNCTION, SEED, TEXTS, a, checked
 from secateur.errors import refuse_wrong
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.gates import Gates
@@ -23,6 +24,7 @@ Order = Literal["learned", "fixed"]
 Decay = Literal["kept", "all"]
 
 
+@checked()
 @dataclass(frozen=True, slots=True)
 class GatePhase:
     """How the gates are learned: everything but the epochs and rates of the recipe.
@@ -79,6 +81,15 @@ class GatePhase:
         return float(self.lowest_keep ** ((u - self.dense_steps) / (1 - self.dense_steps)))
 
 
+@checked(
+    model=a(nn.Module, "a torch module"),
+    names=TEXTS,
+    recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
+    loss=FUNCTION,
+    phase=a(GatePhase, "a GatePhase"),
+    seed=SEED,
+    watch=FUNCTION,
+)
 def learn_gates(
     model: nn.Module,
     names: Sequence[str],

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import TEXTS, a, checked
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.loops.host import refuse_sharded
@@ -36,16 +37,20 @@ from secateur.pruning.selection import select
 
 SUFFIX = "_gate"
 
+MODULE = a(nn.Module, "a torch module")
+
 
 class Gates:
     """The gates of a model, read and written where they live: in the model's buffers."""
 
+    @checked(model=MODULE, names=TEXTS)
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self._model = unwrapped(model)
         self._weights = parameters(self._model, names)
         self._axes = axes_of(self._model, names)
 
     @classmethod
+    @checked(model=MODULE, names=TEXTS)
     def attach(cls, model: nn.Module, names: Sequence[str]) -> Gates:
         """Give every weight of the named parameters a gate, at zero: importance is magnitude yet.
 
@@ -77,6 +82,7 @@ class Gates:
         return cls(model, names)
 
     @classmethod
+    @checked(model=MODULE)
     def of(cls, model: nn.Module) -> Gates:
         """Return the gates that a model carries, for example after `deepcopy`.
 

@@ -16,7 +16,8 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from secateur import files
+from secateur import files, overwriting
+from secateur.arguments import BOOL, PATH, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.pruning.parameters import parameters
 
@@ -29,6 +30,7 @@ class Masks(Mapping[str, Tensor]):
     The tensors are those that were given, not copies; do not change them afterwards.
     """
 
+    @checked(masks=a(Mapping, "name → bool tensor"))
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
         """Take the masks of one model.
 
@@ -91,6 +93,7 @@ class Masks(Mapping[str, Tensor]):
         """The tensors that had weights and keep none: nothing gets through those layers."""
         return tuple(name for name, (kept, total) in self.layers.items() if total and not kept)
 
+    @checked(model=a(nn.Module, "a torch module"))
     def apply(self, model: nn.Module) -> None:
         """Set every weight that is cut to zero, in place, whatever it was (NaN included).
 
@@ -127,6 +130,7 @@ class Masks(Mapping[str, Tensor]):
         """Return the masks on a device; those that are there already are not copied."""
         return Masks({name: mask.to(device) for name, mask in self.items()})
 
+    @checked(other=a(Mapping, "Masks"))
     def nested_in(self, other: Masks) -> bool:
         """Return whether the other masks keep everything that these keep.
 
@@ -145,19 +149,29 @@ class Masks(Mapping[str, Tensor]):
             sha.update(_pack(mask).data)
         return sha.hexdigest()
 
-    def save(self, path: str | Path) -> None:
+    @checked(path=PATH, force=BOOL)
+    def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the masks to a safetensors file, whole or not at all.
 
         One uint8 tensor per name holds the mask in row-major order, eight weights a byte, the
         first in the lowest bit; the metadata hold `format`, `shapes` (JSON) and `digest`.
 
+        Args:
+            path: of the file; masks that are there already are replaced.
+            force: write over a file that holds no masks, too.
+
         Raises:
+            UsageError: there is a file that holds no masks.
             FileError: the file cannot be written.
         """
+        path = files.path_of(path)
+        overwriting.refuse_loss(
+            path, lambda there: format_of(there) == FORMAT, "file of masks", force=force
+        )
         shapes = {name: list(mask.shape) for name, mask in self.items()}
         metadata = {"format": FORMAT, "shapes": json.dumps(shapes), "digest": self.digest()}
         packed = {name: _pack(mask) for name, mask in self.items()}
-        files.write(files.path_of(path), safetensors.numpy.save(packed, metadata))
+        files.write(path, safetensors.numpy.save(packed, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Masks:
@@ -201,6 +215,19 @@ class Masks(Mapping[str, Tensor]):
                 f"{path} is damaged: {e or type(e).__name__}; write it again with Masks.save"
             ) from e
         return masks
+
+
+def format_of(path: Path) -> str | None:
+    """Return what a safetensors file says that it holds; None where it says nothing, or is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format")
+    except safetensors.SafetensorError:
+        return None
 
 
 def _pack(mask: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -17,6 +17,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from secateur.arguments import Wanted, a, checked, whole
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning import blocks, n_of_m
 from secateur.pruning.budget import Budget
@@ -37,6 +38,15 @@ from secateur.pruning.ranking import (
 )
 
 
+@checked(
+    scores=Wanted(
+        lambda v: all(isinstance(s, (Tensor, Absolute)) for s in v.values()),
+        "name → tensor of scores",
+    ),
+    budget=a(Budget, "a Budget, such as Budget(0.1)"),
+    axes=a(Mapping, "name → dimension of its inputs"),
+    chunk=whole(1, "1 or more, a whole number"),
+)
 def select(
     scores: Mapping[str, Scores],
     budget: Budget,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import TENSORS, a, checked
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.pruning.channels.constants import Constants, dead
@@ -47,6 +48,11 @@ class Shrunk:
         return "\n".join(lines)
 
 
+@checked(
+    model=a(nn.Module, "a torch module"),
+    cut=a((ChannelCut, type(None)), "what select_channels gives, or None"),
+    example=TENSORS,
+)
 def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     """Take channels out of a model.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TypeVar
 
+from secateur.arguments import a, checked
 from secateur.errors import UsageError
 from secateur.study.task import Task
 
@@ -21,6 +22,7 @@ FORM = "FILE.py:NAME or PACKAGE.MODULE:NAME, for example mytask.py:task"
 T = TypeVar("T")
 
 
+@checked(reference=a(str, f"a text, {FORM}"))
 def load_task(reference: str) -> Task:
     """Import a file or a module and return the task in it.
 
@@ -39,6 +41,8 @@ def load_task(reference: str) -> Task:
             then with the error, its message and the line.
     """
     where, _, name = reference.rpartition(":")
+    if "\0" in where:
+        raise UsageError(f"{reference!r} names no task; give {FORM}")
     if not where or not name.isidentifier():
         raise UsageError(f"{reference!r} names no task; give {FORM}")
     is_file = where.endswith(".py") or "/" in where or "\\" in where

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from secateur.errors import UsageError
+from secateur.arguments import BOOL, FUNCTION, TEXT, checked
+from secateur.errors import UsageError, refuse_wrong
 
 POINTS = 0.5
 """The margin of a metric in per cent that declares none, in percentage points."""
@@ -23,6 +24,7 @@ IGNORED = -100
 """A target that counts for nothing, as in `torch.nn.functional.cross_entropy`."""
 
 
+@checked(name=TEXT, unit=TEXT, function=FUNCTION, higher_is_better=BOOL)
 @dataclass(frozen=True, slots=True)
 class Metric:
     """How well a network does, measured per example.
@@ -43,10 +45,8 @@ class Metric:
     say. A metric in per cent has 0.5 points where this is None; any other has none then."""
 
     def __post_init__(self) -> None:
-        if self.margin is not None and not 0 < self.margin < math.inf:
-            raise UsageError(
-                f"the margin of metric {self.name!r} is {self.margin!r}, but must be positive"
-            )
+        what = f"positive, or None (of metric {self.name!r})"
+        refuse_wrong(self, ("margin", lambda v: v is None or 0 < v < math.inf, what))
 
     @property
     def declared(self) -> float | None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from itertools import product
 
+from secateur.printable import printable
 from secateur.study.summary import Summary
 
+_FORMULA = ("=", "+", "-", "@")
 _PARTS = ("mean", "sd", "low", "high")
 
 
 def csv_rows(summary: Summary) -> list[list[str]]:
     """Header, then one line per row of `summary.dense` and `summary.rows`, for `csv.writer`.
+
+    A text that a spreadsheet would run as a formula is led by an apostrophe, as they show it.
 
     Floats are written so that reading them back gives the same float, None as an empty field,
     truth as true/false, several layers separated by spaces. Dense is not tested against itself:
@@ -45,4 +49,7 @@ def _written(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        text = printable(value)
+        return f"'{text}" if text.startswith(_FORMULA) else text
     return repr(value) if isinstance(value, float) else str(value)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from secateur.arguments import shown
 from secateur.errors import UsageError, refuse_wrong, whole
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import LEAST
@@ -101,6 +102,8 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        for name, kind in (("keep", float), ("criteria", str)):
+            object.__setattr__(self, name, _several(name, getattr(self, name), kind))
         _check(self)
 
     @property
@@ -236,6 +239,15 @@ def _margin(task: Task) -> float:
     return metric.declared
 
 
+def _several(name: str, given: object, kind: type) -> tuple[Any, ...]:
+    """Return the values of an option that has several, also where a single one was given."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        return (given,)
+    if isinstance(given, (set, frozenset, Mapping)):
+        raise UsageError(f"{name} is {shown(given)}, which has no order; give a tuple or a list")
+    return tuple(given)
+
+
 def _check(o: Options) -> None:
     for keep in o.keep:
         Budget(keep, o.scope, o.floor)
@@ -267,6 +279,7 @@ def _check(o: Options) -> None:
         ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
         ("calibration", lambda v: v >= 1, "at least 1"),
         ("criterion_images", lambda v: v >= LEAST, f"at least {LEAST}"),
+        ("first_layer", lambda v: isinstance(v, bool), "True or False"),
         ("margin", lambda v: v is None or 0 < v < float("inf"), "positive"),
         ("confidence", lambda v: 0.5 <= v < 1, "in [0.5, 1)"),
     )

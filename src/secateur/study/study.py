@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from secateur import machine
+from secateur.arguments import FUNCTION, PATH, SEED, TEXT, Wanted, a, checked, unknown
 from secateur.errors import StudyError, UsageError
 from secateur.export import to_onnx
 from secateur.inputs import head
@@ -35,6 +36,9 @@ class Results:
     files: report.ReportFiles
 
 
+_KEEP = Wanted(lambda v: not isinstance(v, bool) and 0 < v <= 1, "a keep ratio in (0, 1]")
+
+
 class Study:
     """A task and the plan to prune it.
 
@@ -50,6 +54,16 @@ class Study:
         UsageError: an option is unknown or out of its range.
     """
 
+    @checked(
+        task=a(
+            Task,
+            "a secateur.Task, which says how a network is built, trained and measured; for one "
+            "that you have trained already there is secateur.prune",
+        ),
+        options=a(Options, "Options; single ones go by their names, such as seeds=5"),
+        out=PATH,
+        device=TEXT,
+    )
     def __init__(
         self,
         task: Task | None = None,
@@ -60,9 +74,9 @@ class Study:
         **changes: Any,
     ) -> None:
         known = [field.name for field in fields(Options)]
-        for name in changes:
+        for name, value in changes.items():
             if name not in known:
-                raise UsageError(f"unknown option {name!r}; the valid ones are {', '.join(known)}")
+                raise unknown("a study", name, known, value)
         options = replace(options or Options(), **changes)
         self.task = task or classification()
         self.spec = Spec.of(self.task, options)
@@ -71,6 +85,7 @@ class Study:
         self.directory = Path(out) if out is not None else default
         self.device = machine.device(device)
 
+    @checked(observe=FUNCTION)
     def run(self, observe: Observer = lambda event: None) -> Results:
         """Do what is not done yet, then write the report.
 
@@ -87,6 +102,7 @@ class Study:
                 (the rest of the study and its report are there all the same).
             DataError, FileError: see their messages.
         """
+        report.refuse_loss(self.directory)
         model, task = model_of(self.task), self.task
         feasible(model, self.spec)  # before anything is written
         if not any((self.directory / "records").glob("*.json")):
@@ -103,6 +119,7 @@ class Study:
             )
         return results
 
+    @checked(keep=_KEEP, criterion=TEXT, seed=SEED)
     def network(
         self, keep: float, *, criterion: str = "gate", seed: int = 0, recovery: str | None = None
     ) -> nn.Module:
@@ -141,6 +158,7 @@ class Study:
         with Store(self.directory, self.spec) as store:
             return execute.network(self.task, self.spec, store, self.device, trial)
 
+    @checked(keep=_KEEP, criterion=TEXT, seed=SEED)
     def onnx(self, keep: float, *, criterion: str = "gate", seed: int = 0) -> bytes:
         """Return `network(keep)` as the content of an ONNX file, its batch free.
 

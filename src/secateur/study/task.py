@@ -14,14 +14,28 @@ from torch import Tensor, nn
 
 from secateur import data as datasets
 from secateur import nets
+from secateur.arguments import BOOL, FUNCTION, PATH, TEXT, Wanted, a, checked
 from secateur.distillation import SoftTargets
-from secateur.errors import UsageError
 from secateur.study.metrics import ACCURACY, Metric, percent_correct
 from secateur.training import Data
 
 __all__ = ["ACCURACY", "LABEL_SMOOTHING", "Metric", "Task", "classification", "percent_correct"]
 
 
+@checked(
+    name=TEXT,
+    model=Wanted(
+        lambda v: callable(v) and not isinstance(v, nn.Module),
+        "a function that builds and returns a fresh network",
+    ),
+    data=FUNCTION,
+    loss=FUNCTION,
+    metric=a(Metric, "a Metric"),
+    description=a(Mapping, "a dict of what JSON has words for"),
+    imitation=FUNCTION,
+    output=FUNCTION,
+    train=FUNCTION,
+)
 @dataclass(frozen=True)
 class Task:
     """A model factory, its data, its loss and its metric.
@@ -58,6 +72,11 @@ TEMPERATURE = 1.0
 LABEL_SMOOTHING = 0.1
 
 
+@checked(
+    label_smoothing=Wanted(lambda v: not isinstance(v, bool) and 0 <= v < 1, "in [0, 1)"),
+    data_dir=PATH,
+    progress=BOOL,
+)
 def classification(
     data: str = "cifar10",
     net: str = "convnet",
@@ -80,8 +99,6 @@ def classification(
         DataError: the data cannot be had, or is not what it should be.
     """
     nets.find(net)
-    if not 0 <= label_smoothing < 1:
-        raise UsageError(f"label_smoothing is {label_smoothing!r}, but must be in [0, 1)")
     images = datasets.load(data, data_dir=data_dir, progress=progress)
     classes = len(images.classes)
     return Task(

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from secateur.arguments import Wanted, a, checked
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
@@ -54,10 +55,17 @@ from secateur.pruning.selection import select
 MOMENTUM = 0.9
 """Of the gates' own SGD with Nesterov momentum, which is that of `learn_gates`."""
 
+_STATE = ("number", "gates", "momentum", "order")
+
 
 class GateTraining:
     """Gates of a model that another loop trains; see the module for how."""
 
+    @checked(
+        model=a(nn.Module, "a torch module"),
+        phase=a(GatePhase, "a GatePhase"),
+        plan=a(Prunable, "what prunable(model) gives"),
+    )
     def __init__(
         self,
         model: nn.Module,
@@ -171,6 +179,7 @@ class GateTraining:
         """Return name → importance, float32: |w| + gate, or the fixed order of the phase."""
         return self._gates.scores() if self._order is None else self._order
 
+    @checked(budget=a(Budget, "a Budget, such as Budget(0.1)"))
     def finish(self, budget: Budget) -> Masks:
         """Cut the model exactly, and take gates and hooks away.
 
@@ -210,6 +219,7 @@ class GateTraining:
             "order": {name: order.clone() for name, order in (self._order or {}).items()},
         }
 
+    @checked(state=Wanted(lambda v: {*_STATE} <= {*v}, "what state_dict returned"))
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from secateur.arguments import a, checked
 from secateur.pruning.loops.host import plain_optimizer, refuse_sharded
 from secateur.pruning.masks import Masks
 
@@ -13,6 +14,7 @@ from secateur.pruning.masks import Masks
 class MaskHold:
     """Masks that an optimizer's hook holds, for loops that cannot call `masks.hold` themselves."""
 
+    @checked(model=a(nn.Module, "a torch module"), masks=a(Masks, "Masks"))
     def __init__(self, model: nn.Module, optimizer: Any, masks: Masks) -> None:
         """Apply the masks, and put them back after every step until `remove`.
 

@@ -7,11 +7,20 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from secateur.arguments import BOOL, TENSORS, Wanted, a, checked
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, first, run
 from secateur.modes import evaluating
 
 
+@checked(
+    model=a(nn.Module, "a torch module"),
+    inputs=Wanted(
+        lambda v: isinstance(v, Iterable) and not isinstance(v, (str, bytes)) and TENSORS.fine(v),
+        f"batches of inputs, {TENSORS.what}",
+    ),
+    autocast=BOOL,
+)
 def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = False) -> int:
     """Reset every batch norm's running statistics and average them over the inputs, in place.
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.arguments import FUNCTION, SEED, Wanted, a, checked
 from secateur.errors import UsageError, refuse_wrong
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
@@ -35,6 +36,7 @@ Watch = Callable[[Epoch], object]
 Loss = Callable[[Tensor, Any], Tensor]
 
 
+@checked(learn=a(Recipe, "a Recipe or None"), settle=a((Recipe, type(None)), "a Recipe or None"))
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One keep ratio on the way down, and how the network is trained there.
@@ -70,6 +72,17 @@ class Rung:
             )
 
 
+@checked(
+    model=a(nn.Module, "a torch module"),
+    rungs=Wanted(
+        lambda v: isinstance(v, (tuple, list)) and all(isinstance(r, Rung) for r in v),
+        "a list of Rungs, such as [Rung(0.3), Rung(0.1)]",
+    ),
+    loss=FUNCTION,
+    phase=a(GatePhase, "a GatePhase"),
+    seed=SEED,
+    watch=FUNCTION,
+)
 def descend(
     model: nn.Module,
     rungs: Sequence[Rung],

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.arguments import FUNCTION, SEED, a, checked
 from secateur.errors import UsageError
 from secateur.pruning.loops.trainer import Trainer
 from secateur.pruning.masks import Masks
@@ -18,6 +19,14 @@ SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)
 2020, arXiv:2003.02389) in short. For a longer one `replace(SHORT, epochs=...)`."""
 
 
+@checked(
+    model=a(nn.Module, "a torch module"),
+    masks=a(Masks, "Masks"),
+    loss=FUNCTION,
+    recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
+    seed=SEED,
+    watch=FUNCTION,
+)
 def finetune(
     model: nn.Module,
     masks: Masks,

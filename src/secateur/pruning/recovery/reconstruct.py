@@ -26,6 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import POSITIVE, SEED, TEXTS, Wanted, a, between, checked, whole
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.modes import evaluating
@@ -75,6 +76,16 @@ class Reconstruction:
         return sum(layer.seconds for layer in self.layers)
 
 
+MODULE = a(nn.Module, "a torch module")
+CALIBRATION = a(Calibration, "a Calibration, of a few hundred inputs or more")
+_SOLVING = {
+    "damping": POSITIVE,
+    "positions": whole(1, "at least 1, a whole number"),
+    "seed": SEED,
+}
+
+
+@checked(model=MODULE, dense=MODULE, masks=a(Masks, "Masks"), calibration=CALIBRATION, **_SOLVING)
 def reconstruct(
     model: nn.Module,
     dense: nn.Module,
@@ -109,10 +120,6 @@ def reconstruct(
             architecture, or an argument is out of its range. The model's weights are then as
             they were.
     """
-    if not 0 < damping < float("inf"):
-        raise UsageError(f"damping is {damping!r}, but must be positive")
-    if positions < 1:
-        raise UsageError(f"positions is {positions!r}, but must be at least 1")
     model, dense = unwrapped(model), unwrapped(dense)
     calibration.check(model)
     _check_twins(model, dense, masks)
@@ -126,6 +133,18 @@ def reconstruct(
         raise
 
 
+@checked(
+    model=MODULE,
+    names=TEXTS,
+    budgets=Wanted(
+        lambda v: isinstance(v, (tuple, list)) and all(isinstance(b, Budget) for b in v),
+        "a list of Budgets, such as [Budget(0.5), Budget(0.1)]",
+    ),
+    calibration=CALIBRATION,
+    step=between(0, 1, "in (0, 1)"),
+    images=whole(1, "at least 1, a whole number"),
+    **_SOLVING,
+)
 def prune_gradually(
     model: nn.Module,
     names: Sequence[str],

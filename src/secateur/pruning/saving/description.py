@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 
+from secateur.arguments import a, refuse
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.saving import packed
@@ -80,7 +81,8 @@ def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]]
     """
     if given is None:
         return None
-    name, arguments = (given, {}) if isinstance(given, str) else given
+    pair = (given, {}) if isinstance(given, str) else given
+    name, arguments = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else ("", {})
     module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
     parts = [*module.split("."), *attribute.split(".")]
     if not colon or not all(part.isidentifier() for part in parts):
@@ -104,6 +106,7 @@ def budget_fields(budget: Budget | None) -> dict[str, Any] | None:
     """Return a budget as JSON has it."""
     if budget is None:
         return None
+    refuse("budget", budget, a(Budget, "a Budget"))
     return {
         "keep": budget.keep,
         "scope": budget.scope,

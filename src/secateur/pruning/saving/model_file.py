@@ -19,16 +19,18 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from secateur import files
+from secateur import files, overwriting
+from secateur.arguments import BOOL, FUNCTION, PATH, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.pruning.budget import Budget
-from secateur.pruning.masks import Masks
+from secateur.pruning.masks import Masks, format_of
 from secateur.pruning.saving import description, model_state, packed
 from secateur.pruning.saving.description import Architecture, ModelInfo, Stored
 from secateur.pruning.saving.reading import FORMAT, read_info, values
 
 
+@checked(path=PATH, gates=BOOL, budget=a(Budget, "a Budget"), force=BOOL)
 def save(
     model: nn.Module | Mapping[str, Tensor],
     path: str | Path,
@@ -39,6 +41,7 @@ def save(
     budget: Budget | None = None,
     architecture: Architecture | None = None,
     provenance: Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> None:
     """Write a model to one file, whole or not at all, without its zeros.
 
@@ -56,17 +59,22 @@ def save(
         architecture: "module:name" of a function or class that builds the model, or a pair of
             that and its keyword arguments, which JSON must have words for.
         provenance: anything else to be remembered: strings, numbers, lists and dicts of them.
+        force: write over a file that `save` did not write, such as the weights that the model was
+            loaded from.
 
     Raises:
         UsageError: a tensor cannot be stored, masks are of another model or not applied, a value
-            is too large for the dtype, or something is no JSON; says which.
+            is too large for the dtype, something is no JSON, or there is a file that `save` did
+            not write; says which.
         FileError: the file cannot be written.
     """
-    files.write(
-        files.path_of(path), _content(model, masks, gates, dtype, budget, architecture, provenance)
-    )
+    path = files.path_of(path)
+    what = "model file of secateur"
+    overwriting.refuse_loss(path, lambda there: format_of(there) == FORMAT, what, force=force)
+    files.write(path, _content(model, masks, gates, dtype, budget, architecture, provenance))
 
 
+@checked(gates=BOOL, budget=a(Budget, "a Budget"))
 def packed_bytes(
     model: nn.Module | Mapping[str, Tensor],
     *,
@@ -96,6 +104,7 @@ def packed_bytes(
     return 8 + -(-len(text) // 8) * 8 + end  # a length, the header in whole words, the tensors
 
 
+@checked(path=PATH, factory=FUNCTION, trust=BOOL)
 def load(
     path: str | Path,
     model: nn.Module | None = None,
@@ -280,6 +289,10 @@ def stored_masks(
         UsageError: they are of another model, or were not applied; names the first such tensor.
     """
     kept: dict[str, Tensor] = {}
+    if masks is not None and not isinstance(masks, Masks):
+        raise UsageError(
+            f"masks is a {type(masks).__name__}; give Masks (of prune's result, result.masks)"
+        )
     for name, mask in (masks or {}).items():
         if name not in state:
             raise UsageError(

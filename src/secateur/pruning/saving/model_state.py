@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from secateur.arguments import shown
 from secateur.errors import UsageError
 from secateur.pruning.gates import SUFFIX, Gates
 from secateur.pruning.loops.host import refuse_sharded
@@ -44,6 +45,10 @@ def tensors_of(
     if isinstance(model, nn.Module):
         refuse_sharded(model)
     state = unwrapped(model).state_dict() if isinstance(model, nn.Module) else model
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise UsageError(
+            f"model is {shown(model)}; give a module, or its state dict: name → tensor"
+        )
     found: dict[str, Tensor] = {}
     ties: dict[str, str] = {}
     first: dict[object, str] = {}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur import files
+from secateur.arguments import PATH, checked
 from secateur.errors import FileError
 from secateur.pruning.masks import FORMAT as MASKS
 from secateur.pruning.masks import Masks
@@ -21,6 +22,7 @@ from secateur.pruning.saving.description import ModelInfo, Stored
 FORMAT = "secateur model 1"
 
 
+@checked(path=PATH)
 def read(path: str | Path) -> tuple[dict[str, Tensor], ModelInfo]:
     """Read the values of a file that `save` wrote, with no need for a model.
 
@@ -61,6 +63,7 @@ def read_info(path: str | Path) -> ModelInfo:
         return info
 
 
+@checked(path=PATH)
 def load_masks(path: str | Path) -> Masks:
     """Read the masks that `save` was given; the tensors are on the CPU.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
+from secateur.arguments import a, checked
 from secateur.errors import UsageError
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import unwrapped
@@ -31,6 +32,7 @@ class _Cut:
     kept: Tensor
 
 
+@checked(model=a(nn.Module, "a torch module"))
 def from_torch_prune(model: nn.Module) -> Masks:
     """Make the cuts of torch.nn.utils.prune final, and return them.
 
@@ -67,6 +69,7 @@ def from_torch_prune(model: nn.Module) -> Masks:
     return Masks({cut.name: cut.kept for cut in once.values()})
 
 
+@checked(state=a(Mapping, "a state dict: name → tensor"))
 def convert_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
     """Return the state dict that a model has after `from_torch_prune`, and its masks.
 

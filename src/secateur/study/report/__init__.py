@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from secateur import files
+from secateur.errors import UsageError
 from secateur.study.report import figures, page
 from secateur.study.report.findings import headline
 from secateur.study.rows_csv import csv_rows
 from secateur.study.summary import summarise
 
-__all__ = ["ReportFiles", "write"]
+__all__ = ["ReportFiles", "refuse_loss", "write"]
 
 _STAGES = ("train", "gates", "control")
 
@@ -28,6 +29,29 @@ class ReportFiles:
     svg: Path
     png: Path
     csv: Path
+
+    @classmethod
+    def of(cls, directory: Path) -> ReportFiles:
+        """Return where they are in a study directory."""
+        names = ("report.html", "curve.svg", "curve.png", "results.csv")
+        return cls(*(directory / name for name in names))
+
+
+def refuse_loss(directory: Path) -> None:
+    """Refuse a directory without a study, in which a report would replace files of other origin.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    if (directory / "spec.json").exists():
+        return
+    for field in fields(ReportFiles):
+        path: Path = getattr(ReportFiles.of(directory), field.name)
+        if path.exists():
+            raise UsageError(
+                f"{path} is there already and of no study, and the report would replace it; give "
+                "the study another directory (--out)"
+            )
 
 
 def write(
@@ -68,16 +92,12 @@ def write(
     )
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(csv_rows(summary))
-    made = ReportFiles(
-        html=directory / "report.html",
-        svg=directory / "curve.svg",
-        png=directory / "curve.png",
-        csv=directory / "results.csv",
-    )
-    files.write(made.csv, table.getvalue())
+    made = ReportFiles.of(directory)
+    # a lone surrogate, of which JSON has an escape, is no text for a file
+    files.write(made.csv, table.getvalue().encode(errors="backslashreplace"))
     files.write(made.svg, svg)
     files.write(made.png, png)
-    files.write(made.html, html)
+    files.write(made.html, html.encode(errors="backslashreplace"))
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from secateur.printable import printable
 from secateur.study.report.palette import Style, styles
 from secateur.study.report.units import measure, percent, recovery_name
 from secateur.study.statistics import Interval
@@ -49,7 +51,8 @@ def curve(summary: Summary, spec: Mapping[str, Any], region_of: str) -> tuple[by
     Returns:
         The figure as SVG and as PNG (200 dots an inch), the same bytes for the same summary.
     """
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts the font lacks
         recoveries = list(spec["recovery"])
         width = _PANEL[0] * len(recoveries)
         figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
@@ -70,7 +73,7 @@ def curve(summary: Summary, spec: Mapping[str, Any], region_of: str) -> tuple[by
         if _is_share(summary):  # intervals of few seeds are wide, but none lies outside 0 to 100
             low, high = axes[0].get_ylim()
             axes[0].set_ylim(max(low, -2.0), min(high, 102.0))
-        name = f"test {measure(summary)}"
+        name = printable(f"test {measure(summary)}")
         axes[0].set_ylabel(name.replace(" (", "\n(", 1) if len(name) > _LONG else name)
         figure.supxlabel("sparsity: prunable weights removed (%)", fontsize=9)
         svg, png = io.BytesIO(), io.BytesIO()
@@ -89,7 +92,7 @@ def _panel(
     axis: Axes, summary: Summary, spec: Mapping[str, Any], recovery: str, region_of: str
 ) -> None:
     style = styles(spec["criteria"])
-    axis.set_title(recovery_name(recovery), fontsize=10, loc="left", color=_INK)
+    axis.set_title(printable(recovery_name(recovery)), fontsize=10, loc="left", color=_INK)
     axis.grid(axis="y", color="#e3e6e8", linewidth=0.7)
     axis.set_axisbelow(True)
     _scale(axis, spec["levels"])
@@ -103,7 +106,7 @@ def _panel(
         axis.text(
             0.02,
             0.02 if higher else 0.98,
-            f"{region_of} certified to {percent(1 - region.lowest_keep)}",
+            printable(region_of) + f" certified to {percent(1 - region.lowest_keep)}",
             transform=axis.transAxes,
             va="bottom" if higher else "top",
             fontsize=7.5,
@@ -187,7 +190,7 @@ def _line(axis: Axes, rows: Sequence[Row], style: Style, height: float) -> None:
         linewidth=1.5,
         elinewidth=1,
         capsize=2.5,
-        label=rows[0].criterion,
+        label=printable(rows[0].criterion),
         marker=style.matplotlib,
         markersize=4.5,
         markerfacecolor="white",

@@ -1,0 +1,165 @@
+"""What users give to public functions, looked at before any of it is used."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from numbers import Real
+from typing import Any, TypeGuard, TypeVar, cast
+
+from secateur.errors import UsageError
+
+Called = TypeVar("Called", bound=Callable[..., Any])
+
+SYNONYMS = {
+    **dict.fromkeys(("sparsity", "amount", "prune_ratio", "pruning_ratio"), "keep"),
+    **dict.fromkeys(("ratio", "density", "keep_ratio"), "keep"),
+    **dict.fromkeys(("lr", "learning_rate"), "rate"),
+    **dict.fromkeys(("method", "importance", "score"), "criterion"),
+    **dict.fromkeys(("inputs", "sample", "example_inputs", "sample_inputs"), "example"),
+    **dict.fromkeys(("dataloader", "loader", "dataset"), "data"),
+    **dict.fromkeys(("filename", "file", "output"), "path"),
+}
+"""What other libraries call an argument, and what it is called here."""
+CUT = ("sparsity", "amount", "prune_ratio", "pruning_ratio")
+"""Those that say what is cut, not what is kept."""
+_OWN = ("self", "cls")
+_LONGEST = 80  # characters of a value in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an argument must be. Its default is fine in any case."""
+
+    fine: Callable[[Any], bool]
+    what: str
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Return whether a value is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def a(kind: type | tuple[type, ...], what: str) -> Wanted:
+    """Want a value of a type."""
+    return Wanted(lambda value: isinstance(value, kind), what)
+
+
+def between(low: float, high: float, what: str) -> Wanted:
+    """Want a real number in [low, high]."""
+    return Wanted(lambda v: is_real(v) and low <= float(v) <= high, what)
+
+
+def whole(low: int, what: str) -> Wanted:
+    """Want a whole number from `low` on."""
+    return Wanted(lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low, what)
+
+
+POSITIVE = Wanted(lambda v: is_real(v) and 0 < float(v) < float("inf"), "positive")
+BOOL = a(bool, "True or False")
+TEXT = a(str, "a text")
+FUNCTION = Wanted(callable, "a function")
+MAPPING = a(Mapping, "a dict")
+SEED = Wanted(lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number")
+PATH = Wanted(
+    lambda v: isinstance(v, (str, os.PathLike)) and "\0" not in os.fsdecode(v),
+    "a path: a text or a Path",
+)
+TENSORS = Wanted(
+    lambda v: not _holds_array(v),
+    "made of torch tensors; torch.from_numpy makes one of an array",
+)
+TEXTS = Wanted(
+    lambda v: isinstance(v, (tuple, list, set, frozenset)) and all(isinstance(t, str) for t in v),
+    "a list of texts",
+)
+
+
+def checked(**wanted: Wanted) -> Callable[[Called], Called]:
+    """Let a function, or a class, refuse arguments that it does not have or that are of no use.
+
+    What a call of Python's would end as TypeError, or somewhere inside with whatever comes of it,
+    is then one UsageError that names the argument, its value and what it must be.
+
+    Args:
+        wanted: argument → what it must be; others are not looked at.
+    """
+
+    def change(called: Called) -> Called:
+        if isinstance(called, type):
+            called.__init__ = checked(**wanted)(called.__init__)  # type: ignore[misc]
+            return cast(Called, called)
+        signature = inspect.signature(called)
+        known = signature.parameters
+        name = called.__qualname__.removesuffix(".__init__")
+
+        @wraps(called)
+        def wrapped(*given: Any, **named: Any) -> Any:
+            try:
+                bound = signature.bind(*given, **named)
+            except TypeError as error:
+                for each, value in named.items():
+                    if each not in known:
+                        raise unknown(name, each, known, value) from None
+                own = ", ".join(each for each in known if each not in _OWN)
+                raise UsageError(f"{name}: {error}; its arguments are {own}") from None
+            for each, value in bound.arguments.items():
+                if each in wanted and value is not known[each].default:
+                    refuse(each, value, wanted[each])
+            return called(*given, **named)
+
+        return cast(Called, wrapped)
+
+    return change
+
+
+def refuse(name: str, value: object, wanted: Wanted) -> None:
+    """Refuse a value that is not as it must be.
+
+    Raises:
+        UsageError: names the argument, its value, and what it must be.
+    """
+    try:
+        right = wanted.fine(value)
+    except Exception:  # such as TypeError where a text is compared with a number
+        right = False
+    if not right:
+        raise UsageError(f"{name} is {shown(value)}, but must be {wanted.what}")
+
+
+def unknown(where: str, name: str, known: Iterable[str], value: object = None) -> UsageError:
+    """Return the error for an argument that a function does not have, with the one meant."""
+    names = [each for each in known if each not in _OWN]
+    meant = SYNONYMS.get(name, "")
+    if meant in names and name in CUT:
+        cut = is_real(value) and 0 <= float(value) < 1
+        share = f"{1 - float(value):g}" if is_real(value) and cut else "0.1 for a sparsity of 0.9"
+        hint = f"say what is kept, not what is cut: keep={share}"
+    elif near := [meant] if meant in names else difflib.get_close_matches(name, names, 1):
+        hint = f"did you mean {near[0]!r}?"
+    else:
+        hint = f"the valid ones are {', '.join(names)}"
+    return UsageError(f"{where} has no argument {name!r}; {hint}")
+
+
+def _holds_array(value: object) -> bool:
+    """Whether a value is an array of numpy's, or a tuple, list or dict that begins with one."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_array, list(value.values())[:1]))
+    if type(value) in (tuple, list):
+        return any(map(_holds_array, cast(list[object], value)[:1]))
+    return type(value).__module__ == "numpy"
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: short, and what it is where it is large."""
+    plain = isinstance(value, (str, bytes, int, float, complex, type(None)))
+    few = isinstance(value, (tuple, list, set, frozenset, dict)) and len(value) <= 4
+    text = repr(value) if plain or few else ""
+    if not text or (few and len(text) > _LONGEST):
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,293 @@
+"""What is printed: text as it is, whoever wrote it, in any encoding, until nobody reads it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from secateur import files
+from secateur.bench import view
+from secateur.bench.result import Step
+from secateur.cli import main
+from secateur.console import Words, console, spelt
+from secateur.data.download import announce
+from secateur.inspection import inspection
+from secateur.study.summary import summarise
+from secateur.study.table import table
+from study_records import plan, trials
+from test_bench import result, timing
+from test_cli import QUICK, run
+
+Capture = pytest.CaptureFixture[str]
+
+# Ends markup that was never begun, begins some, names an emoji, clears the screen in three ways,
+# rings, turns the direction of writing, is no character at all.
+HOSTILE = "a[/b][red]:bomb: \x1b[2J\x9b2J\x1b]0;t\x07\u202eb\r\udcff"
+SHOWN = r"a[/b][red]:bomb: \x1b[2J\x9b2J\x1b]0;t\x07\u202eb\r\udcff"
+ENCODINGS = ["ascii", "latin-1", "cp1252", "cp437", "utf-8", "utf-16"]
+
+
+def tame(text: str) -> str:
+    """Return a text, of which every line must be printable."""
+    for line in text.split("\n"):
+        assert line.isprintable(), line
+    return text
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that was run where its name, its terminal and its reader were against it."""
+    folder = tmp_path_factory.mktemp("of") / "a[/b]"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["secateur", "study", *QUICK, "--out", str(folder)])
+        code, out, err = printed("ascii", patch)
+    assert code == 0, err
+    assert "a[/b]" in out
+    return folder
+
+
+def printed(encoding: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """Run the command line of sys.argv on streams of an encoding, which refuse what they lack."""
+    raw = io.BytesIO(), io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        for name, content in zip(("stdout", "stderr"), raw, strict=True):
+            patch.setattr(sys, name, io.TextIOWrapper(content, encoding, errors="strict"))
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert sys.stdout.errors == "strict"  # as it was
+    out, err = (content.getvalue().decode(encoding) for content in raw)
+    return int(end.value.code or 0), tame(out), tame(err)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("command", ["report", "inspect", "doctor", "--help", "study --help", "no"])
+def test_every_command_speaks_every_encoding(
+    command: str, encoding: str, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = command.split() + [str(study)] * (command in ("report", "inspect"))
+    monkeypatch.setattr(sys, "argv", ["secateur", *words])
+    code, out, err = printed(encoding, monkeypatch)
+    assert code == (2 if command == "no" else 0), err
+    if command == "report":
+        sign = "±" if encoding in ("latin-1", "cp1252", "cp437", "utf-8", "utf-16") else "+/-"
+        assert f"accuracy {sign} 95 % interval" in out
+        assert ("minus dense (− is" in out) == encoding.startswith("utf")
+        grid = [line for line in out.splitlines() if line[:1] in "|+┏┃┡│└├"]
+        assert len({len(line) for line in grid}) == 1  # columns stay in line
+        assert len(grid) > 5
+
+
+def test_a_text_is_spelt_in_what_there_is() -> None:
+    assert spelt("−1 ± 2 × 3 → é", "ascii") == r"-1 +/- 2 x 3 -> \xe9"
+    assert spelt("−1 ± 2 × 3 → é", "latin-1") == "-1 ± 2 × 3 -> é"
+    assert spelt("−1 ± 2 × 3 → é", "utf-8") == "−1 ± 2 × 3 → é"
+
+
+def shown(thing: Any) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=300, markup=True, emoji=True).print(thing)
+    return tame(stream.getvalue())
+
+
+def tensors(path: Path) -> Path:
+    path = path.with_suffix(".safetensors")
+    name = HOSTILE.replace("\udcff", "")
+    save_file({name: torch.ones(2)}, path, {"format": "pt", name: name})
+    return path
+
+
+def record(path: Path) -> Path:
+    path = path.with_suffix(".json")
+    path.write_text(json.dumps({HOSTILE: [HOSTILE, "\x9b"]}))
+    return path
+
+
+@pytest.mark.parametrize("make", [tensors, record])
+def test_what_a_file_holds_is_shown_and_not_obeyed(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    found = shown(inspection(make(tmp_path / "x")))
+    assert r"a[/b][red]:bomb:" in found
+    assert r"\x9b" in found
+    assert r"\u202eb" in found
+
+
+def test_records_from_elsewhere_are_shown_and_not_obeyed() -> None:
+    metric = {"name": HOSTILE, "unit": HOSTILE, "higher_is_better": True}
+    spec = plan(metric=metric)
+    found = shown(table(summarise(spec, trials(spec))))
+    assert SHOWN in found
+    assert f"margin {spec['margin']:g} {SHOWN}" in found
+
+
+def test_layers_of_a_network_are_shown_and_not_obeyed() -> None:
+    step = Step(1, HOSTILE, HOSTILE, HOSTILE, 10, 10, 0.1)
+    ours = timing(HOSTILE, 1, 0.2, 0.2)
+    found = replace(result(ours, timing("peer", 1, 0.1, 0.1), steps=(step,)), model=HOSTILE)
+    text = shown(view(found))
+    assert text.count("[/b][red]:bomb:") >= 5
+
+
+def test_a_message_is_one_line_of_text(capsys: Capture) -> None:
+    announce(HOSTILE)
+    assert capsys.readouterr().err == SHOWN + "\n"
+    assert shown(Words("one\ntwo", lines=True)) == "one\ntwo\n"
+    assert shown(Words("one\ntwo")) == "one\\ntwo\n"
+    with console().status(Words(HOSTILE)):
+        pass
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["study", HOSTILE],
+        ["study", f"{HOSTILE}.py:task"],
+        ["study", "--net", HOSTILE],
+        ["study", "--keep", HOSTILE],
+        ["report", HOSTILE],
+        ["inspect", HOSTILE],
+        ["compile", HOSTILE],
+        ["compile", f"{HOSTILE}.onnx", "--target", HOSTILE],
+        ["compile", f"{HOSTILE}.onnx", "-o", f"{HOSTILE}/x"],
+        ["compile", "x.onnx", "--input-shape", HOSTILE],
+        ["bench", f"{HOSTILE}.onnx"],
+        ["bench", "x", "--against", HOSTILE],
+    ],
+    ids=lambda words: " ".join(words).replace(HOSTILE, "HOSTILE"),
+)
+def test_an_error_is_shown_and_not_obeyed(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(words, monkeypatch, capsys)
+    assert code in (1, 2)
+    assert "[/b][red]:bomb:" in tame(err)
+    assert not tame(out)
+
+
+def test_a_warning_is_shown_and_not_obeyed(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    broken = study / "records" / "x[red]\x1b[2J.json"
+    broken.write_text("{")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = run(["report", str(study)], monkeypatch, capsys)
+    broken.unlink()
+    assert code == 0
+    assert r"x[red]\x1b[2J.json" in tame(err)
+
+
+def secateur(*words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "secateur", *words],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def test_a_reader_that_leaves_ends_no_study(tmp_path: Path) -> None:
+    with secateur("study", *QUICK, "--out", str(tmp_path / "study")) as job:
+        assert job.stdout
+        assert job.stderr
+        assert job.stdout.readline().startswith("study ")
+        job.stdout.close()
+        assert "Traceback" not in job.stderr.read()
+        assert job.wait(240) == 0
+    assert (tmp_path / "study" / "report.html").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+def test_a_full_disk_ends_no_study_but_is_told(tmp_path: Path) -> None:
+    words = ["study", *QUICK, "--out", str(tmp_path / "study")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "secateur", *words],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=240, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "study" / "report.html").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_a_terminal_of_an_old_encoding_shows_a_whole_study(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = ["study", *QUICK, "--out", "a[/b]"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "secateur", *words],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", **environment},
+        cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs,
+    ) as job:  # fmt: skip
+        os.close(theirs)
+        output = b"".join(received(ours))
+        assert job.wait(240) == 0, output.decode("latin-1")
+    os.close(ours)
+    assert b"Traceback" not in output
+    assert b"phase 2, learning the gates" in output
+    assert b"\\u28" not in output  # a spinner of braille
+    assert (tmp_path / "a[/b]" / "report.html").is_file()
+
+
+def received(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            content = os.read(terminal, 1 << 16)
+        except OSError:  # the other end was closed
+            return
+        if not content:
+            return
+        yield content
+
+
+def test_the_version_is_told_at_once() -> None:
+    code = (
+        "import sys; sys.argv = ['secateur', '--version']\n"
+        "from secateur.cli import main\n"
+        "try: main()\n"
+        "finally: print({'torch', 'numpy', 'typer', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "secateur 0.1.0\nset()\n"
+
+
+def test_the_help_tells_of_the_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert "--version" in run(["--help"], monkeypatch, capsys)[1]
+
+
+def test_files_of_a_path_that_is_none_are_refused() -> None:
+    for path in (None, 3, b"x", "a\0b"):
+        with pytest.raises(files.UsageError, match="path"):
+            files.path_of(path)
