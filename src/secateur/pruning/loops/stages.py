@@ -50,6 +50,8 @@ class Schedule:
     """As in `prunable`."""
     include_first: bool = False
     """As in `prunable`."""
+    include: Sequence[str] = ()
+    """As in `prunable`."""
 
     def __post_init__(self) -> None:
         self.budget()
@@ -210,7 +212,11 @@ class StagedPruning:
     def _gates(self, model: nn.Module, optimizer: Any) -> GateTraining:
         schedule = self.schedule
         plan = prunable(
-            unwrapped(model), include_first=schedule.include_first, exclude=schedule.exclude
+            unwrapped(model),
+            include_first=schedule.include_first,
+            exclude=schedule.exclude,
+            include=schedule.include,
+            pattern=schedule.budget().pattern,
         )
         return GateTraining(model, optimizer, phase=schedule.phase, plan=plan)
 
