@@ -74,7 +74,7 @@ def mask_of(kept: Tensor, like: Tensor, pattern: Blocks, axis: int, chunk: int) 
     step = max(1, chunk // (rows * max(1, wide)))
     if not kept.numel():
         return mask
-    for matrix, own in zip(matrices, kept.unflatten(0, (count, -1)), strict=True):
+    for matrix, own in zip(matrices, kept.reshape(count, -1, kept.shape[1]), strict=True):
         for top in range(0, own.shape[0], step):
             part = matrix[top * rows : (top + step) * rows]
             whole = own[top : top + step].repeat_interleave(rows, 0)[: len(part)]

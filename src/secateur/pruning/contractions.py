@@ -32,9 +32,7 @@ class _View:
     dims: Dims
 
 
-def measured_axes(
-    model: nn.Module, names: Sequence[str], example: Inputs
-) -> dict[str, int | None]:
+def measured_axes(model: nn.Module, names: Sequence[str], example: Inputs) -> dict[str, int | None]:
     """Return which dimension of some parameters counts inputs, as `Prunable.axes`.
 
     Args:
@@ -108,8 +106,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inputs, outputs = view.dims[added_up], view.dims[left]
             size = self._parameters[view.name].dim()
             if inputs is not None and size > 2:
-                # of a stack, only the last two dimensions are known to be those of its matrices
-                inputs = inputs - size if {inputs, outputs} == {size - 2, size - 1} else None
+                # a stack, if its matrices are the last two dimensions; all others count outputs,
+                # or matrices, where the last one counts inputs
+                stack = inputs == size - 1 or (inputs, outputs) == (size - 2, size - 1)
+                inputs = inputs - size if stack else None
             self._seen[view.name].add(inputs)
 
     def convolution(self, weight: object, transposed: bool) -> None:
@@ -198,25 +198,20 @@ def _added(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
 
 def _reshaped(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
     """Let dimensions stay what they are where their size and their place among others does."""
-    before, after = list(args[0].shape), list(out.shape)
     if not out.numel() or out.numel() != args[0].numel():  # empty, or read as another dtype
         return None
-    found: list[int | None] = [None] * len(after)
-    i = j = 0
-    while i < len(before) and j < len(after):
-        if before[i] == after[j]:
-            found[j] = dims[i]
-            i, j = i + 1, j + 1
-            continue
-        one, other = before[i], after[j]  # dimensions that were merged or taken apart
-        i, j = i + 1, j + 1
-        while one != other:
+    before = [(size, dim) for size, dim in zip(args[0].shape, dims, strict=True) if size != 1]
+    after = [(size, at) for at, size in enumerate(out.shape) if size != 1]
+    found: list[int | None] = [None] * out.dim()
+    while before and after:
+        (one, dim), (other, at) = before.pop(0), after.pop(0)
+        if one == other:
+            found[at] = dim
+        while one != other:  # dimensions that were merged or taken apart
             if one < other:
-                one *= before[i]
-                i += 1
+                one *= before.pop(0)[0]
             else:
-                other *= after[j]
-                j += 1
+                other *= after.pop(0)[0]
     return tuple(found)
 
 

@@ -78,10 +78,10 @@ def prunable(
     they are weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
     (anything of fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales,
     tokens), embedding and position tables, tokens and queries, state-space constants, routers of
-    experts that are raw or whose class says so, raw parameters of other names, frozen parameters,
-    and the first layer: it is small, reads the input itself, and loses most when cut. A parameter
-    that several layers share appears once, under its first name; what excludes it in one of them
-    excludes it.
+    experts (raw ones, and layers whose path or class says router), raw parameters of other names,
+    frozen parameters, and the first layer: it is small, reads the input itself, and loses most
+    when cut. A parameter that several layers share appears once, under its first name; what
+    excludes it in one of them excludes it.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -127,9 +127,10 @@ def prunable(
     if unknown and example is not None:
         axes |= measured_axes(model, unknown, example)
     if directed:
+        hint = "; example= shows it" if example is None else ""
         for name in [name for name in unknown if axes[name] is None]:
             del axes[name]
-            excluded[name] = f"which dimension counts inputs is not known, as {pattern} needs"
+            excluded[name] = f"which dimension counts inputs is not known{hint}"
     if not axes:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
         hint = "; include_first=True lets it be cut" if "first layer" in excluded.values() else ""
@@ -280,25 +281,33 @@ def _reasons(
         yield "bias or norm", True
     if parameter is first:
         yield "first layer", True
-    if any(isinstance(owner, ParametrizationList) for owner in owners):
-        yield "parametrized: cutting it would not cut the weight", False
-    if parameter.layout != torch.strided:
-        yield "sparse layout", False
-    if parameter.is_meta:
-        yield "on the meta device", False
-    if parameter.dtype not in DTYPES:
-        yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}", False
-    if parameter.numel() == 0:
-        yield "has no weights", False
+    yield from ((why, False) for why in _impossible(parameter, owners))
     if parameter.numel() == max(parameter.shape, default=1) and not any(
         isinstance(owner, _LAYERS) for owner in owners
     ):
         yield "a vector: one scale or token", True
     if not parameter.requires_grad:
         yield "frozen", False
+    yield from ((why, True) for why in _no_weight(parameter, places))
+
+
+def _impossible(parameter: Tensor, owners: Sequence[nn.Module]) -> Iterator[str]:
+    if any(isinstance(owner, ParametrizationList) for owner in owners):
+        yield "parametrized: cutting it would not cut the weight"
+    if parameter.layout != torch.strided:
+        yield "sparse layout"
+    if parameter.is_meta:
+        yield "on the meta device"
+    if parameter.dtype not in DTYPES:
+        yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}"
+    if parameter.numel() == 0:
+        yield "has no weights"
+
+
+def _no_weight(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> Iterator[str]:
     for name, owner in places:
-        raw = is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList))
-        if why := no_weight(name, owner, parameter) if raw and parameter.dim() > 1 else None:
-            yield why, True
-        if not raw and is_router(owner):
-            yield "router", True
+        if not is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList)):
+            if is_router(name, owner):
+                yield "router"
+        elif parameter.dim() > 1 and (why := no_weight(name, owner, parameter)):
+            yield why

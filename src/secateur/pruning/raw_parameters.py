@@ -8,35 +8,27 @@ much and saves nothing. So a raw parameter counts as a weight only where its nam
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
 UNKNOWN = "not known to be a weight"
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_KINDS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("position table", frozenset("pos position positions positional ape rpe rpb".split())),
-    ("embedding table", frozenset("emb embs embed embeds embedding embeddings table".split())),
-    ("bias or norm", frozenset("bias biases norm layernorm rmsnorm batchnorm".split())),
-    (
-        "token or query",
-        frozenset("token tokens query queries latent latents prompt prompts probe pad".split()),
-    ),
-    (
-        "scale",
-        frozenset("scale scales scaling gamma beta alpha lambda temperature layerscale".split()),
-    ),
-)
+_KINDS = {
+    "position table": r"pos|positions?|positional|ape|rpe|rpb",
+    "embedding table": r"embs?|embeds?|embeddings?|table",
+    "bias or norm": r"bias|biases|norm|layernorm|rmsnorm|batchnorm",
+    "token or query": r"tokens?|query|queries|latents?|prompts?|probe|pad",
+    "scale": r"scales?|scaling|gamma|beta|alpha|lambda|temperature|layerscale",
+}
 """What names say that belong to no weight: reason → words, of which one is enough."""
-_OF_OWNERS = 3
-"""The first kinds, which the class of the owner may say instead."""
-_CONSTANTS = re.compile(r"A|D|dt|A_?log|time_(decay|first|mix\w*)", re.IGNORECASE)
-_ROUTERS = frozenset({"router", "routers", "gating"})
-_PROJECTIONS = frozenset({"proj", "projection"})
-_WEIGHTS = frozenset(
-    "weight weights proj projs projection projections kernel kernels matrix matrices filter "
-    "filters linear dense lora".split()
+_OWNED = ("position table", "embedding table", "bias or norm")
+"""The kinds that the class of the owner may say instead."""
+_CONSTANT = re.compile(r"A|D|dt|A_?log|time_(decay|first|mix\w*)", re.IGNORECASE)
+_PROJECTION = re.compile(r"proj|projection")
+_WEIGHT = re.compile(
+    r"weights?|projs?|projections?|kernels?|matrix|matrices|filters?|linear|dense|lora"
 )
 _SHORT = re.compile(r"[wuv]\d*|[wu]_?[a-z]|up|down|[qkvo]", re.IGNORECASE)
 """Names of a few letters that are weights: w, W1, W_q, wo, up, and XLNet's q, k, v and o."""
@@ -66,36 +58,35 @@ def no_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
         parameter: only its shape is looked at.
     """
     *path, leaf = name.split(".")
+    owner_says = _words(type(owner).__name__)
     if isinstance(owner, (nn.ParameterList, nn.ParameterDict)) and path:
-        leaf = leaf if not leaf.isdigit() else path[-1]
-        owner_says = {word for part in path[-2:] for word in _words(part)}
-    else:
-        owner_says = set(_words(type(owner).__name__))
-    if _CONSTANTS.fullmatch(leaf):
-        return "state-space constant"
+        leaf = path[-1] if leaf.isdigit() else leaf
+        owner_says = [word for part in path[-2:] for word in _words(part)]
     words = _words(leaf)
+    if _CONSTANT.fullmatch(leaf):
+        return "state-space constant"
     # a projection of positions or tokens is a weight, and a table of them is none
-    said_of_it = () if words[-1:] and words[-1] in _PROJECTIONS else words
-    for reason, said in _KINDS:
-        if said.intersection(said_of_it):
-            return reason
-    for reason, said in _KINDS[:_OF_OWNERS]:
-        if said & owner_says:
-            return reason
-    place = set(_words(path[-1])) if path else set()
-    if (owner_says | place) & _ROUTERS:
-        return "router"
+    projection = bool(words) and _PROJECTION.fullmatch(words[-1]) is not None
+    if why := (None if projection else _kind(words)) or _kind(owner_says, _OWNED):
+        return why
     # a gate may be a gated layer's, too; that of experts has fewer outputs than inputs
-    if "gate" in owner_says | place and parameter.shape[0] < parameter.shape[-1]:
+    gate = "gate" in owner_says or "gate" in path[-1:]
+    if is_router(name, owner) or (gate and parameter.shape[0] < parameter.shape[-1]):
         return "router"
-    if _WEIGHTS.intersection(words) or _SHORT.fullmatch(leaf):
-        return None
-    return UNKNOWN
+    weight = any(map(_WEIGHT.fullmatch, words)) or _SHORT.fullmatch(leaf)
+    return None if weight else UNKNOWN
 
 
-def is_router(owner: nn.Module) -> bool:
-    """Return whether a module's class says that it is a router of experts."""
-    return bool(_ROUTERS.intersection(_words(type(owner).__name__)))
+def _kind(words: Sequence[str], among: Collection[str] = tuple(_KINDS)) -> str | None:
+    """Return what words say of a parameter that is no weight, the first reason of some."""
+    found = (why for why in among if any(re.fullmatch(_KINDS[why], word) for word in words))
+    return next(found, None)
+
+
+def is_router(name: str, owner: nn.Module) -> bool:
+    """Return whether a parameter's path, or its owner's class, says that it routes to experts."""
+    said = {*_words(type(owner).__name__), *name.split(".")[:-1]}
+    return "router" in said
 
 
 def declared_axis(owner: nn.Module, parameter: Tensor) -> int | None:

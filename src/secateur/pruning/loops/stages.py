@@ -228,12 +228,14 @@ class StagedPruning:
         assert self._saved is not None
         if self._saved["stage"] != "held":
             return self._left is not None and self._left() is model
-        weights = dict(unwrapped(model).named_parameters())
+        named = dict(unwrapped(model).named_parameters())
         masks: Mapping[str, Tensor] = self._saved["masks"]
-        known = {name: weights[name] for name in masks if name in weights}
+        known = {name: named[name] for name in masks if name in named}
         if first_mismatch(masks, known) is not None:
             return False
-        return not any(bool(known[name][~m.to(known[name].device)].any()) for name, m in masks.items())
+        return not any(
+            bool(known[name][~m.to(known[name].device)].any()) for name, m in masks.items()
+        )
 
     def _gates(self, model: nn.Module, optimizer: Any) -> GateTraining:
         schedule = self.schedule
