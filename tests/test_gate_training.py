@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from own_loop import adamw, assert_equal, batch, everything, network, run, sgd
+from secateur.data import load
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase, learn_gates
 from secateur.pruning.gates import Gates
 from secateur.pruning.loops.gate_training import GateTraining
 from secateur.pruning.loops.mask_hold import MaskHold
-from secateur.pruning.parameters import prunable
+from secateur.pruning.parameters import parameters, prunable
+from secateur.pruning.selection import select
 from secateur.study.task import Task
 from secateur.training import Recipe
 
@@ -157,7 +160,8 @@ def test_a_scaler_changes_nothing_and_its_skipped_steps_are_skipped(
     def trained(scaling: bool) -> tuple[dict[str, Tensor], GateTraining]:
         model = network()
         optimizer = kind(model.parameters(), lr=0.01, weight_decay=0.1, fused=fused)
-        gating = GateTraining(model, optimizer, phase=GatePhase(gate_rate=100.0))
+        phase = GatePhase(gate_rate=100.0 if kind is torch.optim.SGD else None)
+        gating = GateTraining(model, optimizer, phase=phase)
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaling)
         for step in range(5):
             if scaling and step == 2:  # an overflow on the way
@@ -288,3 +292,68 @@ def test_a_training_that_resumes_is_one_that_never_stopped(order: Any) -> None:
     run(again, other, resumed, range(3, 6))
     assert_equal(everything(model, gating), everything(other, again))
     assert gating.finish(Budget(0.3)) == again.finish(Budget(0.3))
+
+
+Way = Callable[..., torch.optim.Optimizer]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    [
+        (torch.optim.AdamW, 1e-3),
+        (torch.optim.AdamW, 3e-4),
+        (torch.optim.Adam, 5e-3),
+        (torch.optim.RMSprop, 1e-3),
+    ],
+)
+def test_gates_learn_by_default_beside_an_optimizer_that_normalises(kind: Way, rate: float) -> None:
+    moved, learned, by_size = order_learned(kind, rate, GatePhase())
+    assert 0.04 < moved < 0.4
+    assert learned < 0.97 * by_size
+
+
+def test_a_rate_that_is_given_is_taken_as_it_is() -> None:
+    for rate in (3.0, 300.0):
+        model, other = network(), network()
+        gates = []
+        for net, kind in ((model, torch.optim.AdamW), (other, torch.optim.SGD)):
+            optimizer = kind(net.parameters(), lr=1e-3)
+            gating = GateTraining(net, optimizer, phase=GatePhase(gate_rate=rate))
+            with gating.step():
+                cross_entropy(net(batch(0)[0]), batch(0)[1]).backward()
+            optimizer.step()
+            gates.append(gating.state_dict()["gates"])
+        torch.testing.assert_close(*gates)
+    moved, _, _ = order_learned(torch.optim.AdamW, 1e-3, GatePhase(gate_rate=3.0))
+    assert moved < 0.02
+
+
+def order_learned(kind: Way, rate: float, phase: GatePhase) -> tuple[float, float, float]:
+    """Learn an order on the digits; return how it differs from magnitude's, and both losses."""
+    train = load("digits").train
+    x, y = train.images.flatten(1) / 255, train.labels
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
+    )
+    optimizer = kind(model.parameters(), lr=rate)
+    gating = None
+    for epoch in range(12):
+        if epoch == 4:
+            gating = GateTraining(model, optimizer, phase=phase)
+        for rows in torch.randperm(len(x)).split(64):
+            with gating.step() if gating else nullcontext():
+                cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert gating is not None
+    budget = Budget(0.1)
+    sizes = {n: w.detach().abs() for n, w in parameters(model, gating.plan.names).items()}
+    theirs = select(sizes, budget)
+    by_size = copy.deepcopy(model)
+    theirs.apply(by_size)
+    ours = gating.finish(budget)
+    both = sum(int((mask & theirs[name]).sum()) for name, mask in ours.items())
+    with torch.no_grad():
+        losses = [float(cross_entropy(net(x), y)) for net in (model, by_size)]
+    return 1 - both / ours.kept, losses[0], losses[1]

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from integration_loop import assert_equal, nonzero
+from integration_loop import assert_equal, network, nonzero, samples
 from secateur.errors import FileError, UsageError
-from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.budget import Budget
 from secateur.pruning.loops import stage_file
 from secateur.pruning.loops.stages import UNPRUNED
+from secateur.pruning.selection import select
 
 
 def transformers() -> Any:
@@ -56,7 +57,7 @@ def hf_callback(**options: Any) -> Any:
     from secateur.integrations.transformers import SecateurCallback
 
     defaults = {"keep": 0.3, "gate_start": 2, "prune_at": 4}
-    return SecateurCallback(**{**defaults, "phase": GatePhase(gate_rate=300), **options})
+    return SecateurCallback(**{**defaults, **options})
 
 
 def hf_trainer(model: Any, callback: Any, folder: Path, **options: Any) -> Any:
@@ -185,3 +186,63 @@ def test_the_trainer_refuses_and_warns(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=UNPRUNED):
         stopping.train()
     assert callback.masks is None
+
+
+class Classifier(torch.nn.Module):
+    """The network of the integrations' tests, as the trainer takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"loss": torch.nn.functional.cross_entropy(self.net(x), labels)}
+
+
+def test_the_trainers_own_optimizer_moves_the_gates_by_default(tmp_path: Path) -> None:
+    model, callback = Classifier(), hf_callback(gate_start=0, prune_at=20)
+    sizes: dict[str, Tensor] = {}
+
+    class Look(transformers().TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **loop: Any) -> None:
+            sizes.update({n: p.detach().abs() for n, p in model.named_parameters()})
+
+    watched = hf_trainer(model, callback, tmp_path, num_train_epochs=20, learning_rate=1e-3)
+    watched.train_dataset = [{"x": x, "labels": y} for x, y in samples()]
+    watched.add_callback(Look())
+    watched.train()
+    theirs = select({name: sizes[name] for name in callback.masks}, Budget(0.3))
+    both = sum(int((mask & theirs[name]).sum()) for name, mask in callback.masks.items())
+    assert 0.02 < 1 - both / callback.masks.kept < 0.5
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_callback_begins_anew_with_another_model(fails: bool, tmp_path: Path) -> None:
+    callback, fresh = hf_callback(), hf_callback()
+    first = hf_trainer(bert(), callback, tmp_path)
+    if fails:
+
+        class Fail(transformers().TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, args: Any, state: Any, control: Any, **loop: Any) -> None:
+                if state.global_step == 10:
+                    raise RuntimeError("on purpose")
+
+        first.add_callback(Fail())
+        with pytest.raises(RuntimeError, match="on purpose"):
+            first.train()
+    else:
+        first.train()
+    model, expected = bert(), bert()
+    hf_trainer(model, callback, tmp_path).train()
+    hf_trainer(expected, fresh, tmp_path).train()
+    assert_equal(model, expected)
+    assert callback.masks == fresh.masks
+
+
+def test_a_model_that_was_cut_is_trained_on_with_its_zeros(tmp_path: Path) -> None:
+    model, callback = bert(), hf_callback()
+    hf_trainer(model, callback, tmp_path).train()
+    masks = callback.masks
+    hf_trainer(model, callback, tmp_path).train()
+    assert callback.masks == masks
+    assert nonzero(model, masks) == masks.kept

@@ -14,7 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from integration_loop import PHASE, TOTAL, assert_equal, by_hand, loader, network, nonzero
 from secateur.errors import UsageError
+from secateur.pruning.budget import Budget
 from secateur.pruning.loops.stages import UNPRUNED
+from secateur.pruning.selection import select
 
 
 def lightning() -> Any:
@@ -201,3 +203,68 @@ def test_lightning_that_ends_early_warns_or_cuts() -> None:
     model, callback = module(), lightning_callback()
     trainer(callback, max_steps=10).fit(model, loader())
     assert nonzero(model, callback.masks) == round(0.3 * TOTAL)
+
+
+@quiet_lightning
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_callback_begins_anew_with_another_module(fails: bool) -> None:
+    callback, fresh = lightning_callback(), lightning_callback()
+    if fails:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            trainer(callback).fit(module(fails_at=10), loader())
+        assert callback.stage == "gates"
+    else:
+        trainer(callback).fit(module(), loader())
+        assert callback.stage == "held"
+    model, expected = module(), module()
+    trainer(callback).fit(model, loader())
+    trainer(fresh).fit(expected, loader())
+    assert_equal(model, expected)
+    assert callback.masks == fresh.masks
+
+
+@quiet_lightning
+def test_a_module_that_was_cut_is_trained_on_with_its_zeros() -> None:
+    model, callback = module(), lightning_callback()
+    trainer(callback).fit(model, loader())
+    masks = callback.masks
+    trainer(callback).fit(model, loader())
+    assert callback.masks == masks
+    assert nonzero(model, masks) == masks.kept
+    other = module()
+    assert nonzero(other, masks) == TOTAL
+
+
+@quiet_lightning
+def test_a_callback_that_was_used_resumes_from_a_checkpoint(tmp_path: Path) -> None:
+    lightning()
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    model, callback = module(), lightning_callback()
+    saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    trainer(callback, callbacks=[callback, saving], enable_checkpointing=True).fit(model, loader())
+    masks = callback.masks
+    for epoch in (2, 4, 0):
+        resumed = module()
+        trainer(callback).fit(resumed, loader(), ckpt_path=tmp_path / f"epoch={epoch}.ckpt")
+        assert_equal(model, resumed)
+        assert callback.masks == masks
+
+
+@quiet_lightning
+def test_lightning_with_adamw_moves_the_gates_by_default() -> None:
+    model = module()
+    model.configure_optimizers = lambda: torch.optim.AdamW(model.parameters(), 1e-3)
+    lightning()
+    from secateur.integrations.lightning import SecateurCallback
+
+    class Look(SecateurCallback):  # type: ignore[misc]
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            self.sizes = {n: p.detach().abs() for n, p in pl_module.named_parameters()}
+            super().on_train_end(trainer, pl_module)
+
+    callback = Look(0.3, gate_start=0, prune_at=20)
+    trainer(callback, epochs=20).fit(model, loader())
+    theirs = select({name: callback.sizes[name] for name in callback.masks}, Budget(0.3))
+    both = sum(int((mask & theirs[name]).sum()) for name, mask in callback.masks.items())
+    assert 0.02 < 1 - both / callback.masks.kept < 0.5

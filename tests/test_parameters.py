@@ -35,7 +35,7 @@ class Everything(nn.Module):
 
 
 PRUNABLE = {
-    *("position", "conv2.weight", "conv3.weight", "up.weight", "head.weight"),
+    *("conv2.weight", "conv3.weight", "up.weight", "head.weight"),
     *("attention.in_proj_weight", "attention.out_proj.weight", "cross.out_proj.weight"),
     *("cross.q_proj_weight", "cross.k_proj_weight", "cross.v_proj_weight"),
     *("lstm.weight_ih_l0", "lstm.weight_hh_l0"),
@@ -50,7 +50,8 @@ def test_the_weights_of_every_layer_may_be_cut() -> None:
     assert set(found.names) == PRUNABLE
     assert found.excluded["conv1.weight"] == "first layer"
     assert found.excluded["words.weight"] == "embedding table"
-    others = set(found.excluded) - {"conv1.weight", "words.weight"}
+    assert found.excluded["position"] == "position table"
+    others = set(found.excluded) - {"conv1.weight", "words.weight", "position"}
     assert {found.excluded[name] for name in others} == {"bias or norm"}
     assert {"scale", "norm2.weight", "attention.bias_k", "lstm.bias_hh_l0"} <= others
     assert found.total(model) == sum(model.get_parameter(name).numel() for name in PRUNABLE)
@@ -108,7 +109,7 @@ def test_a_weight_tied_to_an_embedding_is_an_embedding() -> None:
 
 def test_parameters_that_cannot_be_cut_say_why() -> None:
     model = nn.Module()
-    model.fine = nn.Parameter(torch.ones(2, 2))
+    model.fine_weight = nn.Parameter(torch.ones(2, 2))
     model.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
     model.integer = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
     model.complex = nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
@@ -119,7 +120,7 @@ def test_parameters_that_cannot_be_cut_say_why() -> None:
     model.lazy.weight = nn.UninitializedParameter()
     model.normed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2, bias=False))
     found = prunable(model)
-    assert found.names == ("fine",)
+    assert found.names == ("fine_weight",)
     assert found.excluded == {
         "frozen": "frozen",
         "integer": "dtype is int8",
@@ -160,7 +161,6 @@ class Conv1D(nn.Module):
         super().__init__()
         self.nf = nf
         self.weight = nn.Parameter(torch.rand(nx, nf))
-        self.other = nn.Parameter(torch.rand(2, 3))
 
 
 def test_axes_say_which_dimension_counts_inputs() -> None:
@@ -231,5 +231,6 @@ def test_vectors_of_other_shapes_are_no_weights_but_a_narrow_layer_has_some() ->
             self.last = nn.Linear(6, 1)
 
     found = prunable(Scaled())
-    assert found.names == ("table", "last.weight")
+    assert found.names == ("last.weight",)
+    assert found.excluded["table"] == "embedding table"
     assert found.excluded["scale"] == found.excluded["token"] == "a vector: one scale or token"

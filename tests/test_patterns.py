@@ -84,7 +84,7 @@ def test_an_input_dimension_is_asked_for() -> None:
         budget = Budget(0.5, pattern=pattern)
         with pytest.raises(UsageError, match=r"'a' have shape \(5,\)"):
             select({"a": torch.rand(5)}, budget)
-        for axis in (-1, 2):
+        for axis in (-3, 2):
             with pytest.raises(UsageError, match=f"no dimension {axis}"):
                 select({"a": torch.rand(5, 4)}, budget, axes={"a": axis})
 

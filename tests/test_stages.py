@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,79 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
         assert name.startswith(("holds", "of")) <= (name in str(caught.value))
     with pytest.raises(FileError, match="cannot read"):
         stage_file.read(tmp_path / "nowhere")
+
+
+def train(
+    pruning: StagedPruning, model: torch.nn.Module, until: int, optimizer: Any = None
+) -> list[int]:
+    """Train a step at every position; return how many zeros each step began with."""
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.1)
+    pruning.start(model, optimizer)
+    zeros = []
+    for position in range(until):
+        pruning.reach(position)
+        zeros.append(sum(int((p == 0).sum()) for p in model.parameters()))
+        pruning.enter()
+        cross_entropy(model(samples().tensors[0]), samples().tensors[1]).backward()
+        pruning.leave()
+        optimizer.step()
+        optimizer.zero_grad()
+    return zeros
+
+
+@pytest.mark.parametrize("until", [1, 2, 4], ids=["plain", "gates", "held"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_another_model_begins_anew_wherever_the_last_one_stopped(until: int, copied: bool) -> None:
+    schedule = Schedule(0.3, gate_start=1, prune_at=3)
+    pruning, fresh = StagedPruning(schedule), StagedPruning(schedule)
+    train(pruning, network(), until)
+    pruning.stop()
+    if copied:
+        pruning = copy.deepcopy(pruning)
+    again, expected = network(), network()
+    zeros = train(pruning, again, 4)
+    assert zeros == train(fresh, expected, 4)
+    assert zeros[:3] == [0, 0, 0]
+    assert zeros[3] > 0
+    assert_equal(again, expected)
+    assert pruning.masks == fresh.masks
+
+
+def test_a_model_that_was_cut_goes_on_with_its_zeros_and_one_that_was_set_back_does_not() -> None:
+    pruning = StagedPruning(Schedule(0.3, gate_start=1, prune_at=3))
+    model = network()
+    start = copy.deepcopy(model.state_dict())
+    train(pruning, model, 4)
+    masks = pruning.finish()
+    pruning.stop()
+    zeros = train(pruning, model, 2)
+    assert zeros == [masks.total - masks.kept] * 2
+    assert pruning.masks == masks
+    pruning.stop()
+    model.load_state_dict(start)
+    assert train(pruning, model, 2) == [0, 0]
+    assert pruning.masks is None
+
+
+def test_a_state_that_was_loaded_is_gone_on_with_by_any_model() -> None:
+    schedule = Schedule(0.3, gate_start=1, prune_at=3)
+    pruning, model = StagedPruning(schedule), network()
+    train(pruning, model, 4)
+    masks, state = pruning.finish(), pruning.state_dict()
+    pruning.stop()
+    pruning.load_state_dict(state)
+    other = network()
+    other.load_state_dict(model.state_dict())
+    assert train(pruning, other, 1) == [masks.total - masks.kept]
+
+
+def test_nothing_is_left_at_the_model_or_the_optimizer_of_the_run_before() -> None:
+    pruning = StagedPruning(Schedule(0.3, gate_start=1, prune_at=3))
+    for until in (2, 4):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        train(pruning, model, until, optimizer)
+        pruning.stop()
+        assert not list(model.buffers())
+        assert not optimizer._optimizer_step_pre_hooks
+        assert not optimizer._optimizer_step_post_hooks

@@ -46,6 +46,7 @@ class SecateurCallback(Callback):  # type: ignore[misc]
         phase: GatePhase | None = None,
         exclude: Sequence[str] = (),
         include_first: bool = False,
+        include: Sequence[str] = (),
     ) -> None:
         """Say when and how far; nothing happens before `fit`.
 
@@ -57,12 +58,21 @@ class SecateurCallback(Callback):  # type: ignore[misc]
             phase: how gates are learned; by default `GatePhase()`.
             exclude: globs of parameters that are not cut, as in `prunable`.
             include_first: let the first layer be cut too.
+            include: globs of parameters that are cut though they are no layers' weights, as in
+                `prunable`.
 
         Raises:
             UsageError: a value is out of its range.
         """
         schedule = Schedule(
-            keep, gate_start, prune_at, unit, phase or GatePhase(), tuple(exclude), include_first
+            keep,
+            gate_start,
+            prune_at,
+            unit,
+            phase or GatePhase(),
+            tuple(exclude),
+            include_first,
+            tuple(include),
         )
         self._pruning = StagedPruning(schedule)
 

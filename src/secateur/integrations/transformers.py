@@ -47,6 +47,7 @@ class SecateurCallback(TrainerCallback):  # type: ignore[misc]
         phase: GatePhase | None = None,
         exclude: Sequence[str] = (),
         include_first: bool = False,
+        include: Sequence[str] = (),
         resume_from: str | Path | None = None,
     ) -> None:
         """Say when and how far; nothing happens before `train`.
@@ -60,6 +61,8 @@ class SecateurCallback(TrainerCallback):  # type: ignore[misc]
                 SGD: see `GateTraining`.
             exclude: globs of parameters that are not cut, as in `prunable`.
             include_first: let the first layer be cut too.
+            include: globs of parameters that are cut though they are no layers' weights, as in
+                `prunable`.
             resume_from: the checkpoint that `train` resumes from, where that is neither in the
                 trainer's `output_dir` nor in its arguments.
 
@@ -67,7 +70,14 @@ class SecateurCallback(TrainerCallback):  # type: ignore[misc]
             UsageError: a value is out of its range.
         """
         schedule = Schedule(
-            keep, gate_start, prune_at, unit, phase or GatePhase(), tuple(exclude), include_first
+            keep,
+            gate_start,
+            prune_at,
+            unit,
+            phase or GatePhase(),
+            tuple(exclude),
+            include_first,
+            tuple(include),
         )
         self._pruning = StagedPruning(schedule)
         self._resume_from = resume_from

@@ -72,6 +72,7 @@ def prune(
     pattern: str = "weight",
     overrides: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     include_first: bool = False,
     minimum: int = 1,
     multiple: int = 1,
@@ -106,7 +107,8 @@ def prune(
             collators give), or in a pair also a tuple of them.
         loss: (outputs as float32, targets) → scalar; for criteria that need gradients. With
             dicts that hold labels it may be left out: the model's own is taken.
-        example: inputs of one pass, to count multiply-adds, and for channels and latency: a
+        example: inputs of one pass, to count multiply-adds, for channels and latency, and to see
+            along which dimension n:m and blocks go in raw parameters that do not say it: a
             tensor, a tuple of tensors, or a dict of tensors by the names of forward's arguments;
             by default the first sample of the data.
         scope: as in `Budget`; by default global, and layer for channels, of which a global rank
@@ -115,6 +117,7 @@ def prune(
         pattern: as in `Budget`; n:m needs no `keep`.
         overrides: as in `Budget`: glob → keep ratio of the parameters that match.
         exclude: as in `prunable`.
+        include: as in `prunable`.
         include_first: as in `prunable`.
         minimum: with channels, every layer keeps so many at least.
         multiple: with channels, every layer keeps a multiple of so many.
@@ -153,14 +156,23 @@ def prune(
         raise UsageError("channels make another, smaller model; leave out in_place")
     if not channels and (minimum, multiple) != (1, 1):
         raise UsageError("minimum= and multiple= count channels; give them with pattern='channel'")
-    # of the first layer channels it is only the inputs that must stay, and they do
-    plan = prunable(inner, include_first=include_first or channels, exclude=exclude)
+    if example is not None:
+        example = checked_example(example)
+    else:
+        example = first_sample(data, device_of(inner))
+    plan = prunable(
+        inner,
+        # of the first layer channels it is only the inputs that must stay, and they do
+        include_first=include_first or channels,
+        exclude=exclude,
+        include=include,
+        pattern=pattern,
+        example=None if pattern == "weight" or channels else example,
+    )
     refuse_conflicts(inner, plan.names, budget)
     if criterion is None:
         gated = any(name.endswith(SUFFIX) for name, _ in inner.named_buffers())
         criterion = "gate" if gated else "magnitude"
-    if example is None:
-        example = first_sample(data, device_of(inner))
     repaired = recover in ("batchnorm", "reconstruct")
     repaired |= recover == "auto" and has_statistics(inner)
     if find(criterion).needs != "nothing" or repaired:
@@ -169,8 +181,6 @@ def prune(
         seen = None  # there is nothing that it would be looked at for
     if example is None and seen is not None:
         example = seen.example
-    if example is not None:
-        example = checked_example(example)
     job = Job(inner, plan, budget, criterion, seed, seen, example, recover)
     way: Way = Channels(job, minimum, multiple) if channels else Weights(job)
     dense = _Dense(inner, job)

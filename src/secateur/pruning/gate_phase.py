@@ -23,6 +23,9 @@ Weights = Literal["joint", "frozen"]
 Order = Literal["learned", "fixed"]
 Decay = Literal["kept", "all"]
 
+GATE_RATE = 3.0
+"""The gates' learning rate as a multiple of the weights', where none is given."""
+
 
 @checked()
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,9 @@ class GatePhase:
     """Smallest keep ratio drawn, in (0, 1]."""
     dense_steps: float = 0.0
     """Fraction of the steps, in [0, 1), that keep every weight and so hold the dense end."""
-    gate_rate: float = 3.0
-    """The gates' learning rate, as a multiple of the recipe's."""
+    gate_rate: float | None = None
+    """The gates' learning rate, as a multiple of the weights'. None: 3; and beside an optimizer
+    that normalises gradients (AdamW), one that suits it: see `GateTraining`."""
     weights: Weights = "joint"
     """joint: the weights move with the gates. frozen: of the network's own parameters only the
     scales and shifts of its norms move; the rest is as it was, and the gates learn a mask."""
@@ -59,11 +63,16 @@ class GatePhase:
             self,
             ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
             ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
-            ("gate_rate", lambda v: 0 < v < math.inf, "positive"),
+            ("gate_rate", lambda v: v is None or 0 < v < math.inf, "positive"),
             ("weights", lambda v: v in get_args(Weights), "joint or frozen"),
             ("order", lambda v: v in get_args(Order), "learned or fixed"),
             ("decay", lambda v: v in get_args(Decay), "kept or all"),
         )
+
+    @property
+    def multiple(self) -> float:
+        """`gate_rate`, or what stands for None."""
+        return GATE_RATE if self.gate_rate is None else self.gate_rate
 
     def draw(self, step: int) -> float:
         """Return the keep ratio of one step, in [lowest_keep, 1].
@@ -141,7 +150,7 @@ def learn_gates(
             seed=seed,
             around_step=around_step,
             extra=list(gates.values().values()),
-            extra_rate=phase.gate_rate,
+            extra_rate=phase.multiple,
             watch=watch,
         )
     if fixed is not None:

@@ -20,9 +20,9 @@ def mark(mask: Tensor, scores: Scores, pattern: NofM, axis: int, chunk: int) -> 
 
     Args:
         mask: bool, in the scores' shape and on their device; all of it is written.
-        scores: of at least `axis + 1` dimensions.
+        scores: of at least as many dimensions as `axis` needs.
         pattern: n and m; m may be more than the dimension has.
-        axis: the dimension that counts inputs.
+        axis: the dimension that counts inputs; from the last one if negative.
         chunk: about how many scores are looked at together, at some 30 bytes each.
 
     Returns:
@@ -53,6 +53,7 @@ def mark(mask: Tensor, scores: Scores, pattern: NofM, axis: int, chunk: int) -> 
 
 def count_of(shape: torch.Size, pattern: NofM, axis: int) -> int:
     """Return how many weights `mark` keeps of a tensor."""
+    axis %= len(shape)
     width = shape[axis]
     whole, left = divmod(width, pattern.m)
     lines = shape[:axis].numel() * shape[axis + 1 :].numel()

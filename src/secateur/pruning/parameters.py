@@ -14,7 +14,18 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.swa_utils import AveragedModel
 
 from secateur.errors import BudgetError, UsageError
+from secateur.inputs import Inputs
 from secateur.pruning.budget import Budget
+from secateur.pruning.contractions import measured_axes
+from secateur.pruning.patterns import Blocks, NofM, parse
+from secateur.pruning.raw_parameters import (
+    UNKNOWN,
+    declared_axis,
+    is_raw,
+    is_router,
+    known_axis,
+    no_weight,
+)
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The dtypes that weights and scores may have."""
@@ -35,9 +46,12 @@ class Prunable:
     """Those that may, in order of registration."""
     excluded: Mapping[str, str]
     """Those that may not, and why: name → reason."""
-    axes: Mapping[str, int] = field(default_factory=dict)
+    axes: Mapping[str, int | None] = field(default_factory=dict)
     """Which dimension of each of those that may counts its layer's inputs: name → 0 for
-    transposed convolutions and transformers' Conv1D, 1 for all others."""
+    transposed convolutions and transformers' Conv1D, 1 for all other layers. Negative for a stack
+    of matrices, whose other one of the last two dimensions counts outputs: -1 for experts
+    [experts, outputs, inputs], -2 for [experts, inputs, outputs]. None for a raw parameter of
+    which that is not known."""
 
     def total(self, model: nn.Module) -> int:
         """Return how many prunable weights the model has.
@@ -49,16 +63,25 @@ class Prunable:
 
 
 def prunable(
-    model: nn.Module, *, include_first: bool = False, exclude: Sequence[str] = ()
+    model: nn.Module,
+    *,
+    include_first: bool = False,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    pattern: str = "weight",
+    example: Inputs | None = None,
 ) -> Prunable:
     """Say of every parameter whether it may be cut.
 
-    Prunable are the weights of linear, convolutional, recurrent and attention layers, and any
-    other parameter of two or more dimensions. Not prunable are biases and norms (anything of
-    fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales, tokens),
-    embedding tables, frozen parameters, and the first layer: it is small, reads the input itself,
-    and loses most when cut. A parameter that several layers share appears once, under its first
-    name; what excludes it in one of them excludes it.
+    Prunable are the weights of linear, convolutional, recurrent and attention layers, and raw
+    parameters (of modules that are no such layer) of two or more dimensions whose name says that
+    they are weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
+    (anything of fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales,
+    tokens), embedding and position tables, tokens and queries, state-space constants, routers of
+    experts (raw ones, and layers whose path or class says router), raw parameters of other names,
+    frozen parameters, and the first layer: it is small, reads the input itself, and loses most
+    when cut. A parameter that several layers share appears once, under its first name; what
+    excludes it in one of them excludes it.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -66,36 +89,54 @@ def prunable(
             layer in order of registration, unless an embedding, a recurrent layer or attention
             comes before it.
         exclude: globs over parameter names (`*` also matches dots), for example `"head.*"`.
+        include: globs over names of parameters that are cut although they would be left whole by
+            default; not what cannot be cut (frozen, integers), nor what `exclude` matches.
+        pattern: as in `Budget`. With n:m and blocks, which go along the inputs, parameters are
+            left whole of which it is not known which dimension counts inputs.
+        example: inputs of one pass. Where raw parameters do not say which dimension counts inputs,
+            the model is run once, in evaluation mode, to see how they are multiplied.
 
     Raises:
-        UsageError: a glob matches no parameter, or nothing is left to cut; lists the reasons.
+        UsageError: a glob matches no parameter, or nothing is left to cut; lists the reasons. Or
+            the model does not take the example.
+        BudgetError: the pattern is none.
     """
     model = unwrapped(model)
-    if isinstance(exclude, str):
-        raise UsageError(f"exclude is the string {exclude!r}; give a list of globs")
+    directed = isinstance(parse(pattern), (NofM, Blocks))
     places = _places(model)
-    for glob in exclude:
-        if not any(fnmatchcase(name, glob) for at in places.values() for name, _ in at):
-            raise UsageError(
-                f"the glob {glob!r} of exclude matches no parameter; "
-                f"the names are {', '.join(at[0][0] for at in places.values())}"
-            )
+    for kind, globs in (("exclude", exclude), ("include", include)):
+        if isinstance(globs, str):
+            raise UsageError(f"{kind} is the string {globs!r}; give a list of globs")
+        for glob in globs:
+            if not any(fnmatchcase(name, glob) for at in places.values() for name, _ in at):
+                raise UsageError(
+                    f"the glob {glob!r} of {kind} matches no parameter; "
+                    f"the names are {', '.join(at[0][0] for at in places.values())}"
+                )
     first = None if include_first else _first_layer(model)
-    names: list[str] = []
     excluded: dict[str, str] = {}
-    axes: dict[str, int] = {}
+    axes: dict[str, int | None] = {}
     for name, parameter in model.named_parameters():
-        reason = _reason(parameter, places[id(parameter)], first, exclude)
+        at = places[id(parameter)]
+        reason = _reason(parameter, at, first, exclude, include)
         if reason is None:
-            names.append(name)
-            axes[name] = _axis(*places[id(parameter)][0])
+            axes[name] = _axis(parameter, at)
         else:
             excluded[name] = reason
-    if not names:
+    unknown = [name for name, axis in axes.items() if axis is None]
+    if unknown and example is not None:
+        axes |= measured_axes(model, unknown, example)
+    if directed:
+        hint = "; example= shows it" if example is None else ""
+        for name in [name for name in unknown if axes[name] is None]:
+            del axes[name]
+            excluded[name] = f"which dimension counts inputs is not known{hint}"
+    if not axes:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
         hint = "; include_first=True lets it be cut" if "first layer" in excluded.values() else ""
+        hint += "; include=[globs] lets raw parameters be" if UNKNOWN in excluded.values() else ""
         raise UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
-    return Prunable(tuple(names), excluded, axes)
+    return Prunable(tuple(axes), excluded, axes)
 
 
 def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
@@ -116,10 +157,12 @@ def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
-def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int]:
+def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
     """Return name → which dimension of the parameter counts inputs, as `Prunable.axes`."""
     model = unwrapped(model)
-    return {name: _axis(name, model.get_submodule(name.rpartition(".")[0])) for name in names}
+    places = _places(model)
+    weights = parameters(model, names)
+    return {name: _axis(weight, places[id(weight)]) for name, weight in weights.items()}
 
 
 def aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -184,11 +227,18 @@ def _places(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
     return places
 
 
-def _axis(name: str, owner: nn.Module) -> int:
-    """Return which dimension of a parameter counts the inputs of the layer that owns it."""
+def _axis(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> int | None:
+    """Return which dimension of a parameter counts inputs, as `Prunable.axes`."""
+    return known_axis([_axis_at(parameter, name, owner) for name, owner in places])
+
+
+def _axis_at(parameter: Tensor, name: str, owner: nn.Module) -> int | None:
+    if is_raw(name, owner, _LAYERS):
+        return declared_axis(owner, parameter)
+    if isinstance(owner, _EMBEDDINGS) or parameter.dim() < 2:
+        return None
     # transformers' Conv1D is a linear layer with a transposed weight; known without an import
-    theirs = type(owner).__name__ == "Conv1D" and hasattr(owner, "nf")
-    transposed = isinstance(owner, _ConvTransposeNd) or theirs
+    transposed = isinstance(owner, _ConvTransposeNd) or not isinstance(owner, _LAYERS)
     return 0 if transposed and name.rpartition(".")[2] == "weight" else 1
 
 
@@ -203,30 +253,45 @@ def _reason(
     places: Sequence[tuple[str, nn.Module]],
     first: Tensor | None,
     exclude: Sequence[str],
+    include: Sequence[str],
 ) -> str | None:
     """Return why a parameter may not be cut, or None."""
     for glob in exclude:
         if any(fnmatchcase(name, glob) for name, _ in places):
             return f"excluded by {glob!r}"
-    return next(_reasons(parameter, places, first), None)
+    wanted = any(fnmatchcase(name, glob) for name, _ in places for glob in include)
+    found = _reasons(parameter, places, first)
+    return next((why for why, advice in found if not (advice and wanted)), None)
 
 
 def _reasons(
     parameter: nn.Parameter, places: Sequence[tuple[str, nn.Module]], first: Tensor | None
-) -> Iterator[str]:
+) -> Iterator[tuple[str, bool]]:
+    """Yield (why a parameter may not be cut, whether that is advice and could be done)."""
     owners = [owner for _, owner in places]
     leaves = [name.rpartition(".")[2] for name, _ in places]
     if isinstance(parameter, nn.UninitializedParameter):
-        yield "not initialised yet: run the model once"
+        yield "not initialised yet: run the model once", False
         return
     if any(isinstance(owner, _EMBEDDINGS) for owner in owners):
-        yield "embedding table"
+        yield "embedding table", True
     if any(isinstance(owner, NORMS) for owner in owners) or parameter.dim() < 2:
-        yield "bias or norm"
+        yield "bias or norm", True
     if any(leaf == "bias" or leaf.startswith("bias_") for leaf in leaves):
-        yield "bias or norm"
+        yield "bias or norm", True
     if parameter is first:
-        yield "first layer"
+        yield "first layer", True
+    yield from ((why, False) for why in _impossible(parameter, owners))
+    if parameter.numel() == max(parameter.shape, default=1) and not any(
+        isinstance(owner, _LAYERS) for owner in owners
+    ):
+        yield "a vector: one scale or token", True
+    if not parameter.requires_grad:
+        yield "frozen", False
+    yield from ((why, True) for why in _no_weight(parameter, places))
+
+
+def _impossible(parameter: Tensor, owners: Sequence[nn.Module]) -> Iterator[str]:
     if any(isinstance(owner, ParametrizationList) for owner in owners):
         yield "parametrized: cutting it would not cut the weight"
     if parameter.layout != torch.strided:
@@ -237,9 +302,12 @@ def _reasons(
         yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}"
     if parameter.numel() == 0:
         yield "has no weights"
-    if parameter.numel() == max(parameter.shape) and not any(
-        isinstance(owner, _LAYERS) for owner in owners
-    ):
-        yield "a vector: one scale or token"
-    if not parameter.requires_grad:
-        yield "frozen"
+
+
+def _no_weight(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> Iterator[str]:
+    for name, owner in places:
+        if not is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList)):
+            if is_router(name, owner):
+                yield "router"
+        elif parameter.dim() > 1 and (why := no_weight(name, owner, parameter)):
+            yield why

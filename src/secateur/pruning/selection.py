@@ -51,7 +51,7 @@ def select(
     scores: Mapping[str, Scores],
     budget: Budget,
     *,
-    axes: Mapping[str, int] | None = None,
+    axes: Mapping[str, int | None] | None = None,
     method: Method = "auto",
     chunk: int = CHUNK,
 ) -> Masks:
@@ -84,7 +84,7 @@ def select(
             changed.
         budget: how many weights to keep, and where.
         axes: name → the dimension of its tensor that counts inputs, as `Prunable.axes`; 1 where
-            nothing is said. Only n:m and blocks look at it.
+            nothing is said. Only n:m and blocks look at it, and refuse None.
         method: how the order is cut: "sort", "count", or "auto": sort on devices other than the
             CPU, count on the CPU and where sorting would need much memory. The masks are equal.
         chunk: how many scores are few enough for a copy when counting; at most `ranking.PIECE`
@@ -98,8 +98,8 @@ def select(
         BudgetError: floors or overrides keep more than K, or overrides so little that the others
             cannot make up for it; says the smallest feasible keep ratio, and the largest. Or a
             glob matches no tensor; or the pattern is "channel".
-        UsageError: there are no weights at all, a tensor has no dimension that counts inputs, or
-            method or chunk is none that there is.
+        UsageError: there are no weights at all, a tensor has no dimension that counts inputs or
+            none that is known, or method or chunk is none that there is.
     """
     refuse_ways(method, chunk)
     names = sorted(scores)
@@ -174,7 +174,7 @@ def _patterned(
     names: Sequence[str],
     tensors: Sequence[Scores],
     budget: Budget,
-    axes: Mapping[str, int],
+    axes: Mapping[str, int | None],
     method: Method,
     chunk: int,
 ) -> list[Tensor]:
@@ -192,10 +192,16 @@ def _patterned(
     return _blocks(names, tensors, pattern, budget, across, method, chunk)
 
 
-def _axis(name: str, tensor: Tensor, axes: Mapping[str, int]) -> int:
+def _axis(name: str, tensor: Tensor, axes: Mapping[str, int | None]) -> int:
     """Return the dimension of a tensor that counts inputs."""
     axis = axes.get(name, 1)
-    if tensor.dim() < 2 or not 0 <= axis < tensor.dim():
+    if axis is None:
+        raise UsageError(
+            f"it is not known which dimension of {name!r} counts inputs, which n:m and blocks go "
+            "along; give prunable(model, pattern=..., example=...) the inputs of one pass, say in "
+            "axes which one it is, or leave this one out"
+        )
+    if tensor.dim() < 2 or not (0 <= axis < tensor.dim() or axis in (-1, -2)):
         raise UsageError(
             f"the scores of {name!r} have shape {tuple(tensor.shape)}, and so no dimension {axis} "
             "that counts inputs beside another that counts outputs; say in axes which one it is, "

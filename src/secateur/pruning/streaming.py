@@ -35,7 +35,7 @@ def select_streaming(
     rule: Callable[[Sequence[str]], Mapping[str, Tensor]],
     budget: Budget,
     *,
-    axes: Mapping[str, int] | None = None,
+    axes: Mapping[str, int | None] | None = None,
     together: int = TOGETHER,
 ) -> Masks:
     """Return the masks that `select` would of all scores, with few of them in memory.

@@ -42,6 +42,7 @@ from secateur.pruning.loops.host import (
     first_mismatch,
     found_infinite,
     group_of,
+    normalises,
     plain_optimizer,
     refuse_optimizer,
     refuse_sharded,
@@ -56,6 +57,16 @@ MOMENTUM = 0.9
 """Of the gates' own SGD with Nesterov momentum, which is that of `learn_gates`."""
 
 _STATE = ("number", "gates", "momentum", "order")
+
+MEMORY = 0.99
+"""Of the mean square of gradients by which those of gates are divided beside AdamW: steps of the
+last hundred or so count."""
+
+NORMALISED = 0.3
+"""What gradients that were so divided are multiplied by. At 0.1 gates and weights would keep the
+pace that they have beside SGD (Adam averages gradients with weights of 0.1 and less, where SGD
+with momentum adds them up); on the digits and on a small GPT-2, 0.3 was the better of 0.1, 0.3
+and 1 or next to it at every rate that was tried (docs/integrations.md)."""
 
 
 class GateTraining:
@@ -83,9 +94,11 @@ class GateTraining:
             model: trained, on its device; wrappers (DDP, compiled) are looked through.
             optimizer: of the model's parameters, any but LBFGS; Accelerate's and Lightning's
                 wrappers are looked through. The gates' learning rate is `phase.gate_rate` times
-                that of their weights, whatever a schedule makes of it. Adaptive optimizers take
-                small rates, for gradients that they normalise, and the gates' SGD does not:
-                with Adam choose a `gate_rate` some hundred times higher.
+                that of their weights, whatever a schedule makes of it; 3 times by default.
+                Adaptive optimizers such as AdamW take small rates, for gradients that they
+                normalise. Beside those the default divides the gates' gradients by the root mean
+                square of ∂L/∂v over the last steps, so that gates keep pace with their weights;
+                a `gate_rate` that is given is taken as it is, and some hundreds suit AdamW.
             phase: how keep ratios are drawn and what moves; by default `GatePhase()`.
             plan: which weights may be cut; by default `prunable(model)`.
 
@@ -119,6 +132,9 @@ class GateTraining:
         self._masks: Masks | None = None  # of this optimizer step, from its first cut on
         self._full: dict[str, Tensor] | None = None  # the weights, while they are cut
         self._divided = False
+        self._normalised = self.phase.gate_rate is None and normalises(self._optimizer)
+        self._square = torch.zeros((), dtype=torch.float64)  # the sum of a decaying average
+        self._averaged = 0  # of how many steps
         self._hooks = [
             self._optimizer.register_step_pre_hook(self._before),
             self._optimizer.register_step_post_hook(self._after),
@@ -206,14 +222,17 @@ class GateTraining:
         self._gates.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what resuming needs beside model and optimizer: a number and tensors, copied.
+        """Return what resuming needs beside model and optimizer: numbers and tensors, copied.
 
-        `number`, and name → float32 tensors: `gates`, their `momentum`, and the fixed `order`.
+        `number`; `square` and `averaged`, the decaying sum of gradients' mean squares and how many
+        steps are in it; and name → float32 tensors: `gates`, their `momentum`, the fixed `order`.
         """
         gates = self._gates.values()
         momentum = {name: self._sgd.state[g].get("momentum_buffer") for name, g in gates.items()}
         return {
             "number": self._number,
+            "square": float(self._square),
+            "averaged": self._averaged,
             "gates": {name: gate.clone() for name, gate in gates.items()},
             "momentum": {name: m.clone() for name, m in momentum.items() if m is not None},
             "order": {name: order.clone() for name, order in (self._order or {}).items()},
@@ -244,6 +263,9 @@ class GateTraining:
             if self._order is not None:
                 self._order[name] = torch.empty_like(gate).copy_(state["order"][name])
         self._number = int(state["number"])
+        # what an earlier version saved has none: the sum begins anew
+        self._square = torch.tensor(float(state.get("square", 0.0)), dtype=torch.float64)
+        self._averaged = int(state.get("averaged", 0))
         self._masks = None
 
     def _look(self, _: Tensor) -> None:
@@ -284,6 +306,7 @@ class GateTraining:
             return
         scale = scale_left(self._optimizer)
         groups = group_of(self._optimizer)
+        size = self._gradient_size(scale) if self._normalised else torch.ones(())
         for name, gate in self._gates.values().items():
             weight, mask = self._weights[name], self._masks[name]
             gate.grad = None
@@ -291,6 +314,8 @@ class GateTraining:
                 continue
             if self._order is None:
                 gate.grad = (weight.grad * weight).to(gate.dtype).div_(scale)
+                if self._normalised:
+                    gate.grad.mul_((NORMALISED / size).to(gate.grad))
             weight.grad.mul_(mask)
             if self.phase.decay == "kept" and id(weight) in groups:
                 spare(weight, mask, self._optimizer, groups[id(weight)], scale)
@@ -299,6 +324,17 @@ class GateTraining:
                 parameter.grad = None  # which optimizers leave alone
         self._divided = True
 
+    def _gradient_size(self, scale: float) -> Tensor:
+        """Take in a step's ∂L/∂v, and return their root mean square over the last steps."""
+        grads = [w.grad for w in self._weights.values() if w.grad is not None]
+        if grads:
+            home = grads[0].device
+            total = torch.stack([g.float().square().sum().to(home, torch.float64) for g in grads])
+            square = total.sum() / (scale**2 * sum(g.numel() for g in grads))
+            self._square = self._square.to(home) * MEMORY + square * (1 - MEMORY)
+            self._averaged += 1
+        return (self._square / (1 - MEMORY ** max(1, self._averaged))).sqrt().clamp_min(1e-30)
+
     def _after(self, _: Optimizer, _args: Any, _kwargs: Any) -> None:
         """Move the gates, where the optimizer has moved the weights."""
         if not self._divided:
@@ -306,7 +342,7 @@ class GateTraining:
         groups = group_of(self._optimizer)
         first = self._optimizer.param_groups[0]
         for weight, gates in zip(self._weights.values(), self._sgd.param_groups, strict=True):
-            gates["lr"] = self.phase.gate_rate * float(groups.get(id(weight), first)["lr"])
+            gates["lr"] = self.phase.multiple * float(groups.get(id(weight), first)["lr"])
         self._sgd.step()
         self._sgd.zero_grad(set_to_none=True)
         self._number += 1

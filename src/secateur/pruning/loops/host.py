@@ -130,6 +130,15 @@ def found_infinite(optimizer: Optimizer) -> bool:
     return found is not None and bool(found)
 
 
+def normalises(optimizer: Optimizer) -> bool:
+    """Return whether the length of an optimizer's steps does not depend on that of gradients.
+
+    All optimizers are taken to do so but SGD and its averaged form, and Adadelta, whose rate of
+    about 1 is none of a normalised step.
+    """
+    return not isinstance(optimizer, (optim.SGD, optim.ASGD, optim.Adadelta))
+
+
 def scale_left(optimizer: Optimizer) -> float:
     """Return what gradients are still multiplied by: a fused optimizer unscales them itself."""
     scale: Tensor | None = getattr(optimizer, "grad_scale", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +25,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     """Write what `StagedPruning.state_dict` returned, whole or not at all.
 
     Tensors are named `gates/<name>`, `momentum/<name>`, `order/<name>` and `masks/<name>`; the
-    metadata hold `format`, and `state`: stage and number of steps, as JSON.
+    metadata hold `format`, and `state`: stage, number of steps, and the sum of gradients' squares
+    with its number of steps, as JSON.
 
     Raises:
         FileError: the file cannot be written.
@@ -36,8 +38,11 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         for part, named in parts.items()
         for name, tensor in named.items()
     }
-    facts = json.dumps({"stage": state["stage"], "number": gates.get("number", 0)})
-    files.write(path, safetensors.torch.save(tensors, {"format": FORMAT, "state": facts}))
+    facts = {"stage": state["stage"], "number": gates.get("number", 0)}
+    if gates:
+        facts |= {"square": gates["square"], "averaged": gates["averaged"]}
+    metadata = {"format": FORMAT, "state": json.dumps(facts)}
+    files.write(path, safetensors.torch.save(tensors, metadata))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -62,6 +67,11 @@ def read(path: Path) -> dict[str, Any]:
         stage, number = facts["stage"], facts["number"]
         if stage not in get_args(Stage) or type(number) is not int or number < 0:
             raise ValueError(f"{facts} is no stage")
+        square, averaged = facts.get("square", 0.0), facts.get("averaged", 0)
+        if type(square) is not float or not 0 <= square < math.inf:
+            raise ValueError(f"its square is {square!r}")
+        if type(averaged) is not int or averaged < 0:
+            raise ValueError(f"its averaged is {averaged!r}")
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in (*_PARTS, "masks")}
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
@@ -73,5 +83,6 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError(f"its tensors are not those of stage {stage!r}")
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise FileError(f"{path} is damaged: {error}; resume from another checkpoint") from error
-    gates = {"number": number, **parts} if stage == "gates" else {}
+    numbers = {"number": number, "square": square, "averaged": averaged}
+    gates = {**numbers, **parts} if stage == "gates" else {}
     return {"stage": stage, "gates": gates, "masks": masks}

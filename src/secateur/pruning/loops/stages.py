@@ -6,11 +6,12 @@ whoever trains nothing.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
@@ -49,6 +50,8 @@ class Schedule:
     exclude: Sequence[str] = ()
     """As in `prunable`."""
     include_first: bool = False
+    """As in `prunable`."""
+    include: Sequence[str] = ()
     """As in `prunable`."""
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class StagedPruning:
         self._gating: GateTraining | None = None
         self._hold: MaskHold | None = None
         self._saved: Mapping[str, Any] | None = None  # to go on from
+        self._stopped = False  # that was not loaded, but left by `stop`
+        self._left: weakref.ref[nn.Module] | None = None  # whose it is then
 
     @property
     def stage(self) -> Stage:
@@ -107,6 +112,9 @@ class StagedPruning:
     def start(self, model: nn.Module, optimizer: Any) -> None:
         """Begin, or go on from a loaded state, with a model whose weights are those of then.
 
+        After `stop`, the same model goes on with its gates, and one that has the zeros of the
+        masks goes on with these. Any other model begins anew.
+
         Args:
             model: on its device.
             optimizer: that is going to train it.
@@ -115,6 +123,8 @@ class StagedPruning:
             UsageError: as of `GateTraining`, or the state is of another model.
         """
         self.stop()
+        if self._stopped and not self._goes_on(model):
+            self._saved = self.masks = None
         saved = self._saved or {"stage": "plain", "gates": {}, "masks": {}}
         if saved["stage"] == "gates":
             gating = self._gates(model, optimizer)
@@ -132,6 +142,7 @@ class StagedPruning:
             self.masks = Masks(masks)
             self._hold = MaskHold(model, optimizer, self.masks)
         self._model, self._optimizer, self._saved = model, optimizer, None
+        self._stopped, self._left = False, None
 
     def reach(self, position: float) -> None:
         """Go over to the stage that a position belongs to; call it before every optimizer step.
@@ -185,6 +196,7 @@ class StagedPruning:
         if self._model is None:
             return
         self._saved = self.state_dict()
+        self._stopped, self._left = True, weakref.ref(self._model)
         if self._gating is not None:
             self._gating.remove()
         if self._hold is not None:
@@ -204,13 +216,35 @@ class StagedPruning:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` returned; `start` goes on from it."""
         self.stop()
-        self.masks = None
-        self._saved = dict(state)
+        self.masks = self._left = None
+        self._stopped, self._saved = False, dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are of no model that they were started with."""
+        return {**self.__dict__, "_left": None}
+
+    def _goes_on(self, model: nn.Module) -> bool:
+        """Return whether a model goes on from where `stop` left off."""
+        assert self._saved is not None
+        if self._saved["stage"] != "held":
+            return self._left is not None and self._left() is model
+        named = dict(unwrapped(model).named_parameters())
+        masks: Mapping[str, Tensor] = self._saved["masks"]
+        known = {name: named[name] for name in masks if name in named}
+        if first_mismatch(masks, known) is not None:
+            return False
+        return not any(
+            bool(known[name][~m.to(known[name].device)].any()) for name, m in masks.items()
+        )
 
     def _gates(self, model: nn.Module, optimizer: Any) -> GateTraining:
         schedule = self.schedule
         plan = prunable(
-            unwrapped(model), include_first=schedule.include_first, exclude=schedule.exclude
+            unwrapped(model),
+            include_first=schedule.include_first,
+            exclude=schedule.exclude,
+            include=schedule.include,
+            pattern=schedule.budget().pattern,
         )
         return GateTraining(model, optimizer, phase=schedule.phase, plan=plan)
 

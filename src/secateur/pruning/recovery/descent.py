@@ -244,6 +244,6 @@ def _learn(
             seed=seed,
             around_step=around_step,
             extra=list(gates.values().values()),
-            extra_rate=phase.gate_rate,
+            extra_rate=phase.multiple,
             watch=watch,
         )

@@ -205,7 +205,7 @@ def prune_gradually(
 def _walk(
     dense: nn.Module,
     names: Sequence[str],
-    axes: Mapping[str, int],
+    axes: Mapping[str, int | None],
     ordered: list[Budget],
     calibration: Calibration,
     few: Calibration,
