@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
+from secateur.pruning.channels import numbers
 from secateur.pruning.channels.constants import Constants, dead
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
+from secateur.pruning.channels.numbers import WAYS, Changes, Way
 from secateur.pruning.channels.slicing import cut_out
 from secateur.pruning.channels.tracing import tensors_in, watched
 from secateur.pruning.parameters import unwrapped
@@ -145,23 +147,39 @@ def _without(
     base, probe = models
     want = _outputs(probe, example)
     wanted = [group for group in groups if not units.isdisjoint(group.units)]
-    accepted: list[Group] = []
+    accepted: dict[Group, Way] = {}
     refused: dict[str, str] = {}
 
-    def made(model: nn.Module, members: Sequence[Group]) -> tuple[nn.Module, frozenset[str]]:
-        gone = frozenset(unit for group in members for unit in group.units) & units
+    def made(
+        model: nn.Module, gone: frozenset[int], new: Changes
+    ) -> tuple[nn.Module, frozenset[str]]:
         small = copy.deepcopy(model)
         changed, axes = constants.fold(small, gone)
         cut_out(small, replace(groups, axes=(*groups.axes, *axes)), gone)
+        numbers.apply(small, new)
         return small, changed
+
+    def numbers_of(ways: Mapping[Group, Way]) -> tuple[frozenset[int], Changes]:
+        gone = frozenset(unit for group in ways for unit in group.units) & units
+        by_unit = {unit: way for group, way in ways.items() for unit in group.units if unit in gone}
+        ways_of = (next((by_unit[u] for u in s.units if u in by_unit), None) for s in groups.sizes)
+        return gone, numbers.changes(base, [*zip(groups.sizes, ways_of, strict=True)], gone)
 
     def accept(members: Sequence[Group]) -> None:
         """Take groups in, all or by halves, so that few that fail cost few trials."""
-        reason = _difference(made(probe, [*accepted, *members])[0], example, want)
-        if reason is None:
-            accepted.extend(members)
-        elif len(members) == 1:
-            refused[members[0].name] = reason
+        reasons: dict[str, str] = {}  # by what was tried
+        for way in WAYS:
+            ways = {**accepted, **dict.fromkeys(members, way)}
+            gone, new = numbers_of(ways)
+            if (tried := repr(sorted(new.items(), key=repr))) in reasons:
+                continue
+            reason = _difference(made(probe, gone, new)[0], example, want)
+            if reason is None:
+                accepted.update(ways)
+                return
+            reasons[tried] = reason
+        if len(members) == 1:
+            refused[members[0].name] = next(iter(reasons.values()))
         else:
             accept(members[: len(members) // 2])
             accept(members[len(members) // 2 :])
@@ -169,7 +187,7 @@ def _without(
     if wanted:
         accept(wanted)
     counts = {group.name: len(units.intersection(group.units)) for group in accepted}
-    small, changed = made(base, accepted)
+    small, changed = made(base, *numbers_of(accepted))
     return small, counts, refused, changed
 
 

@@ -75,7 +75,7 @@ class Constants:
 def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], Constants]:
     """Return a model's groups, the units that do nothing in it, and constants to be folded.
 
-    At least one index of every dimension is left.
+    At least one index of every dimension of every tensor is left.
     """
     trace = traced(copy.deepcopy(model), example, rules.find)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -97,10 +97,9 @@ def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], Con
         if reading.weight is None:
             unread[units[here]] = False
     gone = removable | unread
-    for axis in groups.axes:
-        units = np.asarray(axis.units)
-        if (units != STAYS).all() and gone[units].all():
-            gone[units[0]] = False
+    for floor in groups.floors:
+        if gone[list(floor)].all():
+            gone[floor[0]] = False
     return groups, frozenset(np.flatnonzero(gone).tolist()), Constants(folds)
 
 
