@@ -13,9 +13,10 @@ SOURCE = Path(secateur.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import from secateur. A part is the longest prefix that matches.
-VALUES = {"cores", "errors", "files", "inputs", "machine", "modes"}
+VALUES = {"copying", "cores", "errors", "files", "inputs", "machine", "modes"}
 MAY_IMPORT = {
     "errors": set[str](),
+    "copying": {"errors"},
     "cores": {"errors"},
     "files": {"errors"},
     "machine": {"errors", ""},

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.measure import cuda_milliseconds
@@ -69,7 +70,7 @@ def to_semi_structured(
         raise UsageError(
             f"torch {torch.__version__} has no semi-structured tensors; install a newer one"
         )
-    original, model = model, copy.deepcopy(model)
+    original, model = model, copied(model)
     names = [name for name in layers if f"{name}.weight" not in left]
     dense = {name: module for name, module in model.named_modules() if name in names}
     seen = {} if example is None else _inputs(model, dense, example)
@@ -98,7 +99,7 @@ def to_semi_structured(
     if after >= before:
         why = f"the model is as fast dense: {before:.3f} ms against {after:.3f} ms"
         left |= dict.fromkeys(converted, why)
-        model, converted = copy.deepcopy(original), ()
+        model, converted = copied(original), ()
     return SemiStructured(model, converted, left, times, (before, after))
 
 

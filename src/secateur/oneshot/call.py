@@ -9,6 +9,7 @@ from typing import get_args
 
 from torch import nn
 
+from secateur.copying import copied
 from secateur.counting import work
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
@@ -35,7 +36,7 @@ from secateur.oneshot.cutting import (
 )
 from secateur.oneshot.result import Amount, Attempt, Layer, Result
 from secateur.oneshot.solve import Goal
-from secateur.pruning.admission import admit, copied, refuse_inference
+from secateur.pruning.admission import admit, refuse_inference
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.calibration import Loss
 from secateur.pruning.criteria import find
@@ -163,7 +164,8 @@ def prune(
         measure = _measure(wanted, job, way, evaluate, higher_is_better)
         keep, attempts = wanted.solve(measure, way.total)
         budget = replace(budget, keep=keep)
-    pruned = way.prune(budget.keep, inner if in_place else copied(inner))
+    otherwise = "" if channels else "prune it with in_place=True"
+    pruned = way.prune(budget.keep, inner if in_place else copied(inner, otherwise=otherwise))
     result = _result(job, dense, budget, pruned, attempts, wanted)
     return (model if in_place else pruned.model), result
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from secateur.copying import copied
 from secateur.counting import Work, work
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
-from secateur.pruning.admission import copied
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.channels import ChannelCut, Groups, channel_groups, select_channels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.pruning.channels import numbers
@@ -60,9 +60,10 @@ def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     nothing is found.
 
     Every model that is made is run on the example beside the one with zeros, both in float32 and
-    in evaluation mode. Where a group of channels makes the model fail (sizes that are written
-    into its code) or changes its outputs by more than 1e-4 of the largest, that group is
-    refused and left.
+    in evaluation mode. Sizes that modules keep in numbers of their own, alone or in tuples,
+    lists, dicts and settings, are set so that it gives the same. Where a group of channels makes
+    the model fail all the same (sizes that are written into its code) or changes its outputs by
+    more than 1e-4 of the largest, that group is refused and left.
 
     Args:
         model: not changed. Wrappers are looked through; the result has none.
@@ -79,12 +80,12 @@ def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     before = _count(model)
     if cut is not None:
         groups, units = cut.groups, cut.cut
-        base = copy.deepcopy(model)
+        base = copied(model)
         cut.apply(base)
         models = (base, _audible(base, cut))
         small, taken, failed, _ = _without(models, groups, units, Constants(()), example)
         return Shrunk(small, taken, failed, (), before, _count(small))
-    small, folded = copy.deepcopy(model), set[str]()
+    small, folded = copied(model), set[str]()
     removed: dict[str, int] = {}
     refused: dict[str, str] = {}
     while True:
@@ -114,7 +115,7 @@ def _audible(model: nn.Module, cut: ChannelCut) -> nn.Module:
     silent = [name for name, p in model.named_parameters() if p.dim() > 1 and not p.any()]
     if not silent:
         return model
-    model = copy.deepcopy(model)
+    model = copied(model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name in silent:
@@ -153,7 +154,7 @@ def _without(
     def made(
         model: nn.Module, gone: frozenset[int], new: Changes
     ) -> tuple[nn.Module, frozenset[str]]:
-        small = copy.deepcopy(model)
+        small = copied(model)
         changed, axes = constants.fold(small, gone)
         cut_out(small, replace(groups, axes=(*groups.axes, *axes)), gone)
         numbers.apply(small, new)
@@ -193,7 +194,7 @@ def _without(
 
 def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
     """Run a float32 copy of a model in evaluation mode and return its floating outputs."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
             tensor.data = tensor.data.float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from secateur.copying import copied
 from secateur.inputs import Inputs
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.coupling import components, coupled
@@ -77,7 +77,7 @@ def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], Con
 
     At least one index of every dimension of every tensor is left.
     """
-    trace = traced(copy.deepcopy(model), example, rules.find)
+    trace = traced(copied(model), example, rules.find)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     groups = coupled(trace, shapes)
     live = {role: _live(model, groups, role) for role in ("writes", "reads", "along")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.channels import rules
@@ -52,7 +52,7 @@ def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] 
                 f"the glob {glob!r} of exclude matches no parameter; the names are "
                 f"{', '.join(names)}"
             )
-    trace = traced(copy.deepcopy(model), example, rules.find)
+    trace = traced(copied(model), example, rules.find)
     for (name, _), labels in trace.owned.items():
         for glob in exclude:
             if fnmatchcase(name, glob):

@@ -17,7 +17,6 @@ weights of a row. Here every row's own support is small enough to be solved exac
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.modes import evaluating
@@ -194,7 +194,7 @@ def _walk(
     rank: Callable[[nn.Module], dict[str, Tensor]],
     repair: Callable[[nn.Module, nn.Module, Masks, Calibration], Reconstruction],
 ) -> Iterator[tuple[nn.Module, Masks, Reconstruction]]:
-    on_the_way = copy.deepcopy(dense)
+    on_the_way = copied(dense)
     weights = parameters(dense, names)
     kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     keep = 1.0
@@ -204,7 +204,7 @@ def _walk(
         while ordered and (ordered[0].keep > following or ordered[0].keep >= 1):
             budget = ordered.pop(0)
             masks = select(scores, budget, axes=axes)
-            pruned = copy.deepcopy(on_the_way)
+            pruned = copied(on_the_way)
             yield pruned, masks, repair(pruned, dense, masks, calibration)
         if not ordered:
             return
