@@ -1,4 +1,4 @@
-"""Models that keep things of their last pass are copied all the same; others say which attribute."""
+"""Models that keep things of their last pass are copied; of others the attribute is named."""
 
 from __future__ import annotations
 
@@ -157,13 +157,13 @@ def test_compiled_parts_hooks_and_parametrizations() -> None:
 def test_what_cannot_be_copied_is_named(thing: Callable[[], Any], call: str) -> None:
     model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 2))
     model[1].handle = {"in": [thing()]}
+    calls: dict[str, Callable[[], object]] = {
+        "copied": lambda: copied(model),
+        "prune": lambda: secateur.prune(model, 0.5),
+        "channels": lambda: secateur.prune(model, 0.5, pattern="channel", example=torch.ones(1, 8)),
+    }
     with pytest.raises(UsageError, match=r"its attribute '1\.handle'") as refused:
-        if call == "copied":
-            copied(model)
-        elif call == "prune":
-            secateur.prune(model, 0.5)
-        else:
-            secateur.prune(model, 0.5, pattern="channel", example=torch.ones(1, 8))
+        calls[call]()
     assert ("in_place=True" in str(refused.value)) == (call == "prune")
     if call == "prune":
         secateur.prune(model, 0.5, in_place=True)

@@ -54,12 +54,15 @@ def copied(model: Module, *, otherwise: str = "") -> Module:
         if isinstance(value, Tensor):
             if not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
+            elif value.grad is not None and not value.grad.is_leaf and type(value) is Tensor:
+                memo[id(value)] = twin = value.detach().clone().requires_grad_()
+                twin.grad = value.grad.detach().clone()
         elif _weak(value):
             memo[id(value)] = value
             weak.append((holder, key, value))
     plain = dict(memo)
     try:
-        twin = copy.deepcopy(model, memo)
+        again = copy.deepcopy(model, memo)
     except Exception as error:  # whatever the things that a model holds raise
         raise UsageError(
             f"{type(model).__name__} cannot be copied: {_culprit(model, plain)} ({_first(error)}); "
@@ -69,9 +72,9 @@ def copied(model: Module, *, otherwise: str = "") -> Module:
     for holder, key, reference in weak:
         ours, target = memo.get(id(holder)), memo.get(id(_referent(reference)))
         if ours is not None and target is not None:
-            again = weakref.ref if isinstance(reference, weakref.ref) else weakref.proxy
-            _put(ours, key, again(target))
-    return twin
+            make = weakref.ref if isinstance(reference, weakref.ref) else weakref.proxy
+            _put(ours, key, make(target))
+    return again
 
 
 def _held(model: nn.Module) -> Iterator[tuple[Any, Any, Any]]:
@@ -103,10 +106,7 @@ def _referent(value: Any) -> object:
 
 
 def _contents(holder: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(holder, Tensor):
-        if holder.is_leaf and holder.grad is not None:
-            yield "grad", holder.grad
-    elif isinstance(holder, dict):
+    if isinstance(holder, dict):
         yield from holder.items()
     elif isinstance(holder, (list, tuple)):
         yield from enumerate(holder)
