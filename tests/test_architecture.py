@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "integrations": VALUES | {"pruning", "integrations"},
     "hub": VALUES | {"pruning"},
     "counting": VALUES,
-    "oneshot": VALUES | {"pruning", "counting", "compiler", "oneshot"},
+    "oneshot": VALUES | {"pruning", "counting", "compiler", "export", "oneshot"},
     "training": VALUES,
     "distillation": VALUES | {"training"},
     "measure": VALUES,

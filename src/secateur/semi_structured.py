@@ -120,11 +120,17 @@ def _inputs(
     """Return what each layer gets: name → the input with the most rows, where it is used often."""
     seen: dict[str, Tensor] = {}
 
-    def look(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if name not in seen or given[0].numel() > seen[name].numel():
-            seen[name] = given[0].detach().clone()
+    def look(
+        name: str, _: nn.Module, given: tuple[Tensor, ...], by_name: dict[str, Tensor]
+    ) -> None:
+        x = given[0] if given else by_name["input"]
+        if name not in seen or x.numel() > seen[name].numel():
+            seen[name] = x.detach().clone()
 
-    hooks = [m.register_forward_pre_hook(partial(look, name)) for name, m in layers.items()]
+    hooks = [
+        m.register_forward_pre_hook(partial(look, name), with_kwargs=True)
+        for name, m in layers.items()
+    ]
     try:
         with watched(model):
             run(model, example)

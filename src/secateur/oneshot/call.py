@@ -87,13 +87,16 @@ def prune(
             with gates, and magnitude for others.
         data: training inputs, augmented as in training: a `Calibration`, inputs, or batches of
             inputs or of (inputs, targets), such as a DataLoader. Inputs are a tensor [N, ...], a
-            dict of such tensors by the names of forward's arguments (what tokenizers and their
-            collators give), or in a pair also a tuple of them.
-        loss: (outputs as float32, targets) → scalar; for criteria that need gradients. With
-            dicts that hold labels it may be left out: the model's own is taken.
+            dict of arguments by the names of forward's (what tokenizers and their collators
+            give), or in a pair also a tuple of arguments. Arguments may be nested tuples, lists,
+            dicts and dataclasses of tensors [N, ...], with None, numbers and texts beside them.
+        loss: (outputs as float32, targets) → scalar; for criteria that need gradients. Outputs
+            that are no tensor come as the model gives them. With dicts that hold labels it may
+            be left out: the model's own is taken.
         example: inputs of one pass, to count multiply-adds, and for channels and latency: a
-            tensor, a tuple of tensors, or a dict of tensors by the names of forward's arguments;
-            by default the first sample of the data.
+            tensor, a tuple of arguments, or a dict of arguments by the names of forward's; by
+            default the first sample of the data. A model that takes one dict gets
+            `({"x": tensor},)`, and one that takes one list `([first, second],)`.
         scope: as in `Budget`; by default global, and layer for channels, of which a global rank
             would empty the widest layers.
         floor: as in `Budget`.

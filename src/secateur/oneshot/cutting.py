@@ -197,8 +197,7 @@ class Channels:
 
     @property
     def _example(self) -> Any:
-        example = self._job.example
-        return tuple(example) if isinstance(example, list) else example
+        return self._job.example
 
     def cut(self, keep: float) -> ChannelCut:
         """Return the cut at a keep ratio of the channels."""

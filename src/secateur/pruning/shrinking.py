@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.copying import copied
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run
+from secateur.inputs import Inputs, each, run, tensors_in
 from secateur.pruning.channels import numbers
 from secateur.pruning.channels.constants import Constants, dead
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
 from secateur.pruning.channels.numbers import WAYS, Changes, Way
 from secateur.pruning.channels.slicing import cut_out
-from secateur.pruning.channels.tracing import tensors_in, watched
+from secateur.pruning.channels.tracing import watched
 from secateur.pruning.parameters import unwrapped
 
 TOLERANCE = 1e-4
@@ -199,19 +198,13 @@ def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
         if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
             tensor.data = tensor.data.float()
     with watched(model):
-        out = run(model, _widened(example))
+        out = run(model, each(example, _widened))
     return [tensor.clone() for tensor in tensors_in(out) if tensor.is_floating_point()]
 
 
-def _widened(example: Any) -> Any:
-    if isinstance(example, Tensor):
-        half = example.is_floating_point() and example.dtype.itemsize < 4
-        return example.float() if half else example
-    if isinstance(example, dict):
-        return {name: _widened(value) for name, value in example.items()}
-    if isinstance(example, (tuple, list)):
-        return [_widened(value) for value in example]
-    return example
+def _widened(tensor: Tensor) -> Tensor:
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.float() if half else tensor
 
 
 def _difference(model: nn.Module, example: Inputs, want: list[Tensor]) -> str | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run
+from secateur.inputs import Inputs, run, tensors_in
 from secateur.modes import evaluating
 from secateur.pruning.channels.labels import Grid, Labels, Ledger, Operand, varied
 
@@ -194,20 +194,6 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             rule(self, Call(func, name, args, kwargs, out))
         return out
-
-
-def tensors_in(values: object) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists, mappings and objects with fields."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from tensors_in(value)
-    elif isinstance(values, (tuple, list, set)):
-        for value in values:
-            yield from tensors_in(value)
-    elif hasattr(values, "__dataclass_fields__"):
-        yield from tensors_in(vars(values) if hasattr(values, "__dict__") else ())
 
 
 @contextmanager

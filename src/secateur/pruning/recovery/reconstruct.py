@@ -33,9 +33,10 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import find
 from secateur.pruning.gates import only
+from secateur.pruning.layers import by_outputs, is_layer, weight_of
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import axes_of, parameters, unwrapped
-from secateur.pruning.recovery.moments import KINDS, Moments, moments
+from secateur.pruning.recovery.moments import Moments, moments
 from secateur.pruning.selection import select
 
 CHUNK = 2**24
@@ -243,15 +244,16 @@ def _solve(
 ) -> tuple[float, float]:
     """Solve one layer; return its relative error before and after."""
     layer = model.get_submodule(path)
-    assert isinstance(layer, KINDS)
-    reference = dense.get_submodule(path)
+    weight, reference = weight_of(layer), dense.get_submodule(path)
     groups, size, outputs = found.cross.shape
     shape = (groups, outputs, size - 1)
-    start = layer.weight.detach().double().reshape(shape)
-    prior = reference.weight.detach().double().reshape(shape)  # type: ignore[operator]
+    start = weight.detach().double().reshape(shape)
+    prior = weight_of(reference).detach().double().reshape(shape)
     offset, free = _offset(layer, found.norm, dense, model)
     offset = offset.reshape(groups, outputs, 1)
-    support = torch.cat([mask.reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2)
+    support = torch.cat(
+        [by_outputs(layer, mask).reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2
+    )
     solved = torch.cat([start, offset], 2)
     before = _error(solved, found)
     goal = torch.cat([prior, offset], 2)
@@ -268,7 +270,7 @@ def _solve(
     errors = _error(solved, found)
     better = (errors < before) & solved.isfinite().all(2)
     solved = torch.where(better[..., None], solved, torch.cat([start, offset], 2))
-    layer.weight.copy_(solved[..., :-1].reshape(layer.weight.shape))
+    weight.copy_(solved[..., :-1].reshape(weight.shape))
     if free:
         _give(layer, found.norm, dense, model, solved[..., -1].flatten())
     spread = (found.outputs - found.cross[:, -1].square()).clamp_min(1e-12)
@@ -327,7 +329,7 @@ def _offset(
     layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module
 ) -> tuple[Tensor, bool]:
     """Return the intercept that the layer has now, float64 [outputs], and whether it may move."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
+    weight = weight_of(layer)
     if isinstance(layer.bias, Tensor):
         return layer.bias.detach().double(), True
     zeros = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
@@ -364,7 +366,7 @@ def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], 
     for name in masks:
         path, _, leaf = name.rpartition(".")
         owner = modules[path]
-        if isinstance(owner, KINDS) and leaf == "weight":
+        if is_layer(owner) and leaf == "weight":
             paths.append(path)
         else:
             skipped[name] = f"{type(owner).__name__} is neither linear nor a convolution"

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from secateur.inputs import tensors_in
 from secateur.pruning.channels.labels import Grid, Labels, Operand, compressed, varied
-from secateur.pruning.channels.tracing import Call, Tracer, tensors_in
+from secateur.pruning.channels.tracing import Call, Tracer
 
 VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze")
 
