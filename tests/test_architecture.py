@@ -15,6 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What each part may import from secateur. A part is the longest prefix that matches.
 VALUES = {
     "arguments",
+    "copying",
     "cores",
     "errors",
     "files",
@@ -25,6 +26,7 @@ VALUES = {
     "printable",
 }
 MAY_IMPORT = {
+    "copying": {"errors"},
     "arguments": {"errors"},
     "errors": {"printable"},
     "cores": {"errors"},
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "integrations": VALUES | {"pruning", "integrations"},
     "hub": VALUES | {"pruning"},
     "counting": VALUES,
-    "oneshot": VALUES | {"pruning", "counting", "compiler", "oneshot"},
+    "oneshot": VALUES | {"pruning", "counting", "compiler", "export", "oneshot"},
     "training": VALUES,
     "distillation": VALUES | {"training"},
     "measure": VALUES,

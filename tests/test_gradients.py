@@ -73,7 +73,12 @@ def nan(outputs: Tensor, targets: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("model", "loss", "error", "message"),
     [
-        (Several(6, 3), F.cross_entropy, UsageError, "'x' needs outputs .* gives a tuple"),
+        (
+            Several(6, 3),
+            F.cross_entropy,
+            UsageError,
+            "does not take outputs tuple .* take the tensor out",
+        ),
         (nn.Linear(6, 2), F.cross_entropy, UsageError, r"not take outputs \[8, 2\].*int64 \[8\]"),
         (nn.Linear(6, 3), each, UsageError, r"needs a loss that is a scalar.* gives \[8\]"),
         (nn.Linear(6, 3), lambda x, y: 1.0, UsageError, "scalar tensor.* gives float"),

@@ -205,7 +205,8 @@ def test_distillation_of_named_arguments() -> None:
         ([NAMED[0], {"a": A, "c": B}], "batch 1 .* but the first is a: float32"),
         ([NAMED[0], {"a": A, "b": B / 0}], "batch 1 .* not finite"),
         ([{}], "batch 0 .* no tuple or mapping of such tensors"),
-        ([{"a": A, "b": None}], "batch 0 .* no tuple or mapping of such tensors"),
+        ([{"a": None, "b": 3}], "batch 0 .* no tuple or mapping of such tensors"),
+        ([{"a": A, "b": B.numpy()}], "batch 0 .* no tuple or mapping of such tensors"),
     ],
 )
 def test_unusable_arguments_are_named(batches: list[Any], message: str) -> None:
@@ -221,4 +222,4 @@ def test_a_model_that_gives_no_loss_is_told() -> None:
     with pytest.raises(UsageError, match=r"does not take .*a: float32 \[N, 6\]"):
         prune(Both(), 0.5, criterion="wanda", data=[{"a": A}])
     with pytest.raises(UsageError, match=r"a batch of the data is \(dict\)"):
-        prune(Both(), 0.5, criterion="wanda", data=[{"a": A, "b": "x"}])
+        prune(Both(), 0.5, criterion="wanda", data=[{"a": A, "b": B.numpy()}])

@@ -341,7 +341,10 @@ def test_no_more_data_is_taken_than_asked_for(model: nn.Module) -> None:
         ({"pattern": "2:4", "params": 300}, "leaves nothing to solve for"),
         ({"pattern": "2:4", "keep": 0.3}, "2:4"),
         ({"keep": 0.1, "pattern": "channel"}, "leave out in_place"),
-        ({"keep": 0.1, "data": [{"x": IMAGES, "n": 3}]}, r"a batch of the data is \(dict\)"),
+        (
+            {"keep": 0.1, "data": [{"x": IMAGES, "n": {}.keys()}]},
+            r"a batch of the data is \(dict\)",
+        ),
         ({"keep": 0.1, "data": [{"x": IMAGES}]}, r"does not take .* x: float32 \[N, "),
         ({"keep": 0.1, "data": IMAGES[:4]}, "4 samples"),
         ({"keep": 0.1, "data": IMAGES[:, :2]}, "does not take"),

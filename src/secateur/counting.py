@@ -64,7 +64,12 @@ def work(model: nn.Module, example: Inputs) -> Work:
         UsageError: the model does not take the example.
     """
     counter = _Counter(model)
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    kept = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # it hides products in one operator
@@ -76,8 +81,10 @@ def work(model: nn.Module, example: Inputs) -> Work:
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for name, buffer in model.named_buffers():
-            buffer.copy_(kept[name])
+        for module, name, buffer, before in kept:
+            module._buffers[name] = buffer  # a pass may have put another in its place
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
     return Work(dict(counter.parameters), counter.activations)
 
 

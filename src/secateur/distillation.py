@@ -6,7 +6,6 @@ training loop, gate phase and fine-tuning need to know nothing of it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.arguments import BOOL, FUNCTION, a, between, checked
+from secateur.copying import copied
 from secateur.errors import refuse_wrong
 from secateur.inputs import Inputs, first, run
 from secateur.training import Data
@@ -74,7 +74,7 @@ def distilled(
         value = weight * imitation(outputs, wanted)
         return value if weight == 1 else value + (1 - weight) * loss(outputs, label)
 
-    return _Taught(data, copy.deepcopy(teacher).eval(), autocast), both
+    return _Taught(data, copied(teacher).eval(), autocast), both
 
 
 @dataclass(frozen=True, eq=False)

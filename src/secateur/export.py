@@ -10,14 +10,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.overrides import TorchFunctionMode
+
 from secateur import files, overwriting
 from secateur.arguments import BOOL, PATH, between, checked, shown
-from secateur.errors import CompileError, UsageError
-from secateur.modes import evaluating
+from secateur.errors import CompileError, SecateurError, UsageError
+from secateur.inputs import Inputs, arguments, each, named, run, tensors_in
+from secateur.modes import evaluating, without_cache
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     Array = np.ndarray[Any, np.dtype[Any]]
     Run = Callable[[Mapping[str, Array]], Sequence[Array]]
@@ -33,30 +36,29 @@ FRESH = 2
 """How many random inputs the file is tried on, beside the example."""
 
 
-def to_onnx(
-    module: torch.nn.Module,
-    example: torch.Tensor | Sequence[torch.Tensor],
-    *,
-    batched: bool = True,
-) -> bytes:
+def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -> bytes:
     """Export a module, in evaluation mode, with its weights.
+
+    The file's inputs are the example's tensors in their order, its outputs the tensors that the
+    module gives, in tuples, dicts or dataclasses. A decoder of transformers is exported without
+    its cache of keys and values.
 
     Args:
         module: it is left in the mode that it was in.
-        example: its inputs, one tensor or several; only their shapes and dtypes matter.
+        example: its inputs: a tensor, a tuple of arguments, or a dict of arguments by name; of
+            the tensors in it only shapes and dtypes matter, all else is fixed in the file. The
+            inputs are called "input"; "input0", "input1", ...; or by the names in dicts.
         batched: leave the first axis of every input and output free.
 
     Returns:
         an ONNX file's content.
 
     Raises:
-        UsageError: the example is not made of tensors.
+        UsageError: there is no tensor in the example, or something that no model takes.
         CompileError: torch cannot export the module, with its reason; or `onnx` is missing.
     """
-    import torch
-
-    examples = _examples(module, example)
-    inputs = [f"input{i}" if len(examples) > 1 else "input" for i in range(len(examples))]
+    _check_module(module)
+    inputs = names_of(example)
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         import_module("onnx")  # the exporter's own error does not say what to install
@@ -64,28 +66,34 @@ def to_onnx(
         torch._C._jit_set_onnx_log_enabled(False)  # it prints whole graphs when it fails
         with (
             evaluating(module),
+            without_cache(module),
             tempfile.TemporaryDirectory() as folder,
             torch.no_grad(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # the exporter's advice to its own developers
-            given = module(*examples)
-            several = isinstance(given, (tuple, list))
-            outputs = [f"output{i}" for i in range(len(given))] if several else ["output"]
-            free = {name: {0: "batch"} for name in (*inputs, *outputs)} if batched else None
+            with _Differences() as differences:
+                given = run(module, example)
+            made = _tensors(given)
+            several = len(made) > 1 or isinstance(given, (tuple, list))
+            outputs = [f"output{i}" if several else "output" for i in range(len(made))]
+            ports = [*inputs.items(), *zip(outputs, made, strict=True)]
+            free = {name: {0: "batch"} for name, tensor in ports if tensor.dim()}
             # The older exporter needs no more than the package onnx, and its graphs are plain.
             path = Path(folder) / "network.onnx"
             torch.onnx.export(
-                _plain(module, len(examples)),
-                examples,
+                _plain(module, example, given, differs=differences.taken),
+                tuple(inputs.values()),
                 path,
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=inputs,
+                input_names=list(inputs),
                 output_names=outputs,
-                dynamic_axes=free,
+                dynamic_axes=free if batched else None,
             )
             return path.read_bytes()
+    except SecateurError:
+        raise
     except ModuleNotFoundError as error:
         raise CompileError(
             f"exporting needs the package {error.name}: pip install {error.name}"
@@ -99,33 +107,67 @@ def to_onnx(
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _examples(module: object, example: object) -> tuple[torch.Tensor, ...]:
-    """Return the inputs of a module.
-
-    Raises:
-        UsageError: it is no module, or they are no tensors.
-    """
-    import torch
-
+def _check_module(module: object) -> None:
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"the model is {shown(module)}; give a torch module")
-    several = example if isinstance(example, (tuple, list)) else (example,)
-    if not several or not all(isinstance(e, torch.Tensor) for e in several):
+
+
+class _Differences(TorchFunctionMode):
+    """Sees whether differences of neighbours are taken."""
+
+    taken = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        self.taken |= func is torch.diff
+        return func(*args, **(kwargs or {}))
+
+
+def names_of(example: object) -> dict[str, torch.Tensor]:
+    """Return the tensors of an example by the names that a file's inputs get.
+
+    Raises:
+        UsageError: there is none, or something that no model takes.
+    """
+    found = named(example)
+    if found is None:
         raise UsageError(
-            f"example is {shown(example)}, but must be a tensor or a sequence of tensors: the "
-            "module's inputs; torch.from_numpy makes one of an array"
+            f"example is a {type(example).__name__}, but must be the module's inputs: a tensor, or "
+            "a tuple or dict of arguments with tensors in them"
         )
-    return tuple(several)
+    if len(found) == 1 and not isinstance(example, Mapping):
+        return {"input": next(iter(found.values()))}
+    names: dict[str, torch.Tensor] = {}
+    for path, tensor in found.items():
+        name = path.replace(".", "_")
+        name = name if isinstance(example, Mapping) else f"input{name}"
+        while name in names:
+            name += "_"
+        names[name] = tensor
+    return names
 
 
-def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
-    """Return a module whose forward takes the inputs alone.
+def _plain(
+    module: torch.nn.Module, example: Inputs, given: object, *, differs: bool
+) -> torch.nn.Module:
+    """Return a module whose forward takes the example's tensors alone, and gives tensors alone.
 
     The exporter hands on the defaults of all other arguments as tensors, whatever they are.
-    """
-    import torch
 
-    if len(inspect.signature(module.forward).parameters) <= inputs:
+    Args:
+        module: what is exported.
+        example: its inputs.
+        given: what it gives for them.
+        differs: it takes differences of neighbours. The exporter cannot, and decoders of
+            transformers do it only where no mask says which tokens there are.
+    """
+    given_as = given if isinstance(given, (tuple, list)) else (given,)
+    plain = [isinstance(value, torch.Tensor) for value in (*arguments(example)[0], *given_as)]
+    wanted = list(inspect.signature(module.forward).parameters)
+    count, known = len(wanted), {*wanted[: len(arguments(example)[0])], *arguments(example)[1]}
+    unmasked = differs and "attention_mask" in {*wanted} - known
+    if all(plain) and not isinstance(example, Mapping) and count <= len(arguments(example)[0]):
         return module
 
     class Plain(torch.nn.Module):
@@ -134,7 +176,13 @@ def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
             self.module = module
 
         def forward(self, *values: torch.Tensor) -> Any:
-            return self.module(*values)
+            left = iter(values)
+            positional, by_name = arguments(each(example, lambda _: next(left)))
+            tokens = by_name.get("input_ids", *positional[:1]) if unmasked else None
+            if isinstance(tokens, torch.Tensor) and tokens.dtype == torch.long:
+                by_name["attention_mask"] = torch.ones_like(tokens)
+            out = tuple(_tensors(self.module(*positional, **by_name)))
+            return out if len(out) > 1 else out[0]
 
     return Plain().eval()
 
@@ -144,7 +192,7 @@ def _plain(module: torch.nn.Module, inputs: int) -> torch.nn.Module:
 )
 def export_onnx(
     model: torch.nn.Module,
-    example: torch.Tensor | Sequence[torch.Tensor],
+    example: Inputs,
     path: str | Path,
     *,
     tolerance: float | None = None,
@@ -159,7 +207,7 @@ def export_onnx(
 
     Args:
         model: it is left in the modes that it was in.
-        example: its inputs, one tensor or several.
+        example: its inputs, as in `to_onnx`.
         path: of the file; the usual ending is .onnx.
         tolerance: largest difference of an output, relative to the largest finite one of torch's;
             by default 1e-4, or that of `TOLERANCE` for outputs in 16 bits. Integers and bools
@@ -171,25 +219,28 @@ def export_onnx(
         the largest relative difference that was seen.
 
     Raises:
-        UsageError: the example is not made of tensors, or there is a file that is no ONNX.
+        UsageError: as in `to_onnx`, or there is a file that is no ONNX.
         CompileError: torch cannot export the module, the file cannot be run, or its outputs
             differ; says which output, and by how much. Nothing was written.
         FileError: the file cannot be written.
     """
-    import torch
-
     path = files.path_of(path)
     overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
-    examples = _examples(model, example)
-    with evaluating(model):
-        content = to_onnx(model, examples, batched=batched)
-        inputs = [examples]
+    _check_module(model)
+    names_of(example)
+    with evaluating(model), without_cache(model):
+        content = to_onnx(model, example, batched=batched)
+        inputs = [example]
         generator = torch.Generator().manual_seed(0)
-        inputs += [tuple(_fresh(e, generator) for e in examples) for _ in range(FRESH)]
+        inputs += [each(example, lambda e: _fresh(e, generator)) for _ in range(FRESH)]
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the model's own
-            wanted = [_tensors(model(*(e.clone() for e in given))) for given in inputs]
-    given = _outputs(content, [[_array(e) for e in tensors] for tensors in inputs])
+            wanted = [
+                [tensor.cpu() for tensor in _tensors(run(model, each(given, torch.clone)))]
+                for given in inputs
+            ]
+    feeds = [{name: _array(e) for name, e in names_of(given).items()} for given in inputs]
+    given = _outputs(content, feeds)
     worst = 0.0
     for tensors, arrays in zip(wanted, given, strict=True):
         if len(tensors) != len(arrays):
@@ -227,8 +278,6 @@ def _is_onnx(path: Path) -> bool:
 
 def _fresh(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return a random input that is as valid as the example."""
-    import torch
-
     if example.is_floating_point():
         drawn = torch.randn(example.shape, generator=generator)
         return drawn.to(example.device, example.dtype)
@@ -237,26 +286,21 @@ def _fresh(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _tensors(outputs: object) -> list[torch.Tensor]:
-    """Return the tensors of an output in the exporter's order; it leaves out what is None."""
-    import torch
+    """Return the tensors of an output in the exporter's order; it leaves out all else.
 
-    if isinstance(outputs, torch.Tensor):
-        return [outputs.cpu()]
-    if outputs is None:
-        return []
-    if isinstance(outputs, Mapping):
-        return [tensor for value in outputs.values() for tensor in _tensors(value)]
-    if isinstance(outputs, (tuple, list)):
-        return [tensor for value in outputs for tensor in _tensors(value)]
-    raise CompileError(
-        f"the model gives {type(outputs).__name__}, which cannot be compared with an ONNX file's "
-        "outputs; wrap it in a module that gives tensors"
-    )
+    Raises:
+        CompileError: there is none.
+    """
+    found = list(tensors_in(outputs))
+    if not found:
+        raise CompileError(
+            f"the model gives {type(outputs).__name__} without a tensor, but an ONNX file's "
+            "outputs are tensors; wrap it in a module that gives tensors"
+        )
+    return found
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    import torch
-
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes  # comes with onnx: numpy has no bfloat16 of its own
@@ -266,7 +310,7 @@ def _array(tensor: torch.Tensor) -> Array:
     return array
 
 
-def _outputs(content: bytes, inputs: Sequence[Sequence[Array]]) -> list[Sequence[Array]]:
+def _outputs(content: bytes, inputs: Sequence[Mapping[str, Array]]) -> list[Sequence[Array]]:
     """Return what an ONNX file gives for each of several inputs."""
     try:
         return _all(_runtime(content), inputs)
@@ -281,15 +325,12 @@ def _outputs(content: bytes, inputs: Sequence[Sequence[Array]]) -> list[Sequence
             ) from error
 
 
-def _all(run: tuple[Run, list[str]], inputs: Sequence[Sequence[Array]]) -> list[Sequence[Array]]:
-    call, names = run
-    outputs = []
-    for arrays in inputs:
-        many = len(arrays) > 1
-        named = {f"input{i}" if many else "input": array for i, array in enumerate(arrays)}
-        # the exporter leaves out inputs that nothing reads
-        outputs.append(call({name: named[name] for name in names}))
-    return outputs
+def _all(
+    session: tuple[Run, list[str]], inputs: Sequence[Mapping[str, Array]]
+) -> list[Sequence[Array]]:
+    call, names = session
+    # the exporter leaves out inputs that nothing reads
+    return [call({name: arrays[name] for name in names}) for arrays in inputs]
 
 
 def _runtime(content: bytes) -> tuple[Run, list[str]]:

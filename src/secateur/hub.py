@@ -7,11 +7,13 @@ SHA-256 of the files.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -37,7 +39,10 @@ DENSE = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 """Where a model of several files says which of them holds what."""
 PACKED = "model.secateur.safetensors"
+CARD = "README.md"
 SECTION = "secateur"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+"""How the names of files end that hold weights, or say which file does."""
 
 
 def save_pretrained(
@@ -56,9 +61,10 @@ def save_pretrained(
     """Write a model and its config.json into a folder.
 
     The dense form is written by the model's own `save_pretrained`, if it has one, as those of
-    transformers do. Each file is written whole or not at all, config.json last. What an earlier
-    config.json says beside that stays in it; weights that an earlier save left and this one did
-    not write are then deleted.
+    transformers do; beside the packed form stands what else that writes, its config above all, so
+    that the model can be built again. A README.md that is there stays. Each file is written whole
+    or not at all, config.json last. What an earlier config.json says beside that stays in it;
+    weights that an earlier save left and this one did not write are then deleted.
 
     Args:
         model: looked at through its wrappers. Not changed.
@@ -99,6 +105,7 @@ def save_pretrained(
                     architecture=architecture,
                     provenance=provenance,
                 )
+                _settings_its_way(inner, Path(place))
             elif callable(getattr(inner, "save_pretrained", None)):
                 _save_its_way(inner, Path(place), state)
             else:
@@ -115,7 +122,8 @@ def save_pretrained(
                 "versions": versions(),
             }
             for path in written:
-                path.replace(folder / path.name)
+                if path.name != CARD or not (folder / CARD).exists():
+                    path.replace(folder / path.name)
     except OSError as error:
         raise FileError(
             f"cannot write into {folder}: {error.strerror or error}; "
@@ -238,6 +246,28 @@ def _save_its_way(model: nn.Module, place: Path, state: Mapping[str, Tensor]) ->
         raise UsageError(
             f"{type(model).__name__}.save_pretrained wrote no safetensors; give packed=True"
         )
+
+
+def _settings_its_way(model: nn.Module, place: Path) -> None:
+    """Let a model that saves itself write all but its weights: its config, and how it generates."""
+    save: Any = getattr(model, "save_pretrained", None)
+    if not callable(save):
+        return
+    config = getattr(model, "config", None)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".settings.") as aside:
+        if callable(getattr(config, "save_pretrained", None)):  # as transformers', without weights
+            own: Any = copy.deepcopy(config)
+            own.architectures = [type(model).__name__]
+            own.save_pretrained(aside)
+            generation: Any = getattr(model, "generation_config", None)
+            if generation is not None:
+                generation.save_pretrained(aside)
+        else:
+            with suppress(TypeError):  # one that wants more than a folder is not the Hub's
+                save(aside)
+        for path in Path(aside).iterdir():
+            if path.is_file() and not path.name.endswith(WEIGHTS):
+                path.replace(place / path.name)
 
 
 def _dense(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> bytes:

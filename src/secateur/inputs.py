@@ -1,79 +1,165 @@
-"""What one pass of a model is given: a tensor, several arguments, or arguments by name."""
+"""What one pass of a model is given, and the tensors in it and in what the model gives.
+
+A tensor is one argument, a tuple or list several, and a mapping arguments by name. Each argument
+may be anything that `forward` takes: tensors, nested tuples, lists, mappings and dataclasses of
+them, None, numbers, texts. So a model that takes one dict gets `({"x": tensor},)`, and one that
+takes one list `([first, second],)`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from secateur.errors import UsageError
 
-Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """A tensor, a tuple of positional arguments, or a mapping of keyword arguments of `forward`."""
+
+T = TypeVar("T")
+
+PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
+"""What may stand beside tensors; a model gets it as it is."""
+
+
+def arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments of `forward`.
+
+    What is neither tuple, list nor mapping, a named tuple among them, is one argument: a tensor,
+    packed sequence or graph.
+
+    Raises:
+        UsageError: the inputs are none.
+    """
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if type(inputs) in (tuple, list):
+        return tuple(cast(Sequence[Any], inputs)), {}
+    if isinstance(inputs, PLAIN):
+        raise UsageError(
+            f"the example is a {type(inputs).__name__}; give the model's inputs: a tensor, a tuple "
+            "of arguments, or a dict of arguments by name"
+        )
+    return (inputs,), {}
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """Return what a model gives for inputs, run as it is.
 
-    What is neither tuple, list nor mapping is one argument: a tensor, packed sequence or graph.
-
     Raises:
         UsageError: the inputs are none.
     """
-    given: object = inputs
-    if isinstance(given, Mapping):
-        return model(**given)
-    if type(given) in (tuple, list):
-        return model(*inputs)
-    if given is None or isinstance(given, (str, bytes, int, float)):
-        raise UsageError(
-            f"the example is a {type(given).__name__}; give the model's inputs: a tensor, a tuple "
-            "of arguments, or a dict of arguments by name"
-        )
-    return model(inputs)
+    positional, by_name = arguments(inputs)
+    return model(*positional, **by_name)
+
+
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Yield (where, value) of everything in nested tuples, lists, mappings and dataclasses.
+
+    "Where" joins names and places by dots: "0.x" is the entry "x" of the first argument. What
+    holds nothing that can be named, and has no such structure, is yielded itself.
+    """
+    entries = _entries(value)
+    if entries is None:
+        yield path, value
+        return
+    for name, item in entries:
+        yield from leaves(item, f"{path}.{name}" if path else str(name))
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists, sets, mappings and dataclasses."""
+    for _, leaf in leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+
+
+def mapped(value: T, change: Callable[[Tensor], object]) -> T:
+    """Return the same structure with every tensor changed; it is not changed itself."""
+    if isinstance(value, Tensor):
+        return cast(T, change(value))
+    entries = None if isinstance(value, PackedSequence) else _entries(value)
+    if entries is None:
+        return value
+    new = [(name, mapped(item, change)) for name, item in entries]
+    if isinstance(value, Mapping):
+        return cast(T, _like(value, dict(new)))
+    if isinstance(value, (tuple, list, set, frozenset)):
+        make: Callable[..., Any] = getattr(type(value), "_make", type(value))
+        return cast(T, make([item for _, item in new]))
+    other = copy.copy(value)
+    for name, item in new:
+        object.__setattr__(other, name, item)  # frozen ones too
+    return other
+
+
+def _entries(value: object) -> list[tuple[Any, Any]] | None:
+    """Return what a structure consists of, by name or place; None where it is none."""
+    if isinstance(value, (Tensor, *PLAIN)):
+        return None
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return list(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return None
+
+
+def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Mapping[Any, Any]:
+    """Return a mapping of the same kind, where it can be filled."""
+    if type(value) is dict:
+        return items
+    try:
+        other: Any = copy.copy(value)
+        for name, item in items.items():
+            other[name] = item
+    except Exception:  # one that nothing can be put into
+        return items
+    return cast(Mapping[Any, Any], other)
 
 
 def named(inputs: object) -> dict[str, Tensor] | None:
     """Return the tensors of inputs, by argument ("" for a single one), or None if it is no such.
 
-    A mapping, tuple or list of anything but tensors is none, and neither is an empty one, nor a
-    named tuple such as a packed sequence.
+    What holds no tensor, or beside tensors anything but what `PLAIN` names, is none; so is a
+    packed sequence.
     """
-    values: Mapping[str, object] = {}
-    if isinstance(inputs, Tensor):
-        values = {"": inputs}
-    elif isinstance(inputs, Mapping):
-        values = dict(inputs)
-    elif isinstance(inputs, (tuple, list)) and type(inputs) in (tuple, list):
-        values = {str(number): value for number, value in enumerate(inputs)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    return tensors if values and len(tensors) == len(values) else None
+    found = dict(leaves(inputs))
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    rest = (value for value in found.values() if not isinstance(value, Tensor))
+    packed = isinstance(inputs, PackedSequence)
+    return tensors if tensors and not packed and all(isinstance(v, PLAIN) for v in rest) else None
 
 
 def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """Return the same inputs with every tensor changed."""
-    if isinstance(inputs, Tensor):
-        return change(inputs)
-    if isinstance(inputs, Mapping):
-        return {name: change(value) for name, value in inputs.items()}
-    return tuple(change(value) for value in inputs)
+    if isinstance(inputs, Mapping):  # as keyword arguments
+        return {name: mapped(value, change) for name, value in inputs.items()}
+    return mapped(inputs, change)
 
 
 def first(inputs: Inputs) -> Tensor:
-    """Return the first tensor of inputs.
+    """Return the first tensor of inputs, of those with dimensions where there are any.
 
     Raises:
-        UsageError: they are not made of tensors alone.
+        UsageError: they are not made of tensors.
     """
     tensors = named(inputs)
     if tensors is None:
         raise UsageError(
             f"inputs are a {type(inputs).__name__}; here they must be a tensor, or a tuple or dict "
-            "of tensors"
+            "of tensors, or of what holds tensors"
         )
-    return next(iter(tensors.values()))
+    every = list(tensors.values())
+    return next((tensor for tensor in every if tensor.dim()), every[0])
 
 
 def size(inputs: Inputs) -> int:
@@ -83,13 +169,23 @@ def size(inputs: Inputs) -> int:
 
 def head(inputs: Inputs, count: int) -> Inputs:
     """Return the first samples of a batch."""
-    return each(inputs, lambda tensor: tensor[:count])
+    return each(inputs, lambda tensor: tensor[:count] if tensor.dim() else tensor)
 
 
 def parts(inputs: Inputs, count: int) -> list[Inputs]:
     """Return a batch as several of at most `count` samples."""
-    starts = range(0, size(inputs), count)
-    return [each(inputs, lambda t, at=at: t[at : at + count]) for at in starts]  # type: ignore[misc]
+
+    def piece(at: int) -> Inputs:
+        return each(inputs, lambda tensor: tensor[at : at + count] if tensor.dim() else tensor)
+
+    return [piece(at) for at in range(0, size(inputs), count)]
+
+
+def by_name(inputs: object) -> bool:
+    """Return whether inputs have names: they are, or hold, a mapping."""
+    if isinstance(inputs, Mapping):
+        return True
+    return isinstance(inputs, (tuple, list)) and any(by_name(value) for value in inputs)
 
 
 def described(inputs: Inputs, *, samples: bool = True) -> str:
@@ -102,12 +198,12 @@ def described(inputs: Inputs, *, samples: bool = True) -> str:
     said = []
     for name, tensor in (named(inputs) or {}).items():
         shape: list[Any] = list(tensor.shape)
-        if not samples:
+        if not samples and shape:
             shape[0] = "N"
-        prefix = f"{name}: " if isinstance(inputs, Mapping) else ""
+        prefix = f"{name}: " if by_name(inputs) or "." in name else ""
         dtype = str(tensor.dtype).removeprefix("torch.")
         said.append(f"{prefix}{dtype} [{', '.join(map(str, shape))}]")
-    return ", ".join(said)
+    return ", ".join(said) or type(inputs).__name__
 
 
 def finite(inputs: Inputs) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.arguments import BOOL, TENSORS, a, checked
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.measure import cuda_milliseconds
@@ -71,7 +72,7 @@ def to_semi_structured(
         raise UsageError(
             f"torch {torch.__version__} has no semi-structured tensors; install a newer one"
         )
-    original, model = model, copy.deepcopy(model)
+    original, model = model, copied(model)
     names = [name for name in layers if f"{name}.weight" not in left]
     dense = {name: module for name, module in model.named_modules() if name in names}
     seen = {} if example is None else _inputs(model, dense, example)
@@ -100,7 +101,7 @@ def to_semi_structured(
     if after >= before:
         why = f"the model is as fast dense: {before:.3f} ms against {after:.3f} ms"
         left |= dict.fromkeys(converted, why)
-        model, converted = copy.deepcopy(original), ()
+        model, converted = copied(original), ()
     return SemiStructured(model, converted, left, times, (before, after))
 
 
@@ -121,11 +122,17 @@ def _inputs(
     """Return what each layer gets: name → the input with the most rows, where it is used often."""
     seen: dict[str, Tensor] = {}
 
-    def look(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if name not in seen or given[0].numel() > seen[name].numel():
-            seen[name] = given[0].detach().clone()
+    def look(
+        name: str, _: nn.Module, given: tuple[Tensor, ...], by_name: dict[str, Tensor]
+    ) -> None:
+        x = given[0] if given else by_name["input"]
+        if name not in seen or x.numel() > seen[name].numel():
+            seen[name] = x.detach().clone()
 
-    hooks = [m.register_forward_pre_hook(partial(look, name)) for name, m in layers.items()]
+    hooks = [
+        m.register_forward_pre_hook(partial(look, name), with_kwargs=True)
+        for name, m in layers.items()
+    ]
     try:
         with watched(model):
             run(model, example)

@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from secateur.arguments import unknown
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, each, head, named, parts, size
+from secateur.inputs import PLAIN, Inputs, each, head, leaves, named, parts, size, tensors_in
 from secateur.oneshot.solve import GOALS, Goal
 from secateur.pruning.calibration import Calibration, Loss
 
-Data = Calibration | Tensor | Mapping[str, Tensor] | Iterable[Any]
+Data = Calibration | Tensor | Mapping[str, Any] | Iterable[Any]
 Evaluate = Callable[[nn.Module], float]
 
 
@@ -94,7 +95,7 @@ def first_sample(data: Data | None, device: torch.device) -> Inputs | None:
         return None
     batch = data if isinstance(data, (Tensor, Mapping)) else next(iter(data), None)
     tensors = named(inputs := _inputs_of(batch))
-    if tensors is None or not all(tensor.dim() for tensor in tensors.values()):
+    if tensors is None or not any(tensor.dim() for tensor in tensors.values()):
         return None
     return each(head(inputs, 1), lambda tensor: tensor.to(device))
 
@@ -125,7 +126,7 @@ def calibration_of(
     left = samples
 
     def taken(tensor: Tensor) -> Tensor:
-        return tensor[:left].to(device)
+        return (tensor[:left] if tensor.dim() else tensor).to(device)
 
     for batch in batches:
         x, rest = _inputs_of(batch), _rest_of(batch)
@@ -134,11 +135,10 @@ def calibration_of(
             kinds = [type(part).__name__ for part in (x, *rest)]
             raise UsageError(
                 f"a batch of the data is ({', '.join(kinds)}); give batches that are inputs, or a "
-                "pair of inputs and targets, where inputs are a tensor, a dict of tensors by the "
-                "names of forward's arguments, or in a pair a tuple of tensors; nothing else may "
-                "be among them"
+                "pair of inputs and targets, where inputs are a tensor, a dict of arguments by the "
+                "names of forward's, or in a pair a tuple of arguments, and targets a tensor"
             )
-        if not all(tensor.dim() for tensor in tensors.values()):
+        if not any(tensor.dim() for tensor in tensors.values()):
             raise UsageError("a batch of the data has an input without dimensions; give [N, ...]")
         inputs.append(each(x, taken))
         targets += [taken(y) for y in rest]
@@ -161,12 +161,15 @@ def checked_example(example: object) -> Inputs:
     """Return an example, if it is one.
 
     Raises:
-        UsageError: it is no tensor, and no sequence or mapping of tensors.
+        UsageError: there is no tensor in it, or something that no model takes, as numpy's arrays.
     """
-    if named(example) is None:
+    odd = next((v for _, v in leaves(example) if isinstance(v, np.ndarray)), None)
+    known = isinstance(example, (tuple, list, Mapping, *PLAIN))
+    if odd is not None or (known and next(tensors_in(example), None) is None):
+        what = "holds an array of numpy" if odd is not None else f"is {type(example).__name__}"
         raise UsageError(
-            f"example is {type(example).__name__}; give the inputs of one pass: a tensor, a tuple "
-            "of tensors, or a dict of tensors by the names of forward's arguments"
+            f"example {what}; give the inputs of one pass: a tensor, a tuple of arguments, or a "
+            "dict of arguments by the names of forward's, with tensors in them"
         )
     return example  # type: ignore[return-value]
 

@@ -10,6 +10,7 @@ from typing import get_args
 from torch import nn
 
 from secateur.arguments import BOOL, FUNCTION, SEED, TENSORS, TEXT, TEXTS, Wanted, checked, whole
+from secateur.copying import copied
 from secateur.counting import work
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
@@ -36,7 +37,7 @@ from secateur.oneshot.cutting import (
 )
 from secateur.oneshot.result import Amount, Attempt, Layer, Result
 from secateur.oneshot.solve import Goal
-from secateur.pruning.admission import admit, copied, refuse_inference
+from secateur.pruning.admission import admit, refuse_inference
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.calibration import Loss
 from secateur.pruning.criteria import find
@@ -103,14 +104,17 @@ def prune(
             with gates, and magnitude for others.
         data: training inputs, augmented as in training: a `Calibration`, inputs, or batches of
             inputs or of (inputs, targets), such as a DataLoader. Inputs are a tensor [N, ...], a
-            dict of such tensors by the names of forward's arguments (what tokenizers and their
-            collators give), or in a pair also a tuple of them.
-        loss: (outputs as float32, targets) → scalar; for criteria that need gradients. With
-            dicts that hold labels it may be left out: the model's own is taken.
+            dict of arguments by the names of forward's (what tokenizers and their collators
+            give), or in a pair also a tuple of arguments. Arguments may be nested tuples, lists,
+            dicts and dataclasses of tensors [N, ...], with None, numbers and texts beside them.
+        loss: (outputs as float32, targets) → scalar; for criteria that need gradients. Outputs
+            that are no tensor come as the model gives them. With dicts that hold labels it may
+            be left out: the model's own is taken.
         example: inputs of one pass, to count multiply-adds, for channels and latency, and to see
             along which dimension n:m and blocks go in raw parameters that do not say it: a
-            tensor, a tuple of tensors, or a dict of tensors by the names of forward's arguments;
-            by default the first sample of the data.
+            tensor, a tuple of arguments, or a dict of arguments by the names of forward's; by
+            default the first sample of the data. A model that takes one dict gets
+            `({"x": tensor},)`, and one that takes one list `([first, second],)`.
         scope: as in `Budget`; by default global, and layer for channels, of which a global rank
             would empty the widest layers.
         floor: as in `Budget`.
@@ -189,7 +193,8 @@ def prune(
         measure = _measure(wanted, job, way, evaluate, higher_is_better)
         keep, attempts = wanted.solve(measure, way.total)
         budget = replace(budget, keep=keep)
-    pruned = way.prune(budget.keep, inner if in_place else copied(inner))
+    otherwise = "" if channels else "prune it with in_place=True"
+    pruned = way.prune(budget.keep, inner if in_place else copied(inner, otherwise=otherwise))
     result = _result(job, dense, budget, pruned, attempts, wanted)
     return (model if in_place else pruned.model), result
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from secateur.copying import copied
 from secateur.counting import Work, work
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
-from secateur.pruning.admission import copied
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.channels import ChannelCut, Groups, channel_groups, select_channels
@@ -197,8 +197,7 @@ class Channels:
 
     @property
     def _example(self) -> Any:
-        example = self._job.example
-        return tuple(example) if isinstance(example, list) else example
+        return self._job.example
 
     def cut(self, keep: float) -> ChannelCut:
         """Return the cut at a keep ratio of the channels."""

@@ -6,9 +6,10 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.compiler.call import compile as compile_model
+from secateur.export import names_of
 
 if TYPE_CHECKING:
     from secateur.inputs import Inputs
@@ -25,21 +26,22 @@ def compiled_latency(model: nn.Module, example: Inputs, *, threads: int | None =
 
     Args:
         model: a torch module that the compiler takes.
-        example: one input tensor or several, float32 on the CPU.
+        example: its inputs, as `secateur.compile` takes them, on the CPU.
         threads: as in `secateur.compile`.
 
     Raises:
         CompileError: the network cannot be compiled; says where and why.
-        UsageError: the example is a mapping.
+        UsageError: there is no tensor in the example.
     """
-    tensors = (example,) if isinstance(example, Tensor) else tuple(example)
-    engine = compile_model(model, tensors, threads=threads)
-    arrays = [tensor.numpy() for tensor in tensors if isinstance(tensor, Tensor)]
+    engine = compile_model(model, example, threads=threads)
+    every = {name: tensor.detach().numpy() for name, tensor in names_of(example).items()}
+    # what nothing reads is no input of the engine
+    arrays = {given["name"]: every[given["name"]] for given in engine.info["inputs"]}
     with engine:
-        engine(*arrays)
+        engine(arrays)
         times: list[float] = []
         while len(times) < LEAST_RUNS or sum(times) < LEAST_SECONDS:
             start = time.perf_counter()
-            engine(*arrays)
+            engine(arrays)
             times.append(time.perf_counter() - start)
     return statistics.median(times) * 1000

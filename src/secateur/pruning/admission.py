@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -43,21 +42,6 @@ def admit(model: object) -> nn.Module:
             raise UsageError(f"{name!r} {wrong}")
     _refuse_shared_memory(inner)
     return inner
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy.
-
-    Raises:
-        UsageError: the model cannot be copied, with torch's reason.
-    """
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"{type(model).__name__} cannot be copied ({error}); build another like it, fill that "
-            "with its state dict, and prune it with in_place=True"
-        ) from error
 
 
 def refuse_inference(model: nn.Module) -> None:

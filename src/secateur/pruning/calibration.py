@@ -6,21 +6,22 @@ enough to be kept in memory, and lies on the network's device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.arguments import BOOL, FUNCTION, Wanted, checked
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, described, finite, first, head, named, run, size
+from secateur.inputs import Inputs, by_name, described, finite, first, head, named, run, size
 from secateur.modes import evaluating
 
 LEAST = 32
 """Fewer samples than these say nothing of a layer's inputs."""
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 
 SEVERAL = Wanted(
     lambda v: isinstance(v, (tuple, list)) and not any(type(t).__module__ == "numpy" for t in v),
@@ -45,13 +46,16 @@ class Calibration:
 
     inputs: tuple[Inputs, ...]
     """Batches as the model takes them, augmented as in training: each a tensor [N, ...], a tuple
-    of such tensors (positional arguments), or a mapping of them (arguments by name). Only in
-    mappings may sizes other than N differ from batch to batch, as padded texts do."""
+    of positional arguments, or a mapping of arguments by name. Arguments may be nested tuples,
+    lists, mappings and dataclasses of tensors, with None, numbers and texts beside them; tensors
+    without dimensions are no samples. Only in mappings may sizes other than N differ from batch
+    to batch, as padded texts do."""
     targets: tuple[Tensor, ...] = ()
     """For each batch of inputs its targets, [N, ...]; none where no gradients are taken, or where
     the model takes its labels among its named arguments."""
     loss: Loss | None = None
-    """(outputs as float32, targets) → scalar, the mean over a batch; without one, the `loss` that
+    """(outputs as float32, targets) → scalar, the mean over a batch; outputs that are no tensor
+    come as they are. Without one, the `loss` that
     the model gives with its outputs."""
     autocast: bool = False
     """Run the model in bf16, as it was trained."""
@@ -75,14 +79,14 @@ class Calibration:
 
     def _check_batch(self, where: str, batch: Inputs) -> None:
         tensors, like = named(batch), named(self.inputs[0])
-        if tensors is None or like is None or any(t.dim() < 1 for t in tensors.values()):
+        if tensors is None or like is None or not any(t.dim() for t in tensors.values()):
             raise UsageError(
                 f"{where} is no tensor [N, ...] of inputs, and no tuple or mapping of such tensors"
             )
-        lengths = {name: len(tensor) for name, tensor in tensors.items()}
+        lengths = {name: len(tensor) for name, tensor in tensors.items() if tensor.dim()}
         if len(set(lengths.values())) > 1:
             raise UsageError(f"{where} has arguments of different numbers of samples: {lengths}")
-        padded = isinstance(batch, Mapping)  # to a length of its own, as texts are
+        padded = by_name(batch)  # to a length of its own, as texts are
         kinds, alike = (
             {n: (t.dtype, t.dim() if padded else t.shape[1:]) for n, t in of.items()}
             for of in (tensors, like)
@@ -115,7 +119,7 @@ class Calibration:
     def labelled(self) -> bool:
         """Whether a loss can be taken: of targets, or by the model of named arguments."""
         if self.loss is None:
-            return not self.targets and isinstance(self.inputs[0], Mapping)
+            return not self.targets and by_name(self.inputs[0])
         return bool(self.targets)
 
     @property

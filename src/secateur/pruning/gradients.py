@@ -12,6 +12,7 @@ from secateur.inputs import Inputs, each, parts, run
 from secateur.modes import evaluating
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.parameters import parameters, unwrapped
+from secateur.training import in_float32
 
 
 def gradients(
@@ -96,22 +97,20 @@ def _of_batch(
 
 def _loss(calibration: Calibration, outputs: object, targets: Tensor, purpose: str) -> Tensor:
     assert calibration.loss is not None
-    if not isinstance(outputs, Tensor):
-        raise UsageError(
-            f"{purpose} needs outputs that are one tensor, but the model gives a "
-            f"{type(outputs).__name__}; wrap it in a module that returns what the loss takes"
-        )
+    one = isinstance(outputs, Tensor)
     try:
-        loss = calibration.loss(outputs.float(), targets)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        loss = calibration.loss(in_float32(outputs), targets)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
+        what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        hint = "" if one else "; take the tensor out of the model's outputs in the loss"
         raise UsageError(
-            f"{purpose} needs a loss, but the calibration set's does not take outputs "
-            f"{list(outputs.shape)} and targets {targets.dtype} {list(targets.shape)}: {error}"
+            f"{purpose} needs a loss, but the one that was given does not take outputs "
+            f"{what} and targets {targets.dtype} {list(targets.shape)}: {error}{hint}"
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise UsageError(
-            f"{purpose} needs a loss that is a scalar tensor, but the calibration set's gives "
+            f"{purpose} needs a loss that is a scalar tensor, but the one that was given gives "
             f"{what}; let it return the mean over the batch"
         )
     return loss

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.arguments import TENSORS, a, checked
+from secateur.copying import copied
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run
+from secateur.inputs import Inputs, each, run, tensors_in
+from secateur.pruning.channels import numbers
 from secateur.pruning.channels.constants import Constants, dead
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
+from secateur.pruning.channels.numbers import WAYS, Changes, Way
 from secateur.pruning.channels.slicing import cut_out
-from secateur.pruning.channels.tracing import tensors_in, watched
+from secateur.pruning.channels.tracing import watched
 from secateur.pruning.parameters import unwrapped
 
 TOLERANCE = 1e-4
@@ -64,9 +65,10 @@ def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     nothing is found.
 
     Every model that is made is run on the example beside the one with zeros, both in float32 and
-    in evaluation mode. Where a group of channels makes the model fail (sizes that are written
-    into its code) or changes its outputs by more than 1e-4 of the largest, that group is
-    refused and left.
+    in evaluation mode. Sizes that modules keep in numbers of their own, alone or in tuples,
+    lists, dicts and settings, are set so that it gives the same. Where a group of channels makes
+    the model fail all the same (sizes that are written into its code) or changes its outputs by
+    more than 1e-4 of the largest, that group is refused and left.
 
     Args:
         model: not changed. Wrappers are looked through; the result has none.
@@ -83,12 +85,12 @@ def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     before = _count(model)
     if cut is not None:
         groups, units = cut.groups, cut.cut
-        base = copy.deepcopy(model)
+        base = copied(model)
         cut.apply(base)
         models = (base, _audible(base, cut))
         small, taken, failed, _ = _without(models, groups, units, Constants(()), example)
         return Shrunk(small, taken, failed, (), before, _count(small))
-    small, folded = copy.deepcopy(model), set[str]()
+    small, folded = copied(model), set[str]()
     removed: dict[str, int] = {}
     refused: dict[str, str] = {}
     while True:
@@ -118,7 +120,7 @@ def _audible(model: nn.Module, cut: ChannelCut) -> nn.Module:
     silent = [name for name, p in model.named_parameters() if p.dim() > 1 and not p.any()]
     if not silent:
         return model
-    model = copy.deepcopy(model)
+    model = copied(model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name in silent:
@@ -151,23 +153,39 @@ def _without(
     base, probe = models
     want = _outputs(probe, example)
     wanted = [group for group in groups if not units.isdisjoint(group.units)]
-    accepted: list[Group] = []
+    accepted: dict[Group, Way] = {}
     refused: dict[str, str] = {}
 
-    def made(model: nn.Module, members: Sequence[Group]) -> tuple[nn.Module, frozenset[str]]:
-        gone = frozenset(unit for group in members for unit in group.units) & units
-        small = copy.deepcopy(model)
+    def made(
+        model: nn.Module, gone: frozenset[int], new: Changes
+    ) -> tuple[nn.Module, frozenset[str]]:
+        small = copied(model)
         changed, axes = constants.fold(small, gone)
         cut_out(small, replace(groups, axes=(*groups.axes, *axes)), gone)
+        numbers.apply(small, new)
         return small, changed
+
+    def numbers_of(ways: Mapping[Group, Way]) -> tuple[frozenset[int], Changes]:
+        gone = frozenset(unit for group in ways for unit in group.units) & units
+        by_unit = {unit: way for group, way in ways.items() for unit in group.units if unit in gone}
+        ways_of = (next((by_unit[u] for u in s.units if u in by_unit), None) for s in groups.sizes)
+        return gone, numbers.changes(base, [*zip(groups.sizes, ways_of, strict=True)], gone)
 
     def accept(members: Sequence[Group]) -> None:
         """Take groups in, all or by halves, so that few that fail cost few trials."""
-        reason = _difference(made(probe, [*accepted, *members])[0], example, want)
-        if reason is None:
-            accepted.extend(members)
-        elif len(members) == 1:
-            refused[members[0].name] = reason
+        reasons: dict[str, str] = {}  # by what was tried
+        for way in WAYS:
+            ways = {**accepted, **dict.fromkeys(members, way)}
+            gone, new = numbers_of(ways)
+            if (tried := repr(sorted(new.items(), key=repr))) in reasons:
+                continue
+            reason = _difference(made(probe, gone, new)[0], example, want)
+            if reason is None:
+                accepted.update(ways)
+                return
+            reasons[tried] = reason
+        if len(members) == 1:
+            refused[members[0].name] = next(iter(reasons.values()))
         else:
             accept(members[: len(members) // 2])
             accept(members[len(members) // 2 :])
@@ -175,30 +193,24 @@ def _without(
     if wanted:
         accept(wanted)
     counts = {group.name: len(units.intersection(group.units)) for group in accepted}
-    small, changed = made(base, accepted)
+    small, changed = made(base, *numbers_of(accepted))
     return small, counts, refused, changed
 
 
 def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
     """Run a float32 copy of a model in evaluation mode and return its floating outputs."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
             tensor.data = tensor.data.float()
     with watched(model):
-        out = run(model, _widened(example))
+        out = run(model, each(example, _widened))
     return [tensor.clone() for tensor in tensors_in(out) if tensor.is_floating_point()]
 
 
-def _widened(example: Any) -> Any:
-    if isinstance(example, Tensor):
-        half = example.is_floating_point() and example.dtype.itemsize < 4
-        return example.float() if half else example
-    if isinstance(example, dict):
-        return {name: _widened(value) for name, value in example.items()}
-    if isinstance(example, (tuple, list)):
-        return [_widened(value) for value in example]
-    return example
+def _widened(tensor: Tensor) -> Tensor:
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.float() if half else tensor
 
 
 def _difference(model: nn.Module, example: Inputs, want: list[Tensor]) -> str | None:

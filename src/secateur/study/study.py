@@ -167,7 +167,7 @@ class Study:
         model = self._network(keep, criterion, seed, None).cpu()
         data = self.task.data(torch.device("cpu"))
         example, _ = next(iter(data.evaluation("validation")))
-        return to_onnx(model, head(example, 2))  # type: ignore[arg-type]  # it refuses dicts
+        return to_onnx(model, head(example, 2))
 
 
 def opened(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from secateur.copying import copied
 from secateur.inputs import Inputs
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.coupling import components, coupled
@@ -75,9 +75,9 @@ class Constants:
 def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], Constants]:
     """Return a model's groups, the units that do nothing in it, and constants to be folded.
 
-    At least one index of every dimension is left.
+    At least one index of every dimension of every tensor is left.
     """
-    trace = traced(copy.deepcopy(model), example, rules.find)
+    trace = traced(copied(model), example, rules.find)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     groups = coupled(trace, shapes)
     live = {role: _live(model, groups, role) for role in ("writes", "reads", "along")}
@@ -97,10 +97,9 @@ def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], Con
         if reading.weight is None:
             unread[units[here]] = False
     gone = removable | unread
-    for axis in groups.axes:
-        units = np.asarray(axis.units)
-        if (units != STAYS).all() and gone[units].all():
-            gone[units[0]] = False
+    for floor in groups.floors:
+        if gone[list(floor)].all():
+            gone[floor[0]] = False
     return groups, frozenset(np.flatnonzero(gone).tolist()), Constants(folds)
 
 

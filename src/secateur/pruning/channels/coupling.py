@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.channels import rules
@@ -52,7 +52,7 @@ def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] 
                 f"the glob {glob!r} of exclude matches no parameter; the names are "
                 f"{', '.join(names)}"
             )
-    trace = traced(copy.deepcopy(model), example, rules.find)
+    trace = traced(copied(model), example, rules.find)
     for (name, _), labels in trace.owned.items():
         for glob in exclude:
             if fnmatchcase(name, glob):
@@ -101,6 +101,7 @@ def coupled(trace: Trace, shapes: dict[str, tuple[int, ...]]) -> Groups:
         tuple(found),
         axes,
         tuple(_sizes(trace, parts, numbers)),
+        _floors(trace, parts, numbers),
         {
             name: shapes[name]
             for name in dict.fromkeys(axis.name for axis in axes)
@@ -193,13 +194,30 @@ def _axes(
 def _sizes(trace: Trace, parts: Ints, numbers: Ints) -> Iterator[Size]:
     seen = set()
     for size in trace.sizes:
-        ids = parts[size.grid.cpu().numpy()]
-        if _differing(ids) == [size.dim]:
-            line = np.moveaxis(ids, size.dim, 0).reshape(ids.shape[size.dim], -1)[:, 0]
-            found = Size(size.module, tuple(numbers[line].tolist()))
-            if any(unit != STAYS for unit in found.units) and found not in seen:
-                seen.add(found)
-                yield found
+        entries: list[int | tuple[int, ...]] = []
+        for part in size.parts:
+            if isinstance(part, int):
+                entries.append(part)
+                continue
+            grid, dim = part
+            ids = parts[grid.cpu().numpy()]
+            line = numbers[np.moveaxis(ids, dim, 0).reshape(ids.shape[dim], -1)[:, 0]]
+            cuttable = _differing(ids) == [dim] and bool((line != STAYS).any())
+            entries.append(tuple(line.tolist()) if cuttable else len(line))
+        found = Size(size.module, tuple(entries), size.given)
+        if found.units and found not in seen:
+            seen.add(found)
+            yield found
+
+
+def _floors(trace: Trace, parts: Ints, numbers: Ints) -> tuple[tuple[int, ...], ...]:
+    """Return the sets of units that tensors consist of, where none of their channels stay."""
+    sets = set()
+    for grid in trace.held:
+        units = np.unique(numbers[parts[grid.cpu().numpy()]])
+        if units[0] != STAYS:
+            sets.add(tuple(units.tolist()))
+    return tuple(sorted(sets, key=lambda units: (len(units), units)))
 
 
 def _stays(

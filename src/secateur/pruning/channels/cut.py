@@ -111,7 +111,8 @@ def select_channels(
     column that reads it, in all scored tensors, each weight once. Equal scores are ordered by the
     units' numbers, lowest first. Of every weight that writes channels the best units are kept
     first, so that with the channels that stay it keeps `minimum`, or as many as it has; and of
-    every group those that the budget's floor asks. With scope "layer" every group keeps its share
+    every group those that the budget's floor asks; and of every tensor inside the network, such
+    as a slice that one layer reads, one at least. With scope "layer" every group keeps its share
     of K, and with a tuple of globs every scope does; globs, those of overrides too, match the
     names of the weights that write a group.
 
@@ -227,12 +228,15 @@ def _certain(
     """Return which units are kept in any case: the same at every keep ratio."""
     sure = np.zeros(groups.units, bool)
     best = [(np.asarray(group.units), budget.least(len(group))) for group in groups]
+    best += [(np.asarray(floor), 1) for floor in groups.floors]
     for axis in groups.axes:
         units = np.unique(axis.units)
         if axis.role == "writes":
             best.append((units[units != STAYS], minimum - axis.units.count(STAYS)))
-    for units, count in best:
-        sure[units[np.lexsort((units, -means[units]))][: max(count, 0)]] = True
+    for units, count in sorted(best, key=lambda of: len(of[0])):  # slices first, then the whole
+        # what is kept for a slice counts for the whole
+        order = units[np.lexsort((units, -means[units], ~sure[units]))]
+        sure[order[: max(count, 0)]] = True
     return sure
 
 
@@ -254,7 +258,8 @@ def _pools(
             f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} channels, but minimum widths, "
             f"floors and overrides leave from {taken + low:,} to {taken + high:,}: a keep ratio "
             f"from {-(-(taken + low) * 10**4 // total) / 10**4:g} to "
-            f"{(taken + high) * 10**4 // total / 10**4:g}"
+            f"{(taken + high) * 10**4 // total / 10**4:g}; "
+            f"{_most(groups, least, fixed)}"
         )
     yield from (([at], count) for at, count in fixed.items())
     k -= taken
@@ -268,6 +273,13 @@ def _pools(
     parts = [part for part in parts if part]
     totals = [[sum(counts[at] for at in part) for part in parts] for counts in (sizes, least)]
     yield from zip(parts, shares(k, totals[0], totals[1]), strict=True)
+
+
+def _most(groups: Groups, least: list[int], fixed: Mapping[int, int]) -> str:
+    """Say which layers take most channels in any case."""
+    counts = [fixed.get(at, count) for at, count in enumerate(least)]
+    order = sorted(range(len(counts)), key=lambda at: -counts[at])[:3]
+    return "most are taken by " + ", ".join(f"{groups[at].name!r} ({counts[at]})" for at in order)
 
 
 def _overridden(groups: Groups, budget: Budget, least: list[int]) -> dict[int, int]:

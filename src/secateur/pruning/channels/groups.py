@@ -38,11 +38,22 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A size that a module's own code may have in a number of its own, such as `num_heads`."""
+    """Sizes that a module's own code may have in numbers of its own, such as `num_heads`.
+
+    They stand in the order in which code would give them: a shape, or the sizes of the pieces of
+    a split, or where a slice begins and ends.
+    """
 
     module: str
-    units: tuple[int, ...]
-    """As in `Axis`, for the dimension of an activation that has this size."""
+    parts: tuple[int | tuple[int, ...], ...]
+    """For each size the units of its indices, as in `Axis`; a number where none can be cut."""
+    given: bool
+    """The operator was told these numbers; else they are only what came of it."""
+
+    @property
+    def units(self) -> frozenset[int]:
+        """All units in it."""
+        return frozenset(unit for part in self.parts if not isinstance(part, int) for unit in part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,9 @@ class Groups(Sequence[Group]):
     groups: tuple[Group, ...]
     axes: tuple[Axis, ...]
     sizes: tuple[Size, ...]
+    floors: tuple[tuple[int, ...], ...]
+    """Units of which at least one is kept: all those that one tensor of the network is made of, a
+    slice that a single layer reads among them, or a layer would be left without channels."""
     shapes: Mapping[str, tuple[int, ...]]
     """The shapes of the parameters that have axes; tensors that are not here are buffers."""
     blocked: Mapping[str, str]

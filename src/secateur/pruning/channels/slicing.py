@@ -1,8 +1,7 @@
-"""Indices taken out of a module's tensors, and the numbers it keeps of their sizes."""
+"""Indices taken out of a module's tensors, and the numbers that torch's layers keep of them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
@@ -11,17 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from secateur.pruning.channels.groups import Axis, Groups, Size
-from secateur.pruning.channels.tracing import FIXED_MODULES
-
-OTHERS = re.compile(
-    r"^(attention_)?head_(dim|size)$|dim_head|kernel|stride|padding|window|patch|bucket|vocab"
-    r"|position|length|layer|depth|image"
-)
-"""Names of numbers that say something else than how many heads or channels there are."""
-
-LIKELIER = ("head", "inner")
-"""Where several numbers fit, those with such names are taken."""
+from secateur.pruning.channels.groups import Axis, Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +25,8 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
     """Take units out of every parameter and buffer of a model, in place.
 
     Tensors that are shared stay shared; names, dtypes, devices and `requires_grad` stay; gradients
-    are lost. Numbers that modules keep of sizes are set: all that torch's layers check or print,
-    and of other modules those integers that equal a size that changes.
+    are lost. Numbers that torch's layers check or print are set; those that other modules keep of
+    sizes are not (see `numbers`).
     """
     places = _places(model)
     by_name: dict[str, list[Axis]] = {}
@@ -50,7 +39,9 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
         new = old.detach()
         for axis in axes:
             kept = [at for at, unit in enumerate(axis.units) if unit not in units]
-            new = new.index_select(axis.dim, torch.tensor(kept, device=new.device))
+            new = new.index_select(
+                axis.dim, torch.tensor(kept, dtype=torch.long, device=new.device)
+            )
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for place in places[id(old)]:
@@ -59,7 +50,6 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
             sizes[place.leaf] = old.shape
     for module, sizes in changed.values():
         _set_layer(module, sizes)
-    _set_numbers(model, [size for size in groups.sizes if not units.isdisjoint(size.units)], units)
 
 
 def _tensor(model: nn.Module, name: str) -> Tensor:
@@ -110,26 +100,3 @@ def _layer_numbers(
         yield "num_parameters", shape[0]
     elif hasattr(module, "nx") and hasattr(module, "nf"):
         yield from (("nx", shape[0]), ("nf", shape[1]))
-
-
-def _set_numbers(model: nn.Module, sizes: list[Size], units: Set[int]) -> None:
-    """Set the integers of modules that say how many heads or channels they have.
-
-    Code that is not looked at cannot tell which number it uses: whoever calls runs the model.
-    """
-    wanted: dict[tuple[str, str], int] = {}
-    for size in sizes:
-        module = model.get_submodule(size.module)
-        if type(module).__module__.startswith(FIXED_MODULES) or hasattr(module, "nx"):
-            continue
-        old, new = len(size.units), sum(unit not in units for unit in size.units)
-        fitting = [
-            name
-            for name, value in vars(module).items()
-            if type(value) is int and value == old and not OTHERS.search(name)
-        ]
-        likely = [name for name in fitting if any(part in name for part in LIKELIER)]
-        for name in likely or fitting:
-            wanted[size.module, name] = new
-    for (path, name), value in wanted.items():
-        setattr(model.get_submodule(path), name, value)

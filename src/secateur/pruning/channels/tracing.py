@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run
+from secateur.inputs import Inputs, run, tensors_in
 from secateur.modes import evaluating
 from secateur.pruning.channels.labels import Grid, Labels, Ledger, Operand, varied
 
@@ -20,6 +20,13 @@ OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules whose sizes torch checks against numbers that they were made with."""
 
 FIXED_MODULES = "torch.nn"
+
+
+def has_fixed_sizes(module: nn.Module) -> bool:
+    """Return whether a module is torch's own, whose numbers follow from its tensors."""
+    return type(module).__module__.startswith(FIXED_MODULES) and not isinstance(
+        module, (nn.Unflatten, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +46,13 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Size:
-    """A size that a module's own code may have in a number of its own."""
+    """Sizes that a module's own code may have in numbers of its own."""
 
     module: str
-    grid: Grid
-    dim: int
-    size: int
+    parts: tuple[int | tuple[Grid, int], ...]
+    """For each size a grid and its dimension that has it; a number where channels do not vary."""
+    given: bool
+    """The operator was told these numbers; else they are only what came of it."""
 
 
 @dataclass(eq=False)
@@ -57,6 +65,8 @@ class Trace:
     written: list[Grid] = field(default_factory=list)
     """Labels of weights' outputs: what makes a channel."""
     readings: list[Reading] = field(default_factory=list)
+    held: list[Grid] = field(default_factory=list)
+    """Grids of all tensors that were seen: none of them may be left without channels."""
     sizes: list[Size] = field(default_factory=list)
 
 
@@ -130,6 +140,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._known.pop(id(tensor), None)
         else:
             self._known[id(tensor)] = (tensor, labels)
+            self.trace.held.extend(labels.grids)
 
     def block(self, values: object, reason: str) -> None:
         """Let all channels of the tensors in a structure stay."""
@@ -143,14 +154,19 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         path = self.path[-1][0] if self.path else ""
         return f"{what} in {path}" if path else what
 
-    def note_sizes(self, tensor: Tensor) -> None:
-        """Remember a tensor's sizes that the code of the module that runs may have made."""
-        if not self.path or type(self.path[-1][1]).__module__.startswith(FIXED_MODULES):
-            return
-        labels = self.labels(tensor)
-        for grid in labels.grids if labels else ():
+    def note_sizes(self, parts: Sequence[int | tuple[Grid, int]], *, given: bool) -> None:
+        """Remember sizes that the code of the module that runs may have as numbers."""
+        varying = any(not isinstance(part, int) for part in parts)
+        if varying and self.path and not has_fixed_sizes(self.path[-1][1]):
+            self.trace.sizes.append(Size(self.path[-1][0], tuple(parts), given))
+
+    def sizes(self, tensor: Tensor) -> list[int | tuple[Grid, int]]:
+        """Return a tensor's sizes, each with the grid that varies along it."""
+        found: list[int | tuple[Grid, int]] = list(tensor.shape)
+        for grid in self.operand(tensor).grids:
             for d in varied(grid):
-                self.trace.sizes.append(Size(self.path[-1][0], grid, d, tensor.shape[d]))
+                found[d] = (grid, d)
+        return found
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -178,20 +194,6 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             rule(self, Call(func, name, args, kwargs, out))
         return out
-
-
-def tensors_in(values: object) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists, mappings and objects with fields."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from tensors_in(value)
-    elif isinstance(values, (tuple, list, set)):
-        for value in values:
-            yield from tensors_in(value)
-    elif hasattr(values, "__dataclass_fields__"):
-        yield from tensors_in(vars(values) if hasattr(values, "__dict__") else ())
 
 
 @contextmanager

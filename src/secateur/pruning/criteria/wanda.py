@@ -12,8 +12,9 @@ from secateur.errors import UsageError
 from secateur.inputs import run
 from secateur.modes import evaluating
 from secateur.pruning.calibration import Calibration
+from secateur.pruning.layers import Convolution, by_outputs, is_layer, read_by
 from secateur.pruning.parameters import parameters, unwrapped
-from secateur.pruning.recovery.moments import KINDS, Layer, windows
+from secateur.pruning.recovery.moments import windows
 
 NEEDS = "inputs"
 
@@ -42,8 +43,8 @@ def scores(
     weights = parameters(model, names)
     wanted = {id(weight) for weight in weights.values()}
     layers = [m for m in _layers(model) if id(m.weight) in wanted]
-    known = {id(layer.weight) for layer in layers}
-    unknown = [name for name, weight in weights.items() if id(weight) not in known]
+    owners = {id(layer.weight): layer for layer in layers}
+    unknown = [name for name, weight in weights.items() if id(weight) not in owners]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UsageError(
@@ -57,9 +58,8 @@ def scores(
     def look(
         layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor
     ) -> None:
-        assert isinstance(layer, KINDS)
         key = id(layer.weight)
-        x = inputs[0] if inputs else named["input"]
+        x = read_by(inputs, named)
         squares, positions = _squares(layer, x.float(), output.shape[2:])
         total[key] = total[key] + squares if key in total else squares
         count[key] = count.get(key, 0) + positions
@@ -80,14 +80,15 @@ def scores(
                 "leave it out with prunable(model, exclude=[...])"
             )
         norm = (total[id(weight)] / count[id(weight)]).sqrt()
-        groups = norm.shape[0]
-        size = weight.detach().abs().float()
-        flat = size.reshape(groups, weight.shape[0] // groups, -1)
-        result[name] = (flat * norm[:, None]).reshape(weight.shape)
+        groups, layer = norm.shape[0], owners[id(weight)]
+        size = by_outputs(layer, weight.detach().abs().float())
+        flat = size.reshape(groups, size.shape[0] // groups, -1)
+        scored = (flat * norm[:, None]).reshape(size.shape)
+        result[name] = by_outputs(layer, scored).contiguous()
     return result
 
 
-def _layers(model: nn.Module) -> list[Layer]:
+def _layers(model: nn.Module) -> list[nn.Module]:
     """Return the layers that are run as modules and own their weight.
 
     Attention computes its output projection itself; a parametrized weight is no parameter, and
@@ -97,14 +98,14 @@ def _layers(model: nn.Module) -> list[Layer]:
     return [
         module
         for module in model.modules()
-        if isinstance(module, KINDS) and id(module) not in inside
+        if is_layer(module) and id(module) not in inside
         if any(name == "weight" for name, _ in module.named_parameters(recurse=False))
     ]
 
 
-def _squares(layer: Layer, x: Tensor, plane: torch.Size) -> tuple[Tensor, int]:
+def _squares(layer: nn.Module, x: Tensor, plane: torch.Size) -> tuple[Tensor, int]:
     """Return Σ x² over samples and positions, [groups, d], and how many terms each sum has."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, Convolution):
         rows = x.reshape(-1, x.shape[-1])
         return rows.square().sum(0)[None], len(rows)
     summed = x.square().sum(0, keepdim=True)

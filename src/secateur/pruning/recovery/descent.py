@@ -11,7 +11,6 @@ weights are solved again after each, towards the network at the top.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.arguments import FUNCTION, SEED, Wanted, a, checked
+from secateur.copying import copied
 from secateur.errors import UsageError, refuse_wrong
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
@@ -164,7 +164,7 @@ def _descend(
     seed: int,
     watch: Watch,
 ) -> Iterator[tuple[Rung, Masks]]:
-    top = copy.deepcopy(model) if any(rung.reconstruct for rung in rungs) else None
+    top = copied(model) if any(rung.reconstruct for rung in rungs) else None
     found: list[Masks] = []
     for number, rung in enumerate(rungs):
         budget = Budget(rung.keep, phase.scope, phase.floor)

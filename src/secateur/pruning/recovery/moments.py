@@ -18,9 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from secateur.inputs import Inputs, run
 from secateur.pruning.calibration import Calibration
+from secateur.pruning.layers import Convolution, groups_of, read_by, weight_of
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ADDITIONS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__}
 
@@ -80,8 +79,10 @@ def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Inputs], S
         if passes > 1 and begun > last:
             raise _Enough
 
-    def keep(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        seen.inputs.append(inputs[0].clone())  # what follows may work in place
+    def keep(
+        _: nn.Module, inputs: tuple[Any, ...], by_name: dict[str, Any], output: Tensor
+    ) -> None:
+        seen.inputs.append(read_by(inputs, by_name).clone())  # what follows may work in place
         seen.outputs.append(output.clone())
         seen.norms.append(None)
         seen.beside.append(None)
@@ -96,7 +97,7 @@ def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Inputs], S
                 note()
 
     norms = [module for module in model.modules() if isinstance(module, _NORMS)]
-    hooks = [layer.register_forward_hook(keep)]
+    hooks = [layer.register_forward_hook(keep, with_kwargs=True)]
     hooks += [norm.register_forward_hook(normalise) for norm in norms]
     hooks += [module.register_forward_pre_hook(begin) for module in model.modules()]
 
@@ -161,11 +162,10 @@ def moments(
         seed: of these draws.
     """
     layer, other = pruned.get_submodule(path), dense.get_submodule(path)
-    assert isinstance(layer, KINDS)
-    groups = getattr(layer, "groups", 1)
-    width = layer.weight[0].numel()
-    per_group = layer.weight.shape[0] // groups
-    device = layer.weight.device
+    weight, groups = weight_of(layer), groups_of(layer)
+    width = weight[0].numel()
+    per_group = weight.shape[0] // groups
+    device = weight.device
     size = width + 1
     inputs = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
     cross = torch.zeros(groups, size, per_group, dtype=torch.float64, device=device)
@@ -212,10 +212,10 @@ def _lacking(ours: Seen, theirs: Seen, use: int) -> Tensor | float:
 
 
 def _rows(
-    layer: Layer, x: Tensor, y: Tensor, positions: int, generator: torch.Generator
+    layer: nn.Module, x: Tensor, y: Tensor, positions: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return inputs [groups, rows, d] and wanted outputs [groups, rows, outputs / groups]."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, Convolution):
         return x.reshape(1, -1, x.shape[-1]).float(), y.reshape(1, -1, y.shape[-1]).float()
     plane = y.shape[2:]
     count = math.prod(plane)
@@ -231,9 +231,8 @@ def _rows(
     return seen.reshape(groups, rows, -1).float(), wanted.reshape(groups, rows, -1).float()
 
 
-def windows(layer: Layer, x: Tensor, plane: torch.Size, chosen: Tensor) -> Tensor:
+def windows(layer: Convolution, x: Tensor, plane: torch.Size, chosen: Tensor) -> Tensor:
     """Return what the kernel sees at the chosen output positions, [N, C, kernel, positions]."""
-    assert not isinstance(layer, nn.Linear)
     padding = layer._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     x = F.pad(x, padding, mode=mode)

@@ -17,7 +17,6 @@ weights of a row. Here every row's own support is small enough to be solved exac
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.arguments import POSITIVE, SEED, TEXTS, Wanted, a, between, checked, whole
+from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
 from secateur.modes import evaluating
@@ -34,9 +34,10 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import find
 from secateur.pruning.gates import only
+from secateur.pruning.layers import by_outputs, is_layer, weight_of
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import axes_of, parameters, unwrapped
-from secateur.pruning.recovery.moments import KINDS, Moments, moments
+from secateur.pruning.recovery.moments import Moments, moments
 from secateur.pruning.selection import select
 
 CHUNK = 2**24
@@ -213,7 +214,7 @@ def _walk(
     rank: Callable[[nn.Module], dict[str, Tensor]],
     repair: Callable[[nn.Module, nn.Module, Masks, Calibration], Reconstruction],
 ) -> Iterator[tuple[nn.Module, Masks, Reconstruction]]:
-    on_the_way = copy.deepcopy(dense)
+    on_the_way = copied(dense)
     weights = parameters(dense, names)
     kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     keep = 1.0
@@ -223,7 +224,7 @@ def _walk(
         while ordered and (ordered[0].keep > following or ordered[0].keep >= 1):
             budget = ordered.pop(0)
             masks = select(scores, budget, axes=axes)
-            pruned = copy.deepcopy(on_the_way)
+            pruned = copied(on_the_way)
             yield pruned, masks, repair(pruned, dense, masks, calibration)
         if not ordered:
             return
@@ -262,15 +263,16 @@ def _solve(
 ) -> tuple[float, float]:
     """Solve one layer; return its relative error before and after."""
     layer = model.get_submodule(path)
-    assert isinstance(layer, KINDS)
-    reference = dense.get_submodule(path)
+    weight, reference = weight_of(layer), dense.get_submodule(path)
     groups, size, outputs = found.cross.shape
     shape = (groups, outputs, size - 1)
-    start = layer.weight.detach().double().reshape(shape)
-    prior = reference.weight.detach().double().reshape(shape)  # type: ignore[operator]
+    start = weight.detach().double().reshape(shape)
+    prior = weight_of(reference).detach().double().reshape(shape)
     offset, free = _offset(layer, found.norm, dense, model)
     offset = offset.reshape(groups, outputs, 1)
-    support = torch.cat([mask.reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2)
+    support = torch.cat(
+        [by_outputs(layer, mask).reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2
+    )
     solved = torch.cat([start, offset], 2)
     before = _error(solved, found)
     goal = torch.cat([prior, offset], 2)
@@ -287,7 +289,7 @@ def _solve(
     errors = _error(solved, found)
     better = (errors < before) & solved.isfinite().all(2)
     solved = torch.where(better[..., None], solved, torch.cat([start, offset], 2))
-    layer.weight.copy_(solved[..., :-1].reshape(layer.weight.shape))
+    weight.copy_(solved[..., :-1].reshape(weight.shape))
     if free:
         _give(layer, found.norm, dense, model, solved[..., -1].flatten())
     spread = (found.outputs - found.cross[:, -1].square()).clamp_min(1e-12)
@@ -346,7 +348,7 @@ def _offset(
     layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module
 ) -> tuple[Tensor, bool]:
     """Return the intercept that the layer has now, float64 [outputs], and whether it may move."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
+    weight = weight_of(layer)
     if isinstance(layer.bias, Tensor):
         return layer.bias.detach().double(), True
     zeros = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
@@ -383,7 +385,7 @@ def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], 
     for name in masks:
         path, _, leaf = name.rpartition(".")
         owner = modules[path]
-        if isinstance(owner, KINDS) and leaf == "weight":
+        if is_layer(owner) and leaf == "weight":
             paths.append(path)
         else:
             skipped[name] = f"{type(owner).__name__} is neither linear nor a convolution"

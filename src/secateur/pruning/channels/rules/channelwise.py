@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from secateur.inputs import tensors_in
 from secateur.pruning.channels.labels import Grid, Labels, Operand, varied
 from secateur.pruning.channels.rules.contraction import note
-from secateur.pruning.channels.tracing import Call, Tracer, tensors_in
+from secateur.pruning.channels.tracing import Call, Tracer
 
 PLANES = re.compile(
     r"_?(?:adaptive_|lp_|fractional_)?(?:max|avg)_pool(\d)d(?:_with_indices)?"

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from secateur.inputs import tensors_in
 from secateur.pruning.channels.labels import Grid, Labels, Operand, compressed, varied
-from secateur.pruning.channels.tracing import Call, Tracer, tensors_in
+from secateur.pruning.channels.tracing import Call, Tracer
 
 VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze")
 
@@ -47,7 +48,29 @@ def moved(tracer: Tracer, call: Call) -> None:
     pure = labels.pure and call.name not in ("im2col", "tril", "triu")  # these put zeros in
     for out, found in zip(outs, grids, strict=True):
         tracer.put(out, replace(labels, grids=tuple(found), pure=pure))
-        tracer.note_sizes(out)
+    _note_numbers(tracer, call, labels, outs)
+
+
+def _note_numbers(tracer: Tracer, call: Call, labels: Labels, outs: list[Tensor]) -> None:
+    """Remember the sizes that the operator was told, and those that came of it."""
+    if call.name in SPLITS:
+        d = call.get("dim") % outs[0].dim()
+        tracer.note_sizes([tracer.sizes(out)[d] for out in outs], given=True)
+    if call.name == "slice":
+        d = call.get("dim") % outs[0].dim()
+        size = call.tensors[0].shape[d]
+        told = [call.get("start") or 0, size if call.get("end") is None else call.get("end")]
+        ends = [min(size, end + size if end < 0 else end) for end in told]
+        for grid in labels.grids:
+            if d in varied(grid):
+                if 1 in ends:  # nobody could tell that 1 from all others
+                    tracer.ledger.block(grid.narrow(d, 0, 1), tracer.at(PICKING["select"]))
+                parts = [(grid.narrow(d, 0, end), d) if end > 1 else end for end in ends]
+                tracer.note_sizes(parts, given=True)
+                for end in {end for end in told if end < -1}:  # counted from the other side
+                    tracer.note_sizes([(grid.narrow(d, size + end, -end), d)], given=True)
+    for out in outs:
+        tracer.note_sizes(tracer.sizes(out), given=call.name in (*VIEWS, "expand"))
 
 
 def _applied(call: Call, full: Grid) -> object:
