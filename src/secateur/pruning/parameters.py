@@ -93,7 +93,9 @@ def prunable(
             excluded[name] = reason
     if not names:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        hint = "; include_first=True lets it be cut" if "first layer" in excluded.values() else ""
+        hint = ""
+        if "first layer" in excluded.values():
+            hint = "; include_first=True (of a study: first_layer) lets it be cut"
         raise UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
     return Prunable(tuple(names), excluded, axes)
 
