@@ -38,8 +38,6 @@ class Architecture:
     """Entered before it is built, and left when all is done."""
     running: Context = nullcontext
     """Entered around every pass."""
-    exported: Callable[[nn.Module], nn.Module] | None = None
-    """What can be exported to ONNX in place of a model that torch cannot export itself."""
     refused: str = ""
     """Part of the message, where torch cannot export the model itself."""
     why: str = ""
@@ -70,22 +68,6 @@ def alone() -> Iterator[None]:
             yield
         finally:
             dist.destroy_process_group()
-
-
-class Logits(nn.Module):
-    """A language model of transformers as it is exported: its logits, for texts without padding.
-
-    That every token is attended to is said outright, which spares the model a search for packed
-    texts, whose operator torch's exporter lacks.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: Tensor) -> Tensor:
-        made: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-        return made
 
 
 def bert() -> nn.Module:
@@ -143,12 +125,6 @@ theirs = partial(
     inputs=tokens(40, (2, 7)),
     needs="transformers",
 )
-decoder = partial(
-    theirs,
-    exported=Logits,
-    refused="aten::diff",
-    why="looks for packed texts where no attention mask is given; exported with one",
-)
 image = shaped((2, 1, 8, 8))
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -179,8 +155,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt-2": Architecture(*known("gpt"), "causal, head tied to the embedding"),
     "llama": Architecture(*known("llama"), "grouped-query attention, rotary, gated MLP"),
     "bert (transformers)": theirs(make=bert, what="BertForMaskedLM, tied decoder"),
-    "gpt-2 (transformers)": decoder(make=gpt2, what="GPT2LMHeadModel, Conv1D, tied head"),
-    "llama (transformers)": decoder(make=llama, what="LlamaForCausalLM, 4 heads on 2, tied head"),
+    "gpt-2 (transformers)": theirs(make=gpt2, what="GPT2LMHeadModel, Conv1D, tied head"),
+    "llama (transformers)": theirs(make=llama, what="LlamaForCausalLM, 4 heads on 2, tied head"),
     "multi-head attention": Architecture(*known("mha"), "nn.MultiheadAttention"),
     "encoder layer": Architecture(*known("encoder"), "nn.TransformerEncoderLayer"),
     "encoder-decoder": Architecture(

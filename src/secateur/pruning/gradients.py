@@ -45,7 +45,7 @@ def gradients(
                 "switch it on, or choose a criterion that needs none"
             )
     if not calibration.labelled:
-        raise UsageError(f"{purpose} needs a loss; give Calibration(inputs, targets, loss)")
+        raise UsageError(f"{purpose} needs a loss; give targets and a loss")
     with evaluating(model):
         for number, inputs in enumerate(calibration.inputs):
             pieces = parts(inputs, batch)
@@ -84,7 +84,7 @@ def _of_batch(
         if gradient is None:
             raise UsageError(
                 f"{purpose} needs gradients, but none reaches {name!r}: the network does not "
-                "use it; leave it out with prunable(model, exclude=[...])"
+                f"use it; leave it out with exclude=[{name!r}] of prune or prunable"
             )
         if not bool(torch.isfinite(gradient).all()):
             raise ScoreError(

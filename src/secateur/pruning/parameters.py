@@ -133,8 +133,11 @@ def prunable(
             excluded[name] = f"which dimension counts inputs is not known{hint}"
     if not axes:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        hint = "; include_first=True lets it be cut" if "first layer" in excluded.values() else ""
-        hint += "; include=[globs] lets raw parameters be" if UNKNOWN in excluded.values() else ""
+        hint = ""
+        if "first layer" in excluded.values():
+            hint = "; include_first=True (of a study: first_layer) lets it be cut"
+        if UNKNOWN in excluded.values():
+            hint += "; include=[globs] lets raw parameters be"
         raise UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
     return Prunable(tuple(axes), excluded, axes)
 

@@ -202,7 +202,7 @@ def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
         if not counts[list(group.units)].all():
             raise UsageError(
                 f"the channels of {group.name!r} belong to no weight that is scored; give scores "
-                "of it, or exclude it where the groups are found"
+                f"of it, or leave it out with exclude=[{group.name!r}] of prune or channel_groups"
             )
     return (sums / counts).astype(np.float32).astype(np.float64)
 

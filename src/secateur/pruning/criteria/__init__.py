@@ -86,13 +86,13 @@ class Criterion:
         if calibration is None:
             raise UsageError(
                 f"criterion {self.name!r} looks at data; give it a few hundred training inputs: "
-                "data= of secateur.prune, or calibration=Calibration(inputs, ...)"
+                "data= of secateur.prune, or a Calibration"
             )
         if self.needs == "gradients" and not calibration.labelled:
             raise UsageError(
                 f"criterion {self.name!r} needs gradients; give it a target for every input, and "
-                "a loss: data= and loss= of secateur.prune, or Calibration(inputs, targets, loss); "
-                "or named arguments, labels among them, of which the model takes its own loss"
+                "a loss: data= and loss= of secateur.prune, or a Calibration with both; or named "
+                "arguments, labels among them, of which the model takes its own loss"
             )
         device = calibration.device
         # some models draw in evaluation mode too
