@@ -173,7 +173,7 @@ def test_a_student_that_sees_only_its_teacher_learns_from_it(
     assert all(torch.equal(value, before[key]) for key, value in dense.state_dict().items())
     same = distilled(digits.data(CPU), digits.loss, dense, SoftTargets(), 0.0, autocast=False)
     assert same[1] is digits.loss
-    with pytest.raises(UsageError, match=r"weight of distillation is 2, but must be in \[0, 1\]"):
+    with pytest.raises(UsageError, match=r"weight is 2, but must be in \[0, 1\]"):
         distilled(digits.data(CPU), digits.loss, dense, SoftTargets(), 2, autocast=False)
 
 

@@ -65,7 +65,7 @@ def test_training_is_reproducible_and_the_loaders_batches_are_used() -> None:
 
 def test_a_result_in_place_of_its_masks_is_refused() -> None:
     pruned, result = prune(network(), 0.5)
-    with pytest.raises(UsageError, match=r"masks is a Result; give Masks"):
+    with pytest.raises(UsageError, match=r"masks is of type Result, but must be Masks, as result"):
         finetune(pruned, result, data(), nn.functional.cross_entropy, seed=0)  # type: ignore[arg-type]
 
 

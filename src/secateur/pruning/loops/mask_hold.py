@@ -14,7 +14,7 @@ from secateur.pruning.masks import Masks
 class MaskHold:
     """Masks that an optimizer's hook holds, for loops that cannot call `masks.hold` themselves."""
 
-    @checked(model=a(nn.Module, "a torch module"), masks=a(Masks, "Masks"))
+    @checked(model=a(nn.Module, "a torch module"), masks=a(Masks, "Masks, as result.masks"))
     def __init__(self, model: nn.Module, optimizer: Any, masks: Masks) -> None:
         """Apply the masks, and put them back after every step until `remove`.
 

@@ -78,7 +78,7 @@ class Rung:
         lambda v: isinstance(v, (tuple, list)) and all(isinstance(r, Rung) for r in v),
         "a list of Rungs, such as [Rung(0.3), Rung(0.1)]",
     ),
-    loss=FUNCTION,
+    loss=Wanted(lambda v: v is None or callable(v), "a function"),  # not every rung trains
     phase=a(GatePhase, "a GatePhase"),
     seed=SEED,
     watch=FUNCTION,

@@ -21,7 +21,7 @@ SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)
 
 @checked(
     model=a(nn.Module, "a torch module"),
-    masks=a(Masks, "Masks"),
+    masks=a(Masks, "Masks, as result.masks"),
     loss=FUNCTION,
     recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
     seed=SEED,

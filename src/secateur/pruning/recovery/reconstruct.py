@@ -86,7 +86,13 @@ _SOLVING = {
 }
 
 
-@checked(model=MODULE, dense=MODULE, masks=a(Masks, "Masks"), calibration=CALIBRATION, **_SOLVING)
+@checked(
+    model=MODULE,
+    dense=MODULE,
+    masks=a(Masks, "Masks, as result.masks"),
+    calibration=CALIBRATION,
+    **_SOLVING,
+)
 def reconstruct(
     model: nn.Module,
     dense: nn.Module,
