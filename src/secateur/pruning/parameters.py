@@ -132,14 +132,18 @@ def prunable(
             del axes[name]
             excluded[name] = f"which dimension counts inputs is not known{hint}"
     if not axes:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        hint = ""
-        if "first layer" in excluded.values():
-            hint = "; include_first=True (of a study: first_layer) lets it be cut"
-        if UNKNOWN in excluded.values():
-            hint += "; include=[globs] lets raw parameters be"
-        raise UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
+        raise _nothing_left(excluded)
     return Prunable(tuple(axes), excluded, axes)
+
+
+def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
+    hint = ""
+    if "first layer" in excluded.values():
+        hint = "; include_first=True (of a study: first_layer) lets it be cut"
+    if UNKNOWN in excluded.values():
+        hint += "; include=[globs] lets raw parameters be"
+    return UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
 
 
 def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import POSITIVE, SEED, TEXTS, Wanted, a, between, checked, whole
+from secateur.arguments import POSITIVE, SEED, TEXTS, Wanted, a, checked, whole
 from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, run
@@ -77,22 +77,17 @@ class Reconstruction:
         return sum(layer.seconds for layer in self.layers)
 
 
-MODULE = a(nn.Module, "a torch module")
-CALIBRATION = a(Calibration, "a Calibration, of a few hundred inputs or more")
-_SOLVING = {
+_WANTED = {
+    **dict.fromkeys(("model", "dense"), a(nn.Module, "a torch module")),
+    "masks": a(Masks, "Masks, as result.masks"),
+    "calibration": a(Calibration, "a Calibration, of a few hundred inputs or more"),
     "damping": POSITIVE,
     "positions": whole(1, "at least 1, a whole number"),
     "seed": SEED,
 }
 
 
-@checked(
-    model=MODULE,
-    dense=MODULE,
-    masks=a(Masks, "Masks, as result.masks"),
-    calibration=CALIBRATION,
-    **_SOLVING,
-)
+@checked(**_WANTED)
 def reconstruct(
     model: nn.Module,
     dense: nn.Module,
@@ -141,16 +136,14 @@ def reconstruct(
 
 
 @checked(
-    model=MODULE,
     names=TEXTS,
     budgets=Wanted(
         lambda v: isinstance(v, (tuple, list)) and all(isinstance(b, Budget) for b in v),
         "a list of Budgets, such as [Budget(0.5), Budget(0.1)]",
     ),
-    calibration=CALIBRATION,
-    step=between(0, 1, "in (0, 1)"),
+    step=Wanted(lambda v: 0 < v < 1, "in (0, 1)"),
     images=whole(1, "at least 1, a whole number"),
-    **_SOLVING,
+    **_WANTED,
 )
 def prune_gradually(
     model: nn.Module,
@@ -190,8 +183,6 @@ def prune_gradually(
         UsageError, BudgetError: as `reconstruct` and `select` do; or the budgets differ in more
             than the keep ratio.
     """
-    if not 0 < step < 1:
-        raise UsageError(f"step is {step!r}, but must be in (0, 1)")
     ordered = sorted(budgets, key=lambda budget: -budget.keep)
     if len({replace(budget, keep=1.0) for budget in ordered if ":" not in budget.pattern}) != 1:
         raise UsageError(
