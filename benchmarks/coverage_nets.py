@@ -157,12 +157,12 @@ class Tied(nn.Module):
         self.shift = nn.Parameter(torch.zeros(12))
         self.left, self.right = nn.Linear(12, 12), nn.Linear(12, 12)
         self.right.weight = self.left.weight
-        self.more = nn.ParameterList([self.encoder.weight, torch.randn(12, 5)])
+        self.weights = nn.ParameterList([self.encoder.weight, torch.randn(12, 5)])
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
         y = F.linear(F.relu(self.encoder(x)), self.encoder.weight.t(), self.shift)
-        return (F.relu(self.left(y)) + self.right(x)) @ self.more[1]
+        return (F.relu(self.left(y)) + self.right(x)) @ self.weights[1]
 
 
 def nested() -> nn.Module:

@@ -41,10 +41,9 @@ if __name__ == "__main__":
     )
     model = GPT2LMHeadModel(config)
 
-    # AdamW's rates are for gradients that it normalises; the gates' SGD needs a higher one.
-    pruning = SecateurCallback(
-        keep=0.3, gate_start=2, prune_at=4, phase=GatePhase(lowest_keep=0.2, gate_rate=300)
-    )
+    # AdamW's rates are for gradients that it normalises; the gates' rate is suited to it by itself.
+    phase = GatePhase(lowest_keep=0.2)
+    pruning = SecateurCallback(keep=0.3, gate_start=2, prune_at=4, phase=phase)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model,

@@ -213,7 +213,7 @@ def test_the_trainers_own_optimizer_moves_the_gates_by_default(tmp_path: Path) -
     watched.train()
     theirs = select({name: sizes[name] for name in callback.masks}, Budget(0.3))
     both = sum(int((mask & theirs[name]).sum()) for name, mask in callback.masks.items())
-    assert 0.02 < 1 - both / callback.masks.kept < 0.5
+    assert 0.06 < 1 - both / callback.masks.kept < 0.5
 
 
 @pytest.mark.parametrize("fails", [False, True])

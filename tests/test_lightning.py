@@ -267,4 +267,4 @@ def test_lightning_with_adamw_moves_the_gates_by_default() -> None:
     trainer(callback, epochs=20).fit(model, loader())
     theirs = select({name: callback.sizes[name] for name in callback.masks}, Budget(0.3))
     both = sum(int((mask & theirs[name]).sum()) for name, mask in callback.masks.items())
-    assert 0.02 < 1 - both / callback.masks.kept < 0.5
+    assert 0.06 < 1 - both / callback.masks.kept < 0.5

@@ -299,6 +299,13 @@ def test_a_weight_that_a_layer_shares_has_the_layers_axis() -> None:
     model.b = nn.Linear(8, 8)
     model.b.weight = model.a.weight
     assert prunable(model, include_first=True).axes == {"a.weight": 1}
+    listed = nn.Module()
+    listed.layer = nn.Linear(8, 8)
+    listed.anything = nn.ParameterList([listed.layer.weight])
+    assert prunable(listed, include_first=True).axes == {"layer.weight": 1}
+    listed.pos = listed.layer.weight
+    with pytest.raises(UsageError, match=r"pos: position table"):
+        prunable(listed, include_first=True)
 
 
 def test_globs_include_what_would_be_left_whole() -> None:

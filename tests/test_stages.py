@@ -46,7 +46,7 @@ def test_a_cut_without_gates_is_refused_and_changes_nothing() -> None:
 @pytest.mark.parametrize("stage", ["plain", "gates", "held"])
 def test_the_file_of_a_stage_reads_as_it_was_written(stage: str, tmp_path: Path) -> None:
     model = network().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     pruning = StagedPruning(Schedule(0.1, gate_start=1, prune_at=2, phase=GatePhase(order="fixed")))
     pruning.start(model, optimizer)
     for position in range(["plain", "gates", "held"].index(stage) + 1):
@@ -59,7 +59,11 @@ def test_the_file_of_a_stage_reads_as_it_was_written(stage: str, tmp_path: Path)
     stage_file.write(tmp_path / "s", state)
     read = stage_file.read(tmp_path / "s")
     assert read["stage"] == state["stage"] == stage
-    assert read["gates"].get("number") == state["gates"].get("number")
+    for number in ("number", "square", "averaged"):
+        assert read["gates"].get(number) == state["gates"].get(number)
+    if stage == "gates":
+        assert read["gates"]["square"] > 0
+        assert read["gates"]["averaged"] == 1
     for part in ("gates", "momentum", "order"):
         torch.testing.assert_close(
             read["gates"].get(part), state["gates"].get(part), rtol=0, atol=0
@@ -96,6 +100,12 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
         "part": safetensors.torch.save(
             {"other/2.weight": torch.ones(2)}, {"format": stage_file.FORMAT, "state": facts}
         ),
+        "square": safetensors.torch.save(
+            ones, {"format": stage_file.FORMAT, "state": facts.replace("1}", '1, "square": NaN}')}
+        ),
+        "averaged": safetensors.torch.save(
+            ones, {"format": stage_file.FORMAT, "state": facts.replace("1}", '1, "averaged": -1}')}
+        ),
         "dtype": safetensors.torch.save(
             {"gates/2.weight": torch.ones(2).half()},
             {"format": stage_file.FORMAT, "state": facts},
@@ -112,6 +122,34 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
         assert name.startswith(("holds", "of")) <= (name in str(caught.value))
     with pytest.raises(FileError, match="cannot read"):
         stage_file.read(tmp_path / "nowhere")
+
+
+def test_a_file_of_before_gradients_were_averaged_is_gone_on_from(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    schedule = Schedule(0.3, gate_start=0, prune_at=2)
+    pruning = StagedPruning(schedule)
+    pruning.start(model, optimizer)
+    pruning.reach(0)
+    gates = pruning.state_dict()["gates"]["gates"]
+    pruning.stop()
+    tensors = {f"gates/{name}": gate + 1 for name, gate in gates.items()}
+    facts = {"format": stage_file.FORMAT, "state": '{"stage": "gates", "number": 7}'}
+    (tmp_path / "old").write_bytes(safetensors.torch.save(tensors, facts))
+    again = StagedPruning(schedule)
+    again.load_state_dict(stage_file.read(tmp_path / "old"))
+    again.start(model, optimizer)
+    state = again.state_dict()["gates"]
+    assert state["number"] == 7
+    assert all(bool((gate == 1).all()) for gate in state["gates"].values())
+    again.enter()
+    cross_entropy(model(samples().tensors[0]), samples().tensors[1]).backward()
+    again.leave()
+    optimizer.step()
+    state = again.state_dict()["gates"]
+    assert (state["number"], state["averaged"]) == (8, 1)
 
 
 def train(

@@ -57,8 +57,7 @@ class SecateurCallback(TrainerCallback):  # type: ignore[misc]
             gate_start: how many epochs (or steps) train plainly; fractions of epochs are fine.
             prune_at: after how many the model is cut, at most all: then `train` ends with the cut.
             unit: epochs, or steps of the optimizer.
-            phase: how gates are learned; by default `GatePhase()`, whose `gate_rate` is meant for
-                SGD: see `GateTraining`.
+            phase: how gates are learned; by default `GatePhase()`, which suits the optimizer.
             exclude: globs of parameters that are not cut, as in `prunable`.
             include_first: let the first layer be cut too.
             include: globs of parameters that are cut though they are no layers' weights, as in

@@ -312,9 +312,12 @@ def _impossible(parameter: Tensor, owners: Sequence[nn.Module]) -> Iterator[str]
 
 
 def _no_weight(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> Iterator[str]:
+    said: list[str | None] = []
     for name, owner in places:
         if not is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList)):
-            if is_router(name, owner):
-                yield "router"
-        elif parameter.dim() > 1 and (why := no_weight(name, owner, parameter)):
-            yield why
+            said.append("router" if is_router(name, owner) else None)
+        elif parameter.dim() > 1:
+            said.append(no_weight(name, owner, parameter))
+    yield from (why for why in said if why not in (None, UNKNOWN))
+    if said and None not in said:  # known under none of its names
+        yield UNKNOWN
