@@ -126,7 +126,9 @@ def test_a_criterion_that_needs_data_asks_for_it_by_name(name: str, model: nn.Mo
 def test_a_criterion_that_needs_gradients_refuses_by_name(name: str, model: nn.Module) -> None:
     names, data = prunable(model).names, examples((3, 5, 5), 2)
     unlabelled = Calibration(data.inputs)
-    with pytest.raises(UsageError, match=f"'{name}' needs gradients.*targets, loss"):
+    with pytest.raises(
+        UsageError, match=f"'{name}' needs gradients.*data= and loss= of secateur.prune"
+    ):
         CRITERIA[name].scores(model, names, calibration=unlabelled)
     model.get_parameter("3.weight").requires_grad_(False)
     with pytest.raises(UsageError, match=f"'{name}'.*'3.weight' has requires_grad=False"):

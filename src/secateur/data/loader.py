@@ -40,8 +40,8 @@ class LoaderData:
 
         Args:
             training: has a length; yields pairs of inputs [N, ...] and targets, where inputs may
-                also be a tuple of tensors, or a dict of them by the names of forward's
-                arguments; or such dicts alone, with None for targets, for a loss that the
+                also be a tuple of arguments, or a dict of them by the names of forward's, which
+                may be nested; or such dicts alone, with None for targets, for a loss that the
                 model gives with its outputs.
             validation, test: as training, for `evaluation`.
             device: where the model lies; batches are moved there.
