@@ -13,7 +13,7 @@ SOURCE = Path(secateur.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import from secateur. A part is the longest prefix that matches.
-VALUES = {"cores", "errors", "files", "inputs", "machine", "modes"}
+VALUES = {"cores", "errors", "files", "inputs", "machine", "modes", "printable"}
 MAY_IMPORT = {
     "errors": set[str](),
     "cores": {"errors"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "machine": {"errors", ""},
     "inputs": {"errors"},
     "modes": set[str](),
+    "printable": set[str](),
     "pruning": VALUES | {"pruning", "training"},
     "integrations": VALUES | {"pruning", "integrations"},
     "hub": VALUES | {"pruning"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "nets": VALUES | {"nets"},
     "data": VALUES | {"data"},
     "export": VALUES,
-    "compiler": {"errors", "files", "compiler", "export", ""},
+    "compiler": {"errors", "files", "printable", "compiler", "export", ""},
     "bench": VALUES | {"bench", "compiler"},
     "study": VALUES
     | {"pruning", "training", "distillation", "measure", "nets", "data", "study", "export"},
