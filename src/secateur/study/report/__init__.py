@@ -38,6 +38,7 @@ def write(
     stages: Sequence[Mapping[str, Any]],
     *,
     command: str,
+    failures: Mapping[str, str] | None = None,
 ) -> ReportFiles:
     """Write report.html, curve.svg, curve.png and results.csv into a directory that exists.
 
@@ -51,6 +52,7 @@ def write(
         trials: its trial records, in any order.
         stages: its stage records, in any order.
         command: the command line that ran the study, shown as its provenance.
+        failures: item → why it could not be done.
 
     Returns:
         The paths of the four files.
@@ -64,7 +66,14 @@ def write(
     found = headline(summary, spec)
     svg, png = figures.curve(summary, spec, found.criterion)
     html = page.render(
-        summary, spec, trials, stages, headline=found, spec_hash=spec_hash, command=command
+        summary,
+        spec,
+        trials,
+        stages,
+        headline=found,
+        spec_hash=spec_hash,
+        command=command,
+        failures=failures or {},
     )
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(csv_rows(summary))
