@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 import time
 from contextlib import suppress
@@ -20,8 +21,9 @@ LARGEST_JSON = 32 << 20
 _DEEPEST = 100  # levels; far less than what Python's own recursion bears
 _DIGITS = 300  # of a whole number: more do not go into a float
 _LONGEST = 200  # bytes of a name that a temporary file's begins with; file systems bear 255
-_ENDING = ".secateur-tmp"
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<ending>\.secateur-tmp)?", re.DOTALL)
+TEMPORARY = ".secateur-tmp"
+"""What the names of temporary files and folders end with."""
+_NAME = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<ending>\.secateur-tmp)?", re.DOTALL)
 ABANDONED = 3600.0
 """Seconds without a write after which nobody is writing a temporary file any more."""
 
@@ -51,7 +53,7 @@ def write(path: Path, content: bytes | str) -> None:
     start = _beginning(path.name)
     sweep(path.parent, start)
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=_ENDING)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=TEMPORARY)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -90,7 +92,13 @@ def _beginning(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
-def sweep(folder: Path, *names: str, idle: float = ABANDONED, older: bool = False) -> None:
+def sweep(
+    folder: Path,
+    *names: str,
+    idle: float = ABANDONED,
+    older: bool = False,
+    folders: bool = False,
+) -> None:
     """Remove temporary files that `write` left in a folder when its process was killed.
 
     Only files that are named as `write` names them go, and what cannot be removed stays.
@@ -102,22 +110,24 @@ def sweep(folder: Path, *names: str, idle: float = ABANDONED, older: bool = Fals
             writing, as under a lock.
         older: also those of 0.1.0, which have no ending of their own, so that in a folder of
             somebody else's they could be anything.
+        folders: temporary folders in place of files; their making is up to the caller.
     """
     try:
-        found = [
-            Path(entry.path)
-            for entry in os.scandir(folder)
-            if (match := _TEMPORARY.fullmatch(entry.name))
-            and (older or match["ending"])
-            and (not names or match["name"] in names)
-            and entry.is_file(follow_symlinks=False)
-            and time.time() - entry.stat(follow_symlinks=False).st_mtime >= idle
-        ]
+        with os.scandir(folder) as entries:
+            found = [
+                Path(entry.path)
+                for entry in entries
+                if (match := _NAME.fullmatch(entry.name))
+                and (older or match["ending"])
+                and (not names or match["name"] in names)
+                and (entry.is_dir if folders else entry.is_file)(follow_symlinks=False)
+                and time.time() - entry.stat(follow_symlinks=False).st_mtime >= idle
+            ]
     except OSError:
         return
     for path in found:
         with suppress(OSError):
-            path.unlink()
+            shutil.rmtree(path) if folders else path.unlink()
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -11,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
+from secateur import files
 from secateur.errors import FileError, UsageError
 from secateur.pruning.saving.reading import FORMAT as MODEL
 from secateur.pruning.saving.reading import read
-from secateur.study.store import read_records, read_spec, spec_hash
+from secateur.study.store import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 
 
@@ -30,7 +30,7 @@ def inspection(path: Path) -> RenderableType:
         return _study(path)
     if path.suffix == ".json":
         try:
-            return JSON(path.read_text())
+            return JSON.from_data(files.read_json(path), ensure_ascii=True)
         except (OSError, ValueError) as error:
             raise FileError(f"cannot read {path}: {error}") from None
     if path.suffix == ".safetensors":
@@ -45,7 +45,7 @@ def _study(directory: Path) -> RenderableType:
     spec = read_spec(directory)
     trials, stages = read_records(directory, spec_hash(spec))
     summary = summarise(spec, trials)
-    failures = sorted((directory / "failures").glob("*.json"))
+    failures = read_failures(directory, spec_hash(spec))
     view = Table.grid(padding=(0, 2))
     view.add_row("task", str(spec["task"]["name"]))
     view.add_row("address", spec_hash(spec))
@@ -54,12 +54,14 @@ def _study(directory: Path) -> RenderableType:
     view.add_row("seeds", ", ".join(map(str, spec["seeds"])))
     view.add_row("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages))
     view.add_row("trials done", f"{len(trials)}, {len(summary.missing)} missing")
-    seconds = sum(record["seconds"] for record in (*trials, *stages))
-    work = sum(record["work"] for record in (*trials, *stages))  # training, recovery, evaluating
+    seconds = sum(record.get("seconds", 0) for record in (*trials, *stages))
+    work = sum(
+        record.get("work", 0) for record in (*trials, *stages)
+    )  # training, recovery, evaluating
     overhead = 100 * (1 - work / seconds) if seconds else 0.0
     view.add_row("seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating")
-    for path in failures:
-        view.add_row("failed", f"{path.stem}: {json.loads(path.read_text())['why']}")
+    for item, why in failures.items():
+        view.add_row("failed", Text(f"{item}: {why}"))
     excluded = stages[0].get("excluded", {}) if stages else {}
     for name, reason in excluded.items():
         view.add_row("not pruned", f"{name}: {reason}")
