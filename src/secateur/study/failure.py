@@ -10,7 +10,7 @@ from secateur.errors import SecateurError
 from secateur.printable import printable
 
 _LINE = 600  # characters
-_TRACE = 20_000
+_TRACE = 10_000
 _OTHERS = (str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"), "<")
 
 
@@ -33,12 +33,14 @@ def told(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Return the traceback of an exception as text, its end where it is long."""
+    """Return the traceback of an exception as text, beginning and end where it is long."""
     try:
         text = "".join(traceback.format_exception(error))
     except Exception:  # a hostile attribute of a user's own exception
         text = "".join(traceback.format_tb(error.__traceback__)) + told(error)
-    return text[-_TRACE:].encode(errors="backslashreplace").decode()
+    if len(text) > 2 * _TRACE:
+        text = f"{text[:_TRACE]}\n...\n{text[-_TRACE:]}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _place(error: BaseException) -> str:

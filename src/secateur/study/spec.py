@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from secateur.errors import UsageError, refuse_wrong, whole
+from secateur.files import parse_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
@@ -152,8 +153,8 @@ class Spec:
         }
         spec = cls(task.name, dict(task.description), metric, options)
         try:
-            spec.canonical()
-        except (TypeError, ValueError) as error:
+            parse_json(spec.canonical())  # as it will be read back
+        except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"the description of task {task.name!r} is not JSON: {error}; "
                 "use strings, finite numbers, booleans, lists and dicts only"
