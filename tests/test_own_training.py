@@ -161,8 +161,9 @@ def wrapped(**changes: Any) -> Callable[..., None]:
 def test_a_loop_that_takes_hooks_and_ignores_them_is_found_out(
     digits: Task, tmp_path: Path, train: Any, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(StudyError, match=message):
         study(digits, tmp_path, train, **ALL)
+    assert list((tmp_path / "failures").iterdir())
 
 
 def test_weights_that_are_not_finite_are_a_failure_that_is_recorded(

@@ -1,12 +1,31 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and JSON is read within bounds."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
+import re
+import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 from secateur.errors import FileError, UsageError
+
+LARGEST_JSON = 32 << 20
+"""Bytes of a JSON file; the largest of any use, the index of a sharded model, has some 10 MB."""
+_DEEPEST = 100  # levels; far less than what Python's own recursion bears
+_DIGITS = 300  # of a whole number: more do not go into a float
+_LONGEST = 200  # bytes of a name that a temporary file's begins with; file systems bear 255
+TEMPORARY = ".secateur-tmp"
+"""What the names of temporary files and folders end with."""
+_NAME = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<ending>\.secateur-tmp)?", re.DOTALL)
+ABANDONED = 3600.0
+"""Seconds without a write after which nobody is writing a temporary file any more."""
 
 
 def path_of(given: object) -> Path:
@@ -25,15 +44,18 @@ def path_of(given: object) -> Path:
 def write(path: Path, content: bytes | str) -> None:
     """Write a file so that it is never seen half-written, not even after a power cut.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder.
+    Temporary file in the same folder, fsync, rename, fsync of the folder. A temporary file of the
+    same name, left an hour ago or more by a process that was killed, is removed.
 
     Raises:
         FileError: the disk is full or the folder cannot be written; the old file, if any, stays.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = None
+    start = _beginning(path.name)
+    sweep(path.parent, start)
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=TEMPORARY)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -63,3 +85,139 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _beginning(name: str) -> str:
+    """Return what the names of a file's temporaries begin with, behind a dot."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def sweep(
+    folder: Path,
+    *names: str,
+    idle: float = ABANDONED,
+    older: bool = False,
+    folders: bool = False,
+) -> None:
+    """Remove temporary files that `write` left in a folder when its process was killed.
+
+    Only files that are named as `write` names them go, and what cannot be removed stays.
+
+    Args:
+        folder: to look into, and not below.
+        names: of the files that were being written; none means of any.
+        idle: seconds for which nothing was written to one; 0 where no other process can be
+            writing, as under a lock.
+        older: also those of 0.1.0, which have no ending of their own, so that in a folder of
+            somebody else's they could be anything.
+        folders: temporary folders in place of files; their making is up to the caller.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                Path(entry.path)
+                for entry in entries
+                if (match := _NAME.fullmatch(entry.name))
+                and (older or match["ending"])
+                and (not names or match["name"] in names)
+                and (entry.is_dir if folders else entry.is_file)(follow_symlinks=False)
+                and time.time() - entry.stat(follow_symlinks=False).st_mtime >= idle
+            ]
+    except OSError:
+        return
+    for path in found:
+        with suppress(OSError):
+            shutil.rmtree(path) if folders else path.unlink()
+
+
+def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
+    """Return the JSON object that a file holds; the caller says what to do where there is none.
+
+    Args:
+        path: of the file.
+        largest: how many bytes it may have; no more are read.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, not JSON within the bounds of `parse_json`, or another value
+            than an object; says which, in words that go on after the file's name and a colon.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
+    given = parse_json(content)
+    if not isinstance(given, dict):
+        raise ValueError("it holds no JSON object")
+    return given
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says, where every use of it is then safe.
+
+    Whatever comes back can be written, compared, copied and printed again: it is UTF-8 throughout,
+    its numbers are finite and go into a float, its objects name nothing twice, and it is at most
+    100 levels deep.
+
+    Raises:
+        ValueError: it is not so; says why.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except MemoryError:
+        raise ValueError("it unpacks to more than there is memory for") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        if not inner:
+            break
+        level = inner
+    else:
+        raise ValueError("it is nested too deep")
+    if "\\ud" in text.lower():  # the escape of half a character: no text that can be written
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"it names {twice[:80]!a} twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"it has a whole number of {len(text):,} digits")
+    return int(text)

@@ -93,7 +93,10 @@ def save_pretrained(
     there = _config(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as place:
+        files.sweep(folder, "saving", folders=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder, prefix=".saving.", suffix=files.TEMPORARY
+        ) as place:
             if packed:
                 model_file.save(
                     inner,
@@ -139,7 +142,8 @@ def _earlier(config: Mapping[str, Any]) -> set[str]:
     """Return the names of the files of weights that an earlier save left, by its config.json."""
     section = config.get(SECTION)
     names = section.get("files") if isinstance(section, dict) else None
-    plain = {name for name in names or () if Path(name).name == name and name.endswith(ENDING)}
+    listed = names if isinstance(names, dict) else {}
+    plain = {name for name in listed if Path(name).name == name and name.endswith(ENDING)}
     return plain | {SHARDS} if plain else set()
 
 
@@ -330,12 +334,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(given, dict):
-            raise ValueError("it is no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
+        return files.read_json(path)
+    except (OSError, ValueError) as error:
         raise FileError(f"cannot read {path}: {error}; mend it or delete it") from error
-    return given
 
 
 def _sha256(path: Path) -> str:

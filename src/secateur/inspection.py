@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
+from secateur import files
 from secateur.console import Words
 from secateur.errors import FileError, StudyError, UsageError
 from secateur.printable import printable
 from secateur.pruning.saving.reading import FORMAT as MODEL
 from secateur.pruning.saving.reading import read
-from secateur.study.store import read_records, read_spec, spec_hash
+from secateur.study.store import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 
 Record = dict[str, Any]
@@ -45,8 +46,8 @@ def inspection(path: Path) -> RenderableType:
 
 def _json(path: Path) -> RenderableType:
     try:
-        text = json.dumps(json.loads(path.read_bytes()), indent=2, ensure_ascii=False)
-    except (OSError, ValueError, RecursionError) as error:
+        text = json.dumps(files.read_json(path), indent=2, ensure_ascii=False)
+    except (OSError, ValueError) as error:
         raise FileError(f"cannot read {path}: {error}; give a record of a study") from None
     return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
 
@@ -54,9 +55,10 @@ def _json(path: Path) -> RenderableType:
 def _study(directory: Path) -> RenderableType:
     spec = read_spec(directory)
     trials, stages = read_records(directory, spec_hash(spec))
+    failures = read_failures(directory, spec_hash(spec))
     view = Table.grid(padding=(0, 2))
     try:
-        for name, text in _facts(directory, spec, trials, stages):
+        for name, text in _facts(spec, trials, stages, failures):
             view.add_row(name, Words(text))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StudyError(
@@ -67,7 +69,7 @@ def _study(directory: Path) -> RenderableType:
 
 
 def _facts(
-    directory: Path, spec: Record, trials: Sequence[Record], stages: Sequence[Record]
+    spec: Record, trials: Sequence[Record], stages: Sequence[Record], failures: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Yield names of facts, and the facts."""
     summary = summarise(spec, trials)
@@ -78,12 +80,14 @@ def _facts(
     yield "seeds", ", ".join(map(str, spec["seeds"]))
     yield "stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages)
     yield "trials done", f"{len(trials)}, {len(summary.missing)} missing"
-    seconds = sum(record["seconds"] for record in (*trials, *stages))
-    work = sum(record["work"] for record in (*trials, *stages))  # training, recovery, evaluating
+    seconds = sum(record.get("seconds", 0) for record in (*trials, *stages))
+    work = sum(
+        record.get("work", 0) for record in (*trials, *stages)
+    )  # training, recovery, evaluating
     overhead = 100 * (1 - work / seconds) if seconds else 0.0
     yield "seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating"
-    for path in sorted((directory / "failures").glob("*.json")):
-        yield "failed", f"{path.stem}: {json.loads(path.read_bytes())['why']}"
+    for item, why in failures.items():
+        yield "failed", f"{item}: {why}"
     excluded = stages[0].get("excluded", {}) if stages else {}
     for name, reason in excluded.items():
         yield "not pruned", f"{name}: {reason}"

@@ -17,6 +17,8 @@ from secateur.errors import TrainingError, refuse_wrong, whole
 from secateur.inputs import Inputs, run
 from secateur.machine import bf16
 
+MOST_EPOCHS = 1_000_000
+LARGEST_BATCH = 10**9  # examples; more than any memory holds
 CHECK_EVERY = 32  # steps between two looks at the gradient's health: one device sync each
 
 
@@ -60,8 +62,16 @@ class Recipe:
     def __post_init__(self) -> None:
         refuse_wrong(
             self,
-            ("epochs", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
-            ("batch_size", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
+            (
+                "epochs",
+                lambda v: whole(v) and 1 <= v <= MOST_EPOCHS,
+                f"at least 1, a whole number, and at most {MOST_EPOCHS:,}",
+            ),
+            (
+                "batch_size",
+                lambda v: whole(v) and 1 <= v <= LARGEST_BATCH,
+                f"at least 1, a whole number, and at most {LARGEST_BATCH:,}",
+            ),
             ("rate", lambda v: 0 < v < math.inf, "positive"),
             ("momentum", lambda v: 0 < v < 1, "in (0, 1), as Nesterov's needs it"),
             ("weight_decay", lambda v: 0 <= v < math.inf, "zero or positive"),

@@ -18,6 +18,10 @@ from secateur.bench.result import Result
 from secateur.compiler.artifact import is_engine
 from secateur.errors import FileError, UsageError
 
+MOST_SAMPLES = 1_000_000  # of a batch
+MOST_ROUNDS = 10_000
+LONGEST = 600  # seconds of a turn
+
 
 def run(
     model: Path,
@@ -148,10 +152,15 @@ def _check(
             f"{model} is compiled, and {rivals[0].name} cannot read that; name the network's ONNX "
             "file with --onnx, or compare with nothing: --against ''"
         )
-    if not batches or min(batches) < 1:
-        raise UsageError(f"batch sizes must be at least 1, got {list(batches)}")
-    if rounds < 2 or not seconds > 0:
-        raise UsageError(f"needs 2 rounds or more of some time, got {rounds} of {seconds:g} s")
+    if not batches or not 1 <= min(batches) <= max(batches) <= MOST_SAMPLES:
+        raise UsageError(
+            f"batch sizes must be at least 1, and at most {MOST_SAMPLES:,}, got {list(batches)}"
+        )
+    if not 2 <= rounds <= MOST_ROUNDS or not 0 < seconds <= LONGEST:
+        raise UsageError(
+            f"needs 2 rounds or more, at most {MOST_ROUNDS:,}, of some time, at most {LONGEST} "
+            f"seconds, got {rounds} of {seconds:g} s"
+        )
 
 
 def _compiled(

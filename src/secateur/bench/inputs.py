@@ -96,7 +96,8 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
     """Return name → a batch for each input: normal floats; zeros and ones for integers, booleans.
 
     Raises:
-        UsageError: an input's first axis is fixed at another number.
+        UsageError: an input's first axis is fixed at another number, or the batch does not go into
+            memory.
     """
     generator = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
@@ -108,10 +109,16 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
                 f"measured; give --batch {first}, or export the network with a dynamic batch"
             )
         shape = (batch, *(int(axis) for axis in rest)) if given.shape else ()
-        if np.dtype(given.dtype).kind == "f":
-            arrays[given.name] = generator.standard_normal(shape).astype(given.dtype)
-        else:
-            arrays[given.name] = generator.integers(0, 2, shape).astype(given.dtype)
+        try:
+            if np.dtype(given.dtype).kind == "f":
+                arrays[given.name] = generator.standard_normal(shape).astype(given.dtype)
+            else:
+                arrays[given.name] = generator.integers(0, 2, shape).astype(given.dtype)
+        except MemoryError:
+            raise UsageError(
+                f"a batch of {batch} of input {given.name} takes more memory than there is; "
+                "give a smaller one with --batch"
+            ) from None
     return arrays
 
 

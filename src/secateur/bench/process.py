@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from secateur.errors import CompileError
+from secateur.files import parse_json
 
+_LONGEST = 64 << 20  # characters of an answer
 SCRIPT = Path(__file__).with_name("worker.py")
 
 
@@ -69,9 +71,11 @@ class Process:
         timer.start()
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
-            answer: dict[str, Any] = json.loads(self._process.stdout.readline() or "null") or {
+            answer = parse_json(self._process.stdout.readline(_LONGEST) or "null") or {
                 "error": f"did not answer in {limit:g} s" if late.is_set() else self._last_words()
             }
+            if not isinstance(answer, dict):
+                answer = {"error": "it answers something else"}
         except (BrokenPipeError, ValueError):
             answer = {"error": self._last_words()}
         finally:

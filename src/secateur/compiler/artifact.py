@@ -24,6 +24,7 @@ import numpy as np
 from secateur.compiler import targets
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, FileError
+from secateur.files import parse_json
 
 FORMAT = 1
 """Of the JSON; a file of a later one is refused."""
@@ -169,7 +170,7 @@ def _read(file: BinaryIO, size: int, name: str) -> Info:
         raise FileError(f"{name} is corrupted: its checksum is wrong; copy or compile it again")
     file.seek(library)
     try:
-        content = json.loads(file.read(length))
+        content = parse_json(file.read(length))
         network = content["network"]
         if content["format"] > FORMAT:
             raise FileError(

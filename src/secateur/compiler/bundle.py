@@ -20,6 +20,7 @@ import numpy as np
 from secateur import __version__
 from secateur.compiler.targets import Target
 from secateur.errors import FileError, UsageError
+from secateur.files import TEMPORARY, read_json, sweep
 
 RUNTIME = (
     *("runtime.c", "pool.c", "guard.c", "required.c"),
@@ -184,7 +185,7 @@ def _refuse_others(folder: Path) -> None:
     if not folder.is_dir() or folder.is_symlink():
         raise UsageError(f"{what}is not a folder; choose another name")
     try:
-        ours = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
+        ours = set(read_json(folder / MANIFEST)["files"])
     except (OSError, ValueError, KeyError, TypeError):
         ours = set()
     for path in folder.rglob("*"):
@@ -202,14 +203,16 @@ def _refuse_others(folder: Path) -> None:
 
 def _replace(folder: Path, content: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=TEMPORARY))
     try:
         (new / "src").mkdir()
         for name, data in content.items():
             (new / name).write_bytes(data)
         new.chmod(0o755)
         if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            old = Path(
+                tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=TEMPORARY)
+            )
             folder.rename(old / folder.name)
             try:
                 new.rename(folder)
@@ -223,3 +226,4 @@ def _replace(folder: Path, content: Mapping[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+    sweep(folder.parent, folder.name, folders=True)

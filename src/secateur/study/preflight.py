@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import UsageError
+from secateur.errors import SecateurError, UsageError
 from secateur.measure import evaluate
+from secateur.study.failure import told
 from secateur.study.outputs import tensor_only
 from secateur.study.task import Task
 from secateur.training import Data
@@ -23,15 +25,26 @@ def model_of(task: Task) -> nn.Module:
     """Return a fresh network of a task.
 
     Raises:
-        UsageError: the task's `model` does not give a module.
+        UsageError: the task's `model` does not give a module, or raises an exception.
     """
-    model = task.model()
+    with _said(f"the model of task {task.name!r} cannot be built"):
+        model = task.model()
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the model of task {task.name!r} gives a {type(model).__name__}, not a torch module; "
             "let it be a function that builds and returns a fresh nn.Module"
         )
     return model
+
+
+def data_of(task: Task, device: torch.device) -> Data:
+    """Return the data of a task on a device.
+
+    Raises:
+        UsageError: the task's `data` raises an exception that is not secateur's own.
+    """
+    with _said(f"the data of task {task.name!r} cannot be loaded"):
+        return task.data(device)
 
 
 def tried(task: Task, model: nn.Module, batch_size: int, device: torch.device) -> Task:
@@ -46,11 +59,12 @@ def tried(task: Task, model: nn.Module, batch_size: int, device: torch.device) -
     Raises:
         UsageError: data, model, loss and metric do not go together; says which, and the shapes.
     """
-    data = task.data(device)
+    data = data_of(task, device)
     _check_data(task, data, batch_size)
     model = tensor_only(model.to(device), task).eval()
     who = f"task {task.name!r}"
-    inputs, targets = _first(task, data.epoch(batch_size, torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = _first(task, lambda: data.epoch(batch_size, generator))
     with torch.no_grad():
         with _said(f"the model of {who} does not take inputs {_kind(inputs)}"):
             outputs = model(inputs)
@@ -63,7 +77,7 @@ def tried(task: Task, model: nn.Module, batch_size: int, device: torch.device) -
         )
     splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
     for split in splits:
-        batch = _first(task, data.evaluation(split), f"its {split} split")
+        batch = _first(task, partial(data.evaluation, split), f"its {split} split")
         with _said(f"the metric of {who} cannot be taken of {split} targets {_kind(batch[1])}"):
             evaluate(model, [batch], task.metric.function)
     return replace(task, data=lambda device: data)
@@ -76,15 +90,21 @@ def _check_data(task: Task, data: Data, batch_size: int) -> None:
             f"the data of task {task.name!r} ({type(data).__name__}) has no {', '.join(lacking)}; "
             f"a study asks for {', '.join(_METHODS)} (see secateur.training.Data)"
         )
-    if data.batches_per_epoch(batch_size) < 1:
+    with _said(f"the data of task {task.name!r} cannot say how many batches an epoch has"):
+        batches = data.batches_per_epoch(batch_size)
+        enough = batches >= 1
+    if not enough:
         raise UsageError(
             f"the training data of task {task.name!r} has no batch of {batch_size}; give a "
             "smaller batch_size, or more data"
         )
 
 
-def _first(task: Task, batches: Iterator[Any], of: str = "an epoch") -> tuple[Tensor, Any]:
-    batch = next(iter(batches), None)
+def _first(
+    task: Task, batches: Callable[[], Iterator[Any]], of: str = "an epoch"
+) -> tuple[Tensor, Any]:
+    with _said(f"the data of task {task.name!r} cannot give {of}"):
+        batch = next(iter(batches()), None)
     if batch is None:
         raise UsageError(f"the data of task {task.name!r} has nothing in {of}")
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
@@ -97,12 +117,13 @@ def _first(task: Task, batches: Iterator[Any], of: str = "an epoch") -> tuple[Te
 
 @contextmanager
 def _said(what: str) -> Iterator[None]:
+    """Turn an exception of the user's own code into one clear error."""
     try:
         yield
-    except UsageError:
+    except SecateurError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{what}: {told(error)}") from error
 
 
 def _kind(value: object) -> str:

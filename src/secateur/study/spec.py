@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from secateur.arguments import shown
 from secateur.errors import UsageError, refuse_wrong, whole
+from secateur.files import parse_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.gate_phase import GatePhase
 from secateur.pruning.recovery.finetune import SHORT
 from secateur.study.own_training import check_training
+from secateur.study.schema import LEVELS, SEEDS, check_size
 from secateur.study.task import Task
-from secateur.training import Recipe
+from secateur.training import MOST_EPOCHS, Recipe
 
 FORMAT = 2  # 2: in phase 2 only what a step keeps decays
 FOLLOW = 0.9
 """Weight of the uncut network's outputs in fine-tuning; docs/gates.md has what it is worth."""
 RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
+EXAMPLES = 10**9
+"""Most training examples that calibration or a criterion is asked to look at."""
 
 
 def _option(default: Any, text: str) -> Any:
@@ -107,6 +111,12 @@ class Options:
         _check(self)
 
     @property
+    def recoveries(self) -> tuple[str, ...]:
+        """The ways to recover, kept apart in every table and curve."""
+        asked = {"reconstruct": self.reconstruct, "finetune": self.fine_tunes}
+        return tuple(name for name in RECOVERIES if asked.get(name, 1))
+
+    @property
     def fine_tunes(self) -> bool:
         """Whether any cut is fine-tuned."""
         return self.finetune > 0 and min(self.keep) <= self.finetune_from
@@ -146,8 +156,8 @@ class Spec:
         }
         spec = cls(task.name, dict(task.description), metric, options)
         try:
-            spec.canonical()
-        except (TypeError, ValueError) as error:
+            parse_json(spec.canonical())  # as it will be read back
+        except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"the description of task {task.name!r} is not JSON: {error}; "
                 "use strings, finite numbers, booleans, lists and dicts only"
@@ -187,9 +197,7 @@ class Spec:
     @property
     def recoveries(self) -> tuple[str, ...]:
         """Kept apart in every table and curve."""
-        o = self.options
-        asked = {"reconstruct": o.reconstruct, "finetune": o.fine_tunes}
-        return tuple(name for name in RECOVERIES if asked.get(name, 1))
+        return self.options.recoveries
 
     def budget(self, keep: float) -> Budget:
         """Return the budget of one level."""
@@ -249,6 +257,8 @@ def _several(name: str, given: object, kind: type) -> tuple[Any, ...]:
 
 
 def _check(o: Options) -> None:
+    if len(o.keep) > LEVELS:  # before any of them is looked at
+        raise UsageError(f"keep has {len(o.keep):,} keep ratios; give at most {LEVELS:,}")
     for keep in o.keep:
         Budget(keep, o.scope, o.floor)
     if not o.keep:
@@ -267,18 +277,30 @@ def _check(o: Options) -> None:
         raise UsageError(f"a criterion is named twice in {', '.join(o.criteria)}")
     refuse_wrong(
         o,
-        ("seeds", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
-        ("gate_epochs", lambda v: whole(v) and v >= 1, "at least 1, a whole number"),
-        ("finetune", lambda v: whole(v) and v >= 0, "0 or more epochs"),
+        ("seeds", _count(1, SEEDS), f"at least 1, a whole number, and at most {SEEDS:,}"),
+        (
+            "gate_epochs",
+            _count(1, MOST_EPOCHS),
+            f"at least 1, a whole number, and at most {MOST_EPOCHS:,}",
+        ),
+        ("finetune", _count(0, MOST_EPOCHS), f"0 or more epochs, at most {MOST_EPOCHS:,}"),
         ("finetune_from", lambda v: 0 < v <= 1, "in (0, 1]"),
         ("follow", lambda v: 0 <= v <= 1, "in [0, 1]"),
-        ("reconstruct", lambda v: v == 0 or v >= LEAST, f"0, or at least {LEAST} images"),
+        (
+            "reconstruct",
+            lambda v: whole(v) and (v == 0 or LEAST <= v <= EXAMPLES),
+            f"0, or at least {LEAST} images, at most {EXAMPLES:,}",
+        ),
         ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
         ("gate_multiple", lambda v: 0 < v < float("inf"), "positive"),
         ("teach", lambda v: 0 <= v <= 1, "in [0, 1]"),
         ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
-        ("calibration", lambda v: v >= 1, "at least 1"),
-        ("criterion_images", lambda v: v >= LEAST, f"at least {LEAST}"),
+        ("calibration", _count(1, EXAMPLES), f"at least 1 example, at most {EXAMPLES:,}"),
+        (
+            "criterion_images",
+            _count(LEAST, EXAMPLES),
+            f"at least {LEAST} examples, at most {EXAMPLES:,}",
+        ),
         ("first_layer", lambda v: isinstance(v, bool), "True or False"),
         ("margin", lambda v: v is None or 0 < v < float("inf"), "positive"),
         ("confidence", lambda v: 0.5 <= v < 1, "in [0.5, 1)"),
@@ -290,3 +312,11 @@ def _check(o: Options) -> None:
             f"finetune is {o.finetune}, but no keep ratio is {o.finetune_from:g} or less, which "
             "finetune_from asks for; raise that (1 fine-tunes every cut), or keep less"
         )
+    try:
+        check_size(o.seeds, len(o.keep), len(o.criteria), len(o.recoveries))
+    except ValueError as error:
+        raise UsageError(f"the study is too large: {error}; give fewer seeds or levels") from None
+
+
+def _count(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: whole(value) and least <= value <= most

@@ -5,8 +5,8 @@
     checkpoints/<id>.safetensors
     failures/<id>.json         what went wrong with the items that could not be done
 
-A record carries the SHA-256 of its own content, a stage's record that of its checkpoint too.
-What does not match is named, set aside as `<name>.corrupt`, and computed again.
+A record says whose it is, and carries the SHA-256 of its own content, a stage's record that of its
+checkpoint too. What does not match is named, set aside as `<name>.corrupt`, and computed again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from torch import Tensor
 
 from secateur import files
 from secateur.errors import FileError, StudyError
+from secateur.printable import printable
+from secateur.study.failure import told, trace
+from secateur.study.schema import check_record, check_spec
 from secateur.study.spec import Spec
 from secateur.study.trials import Stage, Trial
 
@@ -33,6 +36,10 @@ Record = dict[str, Any]
 
 class CorruptFile(UserWarning):
     """A file of a study was damaged; it is set aside and computed again."""
+
+
+class UnwritableError(FileError):
+    """A file of the study itself cannot be written, for example on a full disk: it ends there."""
 
 
 class Store:
@@ -65,6 +72,7 @@ class Store:
                 "choose one that you may write to with --out"
             ) from error
         try:
+            self._sweep()
             self._claim()
         except BaseException:
             self._lock.release()
@@ -79,11 +87,19 @@ class Store:
     ) -> None:
         self._lock.release()
 
+    def _sweep(self) -> None:
+        """Remove what a killed run left half-written; only the lock's holder writes there."""
+        for name in ("records", "checkpoints", "failures"):
+            files.sweep(self.directory / name, idle=0, older=True)
+        # A report may be being rebuilt just now, which needs no lock.
+        names = ("spec.json", "report.html", "curve.svg", "curve.png", "results.csv")
+        files.sweep(self.directory, *names, idle=60, older=True)
+
     def _claim(self) -> None:
         path = self.directory / "spec.json"
         if path.exists():
             here = read_spec(self.directory)
-            if here != json.loads(self._spec.canonical()):
+            if here != json.loads(self._spec.canonical()):  # as a file gives it: lists, not tuples
                 raise StudyError(
                     f"{self.directory} holds a study of another spec "
                     f"(they differ in {', '.join(_differences(here, self._spec.as_json()))}); "
@@ -96,37 +112,57 @@ class Store:
     def read(self, item: Stage | Trial) -> Record | None:
         """Return the record of an item, or None when it has yet to be made.
 
-        A corrupt record is named in a `CorruptFile` warning, set aside, and counts as not made.
+        A record that is damaged, or of another item, seed or study, is named in a `CorruptFile`
+        warning, set aside, and counts as not made.
         """
         path = self._record(item)
         if not path.exists():
             return None
         try:
-            record = _verified(path)
-            if record.get("spec") != self._spec.hash:
-                raise ValueError("it belongs to another spec")
+            return _verified(path, self._spec.hash, item)
         except (OSError, ValueError) as error:
             _set_aside(path, str(error))
             return None
-        return record
 
     def write(self, item: Stage | Trial, record: Mapping[str, Any]) -> None:
-        """Write a record; from then on the item is done."""
-        content = {"spec": self._spec.hash, **record}
-        files.write(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
-        (self.directory / "failures" / f"{item.id}.json").unlink(missing_ok=True)
+        """Write a record; from then on the item is done.
 
-    def write_failure(self, item: Stage | Trial, reason: str) -> Path:
-        """Keep why an item could not be done; it is tried again when the study is."""
-        path = self.directory / "failures" / f"{item.id}.json"
-        files.write(path, json.dumps({"spec": self._spec.hash, "failed": item.id, "why": reason}))
-        return path
+        Raises:
+            UnwritableError: it cannot be written.
+        """
+        content = {"spec": self._spec.hash, **record}
+        _write(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
+        self._failure(item).unlink(missing_ok=True)
+
+    def write_failure(self, item: Stage | Trial, error: BaseException) -> str:
+        """Keep why an item could not be done; it is tried again when the study is.
+
+        Returns:
+            Why, in one line.
+
+        Raises:
+            UnwritableError: it cannot be kept.
+        """
+        why = told(error)
+        content = {"spec": self._spec.hash, "failed": item.id, "why": why}
+        _write(self._failure(item), json.dumps({**content, "traceback": trace(error)}) + "\n")
+        return f"{item.id}: {why} (recorded in {self._failure(item)})"
+
+    def why_failed(self, item: Stage | Trial) -> str | None:
+        """Return why an item without a record could not be done, where that was tried."""
+        if self.read(item) is not None:
+            return None
+        return read_failures(self.directory, self._spec.hash).get(item.id)
 
     def save_network(self, stage: Stage, state: Mapping[str, Tensor]) -> str:
-        """Write a stage's checkpoint and return its SHA-256, which belongs in its record."""
+        """Write a stage's checkpoint and return its SHA-256, which belongs in its record.
+
+        Raises:
+            UnwritableError: it cannot be written.
+        """
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
         content = safetensors.torch.save(tensors)
-        files.write(self._checkpoint(stage), content)
+        _write(self._checkpoint(stage), content)
         return hashlib.sha256(content).hexdigest()
 
     def load_network(self, stage: Stage) -> dict[str, Tensor] | None:
@@ -154,6 +190,9 @@ class Store:
     def _checkpoint(self, stage: Stage) -> Path:
         return self.directory / "checkpoints" / f"{stage.id}.safetensors"
 
+    def _failure(self, item: Stage | Trial) -> Path:
+        return self.directory / "failures" / f"{item.id}.json"
+
 
 def read_spec(directory: Path) -> Record:
     """Return the spec of the study in a directory, as JSON values.
@@ -163,9 +202,8 @@ def read_spec(directory: Path) -> Record:
     """
     path = directory / "spec.json"
     try:
-        spec = json.loads(path.read_text())
-        if not isinstance(spec, dict):
-            raise ValueError("it is not a JSON object")
+        spec = files.read_json(path)
+        check_spec(spec)
     except FileNotFoundError:
         raise StudyError(
             f"{directory} holds no study (no spec.json); give the directory that "
@@ -186,31 +224,71 @@ def spec_hash(spec: Record) -> str:
 def read_records(directory: Path, spec: str) -> tuple[list[Record], list[Record]]:
     """Return (trial records, stage records) of a study, sorted by name.
 
-    Damaged records and those of another spec are left out, each with a `CorruptFile` warning;
-    nothing is changed on disk.
+    Records that are damaged, of another spec, or in the place of another item's, are left out, each
+    with a `CorruptFile` warning; nothing is changed on disk.
     """
     trials: list[Record] = []
     stages: list[Record] = []
     for path in sorted((directory / "records").glob("*.json")):
         try:
-            record = _verified(path)
-            if record.get("spec") != spec:
-                raise ValueError("it belongs to another spec")
+            record = _verified(path, spec)
         except (OSError, ValueError) as error:
-            warnings.warn(f"{path} is left out: {error}", CorruptFile, 2)
+            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 2)
             continue
         (trials if "trial" in record else stages).append(record)
     return trials, stages
 
 
-def _verified(path: Path) -> Record:
-    record = json.loads(path.read_text())
-    if not isinstance(record, dict) or "sha256" not in record:
+def read_failures(directory: Path, spec: str) -> dict[str, str]:
+    """Return item → why it could not be done, in one line each, sorted by item.
+
+    Files that are damaged, or of another spec or item, are left out with a `CorruptFile` warning.
+    """
+    found: dict[str, str] = {}
+    for path in sorted((directory / "failures").glob("*.json")):
+        try:
+            failure = files.read_json(path)
+            if failure.get("spec") != spec or failure.get("failed") != path.stem:
+                raise ValueError("it belongs to another study or item")
+            if not isinstance(failure.get("why"), str):
+                raise ValueError("it does not say why")
+        except (OSError, ValueError) as error:
+            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 2)
+            continue
+        found[path.stem] = printable(failure["why"])
+    return found
+
+
+def _verified(path: Path, spec: str, item: Stage | Trial | None = None) -> Record:
+    """Return a record that is whole, and that of a spec, and of an item or of whom its name says.
+
+    Raises:
+        OSError, ValueError: it is not; says how.
+    """
+    record = files.read_json(path)
+    if "sha256" not in record:
         raise ValueError("it is no record")
     content = {key: value for key, value in record.items() if key != "sha256"}
     if _digest(content) != record["sha256"]:
         raise ValueError("its content does not match its own hash")
+    if content.get("spec") != spec:
+        raise ValueError("it belongs to another spec")
+    check_record(content)
+    if "trial" in content:
+        trial = {name: content["trial"].get(name) for name in Trial.__dataclass_fields__}
+        whose: Stage | Trial = Trial(**trial)
+    else:
+        whose = Stage(content["seed"], content["stage"])
+    if whose != item if item else whose.id != path.stem:
+        raise ValueError(f"it is the record of {whose.id[:120]!a}")
     return content
+
+
+def _write(path: Path, content: bytes | str) -> None:
+    try:
+        files.write(path, content)
+    except FileError as error:
+        raise UnwritableError(str(error)) from error
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -220,7 +298,13 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 def _set_aside(path: Path, why: str) -> None:
     aside = path.with_name(path.name + ".corrupt")
-    path.replace(aside)
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise UnwritableError(
+            f"{path} is corrupt ({why}) and cannot be set aside: {error.strerror or error}; "
+            "delete it, or let the folder be written to"
+        ) from error
     warnings.warn(
         f"{path} is corrupt ({why}); kept as {aside.name}, computing it again", CorruptFile, 3
     )
@@ -233,5 +317,10 @@ def _differences(here: Record, wanted: Record, prefix: str = "") -> list[str]:
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key}: {a!r} there, {b!r} here")
+            found.append(f"{prefix}{key}: {_brief(a)} there, {_brief(b)} here")
     return found
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -16,12 +16,13 @@ from secateur.arguments import FUNCTION, PATH, SEED, TEXT, Wanted, a, checked, u
 from secateur.errors import StudyError, UsageError
 from secateur.export import to_onnx
 from secateur.inputs import head
+from secateur.printable import printable
 from secateur.study import execute, report
 from secateur.study.execute import Observer, feasible
 from secateur.study.outputs import as_given
 from secateur.study.preflight import model_of, tried
 from secateur.study.spec import Options, Spec
-from secateur.study.store import Store, read_records, read_spec, spec_hash
+from secateur.study.store import Store, read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import Summary, summarise
 from secateur.study.task import ACCURACY, LABEL_SMOOTHING, Task, classification
 from secateur.study.trials import Trial
@@ -98,8 +99,10 @@ class Study:
             UsageError: the model cannot be built or has nothing to cut, the floors make a keep
                 ratio impossible, or model, data, loss and metric do not go together; nothing is
                 written then.
-            StudyError: the directory belongs to another study, is in use, or some items failed
-                (the rest of the study and its report are there all the same).
+            StudyError: the directory belongs to another study, is in use, or some items failed,
+                be it by an exception of the task's own code: a line for each, which `failures/`
+                keeps with its traceback. The rest of the study and its report are there all the
+                same, and the next run tries those items again.
             DataError, FileError: see their messages.
         """
         report.refuse_loss(self.directory)
@@ -137,7 +140,8 @@ class Study:
 
         Raises:
             UsageError: the study has no such criterion or seed, or the keep ratio is impossible.
-            StudyError: there is no such study in the directory, or it is in use.
+            StudyError: there is no such study in the directory, it is in use, or the network's
+                stage failed in it.
         """
         return as_given(self._network(keep, criterion, seed, recovery))
 
@@ -188,7 +192,13 @@ def opened(
     """
     spec = read_spec(directory)
     its = spec["task"]
-    unknown = [field.name for field in fields(Options) if field.name not in _options(spec)]
+    known, its_own = {field.name for field in fields(Options)}, _options(spec)
+    if later := its_own.keys() - known:
+        raise StudyError(
+            f"the study in {directory} was made by a later secateur, whose studies have "
+            f"{' and '.join(sorted(later))[:200]!a}; upgrade this one"
+        )
+    unknown = [field.name for field in fields(Options) if field.name not in its_own]
     if unknown:
         raise StudyError(
             f"the study in {directory} was made by an older secateur, whose studies had no "
@@ -197,14 +207,13 @@ def opened(
         )
     if task is None:
         if not _is_built_in(its):
-            reference = its.get("source", "mytask.py:task")
+            reference = printable(str(its.get("source", "mytask.py:task")))
             raise StudyError(
                 f"the task of the study in {directory} is not built in; give it: "
                 f"--task {reference}, or in Python opened(..., task=load_task({reference!r}))"
             )
-        task = classification(
-            its["data"], its["net"], label_smoothing=its["label_smoothing"], data_dir=data_dir
-        )
+        smoothing = its.get("label_smoothing", LABEL_SMOOTHING)
+        task = classification(its["data"], its["net"], label_smoothing=smoothing, data_dir=data_dir)
     study = Study(task, Options(**_options(spec)), out=directory, device=device)
     if study.spec.hash != spec_hash(spec):
         raise StudyError(
@@ -228,7 +237,15 @@ def rebuild(directory: Path) -> Results:
         raise StudyError(
             f"the study in {directory} has no usable record yet; run it with `secateur study` first"
         )
-    files = report.write(directory, spec, address, trials, stages, command=command_of(spec))
+    files = report.write(
+        directory,
+        spec,
+        address,
+        trials,
+        stages,
+        command=command_of(spec),
+        failures=read_failures(directory, address),
+    )
     return Results(directory, summarise(spec, trials), files)
 
 

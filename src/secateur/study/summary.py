@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from secateur.errors import StudyError
+from secateur.errors import StudyError, whole
 from secateur.pruning.budget import Budget
 from secateur.study.statistics import (
     MINIMUM_SEEDS,
@@ -253,12 +253,14 @@ def chance_limit(spec: Mapping[str, Any]) -> float | None:
     or `classes` is not given.
     """
     task, metric = spec["task"], spec["metric"]
-    classes = task.get("classes")
+    classes, images = task.get("classes"), task.get("test_images")
     if metric["name"] != "accuracy" or not metric["higher_is_better"]:
         return None
-    if not isinstance(classes, int) or classes < 2:
+    if not whole(classes) or classes < 2:
         return None
-    p, images = 1.0 / classes, int(task.get("test_images", _CHANCE_IMAGES))
+    if not whole(images) or images < 1:
+        images = _CHANCE_IMAGES
+    p: float = 1.0 / classes
     limit = p + _CHANCE_ERRORS * math.sqrt(p * (1.0 - p) / images)
     return 100.0 * limit if metric["unit"] == "%" else limit
 

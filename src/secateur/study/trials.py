@@ -45,7 +45,9 @@ class Trial:
     @property
     def id(self) -> str:
         """Unique in a study; names its file."""
-        return f"seed-{self.seed}_{self.criterion}_keep-{self.keep:g}_{self.recovery}"
+        short = f"{self.keep:g}"  # six digits, which two ratios may have in common
+        keep = short if float(short) == self.keep else repr(float(self.keep))
+        return f"seed-{self.seed}_{self.criterion}_keep-{keep}_{self.recovery}"
 
     @property
     def after(self) -> Stage:

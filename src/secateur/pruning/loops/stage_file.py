@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, safetensors.SafetensorError) as error:
         raise FileError(f"cannot read {path}: {error}; resume from another checkpoint") from error
     try:
-        facts = json.loads(metadata["state"])
+        facts = files.parse_json(metadata["state"])
         stage, number = facts["stage"], facts["number"]
         if stage not in get_args(Stage) or type(number) is not int or number < 0:
             raise ValueError(f"{facts} is no stage")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 
 from secateur.arguments import a, refuse
 from secateur.errors import UsageError
+from secateur.files import parse_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.saving import packed
 
@@ -125,7 +126,7 @@ def json_object(what: str, given: object) -> Mapping[str, Any]:
     try:
         if not isinstance(given, Mapping):
             raise TypeError(f"{type(given).__name__} is no mapping")
-        back: Mapping[str, Any] = json.loads(json.dumps(dict(given), allow_nan=False))
+        back: Mapping[str, Any] = parse_json(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{what} cannot be written as JSON: {error}; give a dict of strings, finite numbers, "
@@ -138,9 +139,9 @@ def parse(text: str, sha256: str) -> ModelInfo:
     """Return what JSON says, if it can be meant.
 
     Raises:
-        ValueError, KeyError, TypeError, RecursionError: it cannot; the first says why.
+        ValueError, KeyError, TypeError: it cannot; the first says why.
     """
-    given = _mapping(json.loads(text, parse_constant=_no_number), "the description")
+    given = _mapping(parse_json(text), "the description")
     tensors: dict[str, Stored] = {}
     for entry in _list(given["tensors"], "tensors"):
         stored = _stored(_mapping(entry, "a tensor"), tensors)
@@ -239,7 +240,3 @@ def _count(given: object) -> int:
     if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < 2**63:
         raise ValueError(f"{str(given)[:80]} stands where a size must")
     return given
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")

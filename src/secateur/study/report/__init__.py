@@ -62,6 +62,7 @@ def write(
     stages: Sequence[Mapping[str, Any]],
     *,
     command: str,
+    failures: Mapping[str, str] | None = None,
 ) -> ReportFiles:
     """Write report.html, curve.svg, curve.png and results.csv into a directory that exists.
 
@@ -75,6 +76,7 @@ def write(
         trials: its trial records, in any order.
         stages: its stage records, in any order.
         command: the command line that ran the study, shown as its provenance.
+        failures: item → why it could not be done.
 
     Returns:
         The paths of the four files.
@@ -88,7 +90,14 @@ def write(
     found = headline(summary, spec)
     svg, png = figures.curve(summary, spec, found.criterion)
     html = page.render(
-        summary, spec, trials, stages, headline=found, spec_hash=spec_hash, command=command
+        summary,
+        spec,
+        trials,
+        stages,
+        headline=found,
+        spec_hash=spec_hash,
+        command=command,
+        failures=failures or {},
     )
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(csv_rows(summary))

@@ -75,7 +75,9 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
     return Headline(criterion, recovery, row, sentence, detail)
 
 
-def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Notice]:
+def warnings(
+    summary: Summary, spec: Mapping[str, Any], failures: Mapping[str, str]
+) -> list[Notice]:
     """List what makes the figures weaker than they look, gravest first."""
     found: list[Notice] = []
     seeds = len(spec["seeds"])
@@ -89,6 +91,17 @@ def warnings(summary: Summary, spec: Mapping[str, Any]) -> list[Notice]:
                 f"Its {summary.metric} is {Units.of(summary).value(lost[0].test.mean)} ({names}). "
                 "It has not learned, so no difference from it means anything. Look at the "
                 "training curves; lower the learning rate or train for longer.",
+            )
+        )
+    if failures:
+        found.append(
+            Notice(
+                "error",
+                f"{_count(len(failures), 'item')} failed",
+                "They, and all that depends on them, are in no figure below. What went wrong "
+                "stands in the study's folder `failures`; running the study again tries them "
+                "again.",
+                tuple(f"{item}: {why}" for item, why in failures.items()),
             )
         )
     if summary.missing:

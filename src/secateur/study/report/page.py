@@ -46,11 +46,12 @@ def render(
     headline: Headline,
     spec_hash: str,
     command: str,
+    failures: Mapping[str, str],
 ) -> str:
     """Return the report as one HTML text: the same text for the same records."""
     library = get_plotlyjs()
     script = _template("charts.js") + _template("page.js")
-    units, found = Units.of(summary), warnings(summary, spec)
+    units, found = Units.of(summary), warnings(summary, spec, failures)
     task = str(spec["task"]["name"])
     started = [str(record["started"]) for record in [*stages, *trials] if record.get("started")]
     parts = {

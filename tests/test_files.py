@@ -1,0 +1,145 @@
+"""Files: JSON read within bounds, and what a killed process leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secateur import files
+from secateur.files import parse_json, read_json
+
+DEEP = "[" * 100_000 + "]" * 100_000
+BAD = {
+    "deep": DEEP,
+    "deep enough to parse": "[" * 300 + "]" * 300,
+    "deep objects": '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "NaN": '{"a": NaN}',
+    "infinite": '{"a": -Infinity}',
+    "overflows to infinity": '{"a": 1e999}',
+    "a huge number": f'{{"a": {"9" * 400}}}',
+    "digits that Python refuses": f'{{"a": {"9" * 5000}}}',
+    "the same name twice": '{"a": 1, "b": 2, "a": 3}',
+    "half a character": '{"a": "\\ud800"}',
+    "half a character in a name": '{"\\uDC00": 1}',
+    "no UTF-8": b'{"a": "\xff"}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "empty": "",
+    "truncated": '{"a": [1, 2',
+    "two values": "{} {}",
+    "zeros": b"\0" * 1000,
+}
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+def test_json_that_could_harm_a_reader_is_one_kind_of_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_json(text)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", [*BAD.values(), "[1]", '"text"', "3", "null"], ids=[*BAD, *"1234"])
+def test_a_file_of_such_json_or_of_no_object_is_refused(text: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"."):
+        read_json(path)
+
+
+def test_a_name_twice_is_named_and_cannot_write_to_a_terminal() -> None:
+    with pytest.raises(ValueError, match=r"'\\x1b\[2Ja' twice"):
+        parse_json('{"\\u001b[2Ja": 1, "\\u001b[2Ja": 2}')
+
+
+def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole of a terabyte
+    with pytest.raises(ValueError, match="more than 33,554,432 bytes"):
+        read_json(path)
+    path.write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        read_json(path, largest=4)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "y.json")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**290), 10**290) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(VALUES)
+def test_all_other_json_is_read_as_it_was_written(value: object) -> None:
+    assert parse_json(json.dumps(value)) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from secateur import files
+
+files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+files.write(Path(sys.argv[1]), b"half of it")
+"""
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "x" * 255])
+def test_a_killed_write_leaves_what_the_next_one_removes(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"before")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"before"
+    (left,) = set(tmp_path.iterdir()) - {path}
+    files.write(path, b"meanwhile")
+    assert left.exists()  # another process could still be writing it
+    old = time.time() - files.ABANDONED
+    os.utime(left, (old, old))
+    files.write(tmp_path / "another", b"")
+    assert left.exists()
+    files.write(path, b"after")
+    assert {p.name for p in tmp_path.iterdir()} == {name, "another"}
+    assert path.read_bytes() == b"after"
+
+
+def test_only_our_own_temporary_files_are_removed(tmp_path: Path) -> None:
+    theirs = [
+        "a.json",
+        ".a.json",
+        ".a.json.original",  # eight letters, as ours have, but not our ending
+        ".a.json.tmp",
+        ".a.json.abcd.secateur-tmp",
+        ".b.json.abcdefgh.secateur-tmp",
+        "a.json.abcdefgh.secateur-tmp",
+    ]
+    for name in theirs:
+        (tmp_path / name).write_text("theirs")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".a.json.folderxy.secateur-tmp").mkdir()
+    ours = tmp_path / ".a.json.abcdefg_.secateur-tmp"
+    ours.write_text("ours")
+    os.utime(ours, (0, 0))
+    files.sweep(tmp_path, "a.json")
+    assert not ours.exists()
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == set(theirs)
+    assert (tmp_path / ".a.json.folderxy.secateur-tmp").is_dir()
+    files.sweep(tmp_path / "missing")

@@ -1,0 +1,404 @@
+"""Items that fail: they are recorded, the others go on, and a rerun tries them again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from secateur.errors import DataError, FileError, StudyError, UsageError
+from secateur.study.execute import Event
+from secateur.study.store import Store
+from secateur.study.study import Results, Study, rebuild
+from secateur.study.task import Task
+from secateur.study.trials import Stage
+
+PLAN: dict[str, Any] = {
+    "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
+    "criteria": ("magnitude", "gate"), "device": "cpu",
+}  # fmt: skip
+# Training passes of a study with this plan: the check before it, then of each seed these.
+STAGES = ("train", "control", "gates")
+
+
+class Faulty:
+    """The digits, of which one training pass, counted from the check on, goes wrong."""
+
+    def __init__(self, task: Task, wrong: int, what: Callable[[Tensor], Tensor]) -> None:
+        self._data = task.data(torch.device("cpu"))
+        self._wrong, self._what, self._passes = wrong, what, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+    def epoch(self, *arguments: Any) -> Iterator[Any]:
+        self._passes += 1
+        bad = self._passes == self._wrong
+        for inputs, targets in self._data.epoch(*arguments):
+            yield self._what(inputs) if bad else inputs, targets
+
+
+def faulty(task: Task, seed: int, stage: str, what: Callable[[Tensor], Tensor]) -> Task:
+    number = 2 + 3 * seed + STAGES.index(stage)
+    return replace(task, data=lambda device: Faulty(task, number, what))
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def raise_it(*_: object, **__: object) -> Any:
+        raise error
+
+    return raise_it
+
+
+def run(task: Task, out: Path, **options: Any) -> Results:
+    return Study(task, out=out, **{**PLAN, **options}).run()
+
+
+def done(out: Path) -> set[str]:
+    return {path.stem for path in (out / "records").glob("*.json")}
+
+
+def failed(out: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in (out / "failures").iterdir()}
+
+
+class HostileError(Exception):
+    """Says nothing good of itself."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+class BuriedError(RuntimeError):
+    """Its very name and notes are no text for a terminal."""
+
+    __notes__ = 3
+
+
+BuriedError.__name__ = "Bad\x1b[2JName\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (lambda x: x * float("nan"), r"^(?!.*\.py).*(NaN|not finite)"),
+        (raising(ValueError("my data")), r"^ValueError: my data \(.*test_study_failures\.py, line"),
+        (raising(DataError("of the loader")), r"^of the loader$"),
+        (raising(UsageError("wrong")), r"^wrong$"),
+        (raising(MemoryError()), r"^MemoryError \("),
+        (raising(torch.OutOfMemoryError("CUDA out of memory")), r"^OutOfMemoryError: CUDA out"),
+        (raising(HostileError()), r"^HostileError: \(its message cannot be shown\) \("),
+        (raising(BuriedError("a\x1b]0;b\x07\r\nc\u202e" + "d" * 10**6)),
+         r"^Bad\\x1b\[2JName\\n: a\\x1b\]0;b\\x07 c\\u202ed+… \(.*, line \d+\)$"),
+        (raising(RuntimeError("half \ud800")), r"half \\ud800"),
+        (lambda x: x[:, :, 1:], r"^RuntimeError: mat1 and mat2"),
+        (raising(RecursionError("deep")), r"^RecursionError: deep"),
+    ],
+    ids=["nan", "value", "data", "usage", "memory", "cuda", "str", "hostile", "half", "shape",
+         "recursion"],
+)  # fmt: skip
+def test_a_failure_of_one_seeds_stage_is_its_own(
+    digits: Task, tmp_path: Path, what: Callable[[Tensor], Tensor], why: str
+) -> None:
+    with pytest.raises(StudyError) as caught:
+        run(faulty(digits, 0, "gates", what), tmp_path)
+    (line,) = str(caught.value).split("\n")[1:]  # one failure, one line
+    assert line.startswith("- seed-0_gates: ")
+    assert line.isprintable()
+    assert len(line) < 1000
+    found = failed(tmp_path)
+    assert set(found) == {"seed-0_gates"}
+    assert re.search(why, found["seed-0_gates"]["why"])
+    assert "Traceback" in found["seed-0_gates"]["traceback"]
+    items = {"train", "control", "dense_keep-1_none", "dense_keep-1_batchnorm"}
+    items |= {f"magnitude_keep-0.5_{recovery}" for recovery in ("none", "batchnorm")}
+    gates = {"gates", "gate_keep-0.5_none", "gate_keep-0.5_batchnorm"}
+    assert done(tmp_path) == {f"seed-0_{i}" for i in items} | {f"seed-1_{i}" for i in items | gates}
+    # Without the fault it is completed, and nothing is done twice.
+    events: list[Event] = []
+    results = Study(digits, out=tmp_path, **PLAN).run(events.append)
+    again = {e.item.id for e in events if e.kind == "begin"}
+    assert again == {f"seed-0_{item}" for item in gates}
+    assert not results.summary.missing
+    assert not failed(tmp_path)
+
+
+def test_without_its_first_stage_all_of_a_seed_is_left_out(digits: Task, tmp_path: Path) -> None:
+    events: list[tuple[str, str]] = []
+    job = Study(faulty(digits, 0, "train", raising(OSError("gone"))), out=tmp_path, **PLAN)
+    with pytest.raises(StudyError, match=r"\n- seed-0_train: OSError: gone"):
+        job.run(lambda event: events.append((event.item.id, event.kind)))
+    assert all(name.startswith("seed-1") for name in done(tmp_path))
+    of_first = [(item, kind) for item, kind in events if item.startswith("seed-0")]
+    assert of_first[:2] == [("seed-0_train", "begin"), ("seed-0_train", "failed")]
+    assert {kind for _, kind in of_first[2:]} == {"omitted"}
+    assert len(of_first) == 1 + len({item for item, _ in of_first})  # each is told of
+
+
+@pytest.mark.parametrize("part", ["loss", "metric", "model", "output"])
+def test_every_part_of_a_task_may_fail_at_any_time(digits: Task, tmp_path: Path, part: str) -> None:
+    """After so many calls it fails for good: what was done stays, the rest is recorded."""
+    calls = [0]
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls[0] += 1
+            if calls[0] > limit:
+                raise LookupError(f"the {part} broke")
+            return function(*arguments)
+
+        return call
+
+    limit = {"loss": 13, "metric": 25, "model": 3, "output": 60}[part]
+    changes: dict[str, Any] = {
+        "loss": {"loss": counted(digits.loss)},
+        "metric": {"metric": replace(digits.metric, function=counted(digits.metric.function))},
+        "model": {"model": counted(digits.model)},
+        "output": {"output": counted(lambda given: given)},
+    }[part]
+    with pytest.raises(StudyError, match=rf"LookupError: the {part} broke"):
+        run(replace(digits, **changes), tmp_path)
+    assert done(tmp_path)
+    assert failed(tmp_path)
+    assert not done(tmp_path) & set(failed(tmp_path))
+    assert not run(digits, tmp_path).summary.missing
+
+
+def test_a_users_training_loop_may_fail(digits: Task, tmp_path: Path) -> None:
+    def train(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> None:
+        raise KeyError("no such thing")
+
+    with pytest.raises(StudyError, match=r"nothing of the study(?s:.*)KeyError: 'no such thing'"):
+        run(replace(digits, train=train), tmp_path, criteria=("random",))
+    assert set(failed(tmp_path)) == {"seed-0_train", "seed-1_train"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_who_wants_to_stop_stops(digits: Task, tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        run(faulty(digits, 0, "control", raising(error)), tmp_path)
+    assert not failed(tmp_path)
+    assert not any(name.startswith("seed-1") for name in done(tmp_path))
+
+
+def test_an_observers_exception_ends_the_study_and_is_nobodys_failure(
+    digits: Task, tmp_path: Path
+) -> None:
+    def observe(event: Event) -> None:
+        if event.kind == "epoch" and event.item.id == "seed-0_gates":
+            raise BrokenPipeError("nobody listens")
+
+    with pytest.raises(BrokenPipeError, match="nobody listens"):
+        Study(digits, out=tmp_path, **PLAN).run(observe)
+    assert not failed(tmp_path)
+
+
+def test_a_full_disk_ends_the_study(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study's own disk; whatever else a task's code cannot write is that item's failure."""
+    real = tempfile.mkstemp
+
+    def full(**arguments: Any) -> Any:
+        if ".seed-0_control" in str(arguments["prefix"]):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(**arguments)
+
+    monkeypatch.setattr("secateur.files.tempfile.mkstemp", full)
+    with pytest.raises(FileError, match=r"seed-0_control.*No space left on device"):
+        run(digits, tmp_path)
+    assert not failed(tmp_path)
+    monkeypatch.undo()
+    assert not run(digits, tmp_path).summary.missing
+
+
+def test_the_report_names_what_failed(digits: Task, tmp_path: Path) -> None:
+    message = "<script>alert(1)</script> & [red]"
+    with pytest.raises(StudyError):
+        run(faulty(digits, 0, "gates", raising(ValueError(message))), tmp_path)
+    page = rebuild(tmp_path).files.html.read_text(encoding="utf-8")
+    assert "1 item failed" in page
+    assert "seed-0_gates: ValueError: &lt;script&gt;alert(1)&lt;/script&gt; &amp; [red]" in page
+    assert message not in page
+
+
+def test_a_criterion_that_failed_with_every_seed_leaves_the_others_a_report(
+    digits: Task, tmp_path: Path
+) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if "learn_gates" in stack():
+            raise ArithmeticError("of gates only")
+        return digits.loss(outputs, targets)
+
+    with pytest.raises(StudyError) as caught:
+        run(replace(digits, loss=loss), tmp_path)
+    assert [line.split(":")[0] for line in str(caught.value).split("\n")[1:]] == [
+        "- seed-0_gates",
+        "- seed-1_gates",
+    ]
+    summary = rebuild(tmp_path).summary
+    assert {row.criterion for row in summary.rows} == {"magnitude"}
+    assert len(summary.missing) == 4
+
+
+def stack() -> set[str]:
+    frame = sys._getframe()
+    names = set()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        names.add(frame.f_code.co_name)
+    return names
+
+
+def test_weights_that_end_infinite_fail_the_stage_and_not_every_cut(
+    digits: Task, tmp_path: Path
+) -> None:
+    """Were such a stage kept as done, no rerun could ever mend it."""
+
+    class Overflows(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = digits.model()
+            self.other = torch.nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:  # as a last step does, whose gradient was finite
+                with torch.no_grad():
+                    self.other.weight.fill_(float("inf"))
+            return self.net(x)
+
+    task = replace(digits, model=Overflows)
+    with pytest.raises(StudyError, match=r"seed-0_train: after training, other\.weight is not fin"):
+        run(task, tmp_path)
+    assert not done(tmp_path)
+
+
+def test_the_network_of_a_stage_that_failed_is_refused_at_once(
+    digits: Task, tmp_path: Path
+) -> None:
+    task = faulty(digits, 0, "gates", raising(ValueError("my fault")))
+    with pytest.raises(StudyError):
+        run(task, tmp_path)
+    job = Study(digits, out=tmp_path, **PLAN)
+    for give in (job.network, job.onnx):
+        with pytest.raises(StudyError, match=r"seed-0_gates failed .* ValueError: my fault"):
+            give(0.5)
+    assert job.network(0.5, criterion="magnitude") is not None
+    assert job.network(0.5, seed=1) is not None
+    assert set(failed(tmp_path)) == {"seed-0_gates"}
+
+
+def test_an_exception_while_a_network_is_made_is_one_error(digits: Task, tmp_path: Path) -> None:
+    run(digits, tmp_path)
+    other = replace(digits, model=lambda: torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.Linear(9, 9), torch.nn.Linear(9, 10)
+    ))  # fmt: skip
+    with pytest.raises(StudyError, match=r"network of seed-0_gate_keep-0\.5_\w+ cannot be made"):
+        Study(other, out=tmp_path, **PLAN).network(0.5)
+    broken = replace(digits, data=raising(OSError("unplugged")))
+    with pytest.raises(UsageError, match=r"data of task .* OSError: unplugged"):
+        Study(broken, out=tmp_path, **PLAN).network(0.5)
+
+
+def test_a_lost_network_that_cannot_be_made_again_is_tried_once(
+    digits: Task, tmp_path: Path
+) -> None:
+    run(digits, tmp_path, seeds=1)
+    (tmp_path / "checkpoints" / "seed-0_train.safetensors").unlink()
+    for path in (tmp_path / "records").glob("*dense*"):
+        path.unlink()
+    calls = []
+
+    def train(*arguments: Any, seed: int, **hooks: Any) -> None:
+        calls.append(seed)
+        raise ValueError("it broke since")
+
+    task = replace(digits, train=train)
+    with (
+        pytest.warns(UserWarning, match="is gone"),
+        pytest.raises(StudyError) as caught,
+    ):
+        run(task, tmp_path, seeds=1)
+    assert len(calls) == 1
+    lines = str(caught.value).split("\n")[1:]
+    assert [line.split(":")[0] for line in lines] == [
+        "- seed-0_dense_keep-1_none",
+        "- seed-0_dense_keep-1_batchnorm",
+    ]
+    assert all("it broke since" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": raising(KeyError("weights"))}, r"model of task .* built: KeyError: 'weights'"),
+        ({"data": raising(OSError("no disk"))}, r"data of task .* loaded: OSError: no disk"),
+        ({"loss": raising(HostileError())}, r"loss of .* HostileError: \(its message cannot"),
+        ({"output": raising(LookupError("out"))}, r"model of .* LookupError: out"),
+    ],
+)
+def test_before_anything_is_written_a_failure_is_one_usage_error(
+    digits: Task, tmp_path: Path, changes: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(replace(digits, **changes), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("method", ["epoch", "evaluation", "batches_per_epoch"])
+def test_data_that_raises_before_anything_is_written(
+    digits: Task, tmp_path: Path, method: str
+) -> None:
+    class Bad(Faulty):
+        pass
+
+    setattr(Bad, method, raising(ZeroDivisionError("by zero")))
+    task = replace(digits, data=lambda device: Bad(digits, 0, abs))
+    with pytest.raises(UsageError, match=r"data of task .* ZeroDivisionError: by zero"):
+        run(task, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_command_ends_with_a_line_for_each_failure(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import secateur\n"
+        "from dataclasses import replace\n"
+        "base = secateur.classification('digits', 'mlp', progress=False)\n"
+        "calls = []\n"
+        "def loss(outputs, targets):\n"
+        "    calls.append(1)\n"
+        "    if 12 < len(calls) < 15:\n"
+        "        raise ValueError('mine,\\nin two lines')\n"
+        "    return base.loss(outputs, targets)\n"
+        "task = replace(base, name='mine', loss=loss, description={})\n"
+    )
+    words = "--keep 0.5 --seeds 2 --epochs 1 --gate-epochs 1 --finetune 0 --calibration 128"
+    command = [sys.executable, "-m", "secateur", "study", "mine.py:task", *words.split()]
+    command += ["--criteria", "magnitude", "--margin", "0.5", "--out", "study"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "seed-0_control: ValueError: mine, in two lines" in ended.stderr
+    assert (tmp_path / "study" / "report.html").exists()
+    assert json.loads((tmp_path / "study/failures/seed-0_control.json").read_text())["traceback"]
+
+
+def test_a_store_keeps_the_end_of_a_long_traceback(digits: Task, tmp_path: Path) -> None:
+    error = ValueError("x" * 10**6)
+    with Store(tmp_path, Study(digits, out=tmp_path, **PLAN).spec) as store:
+        line = store.write_failure(Stage(0, "train"), error)
+        assert len(line) < 1500
+        assert store.why_failed(Stage(0, "train")) in line
+    assert (tmp_path / "failures" / "seed-0_train.json").stat().st_size < 50_000

@@ -1,0 +1,336 @@
+"""Whose a record is, and whether a study's files can be believed at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secateur.errors import StudyError
+from secateur.inspection import inspection
+from secateur.study.store import CorruptFile, read_records, spec_hash
+from secateur.study.study import Study, opened, rebuild
+from secateur.study.task import Task
+from secateur.study.trials import Trial
+
+PLAN: dict[str, Any] = {
+    "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
+    "criteria": ("magnitude",), "device": "cpu",
+}  # fmt: skip
+OLD = Path(__file__).parent / "data" / "study-0.1.0"
+TRIAL = "seed-0_magnitude_keep-0.5_none"
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.fixture(scope="module")
+def finished(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study")
+    Study(digits, out=out, **PLAN).run()
+    return out
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def record(out: Path, item: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "records" / f"{item}.json").read_text())
+    return found
+
+
+def write(out: Path, item: str, content: dict[str, Any]) -> None:
+    """Write a record whose own hash is right, as somebody who means harm would."""
+    content = {key: value for key, value in content.items() if key != "sha256"}
+    path = out / "records" / f"{item}.json"
+    path.write_text(json.dumps({**content, "sha256": spec_hash(content)}))
+
+
+def figures(out: Path) -> dict[str, Any]:
+    kept = ("trial", "stage", "seed", "metrics", "masks", "checkpoint")
+    found = {path.stem: record(out, path.stem) for path in (out / "records").glob("*.json")}
+    return {item: {k: each[k] for k in kept if k in each} for item, each in found.items()}
+
+
+def swap(a: Path, b: Path) -> None:
+    first, second = a.read_bytes(), b.read_bytes()
+    a.write_bytes(second)
+    b.write_bytes(first)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (TRIAL, "seed-1_magnitude_keep-0.5_none"),  # of another seed
+        (TRIAL, "seed-0_magnitude_keep-0.5_batchnorm"),  # recovery
+        ("seed-0_dense_keep-1_none", TRIAL),  # criterion and ratio
+        ("seed-0_train", "seed-1_train"),
+        ("seed-0_control", "seed-0_train"),
+        ("seed-0_train", TRIAL),  # kind
+        (TRIAL, "seed-0_train"),
+    ],
+)
+def test_the_record_of_another_item_is_not_believed(
+    finished: Path, copy: Path, digits: Task, source: str, target: str
+) -> None:
+    shutil.copy(copy / "records" / f"{source}.json", copy / "records" / f"{target}.json")
+    with pytest.warns(CorruptFile, match=rf"{target}\.json is left out: it is the record of"):
+        missing = rebuild(copy).summary.missing
+    assert missing == ((target,) if "keep" in target else ())
+    with pytest.warns(CorruptFile, match=rf"{target}\.json is corrupt \(it is the record of"):
+        Study(digits, out=copy, **PLAN).run()
+    assert figures(copy) == figures(finished)
+
+
+def test_the_record_of_another_study_is_not_believed(
+    copy: Path, digits: Task, tmp_path: Path
+) -> None:
+    plan = {**PLAN, "calibration": 129}
+    Study(digits, out=tmp_path / "other", **plan).run()
+    shutil.copy(tmp_path / "other" / "records" / f"{TRIAL}.json", copy / "records")
+    with pytest.warns(CorruptFile, match="belongs to another spec"):
+        Study(digits, out=copy, **PLAN).run()
+    shutil.copy(tmp_path / "other" / "spec.json", copy)
+    with pytest.raises(StudyError, match=r"options\.calibration: 129 there, 128 here"):
+        Study(digits, out=copy, **PLAN).run()
+    with pytest.warns(CorruptFile), pytest.raises(StudyError, match="no usable record"):
+        rebuild(copy)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_checkpoints_of_two_seeds_that_are_swapped(
+    finished: Path, copy: Path, digits: Task, both: bool
+) -> None:
+    for kind, ending in (("checkpoints", "safetensors"), ("records", "json"))[: 1 + both]:
+        swap(*(copy / kind / f"seed-{seed}_control.{ending}" for seed in (0, 1)))
+    for path in (copy / "records").glob("*magnitude*"):
+        path.unlink()
+    with pytest.warns(CorruptFile, match=r"seed-\d_control\.\w+ is corrupt"):
+        Study(digits, out=copy, **PLAN).run()
+    assert figures(copy) == figures(finished)
+
+
+def test_two_ratios_that_print_alike_are_two_trials(digits: Task, tmp_path: Path) -> None:
+    ratios = (0.1000001, 0.1, 0.09999999)
+    results = Study(digits, out=tmp_path, **{**PLAN, "keep": ratios, "seeds": 1}).run()
+    assert {row.keep for row in results.summary.rows} == set(ratios)
+    for keep in ratios:
+        item = Trial(0, "magnitude", keep, "none").id
+        assert record(tmp_path, item)["trial"]["keep"] == keep
+    names = [Trial(0, "gate", keep, "none").id for keep in (1, 1.0, 0.5, 0.05, 1e-5, 1 / 3)]
+    assert [name.split("_")[2] for name in names] == [
+        "keep-1", "keep-1", "keep-0.5", "keep-0.05", "keep-1e-05", "keep-0.3333333333333333",
+    ]  # fmt: skip
+
+
+def changed(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        *outer, last = path.split("/")
+        for name in outer:
+            content = content[name]
+        if value is None:
+            del content[last]
+        else:
+            content[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("item", "change"),
+    [
+        (TRIAL, changed("metrics/test", "ninety")),
+        (TRIAL, changed("metrics/test", [90.0])),
+        (TRIAL, changed("metrics/test", 1e200)),
+        (TRIAL, changed("metrics/validation", True)),
+        (TRIAL, changed("metrics/test", None)),
+        (TRIAL, changed("metrics", [1, 2])),
+        (TRIAL, changed("weights", None)),
+        (TRIAL, changed("weights/kept", -1)),
+        (TRIAL, changed("weights/kept", 10**30)),
+        (TRIAL, changed("weights/layers", ["a"])),
+        (TRIAL, changed("weights/layers", {"a": {"kept": 1}})),
+        (TRIAL, changed("trial/seed", "0")),
+        (TRIAL, changed("trial/seed", 0.0)),
+        (TRIAL, changed("trial/keep", 10**300)),
+        (TRIAL, changed("trial", "x")),
+        (TRIAL, changed("seconds", "long")),
+        (TRIAL, changed("versions", "all")),
+        (TRIAL, changed("started", 5)),
+        ("seed-0_train", changed("log", {})),
+        ("seed-0_train", changed("log", [1])),
+        ("seed-0_train", changed("checkpoint", None)),
+        ("seed-0_train", changed("stage", 3)),
+        ("seed-0_train", changed("excluded", [1])),
+        ("seed-0_train", changed("gates", {"a": [1]})),
+    ],
+)
+def test_a_record_of_wrong_kinds_is_left_out_and_made_again(
+    finished: Path, copy: Path, digits: Task, item: str, change: Callable[[Any], None]
+) -> None:
+    content = record(copy, item)
+    change(content)
+    write(copy, item, content)
+    with pytest.warns(CorruptFile, match=rf"{item}\.json is left out"):
+        rebuild(copy)
+    with pytest.warns(CorruptFile, match="is left out"):
+        inspection(copy)
+    with pytest.warns(CorruptFile, match=rf"{item}\.json is corrupt"):
+        Study(digits, out=copy, **PLAN).run()
+    assert figures(copy) == figures(finished)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [DEEP, '{"sha256": ' + "9" * 5000 + "}", '{"a": NaN, "sha256": ""}', '{"a": 1, "a": 1}', "3",
+     "[]", b"\xff\xfe", '{"sha256": ["a"]}', ""],
+    ids=range(9),
+)  # fmt: skip
+def test_a_record_that_is_no_json_of_ours(
+    finished: Path, copy: Path, digits: Task, text: str | bytes
+) -> None:
+    path = copy / "records" / f"{TRIAL}.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.warns(CorruptFile, match="is left out"):
+        rebuild(copy)
+    with pytest.warns(CorruptFile, match="is corrupt"):
+        Study(digits, out=copy, **PLAN).run()
+    assert figures(copy) == figures(finished)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("task", []), ("task/name", 3), ("metric", "accuracy"), ("metric/unit", None),
+        ("metric/higher_is_better", 1), ("levels", 0.5), ("levels", []), ("levels", ["0.5"]),
+        ("levels", [2.0]), ("seeds", 3), ("seeds", [0.5]), ("seeds", list(range(20_000))),
+        ("criteria", "gate"), ("criteria", [["gate"]]), ("recovery", [None]), ("margin", "0.5"),
+        ("margin", 0), ("confidence", 1.0), ("options", []), ("options/floor", "low"),
+        ("options/finetune_from", {}), ("seeds", None),
+    ],
+)  # fmt: skip
+def test_a_spec_of_wrong_kinds_is_one_error(
+    copy: Path, digits: Task, where: str, value: object
+) -> None:
+    spec = json.loads((copy / "spec.json").read_text())
+    changed(where, value)(spec)
+    (copy / "spec.json").write_text(json.dumps(spec))
+    refused_everywhere(copy, digits, where.replace("/", r"\."))
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "[]", "{", '{"seeds": 1e999}', b"\xff", "null"], ids=range(6)
+)
+def test_a_spec_that_is_no_json_of_ours_is_one_error(
+    copy: Path, digits: Task, text: str | bytes
+) -> None:
+    (copy / "spec.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    refused_everywhere(copy, digits, "")
+
+
+def network(job: Study) -> object:
+    return job.network(0.5, criterion="magnitude")
+
+
+def refused_everywhere(out: Path, digits: Task, what: str) -> None:
+    job = Study(digits, out=out, **PLAN)
+    for use in (rebuild, opened, inspection, lambda _: job.run(), lambda _: network(job)):
+        with pytest.raises(StudyError, match=rf"cannot read .*spec\.json: .*{what}"):
+            use(out)
+
+
+def test_a_study_of_a_later_secateur_is_one_error(copy: Path) -> None:
+    spec = json.loads((copy / "spec.json").read_text())
+    spec["options"]["\x1b[2J"] = 1
+    (copy / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(StudyError, match=r"later secateur.*\\x1b\[2J"):
+        opened(copy)
+
+
+def test_descriptions_of_a_users_own_do_not_matter_to_a_report(
+    digits: Task, tmp_path: Path
+) -> None:
+    """The bound of guessing is taken from `classes` and `test_images`, whatever those are."""
+    own = {"classes": 10, "test_images": "many", "net": [1], "source": 3, "label_smoothing": {}}
+    for number, images in enumerate(("many", 0, -1, True, 10**250)):
+        task = replace(digits, name="mine", description={**own, "test_images": images})
+        out = tmp_path / str(number)
+        Study(task, out=out, **{**PLAN, "seeds": 1}).run()
+        assert rebuild(out).files.html.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [DEEP, "[]", '{"failed": "seed-0_gates", "why": 3}', "{", '{"why": "x"}'],
+    ids=range(5),
+)
+def test_a_failure_that_cannot_be_read_is_left_out(copy: Path, text: str) -> None:
+    (copy / "failures" / "seed-0_gates.json").write_text(text)
+    with pytest.warns(CorruptFile, match=r"seed-0_gates\.json is left out"):
+        rebuild(copy)
+    with pytest.warns(CorruptFile, match="is left out"):
+        inspection(copy)
+
+
+def test_a_study_of_0_1_0_is_shown_and_goes_on(digits: Task, tmp_path: Path) -> None:
+    """Its records have neither changed nor lost anything; its spec has the same address."""
+    out = Path(shutil.copytree(OLD, tmp_path / "old"))
+    plan = {**PLAN, "seeds": 1, "criteria": ("gate",)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = rebuild(out).summary
+        assert not summary.missing
+        assert {row.test.mean for row in summary.rows if row.criterion == "gate"}
+        trials, stages = read_records(out, Study(digits, **plan).spec.hash)
+        assert (len(trials), len(stages)) == (4, 2)
+        inspection(out)
+        events: list[str] = []
+        Study(digits, out=out, **plan).run(lambda event: events.append(event.kind))
+    assert set(events) == {"found"}
+
+
+STOPPED = """
+import os, signal, sys
+from secateur import Study, classification, files
+
+real = files.os.fsync
+def fsync(descriptor):
+    if sys.argv[2] in os.readlink(f"/proc/self/fd/{descriptor}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(descriptor)
+files.os.fsync = fsync
+plan = dict(keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=128, finetune=0,
+            criteria=("magnitude",), device="cpu")
+Study(classification("digits", "mlp", progress=False), out=sys.argv[1], **plan).run()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    "at",
+    ["spec.json", "seed-0_train.safetensors", "seed-0_train.json", "keep-0.5_none", "report.html"],
+)
+def test_a_study_removes_what_killed_runs_of_it_left(digits: Task, tmp_path: Path, at: str) -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path), at], check=False,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    left = [path for path in tmp_path.rglob(".*") if at in path.name]
+    assert len(left) == 1
+    (tmp_path / "records" / ".seed-0_train.json.abcdefgh").write_text("of 0.1.0")
+    (tmp_path / ".mine").write_text("not ours")
+    early = time.time() - 100  # a report could be being rebuilt just now, but not for so long
+    os.utime(left[0], (early, early))
+    Study(digits, out=tmp_path, **{**PLAN, "seeds": 1}).run()
+    hidden = {path.name for path in tmp_path.rglob(".*")}
+    assert hidden - {".lock"} == {".mine"}
