@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import pickle
@@ -101,10 +102,14 @@ def test_a_pickle_takes_no_more_memory_than_its_size(tmp_path: Path) -> None:
     assert max(taken for _, taken in found.values()) < 150, found
 
 
+@functools.cache
+def compressed(block: bytes) -> bytes:
+    return gzip.compress(block, mtime=0)
+
+
 def archive(path: Path, *blocks: bytes) -> Path:
-    with gzip.open(path, "wb", compresslevel=9) as file:
-        for block in blocks:
-            file.write(block)
+    """Each block is a member of its own of the gzip file, so that many zeros are made quickly."""
+    path.write_bytes(b"".join(map(compressed, blocks)))
     return path
 
 
@@ -114,13 +119,12 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     return info.tobuf(format=tarfile.GNU_FORMAT)
 
 
-ZEROS = [bytes(1 << 24)] * 16
+ZEROS = [bytes(1 << 24)] * 64
 ARCHIVES = {
     "a name of gigabytes": [header("././@LongLink", 1 << 31, tarfile.GNUTYPE_LONGNAME), *ZEROS],
     "records of gigabytes": [header("x", 1 << 31, tarfile.XHDTYPE), *ZEROS],
     "a batch of terabytes": [header("data_batch_1", 1 << 40), *ZEROS],
     "another file of terabytes": [header("other", 1 << 40), *ZEROS],
-    "another file of too much": [header("other", 900 << 20), *ZEROS],
     "members beyond count": [header("a", 0) * 100_000],
     "holes beyond count": [
         header("data_batch_1", 0, tarfile.GNUTYPE_SPARSE)[:482] + b"\1" + bytes(29),
@@ -132,7 +136,7 @@ ARCHIVES = {
 def test_an_archive_takes_no_more_memory_than_its_batches(tmp_path: Path) -> None:
     for name, blocks in ARCHIVES.items():
         path = archive(tmp_path / f"{name}.tar.gz", *blocks)
-        assert path.stat().st_size < 1 << 20
+        assert path.stat().st_size < 2 << 20
     found = refused(tmp_path)
     assert len(found) == len(ARCHIVES)
     assert {said for said, _ in found.values()} == {"a short error"}, found

@@ -56,7 +56,7 @@ except ImportError as error:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
-    assert f"pip install 'secateur[{module}]'" in done.stdout, done.stderr
+    assert f"pip install '.[{module}]'" in done.stdout, done.stderr
 
 
 def test_the_page_shows_what_the_examples_run() -> None:

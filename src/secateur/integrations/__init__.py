@@ -11,5 +11,5 @@ class MissingPackageError(UsageError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"secateur.integrations.{extra} needs the package {package}, which is not installed: "
-            f"pip install 'secateur[{extra}]'"
+            f"pip install '.[{extra}]' in a clone of secateur"
         )

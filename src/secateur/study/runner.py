@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 import itertools
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import machine
+from secateur.copying import copied
 from secateur.distillation import distilled
 from secateur.errors import StudyError, TrainingError
 from secateur.measure import evaluate
@@ -293,7 +293,7 @@ class Runner:
                     f"{self._store.directory}; look at that disk, then start the study again"
                 )
             self._loaded = (stage, state)
-        model: nn.Module = copy.deepcopy(self._model)
+        model = copied(self._model)
         if stage.name == "gates":
             Gates.attach(model, self._prunable.names)
         model.load_state_dict(self._loaded[1])
