@@ -15,6 +15,7 @@ import numpy as np
 from secateur.compiler import interpreter, pipeline, toolchain
 from secateur.compiler.graph import Graph, Node, Tensor
 from secateur.compiler.kernels import Machine
+from secateur.compiler.network import Network
 from secateur.compiler.passes import shapes
 from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
@@ -128,7 +129,7 @@ class Built:
     """Cases, compiled."""
 
     cases: Sequence[Case]
-    network: pipeline.Network
+    network: Network
     content: bytes
     engine: Engine
 
@@ -198,7 +199,7 @@ def build(cases: Sequence[Case], *, tiles: int = 1, threads: int = 2) -> Built:
         plan(graphs[1], this, batch=many, lanes=True, batched=True),
     )
     layers = {n.name: False for n in graphs[0].nodes if n.op.startswith("Fused")}
-    network = pipeline.Network(graphs[0], graphs, programs, True, layers, this)
+    network = Network(graphs[0], graphs, programs, True, layers, this)
     content = pipeline.built(pipeline.source_of(network, "cases"), toolchain.native())
     return Built(cases, network, content, Engine(content, threads))
 

@@ -18,6 +18,7 @@ import kernel_harness
 from secateur.compiler import interpreter, ops, pipeline, toolchain
 from secateur.compiler.graph import Graph, Node, Tensor
 from secateur.compiler.kernels import Machine
+from secateur.compiler.network import Network
 from secateur.compiler.ops import Operand
 from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
@@ -107,7 +108,7 @@ class Net:
 
 def programs(
     build: Build, machine: Machine, tiles: int | None
-) -> tuple[pipeline.Network, dict[str, np.ndarray]]:
+) -> tuple[Network, dict[str, np.ndarray]]:
     """Plan a network and draw its inputs: of many samples, or of no batch where tiles is None."""
     batches = [1] if tiles is None else [1, machine.lanes * tiles]
     nets = [Net(batch) for batch in batches]
@@ -127,7 +128,7 @@ def programs(
         if tensor.dtype.kind == "f":
             arrays[name] = drawn.astype(tensor.dtype)
     dense = {node.name: False for node in graphs[0].nodes}
-    network = pipeline.Network(graphs[0], graphs, planned, tiles is not None, dense, machine)
+    network = Network(graphs[0], graphs, planned, tiles is not None, dense, machine)
     return network, arrays
 
 

@@ -15,6 +15,7 @@ from onnx_backend import Case
 from secateur.compiler import coverage, onnx_reader, passes, pipeline, toolchain
 from secateur.compiler.graph import Graph
 from secateur.compiler.kernels import C_TYPES
+from secateur.compiler.network import Network
 from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError
@@ -100,7 +101,7 @@ def failures(cases: list[Case]) -> str:
         kept.append(case)
     graph = joined(graphs)
     program = plan(graph, machine, batch=1, lanes=False, batched=False)
-    network = pipeline.Network(graph, (graph,), (program,), False, {}, machine)
+    network = Network(graph, (graph,), (program,), False, {}, machine)
     content = pipeline.built(pipeline.source_of(network, "cases"), toolchain.native())
     with Engine(content, 2) as engine:
         made = engine(given)

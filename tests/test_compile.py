@@ -21,6 +21,7 @@ import kernel_harness
 import secateur
 from mixed_network import Mixed
 from secateur.compiler import artifact, choice, pipeline, toolchain, verification
+from secateur.compiler.network import prepare
 from secateur.errors import CompileError, UsageError
 from secateur.export import to_onnx
 from test_cli import QUICK, run
@@ -133,7 +134,7 @@ def test_layers_of_one_shape_share_their_code() -> None:
 def test_tuning_tries_tiles_of_several_sizes() -> None:
     target = toolchain.native()
     content = to_onnx(convnet(), torch.zeros(2, 3, 32, 32))
-    network = pipeline.prepare(content, kernel_harness.machine())
+    network = prepare(content, kernel_harness.machine())
     usual = choice.sums(network.graphs[0], network.machine)
     tuned = pipeline.tuned(network, "net", target).sparse
     assert tuned.keys() == usual.keys()
@@ -290,7 +291,7 @@ def test_a_network_that_mixes_samples_is_refused() -> None:
 @pytest.mark.parametrize(("width", "alone"), [(8, True), (160, False)])
 def test_a_small_network_is_left_to_one_thread(width: int, alone: bool) -> None:
     module = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3)).eval()
-    network = pipeline.prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
+    network = prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
     assert network.alone[0] == alone
 
 
@@ -298,7 +299,7 @@ def test_a_small_network_is_left_to_one_thread(width: int, alone: bool) -> None:
 def test_an_engine_that_is_wrong_is_not_handed_over(wrong: int) -> None:
     """Also where only one sample of a tile is, in the full one or in the part of one behind it."""
     module = convnet()
-    network = pipeline.prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
+    network = prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
     known = verification.truth(network)
 
     def run(given: Mapping[str, np.ndarray]) -> np.ndarray:

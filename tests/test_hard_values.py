@@ -17,6 +17,7 @@ import pytest
 import onnx_models as om
 from secateur.compiler import interpreter, onnx_reader, passes, pipeline, toolchain
 from secateur.compiler.kernels import Machine
+from secateur.compiler.network import prepare
 from secateur.compiler.runtime import Engine
 
 F32 = np.float32
@@ -81,7 +82,7 @@ def run(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return what the engine and the reference in float64 give of each output."""
     source = proto.SerializeToString()
-    network = pipeline.prepare(source, machine)
+    network = prepare(source, machine)
     content = pipeline.built(pipeline.source_of(network, "hard"), toolchain.native())
     with Engine(content, 1) as engine:
         got = engine(inputs)

@@ -12,7 +12,8 @@ import pytest
 import kernel_harness
 import onnx_models as om
 import secateur
-from secateur.compiler import pipeline, samples, verification
+from secateur.compiler import samples, verification
+from secateur.compiler.network import Network, prepare
 from secateur.errors import CompileError
 
 F32, I64 = np.float32, np.int64
@@ -85,8 +86,8 @@ def test_numbers_have_several_scales_and_both_signs() -> None:
         assert (x[part] < 0).any()
 
 
-def prepared(proto: onnx.ModelProto) -> pipeline.Network:
-    return pipeline.prepare(proto.SerializeToString(), kernel_harness.machine())
+def prepared(proto: onnx.ModelProto) -> Network:
+    return prepare(proto.SerializeToString(), kernel_harness.machine())
 
 
 def embedding() -> onnx.ModelProto:

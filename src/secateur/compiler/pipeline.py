@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
-from math import prod
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,20 @@ from secateur.compiler import (
     choice,
     destination,
     emit,
-    memory,
-    onnx_reader,
-    passes,
-    rows,
     samples,
     toolchain,
     verification,
 )
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
-from secateur.compiler.plan import Program, plan, plan_mixed
+from secateur.compiler.network import Network, prepare
+from secateur.compiler.plan import Program
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
 from secateur.errors import UsageError
 
 VALUES = ("fp32", "fp16", "bf16")
 """How the values of weights may be stored."""
-
-MOST_ARENA = 256 * 2**20
-"""Bytes: a program of many samples that would need more scratch memory is left out; one sample
-after the other is then as good, because its values fit the caches."""
 
 TUNED = (1.0, 0.5, 1.5, 0.0)
 """Sizes of sparse tiles that are tried, of the usual one; 0: dense."""
@@ -104,7 +96,7 @@ class Compiled:
 
 _SHAPE = Wanted(
     lambda v: all(
-        isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
+        isinstance(shape, (tuple, list)) and all(isinstance(n, Integral) for n in shape)
         for shape in v.values()
     ),
     "input → shape, a tuple of whole numbers",
@@ -282,113 +274,6 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
         for layer in total:
             total[layer] += best[layer] / program.batch
     return total
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network made ready for code: read, simplified, planned.
-
-    Attributes:
-        reference: the graph of one sample as it was read, with shapes; the truth.
-        graphs: after the passes, one for each program.
-        programs: ascending by batch.
-        batched: whether the number of samples is chosen at run time.
-        sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
-        machine: vectors of the target.
-        pair: as `reference`, of two samples; None where the network is not batched.
-        alone: by program, whether a tile is too little work for several threads.
-        rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
-            them on an axis of their own.
-    """
-
-    reference: Graph
-    graphs: tuple[Graph, ...]
-    programs: tuple[Program, ...]
-    batched: bool
-    sparse: Mapping[str, int]
-    machine: Machine
-    pair: Graph | None = None
-    alone: tuple[bool, ...] = ()
-    rows: Mapping[str, int] = field(default_factory=lambda: EMPTY)
-
-
-def prepare(
-    source: Path | bytes,
-    machine: Machine,
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
-) -> Network:
-    """Read a network, simplify it, and plan its programs.
-
-    Args:
-        source: an ONNX file or its content.
-        machine: vectors of the target.
-        input_shapes, fixed: see `onnx_reader.read`.
-    """
-    read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
-    first = read(batch=1)
-    reference = passes.apply(first.graph, passes.PASSES[:1])
-    memory.check(reference)
-    pair: Graph | None = None
-    own: Mapping[str, int] = EMPTY
-    if first.batched:
-        pair = passes.apply(read(batch=2).graph, passes.PASSES[:1])
-        own = rows.of_a_sample(reference, pair)
-    graphs = [passes.apply(rows.split(reference, own))]
-    programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
-    if first.batched:
-        many = machine.lanes * _samples_a_lane(graphs[0])
-        graph = passes.apply(read(batch=many).graph, passes.PASSES[:1])
-        graph = passes.apply(rows.split(graph, own))
-        program = _many(graphs[0], graph, machine, many)
-        if program is not None and program.arena <= MOST_ARENA:
-            graphs.append(graph)
-            programs.append(program)
-    sparse = choice.sparse(graphs[0], programs, machine)
-    alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
-    return Network(
-        reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair, alone, own
-    )
-
-
-def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
-    """Plan the program of many samples; None where running one after the other is as good."""
-    split = _split(one, machine)
-    alike = [n.name for n in one.nodes[:split]] == [n.name for n in many.nodes[:split]]
-    if split == len(one.nodes):
-        return None
-    if split and alike and batch == machine.lanes:
-        return plan_mixed(one, many, machine, split)
-    return plan(many, machine, batch=batch, lanes=True, batched=True)
-
-
-def _split(graph: Graph, machine: Machine) -> int:
-    """Return how many of the first nodes work on planes large enough for one sample to fill tiles.
-
-    A tile is sixteen vectors of positions. Planes that get small stay small.
-    """
-    large, found = 16 * machine.lanes, False
-    for k, node in enumerate(graph.nodes):
-        shape = graph.types[node.outputs[0]].shape
-        if len(shape) < 4 or prod(shape[2:]) < large:
-            return k if found else 0
-        found = found or node.op == "FusedConv"
-    return len(graph.nodes)
-
-
-def _samples_a_lane(graph: Graph) -> int:
-    """Return how many samples share a lane: more than one where layers have a single position.
-
-    A multiply-add of one vector costs as much in fetching the weight as in arithmetic.
-    """
-    most = 1
-    for node in graph.nodes:
-        if node.op in choice.LAYERS:
-            shape = graph.types[node.outputs[0]].shape
-            channels = shape[1] if node.op == "FusedConv" else shape[-1]
-            most = max(most, graph.types[node.outputs[0]].size // max(1, channels))
-    return 4 if most == 1 else 1
 
 
 def source_of(

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from secateur.compiler import interpreter, onnx_inputs, samples
 from secateur.compiler.graph import Graph
+from secateur.compiler.network import Network
 from secateur.errors import CompileError, UsageError
-
-if TYPE_CHECKING:
-    from secateur.compiler.pipeline import Network
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest difference between engine and reference, relative to the largest output."""
