@@ -179,6 +179,37 @@ def test_an_error_is_shown_and_not_obeyed(
     assert not tame(out)
 
 
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", LONG],
+        ["inspect", f"{LONG}.json"],
+        ["inspect", f"{LONG}.safetensors"],
+        ["report", LONG],
+        ["compile", LONG],
+        ["compile", f"{LONG}.onnx", "--emit", "c"],
+        ["compile", "x.onnx", "-o", LONG],
+        ["bench", LONG],
+        ["study", *QUICK, "--out", LONG],
+        ["study", f"{LONG}.py:task"],
+    ],
+    ids=lambda words: " ".join(words).replace(LONG, "LONG"),
+)
+def test_a_path_that_no_system_takes_is_one_error(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(words, monkeypatch, capsys)
+    assert code in (1, 2)
+    assert err.startswith("secateur: ")
+    assert err.count("\n") == 1
+    assert LONG in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_warning_is_shown_and_not_obeyed(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

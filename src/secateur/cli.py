@@ -45,6 +45,10 @@ def _run() -> int:
     except SecateurError as error:
         _say(f"secateur: {error}")
         return 1
+    except OSError as error:  # of a path that the system cannot look at
+        where = "" if error.filename is None else f"cannot use {error.filename}: "
+        _say(f"secateur: {where}{error.strerror or error}; give another path")
+        return 1
     except KeyboardInterrupt:
         _say("interrupted")
         return 1

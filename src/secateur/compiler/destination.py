@@ -28,7 +28,7 @@ def refuse_other(model: Path) -> None:
     Raises:
         UsageError: it is a folder, an engine, or weights without a network.
     """
-    if model.is_dir():
+    if _is(model, Path.is_dir):
         raise UsageError(
             f"{model} is a folder; give an ONNX file, and of a study a keep ratio as well "
             "(`secateur compile STUDY --keep 0.3`, or Study.network in Python)"
@@ -68,7 +68,7 @@ def refuse_folder(folder: Path, source: Path | bytes, *, force: bool = False) ->
     Raises:
         UsageError: the path is a file, or the folder holds the model or other files.
     """
-    if folder.exists() and not folder.is_dir():
+    if _is(folder, Path.exists) and not folder.is_dir():
         raise UsageError(f"{folder} is a file, but C is written as a folder; choose another name")
     if force:
         return
@@ -108,6 +108,16 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, force: bool = F
         raise FileError(
             f"cannot write {folder}: {error.strerror or error}; "
             "free some space or choose a folder that you may write to"
+        ) from error
+
+
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
+    """Whether a path is something, or a FileError where the system cannot tell."""
+    try:
+        return what(path)
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise FileError(
+            f"cannot use {path}: {error.strerror or error}; give another path"
         ) from error
 
 

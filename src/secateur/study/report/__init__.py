@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur import files
-from secateur.errors import UsageError
+from secateur.errors import FileError, UsageError
 from secateur.study.report import figures, page
 from secateur.study.report.findings import headline
 from secateur.study.rows_csv import csv_rows
@@ -43,8 +43,16 @@ def refuse_loss(directory: Path) -> None:
     Raises:
         UsageError: names the first of them.
     """
-    if (directory / "spec.json").exists():
+    try:
+        (directory / "spec.json").stat()
         return
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise FileError(
+            f"cannot use {directory} as a study directory: {error.strerror or error}; "
+            "choose one that you may write to with --out"
+        ) from error
     for field in fields(ReportFiles):
         path: Path = getattr(ReportFiles.of(directory), field.name)
         if path.exists():
