@@ -17,20 +17,8 @@ from torch import nn
 import secateur
 from secateur.errors import SecateurError, UsageError
 from test_cli import run
-from wrong_calls import (
-    ARRAY,
-    CALLS,
-    ELSEWHERE,
-    LOSS,
-    X,
-    content,
-    engine,
-    gating,
-    loader,
-    net,
-    pruned,
-    study,
-)
+from wrong_calls import CALLS, ELSEWHERE
+from wrong_values import ARRAY, LOSS, X, content, engine, gating, loader, net, pruned, study
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -188,7 +188,7 @@ def compile_(
         str, typer.Option(help="library, or c: a folder of C sources that needs nothing else.")
     ] = "library",
     target: Annotated[
-        str, typer.Option(help="native, or a name that an unknown one lists (secateur\\[cross]).")
+        str, typer.Option(help="native, or a name that an unknown one lists (needs ziglang).")
     ] = "native",
     values: Annotated[
         str, typer.Option(help="How weights are stored: fp32, fp16 or bf16; fp32 in arithmetic.")
