@@ -140,7 +140,7 @@ def test_in_a_folder_of_c(text: str, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / bundle.MANIFEST).write_text(text)
     with pytest.raises(UsageError, match=r"holds bundle\.json"):
-        bundle._refuse_others(folder)
+        bundle.refuse_others(folder)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

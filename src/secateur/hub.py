@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import files
+from secateur.arguments import BOOL, PATH, TEXT, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.pruning.budget import Budget
@@ -45,6 +46,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 """How the names of files end that hold weights, or say which file does."""
 
 
+@checked(model=a(nn.Module, "a torch module"), folder=PATH, packed=BOOL, gates=BOOL)
 def save_pretrained(
     model: nn.Module,
     folder: str | Path,
@@ -147,6 +149,7 @@ def _earlier(config: Mapping[str, Any]) -> set[str]:
     return plain | {SHARDS} if plain else set()
 
 
+@checked(folder=PATH, trust=BOOL)
 def from_pretrained(
     folder: str | Path,
     model: nn.Module | None = None,
@@ -201,6 +204,7 @@ def from_pretrained(
     return model
 
 
+@checked(folder=PATH, repo_id=TEXT)
 def push_to_hub(folder: str | Path, repo_id: str, **options: Any) -> str:
     """Upload a folder that `save_pretrained` wrote; a thin call of huggingface_hub.
 

@@ -134,7 +134,7 @@ def write_bundle(
     content[MANIFEST] = json.dumps(manifest, indent=1, default=list).encode() + b"\n"
     folder = Path(folder)
     if not force:
-        _refuse_others(folder)
+        refuse_others(folder)
     try:
         _replace(folder, content)
     except OSError as error:
@@ -177,7 +177,7 @@ def _arrays(network: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _refuse_others(folder: Path) -> None:
+def refuse_others(folder: Path) -> None:
     """Raise UsageError where a path holds anything but a bundle that secateur wrote."""
     if not (folder.exists() or folder.is_symlink()):
         return

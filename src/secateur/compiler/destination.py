@@ -77,7 +77,7 @@ def refuse_folder(folder: Path, source: Path | bytes, *, force: bool = False) ->
             f"{folder} holds {source}, which is to be compiled; choose another folder, or keep it "
             "and write beside it with force=True (--force)"
         )
-    bundle._refuse_others(folder)
+    bundle.refuse_others(folder)
 
 
 def write_folder(folder: Path, write: Callable[[Path], None], *, force: bool = False) -> None:

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.swa_utils import AveragedModel
 
+from secateur.arguments import BOOL, TENSORS, a, checked
 from secateur.errors import BudgetError, UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.budget import Budget
@@ -62,6 +63,7 @@ class Prunable:
         return sum(weight.numel() for weight in parameters(model, self.names).values())
 
 
+@checked(model=a(nn.Module, "a torch module"), include_first=BOOL, example=TENSORS)
 def prunable(
     model: nn.Module,
     *,

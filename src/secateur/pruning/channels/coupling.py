@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from secateur.arguments import TENSORS, TEXTS, a, checked
 from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
@@ -25,6 +26,7 @@ NONE = 2**62
 """No block: later than all."""
 
 
+@checked(model=a(nn.Module, "a torch module"), example=TENSORS, exclude=TEXTS)
 def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] = ()) -> Groups:
     """Find the channels, neurons and heads that can be cut, and what goes with each.
 
