@@ -8,7 +8,7 @@ from torch import Tensor
 from secateur.pruning.channels.labels import Labels, Operand, varied
 from secateur.pruning.channels.tracing import Call, Tracer
 
-NAMES = ("hardswish", "_prelu_kernel", "rsub", "floor_divide")
+NAMES = ("hardswish", "leaky_relu", "_prelu_kernel", "rsub", "floor_divide")
 """Pointwise operators that some versions of torch do not mark as such."""
 
 PROBES = (-1.7, 0.9, 2.3)
