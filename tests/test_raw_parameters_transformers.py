@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from secateur import prunable, prune
-from secateur.pruning.contractions import measured_axes
+from secateur.pruning.contractions import measured
 
 TEXT = {
     "vocab_size": 64,
@@ -181,7 +181,7 @@ def test_experts_are_cut_along_their_inputs(name: str) -> None:
     assert {plan.axes[n] for n in found} == {known}
     example = {"input_ids": torch.arange(3, 21).reshape(2, 9)}
     # what a model says of its experts is what it does with them
-    assert set(measured_axes(model, list(found), example).values()) == {seen}
+    assert set(measured(model, list(found), example).axes.values()) == {seen}
     for given in (None, example):
         pruned, result = prune(model, pattern="2:4", example=given)
         for n in found:

@@ -17,7 +17,7 @@ from secateur.arguments import BOOL, TENSORS, a, checked
 from secateur.errors import BudgetError, UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.budget import Budget
-from secateur.pruning.contractions import measured_axes
+from secateur.pruning.contractions import measured
 from secateur.pruning.patterns import Blocks, NofM, parse
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
@@ -127,10 +127,15 @@ def prunable(
             excluded[name] = reason
     unknown = [name for name, axis in axes.items() if axis is None]
     if unknown and example is not None:
-        axes |= measured_axes(model, unknown, example)
+        seen = measured(model, unknown, example)
+        axes |= seen.axes
+        for name in seen.tables:
+            if not _matches(places[id(model.get_parameter(name))], include):
+                del axes[name]
+                excluded[name] = "embedding table"
     if directed:
         hint = "; example= shows it" if example is None else ""
-        for name in [name for name in unknown if axes[name] is None]:
+        for name in [name for name in unknown if axes.get(name, 0) is None]:
             del axes[name]
             excluded[name] = f"which dimension counts inputs is not known{hint}"
     if not axes:
@@ -268,9 +273,13 @@ def _reason(
     for glob in exclude:
         if any(fnmatchcase(name, glob) for name, _ in places):
             return f"excluded by {glob!r}"
-    wanted = any(fnmatchcase(name, glob) for name, _ in places for glob in include)
+    wanted = _matches(places, include)
     found = _reasons(parameter, places, first)
     return next((why for why, advice in found if not (advice and wanted)), None)
+
+
+def _matches(places: Sequence[tuple[str, nn.Module]], globs: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for name, _ in places for glob in globs)
 
 
 def _reasons(
