@@ -88,6 +88,18 @@ TABLES: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
             "sinks": "bias or norm",
         },
     ),
+    "Qwen2Moe": (
+        TEXT | {"num_experts": 4, "shared_expert_intermediate_size": 24},
+        {"mlp.gate.weight": "router", "shared_expert_gate.weight": "router"},
+    ),
+    "HunYuanMoEV1": (
+        TEXT | {"num_experts": 4, "moe_topk": 2},
+        {"gate.wg.weight": "router"},
+    ),
+    "Doge": (
+        TEXT | {"is_moe": True, "num_experts": 16},
+        {"mlp.router_gate.weight": "router"},
+    ),
     "ViT": (
         VISION,
         {
@@ -155,6 +167,7 @@ CUT = {
     "RecurrentGemma": ("input_gate_weight", "recurrent_gate_weight", "gate_proj.weight"),
     "Mamba": ("in_proj.weight", "x_proj.weight", "dt_proj.weight"),
     "Swin": ("q_proj.weight", "fc1.weight"),
+    "Qwen2Moe": ("experts.gate_up_proj", "shared_expert.gate_proj.weight"),
     "GptOss": ("experts.gate_up_proj", "experts.down_proj", "q_proj.weight"),
 }
 """Model → endings of names that are cut."""

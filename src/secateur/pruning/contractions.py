@@ -99,9 +99,7 @@ class _Tensors:
 class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Knows of every tensor which part of a parameter it is, and notes what products add up."""
 
-    def __init__(
-        self, parameters: Mapping[str, Tensor], model: nn.Module, example: Inputs
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], model: nn.Module, example: Inputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = parameters
         self._views: dict[int, tuple[weakref.ref[Tensor], _View]] = {}
