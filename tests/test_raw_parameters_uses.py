@@ -176,6 +176,7 @@ def selected(x: Tensor, w: Tensor) -> Tensor:
 
 SHOWN = {
     "a low-rank pair, one by one": (lambda x, u, v: x @ u @ v, ((8, 4), (4, 12)), [0, 0]),
+    "without a dimension": (lambda x, w: F.linear(x, w.squeeze(0)), ((1, 12, 8),), [-1]),
     "scaled": (lambda x, w: F.linear(x, 2 * w / 3), ((12, 8),), [1]),
     "scaled by a tensor": (lambda x, w: x @ (w * torch.tensor(0.5)), ((8, 12),), [0]),
     "a recurrent layer": (recurrent, ((12, 8), (12, 12)), [1, 1]),

@@ -354,7 +354,7 @@ _MOVES: dict[str, Move] = {
     **dict.fromkeys(("split_with_sizes", "contiguous", "lift_fresh"), _same),
     **dict.fromkeys(("t", "transpose"), _transposed),
     **dict.fromkeys(("select", "unbind"), _dropped),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape"), _reshaped),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze"), _reshaped),
     "permute": _permuted,
     "unsqueeze": _added,
     "expand": _expanded,
