@@ -49,6 +49,7 @@ ROUTERS = {
     "a layer in a gate": experts(gate=owned("Gate", wg=linear(4, 16))),
     "a sequence": experts(gate=nn.Sequential(linear(4, 16), nn.Softmax(-1))),
     "of the shared expert": experts(shared_expert_gate=linear(1, 16)),
+    "the same in CamelCase": experts(sharedExpertGate=linear(1, 16)),
     "a class of experts": owned("SparseMoeBlock", gate=linear(4, 16), up=linear(4, 16)),
 }
 

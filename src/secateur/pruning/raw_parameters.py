@@ -59,9 +59,9 @@ _EXPERTS = {"expert", "experts"}
 _GATES = {"gate", "gates", "gating"}
 _GATE = re.compile(
     r"(\w+_)?(gates?|gating)(_?(weights?|kernels?|layer|linear|fc|net|network|logits?))?"
-    r"|wg|w_(g|gate|gating|noise)",
-    re.IGNORECASE,
+    r"|wg|w_(g|gate|gating|noise)"
 )
+"""Names of gates, as their words joined by underscores."""
 _INNER = {"lstm", "gru", "rnn", "cell", "recurrent", "highway", "glu", "gated"}
 """Words of classes whose gates weigh features, not experts."""
 _OF_LAYERS = re.compile(r"weight|weight_\w+|[a-z]+_proj_weight|bias|bias_\w+|in_proj_bias")
@@ -163,14 +163,18 @@ def routing_gates(model: nn.Module) -> frozenset[int]:
         if not _has_experts(module):
             continue
         for name, child in module.named_children():
-            if _GATE.fullmatch(name):
+            if _is_gate(name):
                 found.update(id(p) for p in child.parameters() if _narrows(p))
         for name, parameter in module.named_parameters(recurse=False):
             # of a raw one it is not known which way round it is
             matrix = not isinstance(parameter, nn.UninitializedParameter) and parameter.dim() == 2
-            if matrix and parameter.shape[0] != parameter.shape[1] and _GATE.fullmatch(name):
+            if matrix and parameter.shape[0] != parameter.shape[1] and _is_gate(name):
                 found.add(id(parameter))
     return frozenset(found)
+
+
+def _is_gate(name: str) -> bool:
+    return _GATE.fullmatch("_".join(_words(name))) is not None
 
 
 def _narrows(weight: Tensor) -> bool:
