@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from secateur import prunable, prune
-from secateur.pruning.contractions import measured_axes
+from secateur.pruning.contractions import measured
 
 TEXT = {
     "vocab_size": 64,
@@ -88,6 +88,18 @@ TABLES: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
             "sinks": "bias or norm",
         },
     ),
+    "Qwen2Moe": (
+        TEXT | {"num_experts": 4, "shared_expert_intermediate_size": 24},
+        {"mlp.gate.weight": "router", "shared_expert_gate.weight": "router"},
+    ),
+    "HunYuanMoEV1": (
+        TEXT | {"num_experts": 4, "moe_topk": 2},
+        {"gate.wg.weight": "router"},
+    ),
+    "Doge": (
+        TEXT | {"is_moe": True, "num_experts": 16},
+        {"mlp.router_gate.weight": "router"},
+    ),
     "ViT": (
         VISION,
         {
@@ -155,6 +167,7 @@ CUT = {
     "RecurrentGemma": ("input_gate_weight", "recurrent_gate_weight", "gate_proj.weight"),
     "Mamba": ("in_proj.weight", "x_proj.weight", "dt_proj.weight"),
     "Swin": ("q_proj.weight", "fc1.weight"),
+    "Qwen2Moe": ("experts.gate_up_proj", "shared_expert.gate_proj.weight"),
     "GptOss": ("experts.gate_up_proj", "experts.down_proj", "q_proj.weight"),
 }
 """Model → endings of names that are cut."""
@@ -181,7 +194,7 @@ def test_experts_are_cut_along_their_inputs(name: str) -> None:
     assert {plan.axes[n] for n in found} == {known}
     example = {"input_ids": torch.arange(3, 21).reshape(2, 9)}
     # what a model says of its experts is what it does with them
-    assert set(measured_axes(model, list(found), example).values()) == {seen}
+    assert set(measured(model, list(found), example).axes.values()) == {seen}
     for given in (None, example):
         pruned, result = prune(model, pattern="2:4", example=given)
         for n in found:

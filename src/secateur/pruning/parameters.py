@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -17,7 +17,7 @@ from secateur.arguments import BOOL, TENSORS, a, checked
 from secateur.errors import BudgetError, UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.budget import Budget
-from secateur.pruning.contractions import measured_axes
+from secateur.pruning.contractions import measured
 from secateur.pruning.patterns import Blocks, NofM, parse
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
@@ -26,6 +26,7 @@ from secateur.pruning.raw_parameters import (
     is_router,
     known_axis,
     no_weight,
+    routing_gates,
 )
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -33,6 +34,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers that normalise; their parameters are scales and shifts."""
+NO_DIRECTION = "which dimension counts inputs is not known"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
 _LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -80,10 +82,10 @@ def prunable(
     they are weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
     (anything of fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales,
     tokens), embedding and position tables, tokens and queries, state-space constants, routers of
-    experts (raw ones, and layers whose path or class says router), raw parameters of other names,
-    frozen parameters, and the first layer: it is small, reads the input itself, and loses most
-    when cut. A parameter that several layers share appears once, under its first name; what
-    excludes it in one of them excludes it.
+    experts (what its path or class calls router, and gates beside experts that give fewer features
+    than they take), raw parameters of other names, frozen parameters, and the first layer: it is
+    small, reads the input itself, and loses most when cut. A parameter that several layers share
+    appears once, under its first name; what excludes it in one of them excludes it.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -96,7 +98,8 @@ def prunable(
         pattern: as in `Budget`. With n:m and blocks, which go along the inputs, parameters are
             left whole of which it is not known which dimension counts inputs.
         example: inputs of one pass. Where raw parameters do not say which dimension counts inputs,
-            the model is run once, in evaluation mode, to see how they are multiplied.
+            the model is run once, in evaluation mode, to see how they are multiplied by
+            activations; those that are looked up are tables, and left whole with every pattern.
 
     Raises:
         UsageError: a glob matches no parameter, or nothing is left to cut; lists the reasons. Or
@@ -106,36 +109,48 @@ def prunable(
     model = unwrapped(model)
     directed = isinstance(parse(pattern), (NofM, Blocks))
     places = _places(model)
-    for kind, globs in (("exclude", exclude), ("include", include)):
-        if isinstance(globs, str):
-            raise UsageError(f"{kind} is the string {globs!r}; give a list of globs")
-        for glob in globs:
-            if not any(fnmatchcase(name, glob) for at in places.values() for name, _ in at):
-                raise UsageError(
-                    f"the glob {glob!r} of {kind} matches no parameter; "
-                    f"the names are {', '.join(at[0][0] for at in places.values())}"
-                )
+    _check_globs(places.values(), exclude=exclude, include=include)
     first = None if include_first else _first_layer(model)
+    gates = routing_gates(model)
     excluded: dict[str, str] = {}
     axes: dict[str, int | None] = {}
     for name, parameter in model.named_parameters():
         at = places[id(parameter)]
-        reason = _reason(parameter, at, first, exclude, include)
+        reason = _reason(parameter, at, first, gates, exclude, include)
         if reason is None:
             axes[name] = _axis(parameter, at)
         else:
             excluded[name] = reason
     unknown = [name for name, axis in axes.items() if axis is None]
     if unknown and example is not None:
-        axes |= measured_axes(model, unknown, example)
+        seen = measured(model, unknown, example)
+        axes |= seen.axes
+        for name in seen.tables:
+            if not _matches(places[id(model.get_parameter(name))], include):
+                del axes[name]
+                excluded[name] = "embedding table"
     if directed:
         hint = "; example= shows it" if example is None else ""
-        for name in [name for name in unknown if axes[name] is None]:
+        for name in [name for name in unknown if axes.get(name, 0) is None]:
             del axes[name]
-            excluded[name] = f"which dimension counts inputs is not known{hint}"
+            excluded[name] = f"{NO_DIRECTION}{hint}"
     if not axes:
         raise _nothing_left(excluded)
     return Prunable(tuple(axes), excluded, axes)
+
+
+def _check_globs(
+    places: Collection[Sequence[tuple[str, nn.Module]]], **given: Sequence[str]
+) -> None:
+    for kind, globs in given.items():
+        if isinstance(globs, str):
+            raise UsageError(f"{kind} is the string {globs!r}; give a list of globs")
+        for glob in globs:
+            if not any(fnmatchcase(name, glob) for at in places for name, _ in at):
+                raise UsageError(
+                    f"the glob {glob!r} of {kind} matches no parameter; "
+                    f"the names are {', '.join(at[0][0] for at in places)}"
+                )
 
 
 def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
@@ -145,6 +160,8 @@ def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
         hint = "; include_first=True (of a study: first_layer) lets it be cut"
     if UNKNOWN in excluded.values():
         hint += "; include=[globs] lets raw parameters be"
+    if any(reason.startswith(NO_DIRECTION) for reason in excluded.values()):
+        hint += '; pattern="weight" has no direction'
     return UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
 
 
@@ -261,6 +278,7 @@ def _reason(
     parameter: nn.Parameter,
     places: Sequence[tuple[str, nn.Module]],
     first: Tensor | None,
+    gates: Collection[int],
     exclude: Sequence[str],
     include: Sequence[str],
 ) -> str | None:
@@ -268,13 +286,20 @@ def _reason(
     for glob in exclude:
         if any(fnmatchcase(name, glob) for name, _ in places):
             return f"excluded by {glob!r}"
-    wanted = any(fnmatchcase(name, glob) for name, _ in places for glob in include)
-    found = _reasons(parameter, places, first)
+    wanted = _matches(places, include)
+    found = _reasons(parameter, places, first, gates)
     return next((why for why, advice in found if not (advice and wanted)), None)
 
 
+def _matches(places: Sequence[tuple[str, nn.Module]], globs: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for name, _ in places for glob in globs)
+
+
 def _reasons(
-    parameter: nn.Parameter, places: Sequence[tuple[str, nn.Module]], first: Tensor | None
+    parameter: nn.Parameter,
+    places: Sequence[tuple[str, nn.Module]],
+    first: Tensor | None,
+    gates: Collection[int],
 ) -> Iterator[tuple[str, bool]]:
     """Yield (why a parameter may not be cut, whether that is advice and could be done)."""
     owners = [owner for _, owner in places]
@@ -290,6 +315,8 @@ def _reasons(
         yield "bias or norm", True
     if parameter is first:
         yield "first layer", True
+    if id(parameter) in gates:
+        yield "router", True
     yield from ((why, False) for why in _impossible(parameter, owners))
     if parameter.numel() == max(parameter.shape, default=1) and not any(
         isinstance(owner, _LAYERS) for owner in owners

@@ -8,7 +8,7 @@ much and saves nothing. So a raw parameter counts as a weight only where its nam
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -23,15 +23,47 @@ _KINDS = {
     "scale": r"scales?|scaling|gamma|beta|alpha|lambda|temperature|layerscale",
 }
 """What names say that belong to no weight: reason → words, of which one is enough."""
-_OWNED = ("position table", "embedding table", "bias or norm")
-"""The kinds that the class of the owner may say instead."""
+_OWNED = {
+    "position table": _KINDS["position table"],
+    "embedding table": _KINDS["embedding table"] + r"|lookup|vocab|vocabulary|vectors",
+    "bias or norm": _KINDS["bias or norm"],
+}
+"""What the class of the owner may say instead, of a name such as `weight` that says nothing."""
+_LAYERS = re.compile(
+    r"linear|dense|fc|projections?|proj|conv|ffn|forward|mlp|mixer|head|attention|attn|cell|lstm"
+    r"|gru|rnn"
+)
+"""What classes are, by their last word, whose other words say nothing of their weights."""
+_ENDINGS = ("d", "layer", "block", "module", "v")
+"""Last words of classes that say nothing."""
 _CONSTANT = re.compile(r"A|D|dt|A_?log|time_(decay|first|mix\w*)", re.IGNORECASE)
 _PROJECTION = re.compile(r"proj|projection")
 _WEIGHT = re.compile(
-    r"weights?|projs?|projections?|kernels?|matrix|matrices|filters?|linear|dense|lora"
+    r"weights?|projs?|projections?|kernels?|matrix|matrices|filters?|linear|dense|lora|w?qkv|fc"
 )
-_SHORT = re.compile(r"[wuv]\d*|[wu]_?[a-z]|up|down|[qkvo]", re.IGNORECASE)
-"""Names of a few letters that are weights: w, W1, W_q, wo, up, and XLNet's q, k, v and o."""
+_SHORT = re.compile(
+    r"[Ww][a-z](_?\d+)?|[Ww](kv|qk|in|out)|[UV]\d*|U_?[a-z]|up|down|kv|experts?|[qo]"
+)
+"""Names of a few letters that are weights: Wq, wi_0, up, XLNet's q and o; of more, W_query."""
+_TABLE = "W_E"
+"""TransformerLens's name of its table of embeddings."""
+_NEUTRAL = re.compile(r"weights?|kernels?|matrix|w|[uv]\d*", re.IGNORECASE)
+_NO_WEIGHT = re.compile(
+    r"masks?|adj|adjacency|transitions?|laplacian|affinity|covariance|distances?|costs?|loss|losses"
+    r"|rel|relative|freqs?|mem|memory|null"
+)
+"""Words that no weight has: `weight_mask`, `adjacency_matrix`, `rel_w`."""
+_IMPORTANCE = re.compile(r"(layers?|class|classes|tasks?|samples?)_weights?")
+_ROUTER = {"router", "routers", "routing"}
+_EXPERTS = {"expert", "experts"}
+_GATES = {"gate", "gates", "gating"}
+_GATE = re.compile(
+    r"(\w+_)?(gates?|gating)(_?(weights?|kernels?|layer|linear|fc|net|network|logits?))?"
+    r"|wg|w_(g|gate|gating|noise)"
+)
+"""Names of gates, as their words joined by underscores."""
+_INNER = {"lstm", "gru", "rnn", "cell", "recurrent", "highway", "glu", "gated"}
+"""Words of classes whose gates weigh features, not experts."""
 _OF_LAYERS = re.compile(r"weight|weight_\w+|[a-z]+_proj_weight|bias|bias_\w+|in_proj_bias")
 
 
@@ -58,35 +90,106 @@ def no_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
         parameter: only its shape is looked at.
     """
     *path, leaf = name.split(".")
-    owner_says = _words(type(owner).__name__)
-    if isinstance(owner, (nn.ParameterList, nn.ParameterDict)) and path:
+    kind = _words(type(owner).__name__)
+    listed = isinstance(owner, (nn.ParameterList, nn.ParameterDict)) and bool(path)
+    if listed:
         leaf = path[-1] if leaf.isdigit() else leaf
-        owner_says = [word for part in path[-2:] for word in _words(part)]
     words = _words(leaf)
     if _CONSTANT.fullmatch(leaf):
         return "state-space constant"
-    # a projection of positions or tokens is a weight, and a table of them is none
-    projection = bool(words) and _PROJECTION.fullmatch(words[-1]) is not None
-    if why := (None if projection else _kind(words)) or _kind(owner_says, _OWNED):
-        return why
     # a gate may be a gated layer's, too; that of experts has fewer outputs than inputs
-    gate = "gate" in owner_says or "gate" in path[-1:]
+    gate = "gate" in path[-1:] and not _INNER.intersection(kind)
     if is_router(name, owner) or (gate and parameter.shape[0] < parameter.shape[-1]):
         return "router"
-    weight = any(map(_WEIGHT.fullmatch, words)) or _SHORT.fullmatch(leaf)
-    return None if weight else UNKNOWN
+    weight = _named_weight(leaf, words, owner)
+    if why := "embedding table" if leaf == _TABLE else _said(words):
+        return why
+    if listed:
+        why = _kind([word for part in path[-2:] for word in _words(part)], _OWNED)
+    elif not (weight and _NEUTRAL.fullmatch(leaf) is None) and not _is_layer(kind):
+        why = _kind(kind, _OWNED)
+    return why or (None if weight else UNKNOWN)
 
 
-def _kind(words: Sequence[str], among: Collection[str] = tuple(_KINDS)) -> str | None:
-    """Return what words say of a parameter that is no weight, the first reason of some."""
-    found = (why for why in among if any(re.fullmatch(_KINDS[why], word) for word in words))
+def _said(words: Sequence[str]) -> str | None:
+    """Return what the words of a name say of a parameter that is no weight."""
+    if not words or _PROJECTION.fullmatch(words[-1]):
+        return None  # a projection of positions or tokens is a weight, and a table of them is none
+    kinds = dict(_KINDS)
+    if words[0] == "w" or re.fullmatch(r"w|weights?|kernels?|w?qkv", words[-1]):
+        del kinds["token or query"]  # W_query makes queries
+    return _kind(words, kinds)
+
+
+def _named_weight(leaf: str, words: Sequence[str], owner: nn.Module) -> bool:
+    """Return whether a parameter's own name says that it is a weight."""
+    if any(map(_NO_WEIGHT.fullmatch, words)) or _IMPORTANCE.fullmatch(leaf):
+        return False
+    if leaf in ("k", "v"):  # in attention; Transformer-XL's u and v are biases
+        return isinstance(getattr(owner, "q", None), Tensor)
+    w = "w" in (*words[:1], *words[-1:])
+    return w or any(map(_WEIGHT.fullmatch, words)) or _SHORT.fullmatch(leaf) is not None
+
+
+def _is_layer(words: Sequence[str]) -> bool:
+    """Return whether a class is a layer with weights, such as RMSNormLinear."""
+    last = next((word for word in reversed(words) if word not in _ENDINGS), "")
+    return _LAYERS.fullmatch(last) is not None
+
+
+def _kind(words: Sequence[str], kinds: Mapping[str, str]) -> str | None:
+    """Return the first of some kinds, reason → words, that one of the words says."""
+    found = (why for why in kinds if any(re.fullmatch(kinds[why], word) for word in words))
     return next(found, None)
 
 
 def is_router(name: str, owner: nn.Module) -> bool:
     """Return whether a parameter's path, or its owner's class, says that it routes to experts."""
-    said = {*_words(type(owner).__name__), *name.split(".")[:-1]}
-    return "router" in said
+    kind = set(_words(type(owner).__name__))
+    chooses = "moe" in kind or "topk" in kind or {"top", "k"} <= kind or kind & _EXPERTS
+    if kind & {"router", "routers"} or (chooses and kind & _GATES):
+        return True
+    return any(_ROUTER.intersection(_words(part)) for part in name.split("."))
+
+
+def routing_gates(model: nn.Module) -> frozenset[int]:
+    """Return the ids of the parameters of gates that lie beside experts.
+
+    What is called a gate (`gate`, `shared_expert_gate`, `wg`) may be part of a gated MLP, too. In
+    a module that has experts it chooses among them, if it gives fewer features than it takes.
+    """
+    found: set[int] = set()
+    for module in model.modules():
+        if not _has_experts(module):
+            continue
+        for name, child in module.named_children():
+            if _is_gate(name):
+                found.update(id(p) for p in child.parameters() if _narrows(p))
+        for name, parameter in module.named_parameters(recurse=False):
+            # of a raw one it is not known which way round it is
+            matrix = not isinstance(parameter, nn.UninitializedParameter) and parameter.dim() == 2
+            if matrix and parameter.shape[0] != parameter.shape[1] and _is_gate(name):
+                found.add(id(parameter))
+    return frozenset(found)
+
+
+def _is_gate(name: str) -> bool:
+    return _GATE.fullmatch("_".join(_words(name))) is not None
+
+
+def _narrows(weight: Tensor) -> bool:
+    """Return whether a layer's weight gives fewer features than it takes."""
+    if isinstance(weight, nn.UninitializedParameter):
+        return False
+    return weight.dim() == 2 and weight.shape[0] < weight.shape[1]
+
+
+def _has_experts(module: nn.Module) -> bool:
+    kind = [word for word in _words(type(module).__name__) if word not in _ENDINGS]
+    if kind[-1:] == ["moe"] or "mixture" in kind:
+        return True
+    inside = (*dict(module.named_children()), *dict(module.named_parameters(recurse=False)))
+    return any(_words(name)[-1:] in (["expert"], ["experts"]) for name in inside)
 
 
 def declared_axis(owner: nn.Module, parameter: Tensor) -> int | None:
@@ -110,4 +213,4 @@ def known_axis(axes: Sequence[int | None]) -> int | None:
 
 def _words(name: str) -> list[str]:
     """Return the words of a snake_case or CamelCase name, in small letters."""
-    return [word.lower() for word in _WORDS.findall(name)]
+    return [word.lower() for word in _WORDS.findall(name.replace("MoE", "Moe"))]
