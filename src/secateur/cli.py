@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 from secateur import __version__
 from secateur.errors import SecateurError, UsageError
+from secateur.printable import printable
 
 
 def main() -> None:
@@ -33,10 +35,18 @@ def main() -> None:
 
 
 def _run() -> int:
+    import typer
+
     from secateur.commands import app
 
     try:
-        app()
+        code = app(standalone_mode=False)  # or typer prints what it refuses, as it is
+    except _refusals() as error:
+        _explain(error)
+        return 2
+    except typer.Abort:  # what older releases make of Ctrl-C
+        _say("interrupted")
+        return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except UsageError as error:
@@ -52,7 +62,27 @@ def _run() -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _refusals() -> type[Exception]:
+    """Return what all errors of typer are, in every release that secateur takes."""
+    import typer
+
+    (error,) = (kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    return error
+
+
+def _explain(error: Any) -> None:
+    """Print how a command is used, and what typer refuses of its arguments."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer has printed the help
+        return
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        usage = " ".join(context.get_usage().split())
+        _say(f"{usage}\nTry `{context.command_path} --help`.")
+    _say(f"secateur: {printable(message)}")
 
 
 def _say(text: str) -> None:
