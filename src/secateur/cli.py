@@ -44,22 +44,16 @@ def _run() -> int:
     except _refusals() as error:
         _explain(error)
         return 2
-    except typer.Abort:  # what older releases make of Ctrl-C
-        _say("interrupted")
-        return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except UsageError as error:
-        _say(f"secateur: {error}")
-        return 2
     except SecateurError as error:
         _say(f"secateur: {error}")
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except OSError as error:  # of a path that the system cannot look at
         where = "" if error.filename is None else f"cannot use {error.filename}: "
         _say(f"secateur: {where}{error.strerror or error}; give another path")
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # older releases make the one of the other
         _say("interrupted")
         return 1
     return code if isinstance(code, int) else 0
