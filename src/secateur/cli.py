@@ -11,7 +11,6 @@ from typing import Any
 
 from secateur import __version__
 from secateur.errors import SecateurError, UsageError
-from secateur.printable import printable
 
 
 def main() -> None:
@@ -76,11 +75,11 @@ def _explain(error: Any) -> None:
     if context is not None:
         usage = " ".join(context.get_usage().split())
         _say(f"{usage}\nTry `{context.command_path} --help`.")
-    _say(f"secateur: {printable(message)}")
+    _say(f"secateur: {message}", lines=False)
 
 
-def _say(text: str) -> None:
-    """Print a message on standard error, one line if it has one."""
+def _say(text: str, *, lines: bool = True) -> None:
+    """Print a message on standard error; without `lines` its line ends are not ours."""
     from secateur.console import Words, console
 
-    console(stderr=True).print(Words(text, lines=True), soft_wrap=True)
+    console(stderr=True).print(Words(text, lines=lines), soft_wrap=True)
