@@ -161,6 +161,14 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_given_twice_is_found_among_many() -> None:
+    names = [f'"n{i}": 0' for i in range(200_000)]  # minutes, if each were counted
+    assert len(files.parse_json("{" + ", ".join(names) + "}")) == len(names)
+    for again in (names[0], names[-1]):
+        with pytest.raises(ValueError, match=again.split('"')[1] + "' twice"):
+            files.parse_json("{" + ", ".join([*names, again]) + "}")
+
+
 @pytest.mark.parametrize("kind", ["hub", "bundle"])
 def test_folders_that_killed_processes_left_are_removed(kind: str, tmp_path: Path) -> None:
     base, name = (tmp_path, "saving") if kind == "hub" else (tmp_path, "net")

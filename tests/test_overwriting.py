@@ -16,7 +16,7 @@ from torch import nn
 
 import secateur
 from onnx_models import model, node
-from secateur.compiler import pipeline, targets
+from secateur.compiler import artifact, pipeline, targets
 from secateur.errors import FileError, SecateurError, UsageError
 from test_cli import SHORT, run
 
@@ -91,6 +91,24 @@ def a_library(net: Path) -> Path:
     return Path("net.so")
 
 
+def ends_as_an_engine(net: Path) -> Path:
+    Path("net.so").write_bytes(b"years of work" * 9 + artifact.MAGIC)
+    return Path("net.so")
+
+
+def nearly_an_engine(net: Path) -> Path:
+    """A file whose lengths fit, but whose description is none."""
+    lengths = (100).to_bytes(8, "little") + (9).to_bytes(8, "little")
+    Path("net.so").write_bytes(bytes(100) + b'{"a": 12}' + lengths + bytes(32) + artifact.MAGIC)
+    return Path("net.so")
+
+
+def link_to_another(net: Path) -> Path:
+    Path("real.so").write_bytes(b"of the user")
+    Path("link.so").symlink_to("real.so")
+    return Path("link.so")
+
+
 def its_folder(net: Path) -> Path:
     return net.parent
 
@@ -107,7 +125,7 @@ def a_pipe(net: Path) -> Path:
 
 
 PLACES = [same, roundabout, hard_link, symbolic_link, link_to_its_folder, its_weights, notes]
-PLACES += [empty, a_library]
+PLACES += [empty, a_library, ends_as_an_engine, nearly_an_engine, link_to_another]
 NO_FILES = [its_folder, a_study, a_pipe]
 
 
@@ -156,6 +174,17 @@ def test_an_earlier_engine_is_replaced(
     assert secateur.Engine.load("net.so").info["name"] == "second"
     assert run(["compile", str(net)], monkeypatch, capsys)[0] == 0
     assert secateur.Engine.load("net.so").info["name"] == "net"
+
+
+def test_an_engine_of_a_later_version_and_one_that_is_damaged_are_replaced(net: Path) -> None:
+    for old, new in ((b'"format":1', b'"format":7'), (b"secateur", b"secatour")):
+        secateur.compile(net, out="net.so")
+        content = Path("net.so").read_bytes()
+        assert old in content
+        Path("net.so").write_bytes(content.replace(old, new, 1))
+        Path("net.so").chmod(0o444)
+        secateur.compile(net, out="net.so", name="again")
+        assert secateur.Engine.load("net.so").info["name"] == "again"
 
 
 def test_a_compiled_network_is_written_with_the_same_care(net: Path) -> None:
@@ -220,10 +249,10 @@ def test_a_folder_of_c_takes_no_others_place(
 def test_a_network_inside_a_folder_of_c_stays(net: Path) -> None:
     folder = its_src(net)
     before = tree(folder)
-    with pytest.raises(UsageError, match=r"net\.o"):
-        pipeline.emit_c(folder / "src" / "net.o", folder)
-    assert tree(folder) == before
-    pipeline.emit_c(before["src/net.o"], folder)  # a content is no file of the folder
+    for given in (folder / "src" / "net.o", before["src/net.o"]):
+        with pytest.raises(UsageError, match=r"net\.o"):
+            pipeline.emit_c(given, folder)
+        assert tree(folder) == before
 
 
 def test_with_force_a_folder_of_c_keeps_what_else_is_there(

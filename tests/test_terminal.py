@@ -179,6 +179,58 @@ def test_an_error_is_shown_and_not_obeyed(
     assert not tame(out)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [HOSTILE],
+        ["compile", "a.onnx", HOSTILE],
+        ["compile", "a.onnx", f"--{HOSTILE}"],
+        ["study", "--epochs", "1", "x", HOSTILE],
+        [f"--{HOSTILE}"],
+        ["doctor", HOSTILE],
+    ],
+    ids=lambda words: " ".join(words).replace(HOSTILE, "HOSTILE"),
+)
+def test_arguments_that_no_command_takes_are_shown_and_not_obeyed(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    code, out, err = run(words, monkeypatch, capsys)
+    assert code == 2
+    assert not out
+    usage, hint, message, rest = tame(err).split("\n")
+    command = "secateur" + f" {words[0]}" * (len(words) > 1 or words[0] == "doctor")
+    assert usage.startswith("Usage: ")
+    assert f"{command} [" in usage
+    assert f"{command} --help`" in hint
+    assert message.startswith("secateur: ")
+    assert "[/b][red]:bomb:" in message
+    assert not rest
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["compile"], "model"),
+        (["study", "--epochs", "many"], "--epochs"),
+        (["compile", "a.onnx", "--target"], "--target"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    words: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    code, out, err = run(words, monkeypatch, capsys)
+    assert code == 2
+    assert not out
+    assert named in err.splitlines()[-1].lower()
+
+
+def test_no_command_at_all_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    code, out, err = run([], monkeypatch, capsys)
+    assert code in (0, 2)  # typer's, of whatever release
+    assert "compile" in out + err
+    assert "Try " not in err
+
+
 LONG = "n" * 300
 
 

@@ -342,7 +342,8 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"tiny is there already and holds thesis\.txt, which is"):
         write(folder)
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
-    write(folder, force=True)
+    (folder / "thesis.txt").unlink()
+    write(folder)
     assert json.loads((folder / "bundle.json").read_text())["network"]["name"] == "tiny"
     (folder / "src" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"holds src/notes\.txt"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 from secateur import __version__
 from secateur.errors import SecateurError, UsageError
@@ -33,30 +34,52 @@ def main() -> None:
 
 
 def _run() -> int:
+    import typer
+
     from secateur.commands import app
 
     try:
-        app()
+        code = app(standalone_mode=False)  # or typer prints what it refuses, as it is
+    except _refusals() as error:
+        _explain(error)
+        return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except UsageError as error:
-        _say(f"secateur: {error}")
-        return 2
     except SecateurError as error:
         _say(f"secateur: {error}")
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except OSError as error:  # of a path that the system cannot look at
         where = "" if error.filename is None else f"cannot use {error.filename}: "
         _say(f"secateur: {where}{error.strerror or error}; give another path")
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # older releases make the one of the other
         _say("interrupted")
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
 
 
-def _say(text: str) -> None:
-    """Print a message on standard error, one line if it has one."""
+def _refusals() -> type[Exception]:
+    """Return what all errors of typer are, in every release that secateur takes."""
+    import typer
+
+    (error,) = (kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    return error
+
+
+def _explain(error: Any) -> None:
+    """Print how a command is used, and what typer refuses of its arguments."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer has printed the help
+        return
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        usage = " ".join(context.get_usage().split())
+        _say(f"{usage}\nTry `{context.command_path} --help`.")
+    _say(f"secateur: {message}", lines=False)
+
+
+def _say(text: str, *, lines: bool = True) -> None:
+    """Print a message on standard error; without `lines` its line ends are not ours."""
     from secateur.console import Words, console
 
-    console(stderr=True).print(Words(text, lines=True), soft_wrap=True)
+    console(stderr=True).print(Words(text, lines=lines), soft_wrap=True)

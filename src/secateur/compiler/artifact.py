@@ -24,7 +24,7 @@ import numpy as np
 from secateur.compiler import targets
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, FileError
-from secateur.files import parse_json
+from secateur.files import LARGEST_JSON, parse_json
 
 FORMAT = 1
 """Of the JSON; a file of a later one is refused."""
@@ -102,10 +102,28 @@ def read(source: Path | bytes) -> Info:
 
 
 def is_engine(path: Path) -> bool:
-    """Return whether a file ends as engine files do, of whatever version and target."""
+    """Return whether a file is built as engine files are, of whatever version and target.
+
+    An engine whose library is damaged is one, too: nothing is lost with it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - len(MAGIC)))
-        return file.read() == MAGIC
+        file.seek(max(0, size - _TAIL))
+        tail = file.read(_TAIL)
+        if len(tail) < _TAIL or not tail.endswith(MAGIC):
+            return False
+        library, length = _LENGTHS.unpack_from(tail)
+        if library + length + _TAIL != size or length > LARGEST_JSON:
+            return False
+        file.seek(library)
+        try:
+            content = parse_json(file.read(length))
+        except ValueError:
+            return False
+    return isinstance(content, dict) and {"format", "target", "network"} <= content.keys()
 
 
 def check(info: Info) -> None:

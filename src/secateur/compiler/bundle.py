@@ -6,11 +6,13 @@ Makefile and no text.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,10 @@ RUNTIME = (
 """The C files that every network needs, but those made from templates."""
 
 MANIFEST = "bundle.json"
-"""Says which files of a folder are ours, and what the network is."""
+"""Says which files of a folder are ours, with their SHA-256, and what the network is."""
 
-_MADE = (".o", ".a", ".so")
+_OURS = re.compile(r"[A-Za-z]\w*\.h|main\.c|Makefile|README\.txt|src/\w+\.[ch]", re.ASCII)
+_AS_IT_IS = "choose another name, or write beside what is there with force=True (--force)"
 _C = files("secateur.compiler") / "c"
 
 
@@ -96,22 +99,21 @@ def write_bundle(
     target: Target,
     *,
     prefix: str = "secateur",
-    force: bool = False,
 ) -> None:
     """Write a folder that `make` turns into a library and an example program.
 
     It is seen whole or not at all. A folder that is there already is replaced where it is a bundle
-    and holds no other files.
+    as it was written, built or not, and holds no other files.
 
     Args:
         folder: to write.
         model, network, prefix: see `sources`.
         weights: the constants.
         target: whose compiler flags the Makefile proposes.
-        force: replace a folder even if it holds other files.
 
     Raises:
-        UsageError: the folder holds other files, or the prefix cannot be one.
+        UsageError: the folder holds other files, or the current folder is in it, or the prefix
+            cannot be one.
         FileError: it cannot be written.
     """
     top = (f"{prefix}.h", "main.c")  # beside them no header may hide one of another program
@@ -130,11 +132,16 @@ def write_bundle(
     content["src/weights.c"] = weights_c(weights)
     for name in ("Makefile", "README.txt"):
         content[name] = _filled(f"{name}.in", fields).encode("ascii")
-    manifest = {"files": sorted([*content, MANIFEST]), "target": target.name, "network": network}
+    manifest = {
+        "secateur": __version__,
+        "prefix": prefix,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
+        "target": target.name,
+        "network": network,
+    }
     content[MANIFEST] = json.dumps(manifest, indent=1, default=list).encode() + b"\n"
     folder = Path(folder)
-    if not force:
-        refuse_others(folder)
+    refuse_others(folder)
     try:
         _replace(folder, content)
     except OSError as error:
@@ -178,52 +185,102 @@ def _arrays(network: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_others(folder: Path) -> None:
-    """Raise UsageError where a path holds anything but a bundle that secateur wrote."""
-    if not (folder.exists() or folder.is_symlink()):
-        return
+    """Refuse a folder that cannot be replaced without a loss.
+
+    Raises:
+        UsageError: it holds anything but a bundle as secateur wrote it and what `make` made of it,
+            or the current folder is in it.
+        FileError: it cannot be read.
+    """
+    try:
+        if folder.resolve() in (here := Path.cwd(), *here.parents):
+            raise UsageError(
+                f"{folder} cannot be replaced while it is the current folder or holds it; "
+                "name a new folder, or write into this one with force=True (--force)"
+            )
+        if folder.exists() or folder.is_symlink():
+            _refuse_loss(folder)
+    except OSError as error:
+        raise FileError(
+            f"cannot use {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+
+
+def _refuse_loss(folder: Path) -> None:
     what = f"{folder} is there already and "
     if not folder.is_dir() or folder.is_symlink():
         raise UsageError(f"{what}is not a folder; choose another name")
-    try:
-        ours = set(read_json(folder / MANIFEST)["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = set()
-    for path in folder.rglob("*"):
+    written, made = _described(folder, what)
+    for path in _entries(folder):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir():
-            fine = name == "src"
-        else:  # the rest is what `make` makes
-            fine = name in ours or (bool(ours) and (name == "main" or path.suffix in _MADE))
-        if not fine:
-            raise UsageError(
-                f"{what}holds {name}, which is not part of a bundle; "
-                "choose another name, or force it to be replaced"
+        if name == "src" and path.is_dir() and not path.is_symlink():
+            continue
+        if path.is_symlink() or not path.is_file() or name not in {MANIFEST, *written, *made}:
+            raise UsageError(f"{what}holds {name}, which is not part of a bundle; {_AS_IT_IS}")
+        if name in written:
+            with path.open("rb") as file:
+                now = hashlib.file_digest(file, "sha256").hexdigest()
+            if now != written[name]:
+                raise UsageError(
+                    f"{what}its {name} was changed since secateur wrote it; {_AS_IT_IS}"
+                )
+
+
+def _described(folder: Path, what: str) -> tuple[dict[str, str], set[str]]:
+    """Return the files of a bundle with their SHA-256, and what its Makefile makes of them."""
+    path = folder / MANIFEST
+    if not (path.exists() or path.is_symlink()):
+        return {}, set()
+    try:
+        manifest = read_json(path)
+        _, _, found = manifest["network"], manifest["target"], manifest["files"]
+        old = isinstance(found, list)
+        if not old:
+            prefix = manifest["prefix"]
+            _check_prefix(prefix)
+            ours = (
+                isinstance(manifest["secateur"], str)
+                and all(_OURS.fullmatch(name) for name in found)
+                and all(isinstance(digest, str) for digest in found.values())
             )
+    except (ValueError, KeyError, TypeError, AttributeError):  # a UsageError is a ValueError
+        old = ours = False
+    if old:
+        raise UsageError(
+            f"{what}looks like one of secateur 0.1.0, which did not say what its files held; "
+            "choose another name, or write over its files with force=True (--force)"
+        )
+    if not ours:
+        raise UsageError(f"{what}holds {MANIFEST}, which is not part of a bundle; {_AS_IT_IS}")
+    objects = {f"{name[:-2]}.o" for name in found if name.endswith(".c")}
+    return found, objects | {f"lib{prefix}.a", f"lib{prefix}.so", "main"}
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder and in its `src`, in order; raises where it cannot be read."""
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.name == "src" and path.is_dir() and not path.is_symlink():
+            yield from sorted(path.iterdir())
 
 
 def _replace(folder: Path, content: Mapping[str, bytes]) -> None:
+    if folder.name in ("", ".."):  # there is nothing to call what is beside it
+        folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=TEMPORARY))
+    beside = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=TEMPORARY)
+    new, old = Path(beside) / "new", Path(beside) / "old"
     try:
-        (new / "src").mkdir()
+        (new / "src").mkdir(parents=True)
         for name, data in content.items():
             (new / name).write_bytes(data)
-        new.chmod(0o755)
-        if folder.exists():
-            old = Path(
-                tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=TEMPORARY)
-            )
-            folder.rename(old / folder.name)
-            try:
-                new.rename(folder)
-            except OSError:
-                (old / folder.name).rename(folder)
-                raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
-            new.rename(folder)
+        if os.path.lexists(folder):
+            folder.rename(old)
+        new.rename(folder)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        if os.path.lexists(old) and not os.path.lexists(folder):
+            old.rename(folder)  # should that fail, it stays where it is
+        shutil.rmtree(beside, ignore_errors=True)
         raise
+    shutil.rmtree(beside, ignore_errors=True)
     sweep(folder.parent, folder.name, folders=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from secateur import overwriting
@@ -66,11 +69,14 @@ def refuse_folder(folder: Path, source: Path | bytes, *, force: bool = False) ->
     """Refuse to write C into a folder with files of another origin, or over a file.
 
     Raises:
-        UsageError: the path is a file, or the folder holds the model or other files.
+        UsageError: the path is a file, or the folder holds the model or other files, or its `src`
+            is none that can be written into.
     """
     if _is(folder, Path.exists) and not folder.is_dir():
         raise UsageError(f"{folder} is a file, but C is written as a folder; choose another name")
     if force:
+        if _is(folder / "src", os.path.lexists):
+            _refuse_place(folder / "src", folder=True)
         return
     if isinstance(source, Path) and folder.is_dir() and _holds(folder, source):
         raise UsageError(
@@ -95,20 +101,64 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, force: bool = F
         write(folder)
         return
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".secateur.") as name:
-            new = Path(name) / "c"
-            write(new)
-            for path in sorted(new.rglob("*")):
-                place = folder / path.relative_to(new)
-                if path.is_dir():
-                    place.mkdir(exist_ok=True)
-                else:
-                    path.replace(place)
+        beside = Path(tempfile.mkdtemp(dir=folder, prefix=".secateur."))
+        try:
+            write(beside / "new")
+            _move(beside / "new", folder, beside / "old")
+        except BaseException:
+            left = (beside / "old").rglob("*")  # where even moving back failed
+            if not any(path.is_symlink() or path.is_file() for path in left):
+                shutil.rmtree(beside, ignore_errors=True)
+            raise
+        shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise FileError(
             f"cannot write {folder}: {error.strerror or error}; "
             "free some space or choose a folder that you may write to"
         ) from error
+
+
+def _move(new: Path, folder: Path, old: Path) -> None:
+    """Move the files of a bundle into a folder, all or none; what was there goes to `old`."""
+    paths = sorted(new.rglob("*"))
+    names = [path.relative_to(new) for path in paths if not path.is_dir()]
+    folders = [path.relative_to(new) for path in paths if path.is_dir()]
+    for name in (*folders, *names):
+        if os.path.lexists(folder / name):
+            _refuse_place(folder / name, folder=name in folders)
+    missing = [name for name in folders if not (folder / name).exists()]
+    old.mkdir()
+    try:
+        for name in folders:
+            (old / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
+        for name in names:
+            if os.path.lexists(folder / name):
+                (folder / name).rename(old / name)
+            (new / name).rename(folder / name)
+    except BaseException:
+        for name in names:
+            if os.path.lexists(old / name):
+                (old / name).replace(folder / name)
+            elif not (new / name).exists():
+                (folder / name).unlink()
+        for name in missing:
+            with suppress(OSError):
+                (folder / name).rmdir()
+        raise
+
+
+def _refuse_place(place: Path, *, folder: bool) -> None:
+    """Refuse what a file, or a folder, of a bundle cannot be written over, even by force."""
+    if folder and (place.is_symlink() or not place.is_dir()):
+        raise UsageError(
+            f"{place} is a link or a file, but C is written into a folder of that name; "
+            "move it away, or choose another folder"
+        )
+    if not folder and not (place.is_symlink() or place.is_file()):
+        raise UsageError(
+            f"{place} is there already and is no file; move it away, or choose another folder"
+        )
 
 
 def _is(path: Path, what: Callable[[Path], bool]) -> bool:
