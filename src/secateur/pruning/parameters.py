@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.swa_utils import AveragedModel
 
-from secateur.arguments import BOOL, TENSORS, a, checked
+from secateur.arguments import BOOL, GLOBS, TENSORS, a, checked
 from secateur.errors import BudgetError, UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.budget import Budget
@@ -63,7 +63,13 @@ class Prunable:
         return sum(weight.numel() for weight in parameters(model, self.names).values())
 
 
-@checked(model=a(nn.Module, "a torch module"), include_first=BOOL, example=TENSORS)
+@checked(
+    model=a(nn.Module, "a torch module"),
+    include_first=BOOL,
+    exclude=GLOBS,
+    include=GLOBS,
+    example=TENSORS,
+)
 def prunable(
     model: nn.Module,
     *,
@@ -107,8 +113,6 @@ def prunable(
     directed = isinstance(parse(pattern), (NofM, Blocks))
     places = _places(model)
     for kind, globs in (("exclude", exclude), ("include", include)):
-        if isinstance(globs, str):
-            raise UsageError(f"{kind} is the string {globs!r}; give a list of globs")
         for glob in globs:
             if not any(fnmatchcase(name, glob) for at in places.values() for name, _ in at):
                 raise UsageError(
