@@ -85,7 +85,7 @@ def _texts(value: Any) -> Any:
         value = getattr(value, "names", value)  # of what `prunable` returns
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
         return value
-    texts = tuple(value)
+    texts = tuple(str(text) if isinstance(text, str) else text for text in value)
     unordered = isinstance(value, (set, frozenset)) and all(isinstance(t, str) for t in texts)
     return tuple(sorted(texts)) if unordered else texts
 

@@ -142,7 +142,7 @@ def _kept(name: str, weight: Tensor, mask: Tensor | None) -> Tensor:
         )
     for what, tensor in ((name + MASK, mask), (name + ORIGINAL, weight)):
         if not isinstance(tensor, Tensor):
-            raise UsageError(f"{what!r} is {shown(tensor)}, but must be a tensor")
+            raise UsageError(f"{what!r} of the state is {shown(tensor)}, but must be a tensor")
     if mask.shape != weight.shape:
         raise UsageError(
             f"{name + MASK!r} has shape {tuple(mask.shape)}, but {name + ORIGINAL!r} "
