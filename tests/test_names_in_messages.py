@@ -98,7 +98,7 @@ def test_a_name_that_is_no_text_is_refused() -> None:
     content = proto.SerializeToString().replace(b"graf", b"g\xed\xa0\x80")  # a lone surrogate
     with pytest.raises(FileError, match=r"not valid text"):
         secateur.compile(content)
-    with pytest.raises(UsageError, match=r"the name of a network is 3"):
+    with pytest.raises(UsageError, match=r"name is 3, but must be a text"):
         secateur.compile(om.linear(), name=3)
 
 

@@ -130,7 +130,7 @@ def other(model: Any, data: Any, recipe: Any, loss: Any, schedule: Any, *, seed:
         (seedless, {"criteria": ("random",)}, "takes no seed"),
         (few, {"criteria": ("random",)}, r"cannot be called with \(model, data, recipe, loss"),
         (other, {"criteria": ("random",)}, "schedule"),
-        (3, {}, "is 3, which cannot be called"),
+        (3, {}, "train is 3, but must be a function"),
     ],
 )
 def test_a_loop_that_takes_too_little_is_refused_before_anything_is_written(

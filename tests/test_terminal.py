@@ -112,7 +112,8 @@ def tensors(path: Path) -> Path:
 
 def record(path: Path) -> Path:
     path = path.with_suffix(".json")
-    path.write_text(json.dumps({HOSTILE: [HOSTILE, "\x9b"]}))
+    name = HOSTILE.replace("\udcff", "")
+    path.write_text(json.dumps({name: [name, "\x9b"]}))
     return path
 
 

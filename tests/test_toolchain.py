@@ -95,7 +95,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 def test_without_a_compiler_it_is_said_what_to_install() -> None:
     with pytest.raises(CompileError, match=r"no C compiler .*install gcc or clang, or pip install"):
         toolchain.native()
-    with pytest.raises(CompileError, match=r"aarch64-linux takes the package ziglang.*\[cross\]"):
+    with pytest.raises(CompileError, match=r"aarch64-linux takes .* pip install ziglang"):
         build(toolchain.target("aarch64-linux"))
 
 

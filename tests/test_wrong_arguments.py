@@ -17,8 +17,12 @@ from torch import nn
 import secateur
 from secateur.errors import SecateurError, UsageError
 from test_cli import run
-from wrong_calls import CALLS, ELSEWHERE
+from wrong_calls import CALLS as OTHER_CALLS
+from wrong_calls import ELSEWHERE
+from wrong_file_calls import FILE_CALLS
 from wrong_values import ARRAY, LOSS, X, content, engine, gating, loader, net, pruned, study
+
+CALLS = OTHER_CALLS | FILE_CALLS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

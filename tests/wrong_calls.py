@@ -1,36 +1,30 @@
-"""Calls of every public name, with arguments that are right and values that are wrong for each."""
+"""Calls that prune, train and study, with right arguments and wrong values for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import torch
 from torch import nn
 
 import secateur
-from secateur.compiler import pipeline
 from wrong_values import (
     ARRAY,
     LOSS,
     MODEL,
     NO_BOOL,
     NO_BUDGET,
+    NO_DATA,
     NO_FUNCTION,
+    NO_GLOBS,
     NO_MASKS,
     NO_MODULE,
     NO_NUMBER,
-    NO_PATH,
     NO_SEED,
     NO_TEXT,
-    OPTIONS,
     SOLVING,
+    STATES,
     TRAINING,
+    Call,
     X,
-    content,
-    engine,
     gated,
     gating,
     loader,
@@ -41,8 +35,6 @@ from wrong_values import (
     task,
 )
 
-# name → the call, arguments that are right, and for some of them values that are wrong
-Call = tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
 CALLS: dict[str, Call] = {
     "Budget": (
         secateur.Budget,
@@ -60,7 +52,7 @@ CALLS: dict[str, Call] = {
         {"inputs": (X,)},
         {
             "inputs": [X, ARRAY, (ARRAY,), 3, None, "x", iter([X])],
-            "targets": [X, ARRAY, (ARRAY,), 3, "x"],
+            "targets": [X, ARRAY, (ARRAY,), 3, "x", (5,)],
             "loss": NO_FUNCTION,
             "autocast": NO_BOOL,
         },
@@ -95,7 +87,7 @@ CALLS: dict[str, Call] = {
     "GateTraining.load_state_dict": (
         lambda **a: gating().load_state_dict(**a),
         {"state": None},
-        {"state": [3, "x", None, {}, {"gates": {}}]},
+        {"state": [3, "x", None, {}, {"gates": {}}, *STATES]},
     ),
     "Gates.attach": (
         secateur.Gates.attach,
@@ -119,10 +111,6 @@ CALLS: dict[str, Call] = {
         {"masks": [3, None, "x", {"a": X}, {"a": 3}, {"a": ARRAY}]},
     ),
     "Masks.apply": (pruned()[1].masks.apply, {"model": net()}, MODEL),
-    "Masks.load": (secateur.Masks.load, {"path": "x"}, {"path": NO_PATH}),
-    "Masks.save": (
-        pruned()[1].masks.save, {"path": "x"}, {"path": NO_PATH, "force": NO_BOOL}
-    ),
     "Metric": (
         secateur.Metric,
         {"name": "m", "unit": "%", "function": LOSS},
@@ -201,6 +189,11 @@ CALLS: dict[str, Call] = {
             "train": NO_FUNCTION,
         },
     ),
+    "channel_groups": (
+        secateur.channel_groups,
+        {"model": net(), "example": X},
+        {**MODEL, "example": [ARRAY, [ARRAY], None, 3, "x"], "exclude": NO_GLOBS},
+    ),
     "classification": (
         secateur.classification,
         {"data": "digits", "net": "mlp"},
@@ -212,30 +205,6 @@ CALLS: dict[str, Call] = {
             "progress": NO_BOOL,
         },
     ),
-    "compile": (
-        secateur.compile,
-        {"model": content()},
-        {
-            "model": [None, 3, {}, task(), np.ones(3)],
-            "out": [3, b"x", "a\0b", ["x"]],
-            "threads": ["x", 0, 1.5],
-            "force": NO_BOOL,
-            **OPTIONS,
-        },
-    ),
-    "compile of a module": (
-        secateur.compile,
-        {"model": net(), "example": X},
-        {"example": [3, "x", [], (3,), ARRAY, [ARRAY], {"input": ARRAY}]},
-    ),
-    "compile_network": (
-        secateur.compile_network,
-        {"source": content()},
-        {"source": [None, 3, {}, net(), "a\0b"], **OPTIONS},
-    ),
-    "convert_state_dict": (
-        secateur.convert_state_dict, {"state": {}}, {"state": [None, 3, "x", net()]}
-    ),
     "descend": (
         secateur.descend,
         {
@@ -245,6 +214,7 @@ CALLS: dict[str, Call] = {
         {
             "model": NO_MODULE,
             "rungs": [0.5, [0.5], None, "x", secateur.Rung(0.5)],
+            "data": NO_DATA,
             "loss": NO_FUNCTION,
             "phase": [3, "x"],
             "seed": NO_SEED,
@@ -265,36 +235,10 @@ CALLS: dict[str, Call] = {
             "autocast": NO_BOOL,
         },
     ),
-    "emit_c": (
-        pipeline.emit_c,
-        {"source": content(), "folder": "c"},
-        {"source": [None, 3, {}], "folder": NO_PATH, "force": NO_BOOL, **OPTIONS},
-    ),
-    "Engine": (
-        secateur.Engine,
-        {"source": b""},
-        {"source": [3, None, net(), "a\0b", ["x"]], "threads": ["x", 0, 1.5]},
-    ),
-    "Engine.load": (secateur.Engine.load, {"path": "x"}, {"path": NO_PATH}),
-    "Engine.profile": (
-        lambda **a: engine().profile(ARRAY, **a), {}, {"repeats": ["x", 0, 1.5, None]}
-    ),
-    "export_onnx": (
-        secateur.export_onnx,
-        {"model": net(), "example": X, "path": "x.onnx"},
-        {
-            **MODEL,
-            "example": [None, 3, "x", [], [3], {}, ARRAY, [ARRAY]],
-            "path": NO_PATH,
-            "tolerance": ["x", -1, float("nan")],
-            "batched": NO_BOOL,
-            "force": NO_BOOL,
-        },
-    ),
     "finetune": (
         secateur.finetune,
         {"model": net(), "masks": None, "data": loader(), "loss": LOSS, "seed": 0},
-        {**TRAINING, "masks": NO_MASKS, "recipe": [1, "x", None]},
+        {**TRAINING, "masks": NO_MASKS, "data": NO_DATA, "recipe": [1, "x", None]},
     ),
     "from_torch_prune": (secateur.from_torch_prune, {"model": net()}, MODEL),
     "learn_gates": (
@@ -303,28 +247,18 @@ CALLS: dict[str, Call] = {
             "model": net(), "names": ["2.weight"], "data": loader(), "recipe": secateur.Recipe(1),
             "loss": LOSS, "seed": 0,
         },
-        {**TRAINING, "names": ["2.weight", 3, None, [3]], "phase": [3, "x"]},
+        {**TRAINING, "names": ["2.weight", 3, None, [3]], "data": NO_DATA, "phase": [3, "x"]},
     ),
-    "load": (
-        secateur.load,
-        {"path": "x"},
-        {"path": NO_PATH, "factory": NO_FUNCTION, "trust": NO_BOOL},
-    ),
-    "load_masks": (secateur.load_masks, {"path": "x"}, {"path": NO_PATH}),
-    "load_task": (
-        secateur.load_task,
-        {"reference": "x.py:task"},
-        {"reference": [3, None, "x", ":", "x.py:", Path("x.py:task"), "a\0b.py:task", "none.py:t"]},
-    ),
-    "packed_bytes": (
-        secateur.packed_bytes,
+    "prunable": (
+        secateur.prunable,
         {"model": net()},
         {
-            "model": [*NO_MODULE[:3], [X], {3: X}],
-            "masks": [3, "x", {"2.weight": X}],
-            "gates": NO_BOOL,
-            "dtype": [3, "float16", torch.int8],
-            "budget": [0.5, "x"],
+            **MODEL,
+            "include_first": NO_BOOL,
+            "exclude": NO_GLOBS,
+            "include": NO_GLOBS,
+            "pattern": ["9:4", "x"],
+            "example": [ARRAY, [ARRAY]],
         },
     ),
     "prune": (
@@ -341,7 +275,8 @@ CALLS: dict[str, Call] = {
             "floor": ["x", 2],
             "pattern": [3, None, "9:4", "x"],
             "overrides": [3, "x", {"a": "b"}],
-            "exclude": [3, (3,), "0.*", None],
+            "exclude": NO_GLOBS,
+            "include": NO_GLOBS,
             "include_first": NO_BOOL,
             "minimum": ["x", 0, 1.5],
             "multiple": ["x", 0, 1.5],
@@ -380,7 +315,6 @@ CALLS: dict[str, Call] = {
             **SOLVING,
         },
     ),
-    "read": (secateur.read, {"path": "x"}, {"path": NO_PATH}),
     "recalibrate": (
         secateur.recalibrate,
         {"model": net(), "inputs": [X]},
@@ -394,21 +328,6 @@ CALLS: dict[str, Call] = {
         },
         {"masks": NO_MASKS, "model": NO_MODULE, "dense": NO_MODULE, **SOLVING},
     ),
-    "save": (
-        secateur.save,
-        {"model": net(), "path": "x"},
-        {
-            "model": [*NO_MODULE[:3], [X], {3: X}],
-            "path": NO_PATH,
-            "masks": [3, "x", {}, {"2.weight": X}],
-            "gates": NO_BOOL,
-            "dtype": [3, "float16", torch.int8],
-            "budget": [0.5, "x"],
-            "architecture": [3, ("a",), "nocolon", ("a:b", 3)],
-            "provenance": [3, "x", {"a": {1, 2}}],
-            "force": NO_BOOL,
-        },
-    ),
     "select": (
         secateur.select,
         {"scores": {"a": X}, "budget": secateur.Budget(0.5)},
@@ -418,6 +337,19 @@ CALLS: dict[str, Call] = {
             "axes": [3, "x"],
             "method": ["x", 3],
             "chunk": ["x", 0],
+        },
+    ),
+    "select_channels": (
+        secateur.select_channels,
+        {
+            "scores": {}, "groups": secateur.channel_groups(net(), X),
+            "budget": secateur.Budget(0.5),
+        },
+        {
+            "groups": [3, None, {}],
+            "budget": NO_BUDGET,
+            "minimum": ["x", -1, 1.5, None],
+            "multiple": ["x", 0, 1.5, None],
         },
     ),
     "shrink": (
@@ -436,11 +368,9 @@ CALLS: dict[str, Call] = {
             "model": net(), "data": loader(), "recipe": secateur.Recipe(1), "loss": LOSS,
             "seed": 0,
         },
-        TRAINING,
+        {**TRAINING, "data": NO_DATA},
     ),
 }  # fmt: skip
 
 # What is not called with arguments of a user's own, and what is tried in tests of its own.
 ELSEWHERE = {"Result", "Shrunk", "SecateurError", "ChannelCut"}
-ELSEWHERE |= {"prunable", "channel_groups", "select_channels"}
-ELSEWHERE |= {"from_pretrained", "push_to_hub", "save_pretrained"}

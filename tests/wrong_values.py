@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,12 +15,18 @@ from secateur.export import to_onnx
 
 X = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
 ARRAY = X.numpy()
+
+# a call, arguments that are right for it, and for some of them values that are wrong
+Call = tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
+
 LOSS = nn.functional.cross_entropy
 NO_MODULE = [None, 3, "x", {}, nn.Linear]
 NO_FUNCTION = [3, "x", {}]
 NO_PATH = [3, None, b"x", "a\0b", ["x"]]
 NO_BOOL = ["x", None, 1]
 NO_SEED = ["1", 1.5, None, True]
+NO_GLOBS = [3, (3,), [3], "0.*", None]
+NO_DATA = [3, None, "x", [(X, X)], torch.utils.data.DataLoader([(X[0], 0)])]
 NO_TEXT = [3, ["x"], {}]
 NO_BUDGET = [0.1, "x", None, (0.1,), secateur.Budget]
 NO_MASKS = [3, "x", None, {}, {"2.weight": torch.ones(2)}]
@@ -75,6 +82,14 @@ def study(**changes: Any) -> secateur.Study:
     return secateur.Study(**{"task": task(), "out": "no-study", **changes})
 
 
+def states() -> list[dict[str, Any]]:
+    """States of a `GateTraining` with one wrong value each."""
+    right = gating().state_dict()
+    wrong = {"number": "x", "gates": 5, "momentum": {"2.weight": 3}, "order": [1], "square": "x"}
+    return [{**right, name: value} for name, value in wrong.items()]
+
+
+STATES = states()
 MODEL = {"model": NO_MODULE}
 OPTIONS: dict[str, list[Any]] = {
     "target": [*NO_TEXT, "vax", None],

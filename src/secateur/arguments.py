@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from numbers import Real
 from typing import Any, TypeGuard, TypeVar, cast
 
 from secateur.errors import UsageError
+from secateur.errors import whole as is_whole
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
@@ -29,6 +32,11 @@ CUT = ("sparsity", "amount", "prune_ratio", "pruning_ratio")
 """Those that say what is cut, not what is kept."""
 _OWN = ("self", "cls")
 _LONGEST = 80  # characters of a value in a message
+_NUMBER = re.compile(r"\b(int|float|bool)\b")  # in an annotation
+
+
+def _as_given(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,49 @@ class Wanted:
 
     fine: Callable[[Any], bool]
     what: str
+    taken: Callable[[Any], Any] = _as_given
+    """Makes of what was given what the function is to have, before it is looked at."""
+
+
+def plain(value: Any) -> Any:
+    """Return a number or truth value of any library as Python's own, and others as they are.
+
+    Numbers are those of numpy, tensors without dimensions, and whatever else counts as one in
+    `numbers`. Python's own are written to JSON, and so hashed, in one way only.
+    """
+    if type(value) in (bool, int, float):
+        return value
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        try:
+            value = value.item()
+        except Exception:  # such as that of a tensor on the device meta
+            return value
+    try:
+        if is_whole(value):
+            return int(value)
+        return float(value) if is_real(value) else value
+    except (OverflowError, ValueError):
+        return value
+
+
+def all_plain(value: Any) -> Any:
+    """Return nested dicts, lists and tuples with every number in them as `plain` has it."""
+    if type(value) is dict:
+        return {key: all_plain(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(all_plain, value))
+    return plain(value)
+
+
+def _texts(value: Any) -> Any:
+    """Return an iterable of texts as a tuple, which can be read twice."""
+    if not isinstance(value, Iterable):
+        value = getattr(value, "names", value)  # of what `prunable` returns
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+        return value
+    texts = tuple(str(text) if isinstance(text, str) else text for text in value)
+    unordered = isinstance(value, (set, frozenset)) and all(isinstance(t, str) for t in texts)
+    return tuple(sorted(texts)) if unordered else texts
 
 
 def is_real(value: object) -> TypeGuard[float]:
@@ -56,7 +107,7 @@ def between(low: float, high: float, what: str) -> Wanted:
 
 def whole(low: int, what: str) -> Wanted:
     """Want a whole number from `low` on."""
-    return Wanted(lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low, what)
+    return Wanted(lambda v: is_whole(v) and v >= low, what)
 
 
 POSITIVE = Wanted(lambda v: is_real(v) and 0 < float(v) < float("inf"), "positive")
@@ -64,7 +115,8 @@ BOOL = a(bool, "True or False")
 TEXT = a(str, "a text")
 FUNCTION = Wanted(callable, "a function")
 MAPPING = a(Mapping, "a dict")
-SEED = Wanted(lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number")
+NUMBER = Wanted(lambda v: is_real(v) and math.isfinite(v), "a number")
+SEED = Wanted(is_whole, "a whole number")
 PATH = Wanted(
     lambda v: isinstance(v, (str, os.PathLike)) and "\0" not in os.fsdecode(v),
     "a path: a text or a Path",
@@ -74,9 +126,11 @@ TENSORS = Wanted(
     "made of torch tensors; torch.from_numpy makes one of an array",
 )
 TEXTS = Wanted(
-    lambda v: isinstance(v, (tuple, list, set, frozenset)) and all(isinstance(t, str) for t in v),
+    lambda v: isinstance(v, tuple) and all(isinstance(t, str) for t in v),
     "a list of texts",
+    _texts,
 )
+GLOBS = replace(TEXTS, what="a list of globs")
 
 
 def checked(**wanted: Wanted) -> Callable[[Called], Called]:
@@ -84,6 +138,8 @@ def checked(**wanted: Wanted) -> Callable[[Called], Called]:
 
     What a call of Python's would end as TypeError, or somewhere inside with whatever comes of it,
     is then one UsageError that names the argument, its value and what it must be.
+
+    Arguments that are annotated as numbers come in as Python's own numbers: see `plain`.
 
     Args:
         wanted: argument → what it must be; others are not looked at.
@@ -95,6 +151,7 @@ def checked(**wanted: Wanted) -> Callable[[Called], Called]:
             return cast(Called, called)
         signature = inspect.signature(called)
         known = signature.parameters
+        numbers = {each for each, p in known.items() if _NUMBER.search(str(p.annotation))}
         name = called.__qualname__.removesuffix(".__init__")
 
         @wraps(called)
@@ -108,9 +165,12 @@ def checked(**wanted: Wanted) -> Callable[[Called], Called]:
                 own = ", ".join(each for each in known if each not in _OWN)
                 raise UsageError(f"{name}: {error}; its arguments are {own}") from None
             for each, value in bound.arguments.items():
+                taken = all_plain(value) if each in numbers else value
                 if each in wanted and value is not known[each].default:
-                    refuse(each, value, wanted[each])
-            return called(*given, **named)
+                    taken = wanted[each].taken(taken)
+                    refuse(each, taken, wanted[each])
+                bound.arguments[each] = taken
+            return called(*bound.args, **bound.kwargs)
 
         return cast(Called, wrapped)
 

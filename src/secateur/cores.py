@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateur.errors import UsageError
+from secateur.errors import UsageError, whole
 
 PROC = Path("/proc")
 SYSTEM = Path("/sys/devices/system/cpu")
@@ -43,12 +43,12 @@ def chosen(threads: int | None) -> tuple[int, ...]:
     """
     cores = usable()
     count = physical() if threads is None else threads
-    if not 1 <= count <= len(cores):
+    if not whole(count) or not 1 <= count <= len(cores):
         raise UsageError(
             f"cannot run {count} threads on {len(cores)} cores of their own; "
             f"choose a number from 1 to {len(cores)}"
         )
-    return cores[:count]
+    return cores[: int(count)]
 
 
 def pins() -> bool:

@@ -7,6 +7,7 @@ every other `SecateurError` means that a right request failed (exit code 1).
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 from secateur.printable import printable
@@ -25,6 +26,10 @@ class SecateurError(Exception):
 
 class UsageError(SecateurError, ValueError):
     """An argument, a name or a combination of them that cannot be meant."""
+
+
+class UnknownNameError(UsageError, KeyError):
+    """A name that a mapping does not have."""
 
 
 class BudgetError(UsageError):
@@ -76,5 +81,5 @@ def refuse_wrong(holder: object, *fields: tuple[str, Callable[[Any], bool], str]
 
 
 def whole(value: object) -> bool:
-    """Return whether a value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Return whether a value is a whole number, of Python or another library; True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

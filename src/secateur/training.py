@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import FUNCTION, SEED, a, checked
-from secateur.errors import TrainingError, refuse_wrong, whole
+from secateur.arguments import FUNCTION, SEED, Wanted, a, checked
+from secateur.errors import TrainingError, UsageError, refuse_wrong, whole
 from secateur.inputs import Inputs, run
 from secateur.machine import bf16
 
@@ -113,8 +113,16 @@ def precision_of(recipe: Recipe, device: torch.device) -> str:
     return "bf16 autocast" if recipe.precision == "auto" and bf16(device) else "fp32"
 
 
+DATA = Wanted(
+    lambda v: callable(v.batches_per_epoch) and callable(v.epoch),
+    "data that train takes; secateur.LoaderData(...) makes them of a DataLoader or a list of "
+    "batches",
+)
+
+
 @checked(
     model=a(nn.Module, "a torch module"),
+    data=DATA,
     recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
     loss=FUNCTION,
     seed=SEED,
@@ -151,6 +159,7 @@ def train(
         watch: told of each finished epoch.
 
     Raises:
+        UsageError: the loss returns no scalar tensor that depends on what is trained.
         TrainingError: a gradient was not finite; names the step. The model is then of no use.
     """
     torch.manual_seed(seed)
@@ -182,6 +191,7 @@ def train(
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                     outputs = run(model, inputs)
                 value = loss(in_float32(outputs), targets)
+                _refuse_no_loss(value)
                 value.backward()  # type: ignore[no-untyped-call]
             health.look(step, trained)
             optimizer.step()
@@ -194,6 +204,21 @@ def train(
         log.append(Epoch(epoch + 1, total.item() / steps, rate, seconds))
         watch(log[-1])
     return tuple(log)
+
+
+def _refuse_no_loss(value: object) -> None:
+    if not isinstance(value, Tensor):
+        what = f"{value!r:.80}" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+    elif value.dim():
+        what = f"a tensor {list(value.shape)}"
+    elif not value.requires_grad:
+        what = "a tensor without gradients"
+    else:
+        return
+    raise UsageError(
+        f"the loss gave {what}, but must return a scalar tensor with gradients, the mean over the "
+        "batch"
+    )
 
 
 class _Health:

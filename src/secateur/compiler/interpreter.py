@@ -63,7 +63,7 @@ def _results(
         sizes = [list(array.shape) for array in arrays if array is not None]
         raise CompileError(
             f"node {node} takes more memory than there is, for inputs of shapes {sizes}: compile "
-            "on a larger machine, or for smaller inputs (--input-shape)"
+            "on a larger machine, or for smaller inputs (input_shapes=, --input-shape)"
         ) from error
 
 

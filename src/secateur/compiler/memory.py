@@ -66,5 +66,5 @@ def _too_large(graph: Graph, node: Node, size: int, most: int) -> CompileError:
     return unsupported(
         node,
         f"its output {shape} makes the network's values take {size / 2**30:.1f} GiB, more than "
-        f"{most / 2**30:.0f}; compile it for smaller inputs (--input-shape)",
+        f"{most / 2**30:.0f}; compile it for smaller inputs (input_shapes=, --input-shape)",
     )

@@ -147,8 +147,10 @@ def _advice(name: str, dims: tuple[Dim, ...]) -> str:
 
 
 def option(name: str, extents: str) -> str:
-    """Return the option that fixes an input's shape, quoted for a shell as the name needs it."""
-    return f"--input-shape {printable(shlex.quote(f'{name}={extents}'))}"
+    """Return what fixes an input's shape, in Python and quoted for a shell as the name needs it."""
+    shape = f"{{{name!r}: ({extents.replace(',', ', ')},)}}"
+    word = shlex.quote(f"{name}={extents}")
+    return f"input_shapes={printable(shape)} from Python, --input-shape {printable(word)}"
 
 
 def declared_dims(proto: Any) -> tuple[Dim, ...]:

@@ -20,6 +20,7 @@ from secateur.arguments import PATH, Wanted, checked, whole
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
 from secateur.errors import CompileError, FileError, UsageError
+from secateur.errors import whole as is_whole
 from secateur.printable import printable
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,7 +49,7 @@ class Engine:
     )
     def __init__(self, source: Path | str | bytes, threads: int | None = None) -> None:
         """Load an engine; see `load`."""
-        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+        if threads is not None and not (is_whole(threads) and 1 <= threads <= 1024):
             raise UsageError(f"an engine has 1 to 1024 threads, not {threads!r}")
         content = source if isinstance(source, bytes) else Path(source)
         self._info = artifact.read(content)

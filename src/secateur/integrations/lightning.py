@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from secateur.arguments import checked
 from secateur.errors import UsageError
 from secateur.integrations import MissingPackageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.loops.stages import UNPRUNED, Schedule, Stage, StagedPruning, Unit
+from secateur.pruning.loops.stages import SCHEDULE, UNPRUNED, Schedule, Stage, StagedPruning, Unit
 from secateur.pruning.masks import Masks
 
 try:
@@ -36,6 +37,7 @@ class SecateurCallback(Callback):  # type: ignore[misc]
     numbers as one that was never stopped. Checkpoints of before the cut are of a dense model.
     """
 
+    @checked(**SCHEDULE)
     def __init__(
         self,
         keep: float | Budget,
@@ -70,9 +72,9 @@ class SecateurCallback(Callback):  # type: ignore[misc]
             prune_at,
             unit,
             phase or GatePhase(),
-            tuple(exclude),
+            exclude,
             include_first,
-            tuple(include),
+            include,
         )
         self._pruning = StagedPruning(schedule)
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.arguments import PATH, checked
 from secateur.errors import FileError, UsageError
 from secateur.integrations import MissingPackageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
 from secateur.pruning.loops import stage_file
-from secateur.pruning.loops.stages import UNPRUNED, Schedule, Stage, StagedPruning, Unit
+from secateur.pruning.loops.stages import SCHEDULE, UNPRUNED, Schedule, Stage, StagedPruning, Unit
 from secateur.pruning.masks import Masks
 
 try:
@@ -37,6 +38,7 @@ class SecateurCallback(TrainerCallback):  # type: ignore[misc]
     `restore`.
     """
 
+    @checked(**SCHEDULE, resume_from=PATH)
     def __init__(
         self,
         keep: float | Budget,
@@ -74,9 +76,9 @@ class SecateurCallback(TrainerCallback):  # type: ignore[misc]
             prune_at,
             unit,
             phase or GatePhase(),
-            tuple(exclude),
+            exclude,
             include_first,
-            tuple(include),
+            include,
         )
         self._pruning = StagedPruning(schedule)
         self._resume_from = resume_from

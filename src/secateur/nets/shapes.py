@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.errors import UsageError
+from secateur.errors import UsageError, whole
 
 InputShape = tuple[int, int, int]
 """(channels, height, width) of one image."""
@@ -11,12 +11,12 @@ InputShape = tuple[int, int, int]
 def check(input_shape: InputShape, classes: int) -> None:
     """Raise UsageError unless these are three positive whole numbers and at least 2 classes."""
     sizes = tuple(input_shape)
-    if len(sizes) != 3 or not all(isinstance(size, int) and size >= 1 for size in sizes):
+    if len(sizes) != 3 or not all(whole(size) and size >= 1 for size in sizes):
         raise UsageError(
             f"input_shape is {input_shape!r}, but must be (channels, height, width), each a whole "
             "number of at least 1"
         )
-    if not isinstance(classes, int) or classes < 2:
+    if not whole(classes) or classes < 2:
         raise UsageError(f"classes is {classes!r}, but must be a whole number of at least 2")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import unknown
-from secateur.errors import UsageError
+from secateur.arguments import plain, unknown
+from secateur.errors import UsageError, whole
 from secateur.inputs import PLAIN, Inputs, each, head, leaves, named, parts, size, tensors_in
 from secateur.oneshot.solve import GOALS, Goal
 from secateur.pruning.calibration import Calibration, Loss
@@ -117,10 +117,10 @@ def calibration_of(
     """
     if data is None or isinstance(data, Calibration):
         return data
-    if not isinstance(samples, int) or samples < 1:
+    if not whole(samples) or samples < 1:
         raise UsageError(f"samples is {samples!r}, but must be a whole number, at least 1")
-    whole = isinstance(data, (Tensor, Mapping))  # and not batches of it
-    batches = parts(data, 256) if whole else data  # type: ignore[arg-type]
+    single = isinstance(data, (Tensor, Mapping))  # and not batches of it
+    batches = parts(data, 256) if single else data  # type: ignore[arg-type]
     inputs: list[Inputs] = []
     targets: list[Tensor] = []
     left = samples
@@ -183,6 +183,7 @@ def figure_of(evaluate: Evaluate, model: nn.Module) -> float:
     value: object = evaluate(model)
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
+    value = plain(value)
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise UsageError(f"evaluate gave {value!r}, but must return a finite number")
     return float(value)

@@ -9,7 +9,7 @@ from typing import get_args
 
 from torch import nn
 
-from secateur.arguments import BOOL, FUNCTION, SEED, TENSORS, TEXT, TEXTS, Wanted, checked, whole
+from secateur.arguments import BOOL, FUNCTION, GLOBS, SEED, TENSORS, TEXT, checked, whole
 from secateur.copying import copied
 from secateur.counting import work
 from secateur.errors import UsageError
@@ -58,7 +58,8 @@ from secateur.pruning.parameters import prunable, refuse_conflicts
     seed=SEED,
     evaluate=FUNCTION,
     higher_is_better=BOOL,
-    exclude=Wanted(lambda v: isinstance(v, str) or TEXTS.fine(v), "a list of globs"),
+    exclude=GLOBS,
+    include=GLOBS,
 )
 def prune(
     model: nn.Module,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from secateur.arguments import is_real
 from secateur.errors import BudgetError, UsageError
 from secateur.oneshot.result import Attempt
 
@@ -36,9 +37,7 @@ class Goal:
             raise UsageError(
                 f"there is no goal {self.name!r}; give keep=, or one of {', '.join(GOALS)}"
             )
-        limit: object = self.limit
-        number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
-        if not number:
+        if not is_real(self.limit):
             raise BudgetError(f"{self.name} is {self.limit!r}, but must be a number")
         if not (self.limit >= 0 if self.name == "max_drop" else self.limit > 0):
             want = "zero or positive" if self.name == "max_drop" else "positive"

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from numbers import Real
 from typing import Literal, TypeGuard
 
-from secateur.arguments import checked
+from secateur.arguments import all_plain, checked, is_real
 from secateur.errors import BudgetError
 from secateur.pruning.patterns import NofM, parse
 
@@ -68,7 +67,7 @@ class Budget:
                 f"keep is {keep!r}, but must be a keep ratio in (0, 1]; "
                 "0.1 keeps 10 % of the weights (sparsity 90 %)"
             )
-        if not _is_number(floor) or not 0 <= floor <= 1:
+        if not is_real(floor) or not 0 <= floor <= 1:
             raise BudgetError(
                 f"floor is {floor!r}, but must be the fraction of every tensor that is "
                 "always kept, in [0, 1]; 0 means no floor"
@@ -103,12 +102,8 @@ class Budget:
         return next((ratio for glob, ratio in self.overrides if fnmatchcase(name, glob)), None)
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def _is_ratio(value: object) -> TypeGuard[float]:
-    return _is_number(value) and 0 < value <= 1
+    return is_real(value) and 0 < value <= 1
 
 
 def _globs(scope: object) -> tuple[str, ...]:
@@ -129,7 +124,7 @@ def _overrides(given: object) -> tuple[tuple[str, float], ...]:
     pairs: list[tuple[str, float]] = []
     items = given.items() if isinstance(given, Mapping) else given
     for pair in [items] if isinstance(items, str) or not isinstance(items, Iterable) else items:
-        match pair:
+        match all_plain(pair):
             case (str() as glob, ratio) if _is_ratio(ratio):
                 pairs.append((glob, float(ratio)))
             case _:

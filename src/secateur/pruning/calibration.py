@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import BOOL, FUNCTION, Wanted, checked
+from secateur.arguments import BOOL, FUNCTION, Wanted, checked, shown
 from secateur.errors import UsageError
 from secateur.inputs import Inputs, by_name, described, finite, first, head, named, run, size
 from secateur.modes import evaluating
@@ -70,6 +70,11 @@ class Calibration:
                 f"the calibration set has {self.count} samples, but at least {LEAST} are needed; "
                 "a few hundred to a few thousand are usual"
             )
+        for number, given in enumerate(self.targets):
+            if not isinstance(given, Tensor) or not given.dim():
+                raise UsageError(
+                    f"batch {number} of targets is {shown(given)}, but must be a tensor [N, ...]"
+                )
         if self.targets and [len(t) for t in self.targets] != [size(x) for x in self.inputs]:
             raise UsageError(
                 f"the calibration set has {len(self.inputs)} batches of inputs and "

@@ -10,14 +10,14 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from secateur.arguments import FUNCTION, SEED, TEXTS, a, checked
+from secateur.arguments import FUNCTION, SEED, TEXTS, a, checked, refuse
 from secateur.errors import refuse_wrong
 from secateur.pruning.budget import Budget, Scope
 from secateur.pruning.gates import Gates
 from secateur.pruning.loops.trainer import Trainer
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import NORMS, unwrapped
-from secateur.training import Data, Epoch, Recipe, train
+from secateur.training import DATA, Data, Epoch, Recipe, train
 
 Weights = Literal["joint", "frozen"]
 Order = Literal["learned", "fixed"]
@@ -118,7 +118,7 @@ def learn_gates(
 
     Args:
         model: trained, on the data's device.
-        names: the parameters that may be cut, as `prunable(model).names`.
+        names: the parameters that may be cut, as `prunable(model)` and its `names` say.
         data: its training batches are used; its loss may be a distilled one (`distilled`).
         recipe: epochs, rates and precision.
         loss: (outputs as float32, targets) → scalar.
@@ -132,6 +132,8 @@ def learn_gates(
         BudgetError: the floors make the smallest keep ratio impossible.
         TrainingError: a gradient was not finite. The model is then of no use.
     """
+    if trainer is train:  # another one may take other data
+        refuse("data", data, DATA)
     phase = phase or GatePhase()
     gates = Gates.attach(model, names)
     fixed = gates.scores() if phase.order == "fixed" else None

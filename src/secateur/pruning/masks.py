@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur import files, overwriting
-from secateur.arguments import BOOL, PATH, a, checked
-from secateur.errors import FileError, UsageError
+from secateur.arguments import BOOL, PATH, a, checked, shown
+from secateur.errors import FileError, UnknownNameError, UsageError
 from secateur.pruning.parameters import parameters
 
 FORMAT = "secateur masks 1"
@@ -46,7 +46,12 @@ class Masks(Mapping[str, Tensor]):
         self._masks = {name: masks[name] for name in sorted(masks)}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._masks[name]
+        try:
+            return self._masks[name]
+        except (KeyError, TypeError):  # TypeError: it has no hash
+            raise UnknownNameError(
+                f"there is no mask of {shown(name)}; the names are {', '.join(self._masks)}"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._masks)

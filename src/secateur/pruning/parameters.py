@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.swa_utils import AveragedModel
 
-from secateur.arguments import BOOL, TENSORS, a, checked
+from secateur.arguments import BOOL, GLOBS, TENSORS, a, checked
 from secateur.errors import BudgetError, UsageError
 from secateur.inputs import Inputs
 from secateur.pruning.budget import Budget
@@ -65,7 +65,13 @@ class Prunable:
         return sum(weight.numel() for weight in parameters(model, self.names).values())
 
 
-@checked(model=a(nn.Module, "a torch module"), include_first=BOOL, example=TENSORS)
+@checked(
+    model=a(nn.Module, "a torch module"),
+    include_first=BOOL,
+    exclude=GLOBS,
+    include=GLOBS,
+    example=TENSORS,
+)
 def prunable(
     model: nn.Module,
     *,
@@ -143,8 +149,6 @@ def _check_globs(
     places: Collection[Sequence[tuple[str, nn.Module]]], **given: Sequence[str]
 ) -> None:
     for kind, globs in given.items():
-        if isinstance(globs, str):
-            raise UsageError(f"{kind} is the string {globs!r}; give a list of globs")
         for glob in globs:
             if not any(fnmatchcase(name, glob) for at in places for name, _ in at):
                 raise UsageError(

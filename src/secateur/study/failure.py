@@ -27,7 +27,10 @@ def told(error: BaseException) -> str:
     if not isinstance(error, SecateurError):
         kind = type(error).__name__
         text = f"{kind}: {text}" if text else kind
-        place = _place(error)
+        try:
+            place = _place(error)
+        except Exception:  # its frames may be of code that no file has, or its attributes hostile
+            place = ""
         text = f"{_cut(text, _LINE - len(place))}{place}"
     return printable(_cut(text, _LINE))
 

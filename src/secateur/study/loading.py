@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TypeVar
 
-from secateur.arguments import a, checked
+from secateur.arguments import Wanted, checked
 from secateur.errors import UsageError
 from secateur.study.task import Task
 
@@ -22,8 +23,14 @@ FORM = "FILE.py:NAME or PACKAGE.MODULE:NAME, for example mytask.py:task"
 T = TypeVar("T")
 
 
-@checked(reference=a(str, f"a text, {FORM}"))
-def load_task(reference: str) -> Task:
+@checked(
+    reference=Wanted(
+        lambda v: isinstance(v, str),
+        f"a text, {FORM}",
+        lambda v: os.fspath(v) if isinstance(v, os.PathLike) else v,
+    )
+)
+def load_task(reference: str | os.PathLike[str]) -> Task:
     """Import a file or a module and return the task in it.
 
     The file's folder (for a module, the current folder) is put first on `sys.path`, as Python
@@ -40,6 +47,7 @@ def load_task(reference: str) -> Task:
         UsageError: there is no such file, module or name, it is no task, or importing raised;
             then with the error, its message and the line.
     """
+    reference = str(reference)
     where, _, name = reference.rpartition(":")
     if "\0" in where:
         raise UsageError(f"{reference!r} names no task; give {FORM}")

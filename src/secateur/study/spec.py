@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from secateur.arguments import shown
+from secateur.arguments import all_plain, checked, plain, shown
 from secateur.errors import UsageError, refuse_wrong, whole
 from secateur.files import parse_json
 from secateur.pruning.budget import Budget
@@ -34,6 +34,7 @@ def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+@checked()
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a study may be told; the command line is made from these fields.
@@ -154,8 +155,8 @@ class Spec:
             "unit": task.metric.unit,
             "higher_is_better": task.metric.higher_is_better,
         }
-        spec = cls(task.name, dict(task.description), metric, options)
         try:
+            spec = cls(task.name, all_plain(dict(task.description)), metric, options)
             parse_json(spec.canonical())  # as it will be read back
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
@@ -250,10 +251,10 @@ def _margin(task: Task) -> float:
 def _several(name: str, given: object, kind: type) -> tuple[Any, ...]:
     """Return the values of an option that has several, also where a single one was given."""
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        return (given,)
+        return (plain(given),)
     if isinstance(given, (set, frozenset, Mapping)):
         raise UsageError(f"{name} is {shown(given)}, which has no order; give a tuple or a list")
-    return tuple(given)
+    return tuple(map(plain, given))
 
 
 def _check(o: Options) -> None:

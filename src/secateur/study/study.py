@@ -63,7 +63,11 @@ class Study:
         ),
         options=a(Options, "Options; single ones go by their names, such as seeds=5"),
         out=PATH,
-        device=TEXT,
+        device=Wanted(
+            lambda v: isinstance(v, str),
+            "auto, cpu, cuda or cuda:N",
+            lambda v: str(v) if isinstance(v, torch.device) else v,
+        ),
     )
     def __init__(
         self,
@@ -71,7 +75,7 @@ class Study:
         options: Options | None = None,
         *,
         out: Path | str | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         **changes: Any,
     ) -> None:
         known = [field.name for field in fields(Options)]
@@ -84,7 +88,7 @@ class Study:
         slug = "".join(c if c.isalnum() else "-" for c in self.task.name)
         default = Path("studies") / f"{slug}-{self.spec.hash[:12]}"
         self.directory = Path(out) if out is not None else default
-        self.device = machine.device(device)
+        self.device = machine.device(str(device))
 
     @checked(observe=FUNCTION)
     def run(self, observe: Observer = lambda event: None) -> Results:

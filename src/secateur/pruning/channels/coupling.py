@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from secateur.arguments import TENSORS, TEXTS, a, checked
+from secateur.arguments import GLOBS, TENSORS, a, checked
 from secateur.copying import copied
 from secateur.errors import UsageError
 from secateur.inputs import Inputs
@@ -26,7 +26,7 @@ NONE = 2**62
 """No block: later than all."""
 
 
-@checked(model=a(nn.Module, "a torch module"), example=TENSORS, exclude=TEXTS)
+@checked(model=a(nn.Module, "a torch module"), example=TENSORS, exclude=GLOBS)
 def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] = ()) -> Groups:
     """Find the channels, neurons and heads that can be cut, and what goes with each.
 
@@ -45,8 +45,6 @@ def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] 
         UsageError: the model does not take the example, or a glob matches no parameter.
     """
     model = unwrapped(model)
-    if isinstance(exclude, str):
-        raise UsageError(f"exclude is the string {exclude!r}; give a list of globs")
     names = [name for name, _ in model.named_parameters()]
     for glob in exclude:
         if not any(fnmatchcase(name, glob) for name in names):

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur.arguments import Wanted, a, checked
-from secateur.errors import UsageError
+from secateur.arguments import Wanted, a, checked, is_real, plain
+from secateur.errors import UsageError, whole
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
 from secateur.pruning.gates import SUFFIX, Gates
@@ -56,7 +56,20 @@ from secateur.pruning.selection import select
 MOMENTUM = 0.9
 """Of the gates' own SGD with Nesterov momentum, which is that of `learn_gates`."""
 
-_STATE = ("number", "gates", "momentum", "order")
+_STATE = Wanted(
+    lambda v: (
+        all(whole(plain(v.get(name, 0))) and v.get(name, 0) >= 0 for name in ("number", "averaged"))
+        and "number" in v
+        and is_real(square := plain(v.get("square", 0.0)))
+        and 0 <= square < float("inf")
+        and all(
+            isinstance(tensor, Tensor)
+            for part in ("gates", "momentum", "order")
+            for tensor in dict(v[part]).values()
+        )
+    ),
+    "what state_dict returned",
+)
 
 MEMORY = 0.99
 """Of the mean square of gradients by which those of gates are divided beside AdamW: steps of the
@@ -238,7 +251,7 @@ class GateTraining:
             "order": {name: order.clone() for name, order in (self._order or {}).items()},
         }
 
-    @checked(state=Wanted(lambda v: {*_STATE} <= {*v}, "what state_dict returned"))
+    @checked(state=_STATE)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from secateur.arguments import BOOL, GLOBS, NUMBER, Wanted, a, checked, refuse
 from secateur.errors import UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.gate_phase import GatePhase
@@ -29,6 +30,29 @@ UNPRUNED = "the training ended before gate_start: no gates were learned, and not
 """The warning of callbacks; an error would lose the training."""
 
 
+SCHEDULE = {
+    "gate_start": NUMBER,
+    "prune_at": NUMBER,
+    "phase": a(GatePhase, "a GatePhase"),
+    "exclude": GLOBS,
+    "include": GLOBS,
+    "include_first": BOOL,
+}
+"""What the fields of a schedule must be, where a callback is given them."""
+
+
+_STATE = Wanted(
+    lambda v: (
+        v["stage"] in get_args(Stage)
+        and isinstance(v["gates"], Mapping)
+        and isinstance(v["masks"], Mapping)
+        and all(isinstance(mask, Tensor) for mask in v["masks"].values())
+    ),
+    "what state_dict returned",
+)
+
+
+@checked(**SCHEDULE)
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """When gates are learned, when and how far the model is cut.
@@ -214,7 +238,12 @@ class StagedPruning:
         return {"stage": self.stage, "gates": gates, "masks": dict(self.masks or {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` returned; `start` goes on from it."""
+        """Take what `state_dict` returned; `start` goes on from it.
+
+        Raises:
+            UsageError: it is no such state. Nothing was changed.
+        """
+        refuse("state", state, _STATE)
         self.stop()
         self.masks = self._left = None
         self._stopped, self._saved = False, dict(state)

@@ -9,8 +9,10 @@ from torch import nn
 
 from secateur.arguments import BOOL, TENSORS, Wanted, a, checked
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, first, run
+from secateur.inputs import Inputs, described, first, named, run, tensors_in
 from secateur.modes import evaluating
+
+_FORM = "batches as the model takes them, on its device"
 
 
 @checked(
@@ -37,7 +39,8 @@ def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = 
         How many batch-norm layers were recalibrated.
 
     Raises:
-        UsageError: there are layers to recalibrate and no inputs to do it with.
+        UsageError: there are layers to recalibrate and no inputs to do it with, or the model does
+            not take them. The statistics are then as they were.
     """
     layers = [
         module
@@ -46,6 +49,7 @@ def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = 
     ]
     if not layers:
         return 0
+    before = [{name: b.clone() for name, b in layer.named_buffers()} for layer in layers]
     momenta = [layer.momentum for layer in layers]
     seen = 0
     try:
@@ -55,15 +59,35 @@ def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = 
                 layer.momentum = None  # torch's spelling of a cumulative average
                 layer.train()
             for batch in inputs:
-                with torch.autocast(first(batch).device.type, torch.bfloat16, enabled=autocast):
-                    run(model, batch)
+                _run(model, batch, f"batch {seen} of inputs", autocast)
                 seen += 1
+        if not seen:
+            raise UsageError(
+                "batch-norm recalibration got no inputs; give it some batches of training inputs, "
+                "for example data.calibration(4096, ...)"
+            )
+    except BaseException:
+        with torch.no_grad():
+            for layer, buffers in zip(layers, before, strict=True):
+                for name, buffer in buffers.items():
+                    layer.get_buffer(name).copy_(buffer)
+        raise
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-    if not seen:
-        raise UsageError(
-            "batch-norm recalibration got no inputs; give it some batches of training inputs, "
-            "for example data.calibration(4096, ...)"
-        )
     return len(layers)
+
+
+def _run(model: nn.Module, batch: Inputs, where: str, autocast: bool) -> None:
+    if next(tensors_in(batch), None) is None:
+        raise UsageError(f"{where} is a {type(batch).__name__} without tensors; give {_FORM}")
+    try:
+        with torch.autocast(first(batch).device.type, torch.bfloat16, enabled=autocast):
+            run(model, batch)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        hint = "; of pairs with targets give the inputs, (x for x, _ in pairs)" if pair else ""
+        what = described(batch) if named(batch) else f"a {type(batch).__name__}"
+        raise UsageError(
+            f"the model does not take {where}, {what}: {error}; give {_FORM}{hint}"
+        ) from error

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.arguments import FUNCTION, SEED, Wanted, a, checked
+from secateur.arguments import FUNCTION, SEED, Wanted, a, checked, refuse
 from secateur.copying import copied
 from secateur.errors import UsageError, refuse_wrong
 from secateur.pruning.budget import Budget
@@ -30,7 +30,7 @@ from secateur.pruning.masks import Masks
 from secateur.pruning.recovery.finetune import SHORT, finetune
 from secateur.pruning.recovery.reconstruct import FEW, STEP, reconstruct
 from secateur.pruning.selection import select
-from secateur.training import Data, Epoch, Recipe, train
+from secateur.training import DATA, Data, Epoch, Recipe, train
 
 Watch = Callable[[Epoch], object]
 Loss = Callable[[Tensor, Any], Tensor]
@@ -126,6 +126,8 @@ def descend(
     """
     if not rungs:
         raise UsageError("there are no rungs to descend; give at least one Rung(keep)")
+    if any(rung.learn or rung.settle for rung in rungs):
+        refuse("data", data, DATA)
     phase = phase or GatePhase()
     gates = Gates.of(model)
     for above, below in pairwise(rungs):

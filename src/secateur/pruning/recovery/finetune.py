@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.arguments import FUNCTION, SEED, a, checked
+from secateur.arguments import FUNCTION, SEED, a, checked, refuse
 from secateur.errors import UsageError
 from secateur.pruning.loops.trainer import Trainer
 from secateur.pruning.masks import Masks
-from secateur.training import Data, Epoch, Recipe, train
+from secateur.training import DATA, Data, Epoch, Recipe, train
 
 SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)
 """One epoch, back at a rate that trains and down to none: learning-rate rewinding (Renda et al.
@@ -60,6 +60,8 @@ def finetune(
         raise UsageError(
             f"masks is a {type(given).__name__}; give Masks (of prune's result, result.masks)"
         )
+    if trainer is train:  # another one may take other data
+        refuse("data", data, DATA)
     masks.apply(model)
     hold = partial(masks.hold, model)
     return trainer(model, data, recipe, loss, seed=seed, after_step=hold, watch=watch)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from secateur.arguments import a, refuse
+from secateur.arguments import a, all_plain, refuse
 from secateur.errors import UsageError
 from secateur.files import parse_json
 from secateur.pruning.budget import Budget
@@ -126,7 +126,7 @@ def json_object(what: str, given: object) -> Mapping[str, Any]:
     try:
         if not isinstance(given, Mapping):
             raise TypeError(f"{type(given).__name__} is no mapping")
-        back: Mapping[str, Any] = parse_json(json.dumps(dict(given), allow_nan=False))
+        back: Mapping[str, Any] = parse_json(json.dumps(all_plain(dict(given)), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{what} cannot be written as JSON: {error}; give a dict of strings, finite numbers, "

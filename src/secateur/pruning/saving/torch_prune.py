@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
-from secateur.arguments import a, checked
+from secateur.arguments import Wanted, a, checked, shown
 from secateur.errors import UsageError
 from secateur.pruning.masks import Masks
 from secateur.pruning.parameters import unwrapped
@@ -69,7 +69,12 @@ def from_torch_prune(model: nn.Module) -> Masks:
     return Masks({cut.name: cut.kept for cut in once.values()})
 
 
-@checked(state=a(Mapping, "a state dict: name → tensor"))
+@checked(
+    state=Wanted(
+        lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v),
+        "a state dict: name → tensor",
+    )
+)
 def convert_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
     """Return the state dict that a model has after `from_torch_prune`, and its masks.
 
@@ -135,6 +140,9 @@ def _kept(name: str, weight: Tensor, mask: Tensor | None) -> Tensor:
             f"there is {name + ORIGINAL!r}, but no {name + MASK!r}; give both, as "
             f"torch.nn.utils.prune makes them, or rename the one to {name!r}"
         )
+    for what, tensor in ((name + MASK, mask), (name + ORIGINAL, weight)):
+        if not isinstance(tensor, Tensor):
+            raise UsageError(f"{what!r} of the state is {shown(tensor)}, but must be a tensor")
     if mask.shape != weight.shape:
         raise UsageError(
             f"{name + MASK!r} has shape {tuple(mask.shape)}, but {name + ORIGINAL!r} "
