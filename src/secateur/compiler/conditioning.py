@@ -47,7 +47,8 @@ def runs(graph: Graph, samples: Sequence[Arrays], values: str) -> list[tuple[Arr
         samples: {input: array} of each.
         values: how weights are stored: `fp32`, `fp16` or `bf16`.
     """
-    found = [tuple(interpreter.run(graph, sample) for sample in samples)]
+    found: list[tuple[Arrays, ...]] = []
+    found.append(tuple(interpreter.run(graph, sample) for sample in samples))
     if values != "fp32":
         stored = _as_fp16 if values == "fp16" else _as_bf16
         found.append(tuple(interpreter.run_wide(graph, x, stored) for x in samples))
@@ -66,13 +67,12 @@ def steps(graph: Graph) -> bool:
 
 
 def _is_step(graph: Graph, node: Node) -> bool:
-    if node.op == "Cast":
-        found = ELEMENT_TYPES[node.get("to")].kind != "f"
-    else:
-        found = node.op in _STEPPED
+    whole = node.op == "Cast" and ELEMENT_TYPES[node.get("to")].kind != "f"
     given = {*graph.inputs, *graph.constants}
-    return found and any(
-        graph.types[value].dtype.kind == "f" for value in node.inputs if value and value not in given
+    return (whole or node.op in _STEPPED) and any(
+        graph.types[value].dtype.kind == "f"
+        for value in node.inputs
+        if value and value not in given
     )
 
 

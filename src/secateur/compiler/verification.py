@@ -2,8 +2,8 @@
 
 The reference computes in float64, so that what it gives does not depend on the order of sums or on
 how a function is approximated. Where float32 itself cannot give that (a network that subtracts
-large numbers, rounds, or compares), an element may be as far off as small changes of the numbers move it; see
-`conditioning`.
+large numbers, rounds, or compares), an element may be as far off as small
+changes of the numbers move it: see `conditioning`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler import conditioning, interpreter, onnx_inputs, samples
+from secateur.compiler import apart, conditioning, interpreter, samples
 from secateur.compiler.graph import Graph
-from secateur.compiler.network import Network
+from secateur.compiler.network import SEVERAL, Network
 from secateur.errors import CompileError, UsageError
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest difference between engine and reference, relative to the largest output."""
-
-DISTINCT = 3
-"""Samples of which batches are made: each takes a run of the reference."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -45,17 +42,17 @@ def truth(network: Network) -> Truth:
     """Run the reference on random inputs.
 
     Raises:
-        CompileError: the network is batched, but two samples together give something else than
-            one after the other, so that a batch cannot be cut into tiles; or there is not enough
-            memory.
+        CompileError: the network is batched, but several samples together give something else
+            than one after the other, so that a batch cannot be cut into tiles; or there is not
+            enough memory.
     """
-    graph, pair = network.reference, network.pair
+    graph, several = network.reference, network.several
     rng = np.random.default_rng(0)
-    count = 2 if pair is None else DISTINCT
+    count = 2 if several is None else SEVERAL
     drawn = [_sample(rng, graph, mixed=k == 1) for k in range(count)]
     known = Truth(tuple(x for x, _ in drawn), tuple(y for _, y in drawn))
-    if pair is not None:
-        _check_apart(graph, pair, known)
+    if several is not None:
+        apart.check(graph, several, known.samples, known.wanted)
     return known
 
 
@@ -77,30 +74,6 @@ def _sample(rng: np.random.Generator, graph: Graph, *, mixed: bool) -> tuple[Arr
 
 def _nans(arrays: Arrays) -> float:
     return max((float(np.isnan(a).mean()) for a in arrays.values() if a.size), default=0.0)
-
-
-def _check_apart(graph: Graph, pair: Graph, known: Truth) -> None:
-    """See that two samples together give what each gives alone."""
-    alone, wanted = known.samples[:2], known.wanted[:2]
-    inputs = {v: _together(alone, v) for v in graph.inputs}
-    both = interpreter.run(pair, inputs)
-    names = list(zip(graph.outputs, pair.outputs, strict=True))
-    for mine, its in names:
-        shape = known.wanted[0][mine].shape
-        if not shape or both[its].shape != (2 * shape[0], *shape[1:]):
-            raise _mixes(graph, f"output {mine!r} does not begin with the batch")
-
-    def mixed() -> list[str]:
-        return [
-            mine
-            for mine, its in names
-            if _difference(both[its], _together(wanted, mine)) > TOLERANCE["fp32"]
-        ]
-
-    if mixed():  # or ill-conditioned
-        both = interpreter.run_wide(pair, inputs)
-    for mine in mixed():
-        raise _mixes(graph, f"output {mine!r} of a sample depends on the others")
 
 
 def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values: str) -> float:
@@ -166,17 +139,6 @@ def _together(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarra
     """Return arrays of several samples as one; a single one as it is (it may be a scalar)."""
     arrays = [part[name] for part in parts]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _mixes(graph: Graph, how: str) -> CompileError:
-    shapes = " ".join(
-        onnx_inputs.option(v, ",".join(map(str, (16, *graph.types[v].shape[1:]))))
-        for v in graph.inputs
-    )
-    return CompileError(
-        f"the samples of a batch meet in this network ({how}), so that it cannot be run in parts; "
-        f"fix the batch, for example {shapes}"
-    )
 
 
 def _difference(got: np.ndarray, wanted: np.ndarray) -> float:
