@@ -24,8 +24,9 @@ FEW = 0.01
 network rounds or compares, of all. A few runs cannot find every number that lies on an edge."""
 
 RUNS = 3
-STEPS = 4
-"""Units in the last place by which a number is moved at most."""
+STEPS, STEPS_TO_AN_EDGE = 4, 32
+"""Units in the last place by which a number is moved at most. More where the network rounds or
+compares: a run shows what crossing an edge does only where some number crosses one."""
 
 _SHORT = 0xFFF
 """The last bits of a float32, which are 0 in a number that is meant exactly."""
@@ -52,10 +53,10 @@ def runs(graph: Graph, samples: Sequence[Arrays], values: str) -> list[tuple[Arr
     if values != "fp32":
         stored = _as_fp16 if values == "fp16" else _as_bf16
         found.append(tuple(interpreter.run_wide(graph, x, stored) for x in samples))
-    rng = np.random.default_rng(0)
+    rng, most = np.random.default_rng(0), STEPS_TO_AN_EDGE if steps(graph) else STEPS
     for _ in range(RUNS):
         try:
-            found.append(tuple(_moved_run(rng, graph, sample) for sample in samples))
+            found.append(tuple(_moved_run(rng, graph, sample, most) for sample in samples))
         except UsageError:  # a position that was computed, and that is none any more
             continue
     return found
@@ -124,37 +125,37 @@ def scale(wanted: np.ndarray) -> float:
     return float(np.max(np.abs(wanted[np.isfinite(wanted)]), initial=0.0)) or 1.0
 
 
-def _moved_run(rng: np.random.Generator, graph: Graph, sample: Arrays) -> Arrays:
-    given = {name: _moved(rng, array) for name, array in sample.items()}
+def _moved_run(rng: np.random.Generator, graph: Graph, sample: Arrays, most: int) -> Arrays:
+    given = {name: _moved(rng, array, most) for name, array in sample.items()}
     return interpreter.run_wide(
         graph,
         given,
-        stored=lambda array: _moved(rng, array),
-        rounded=lambda array: _rounded(rng, array),
+        stored=lambda array: _moved(rng, array, most),
+        rounded=lambda array: _rounded(rng, array, most),
     )
 
 
-def _moved(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
+def _moved(rng: np.random.Generator, array: np.ndarray, most: int) -> np.ndarray:
     """Move numbers of float32 that are not exact in a few bits."""
     if array.dtype != np.float32:
         return array
     bits = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
-    return _step(rng, array, (bits & _SHORT) != 0).astype(np.float32)
+    return _step(rng, array, (bits & _SHORT) != 0, most).astype(np.float32)
 
 
-def _rounded(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
+def _rounded(rng: np.random.Generator, array: np.ndarray, most: int) -> np.ndarray:
     """Round numbers of float64 to float32; move those that are not exact in it."""
     if array.dtype != np.float64:
         return array
     with np.errstate(all="ignore"):
         single = array.astype(np.float32)
-    return _step(rng, single, single != array)
+    return _step(rng, single, single != array, most)
 
 
-def _step(rng: np.random.Generator, array: np.ndarray, where: np.ndarray) -> np.ndarray:
+def _step(rng: np.random.Generator, array: np.ndarray, where: np.ndarray, most: int) -> np.ndarray:
     """Return float32 as float64, moved by a few units in the last place where that is asked for."""
     wide = array.astype(np.float64)
-    count = rng.integers(-STEPS, STEPS, array.shape, dtype=np.int8, endpoint=True)
+    count = rng.integers(-most, most, array.shape, dtype=np.int8, endpoint=True)
     with np.errstate(all="ignore"):
         step = count * np.spacing(np.abs(array)).astype(np.float64)
         moved = (wide + step).astype(np.float32).astype(np.float64)
