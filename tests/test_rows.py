@@ -21,6 +21,14 @@ SHAPES = {
     "flat": np.array([-1], np.int64),
 }
 
+SEEN = {
+    "far": np.array(1e4, np.float32), "none": np.array(0, np.float32),
+    "ones": np.ones(4, np.float32), "zero": np.array(0), "zero1": np.array([0]),
+    "two1": np.array([2]), "end": np.array([2**40]), "pairs": np.array([-1, 2]),
+    "four": np.array([-1, 4]),
+}  # fmt: skip
+PICKED = om.node("Where", "g none x", "y")
+
 
 def theirs(proto: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(
@@ -134,4 +142,58 @@ def test_a_recurrent_network_with_the_sequence_first() -> None:
 def test_the_advice_is_a_shape_that_can_be_given() -> None:
     proto = om.model([om.node("ReduceSum", "x", "y", keepdims=0)], {"x": ["N", 3]}, opset=13)
     with pytest.raises(CompileError, match=r"--input-shape x=16,3"):
+        secateur.compile(proto)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [om.node("ReduceMax", "x", "m"), om.node("Greater", "m far", "g"), PICKED],
+        [om.node("ReduceMin", "x", "m", axes=[0]), om.node("Less", "m far", "g"), PICKED],
+        [om.node("Softmax", "x", "m", axis=0), om.node("Greater", "m far", "g"), PICKED],
+        [om.node("LayerNormalization", "x ones", "m", axis=0), om.node("Greater", "m far", "g"),
+         PICKED],
+        [om.node("CumSum", "x zero", "m"), om.node("Greater", "m far", "g"), PICKED],
+        [om.node("ArgMax", "x", "m", axis=-2), om.node("Cast", "m", "f", to=1),
+         om.node("Greater", "f far", "g"), PICKED],
+        [om.node("Reshape", "x pairs", "r"), om.node("ReduceMax", "r", "m", axes=[0]),
+         om.node("Greater", "m far", "g"), om.node("Where", "g none r", "p"),
+         om.node("Reshape", "p four", "y")],
+    ],
+    ids=["max", "min", "softmax", "normalised", "running", "position", "rows"],
+)  # fmt: skip
+def test_samples_that_meet_only_for_numbers_out_of_sight(nodes: Sequence[onnx.NodeProto]) -> None:
+    opset = 17 if nodes[0].op_type == "LayerNormalization" else 13
+    proto = om.model(nodes, {"x": ["N", 4]}, constants=SEEN, opset=opset)
+    with pytest.raises(CompileError, match=r"--input-shape x=16,4") as error:
+        secateur.compile(proto)
+    assert "'n_m'" in str(error.value)
+
+
+def test_what_is_reduced_within_a_sample_is_compiled() -> None:
+    nodes = [
+        om.node("Reshape", "x pairs", "r"),
+        om.node("ReduceMax", "r", "m", axes=[1]),
+        om.node("Div", "r m", "d"),
+        om.node("Softmax", "d", "s", axis=-1),
+        om.node("Reshape", "s four", "y"),
+    ]
+    agree(om.model(nodes, {"x": ["N", 4]}, constants=SEEN, opset=13), 4)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [om.node("Slice", "x zero1 two1 zero1", "y")],
+        [om.node("Slice", "x two1 end zero1", "a"), om.node("Slice", "x zero1 two1 zero1", "b"),
+         om.node("Concat", "a b", "y", axis=0)],
+        [om.node("Shape", "x", "s"), om.node("Gather", "s zero1", "n"),
+         om.node("Max", "n two1", "k"), om.node("Cast", "k", "f", to=1),
+         om.node("Add", "x f", "y")],
+    ],
+    ids=["first two", "rolled by two", "number of samples"],
+)  # fmt: skip
+def test_what_treats_the_first_two_samples_alike(nodes: Sequence[onnx.NodeProto]) -> None:
+    proto = om.model(nodes, {"x": ["N", 4]}, constants=SEEN, opset=13)
+    with pytest.raises(CompileError, match=r"--input-shape x=16,4"):
         secateur.compile(proto)

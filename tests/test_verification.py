@@ -170,3 +170,124 @@ def test_stored_weights_may_be_as_far_off_as_their_rounding(values: str) -> None
     proto = om.model(nodes, {"x": ["N", 16]}, constants={"w": weight})
     with secateur.compile(proto, values=values) as engine:
         assert engine(np.zeros((3, 16), F32)).shape == (3, 16)
+
+
+def network(nodes: list[onnx.NodeProto], *shape: int, **constants: np.ndarray) -> onnx.ModelProto:
+    return om.model(nodes, {"x": ["N", *shape]}, "y", constants, opset=18)
+
+
+STEP = {"s": np.array(0.02, F32), "lo": np.array(-128, F32), "hi": np.array(127, F32)}
+QUANTISED = [
+    om.node("Conv", "x w", "a", pads=[1, 1, 1, 1]), om.node("Div", "a s", "b"),
+    om.node("Round", "b", "c"), om.node("Clip", "c lo hi", "d"),
+]  # fmt: skip
+AFTER: Mapping[str, list[onnx.NodeProto]] = {
+    "integers": [om.node("Cast", "d", "y", to=3)],
+    "floats": [om.node("Mul", "d s", "y")],
+    "another layer": [om.node("Mul", "d s", "e"), om.node("Conv", "e v", "y")],
+    "means": [
+        om.node("Mul", "d s", "e"), om.node("Conv", "e v", "f"),
+        om.node("GlobalAveragePool", "f", "g"), om.node("Flatten", "g", "y"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "extent", "seed"), [*((after, 32, 0) for after in AFTER), ("means", 8, 1)]
+)
+def test_quantised_networks_may_round_the_other_way(after: str, extent: int, seed: int) -> None:
+    """In a small one so few numbers lie on an edge that a run may miss them."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w": (rng.standard_normal((32, 64, 3, 3)) / 24).astype(F32),
+        "v": (rng.standard_normal((8, 32, 1, 1)) / 6).astype(F32),
+    }
+    proto = network([*QUANTISED, *AFTER[after]], 64, extent, extent, **STEP, **weights)
+    with secateur.compile(proto) as engine:
+        x = rng.standard_normal((2, 64, extent, extent)).astype(F32)
+        off = np.abs(engine(x).astype(float) - om.onnxruntime_gives(proto, {"x": x})["y"])
+    assert np.mean(off > 1e-3) < 0.01
+
+
+@pytest.mark.parametrize("value", [0.1, 3.7])
+def test_rows_of_one_value_may_be_normalised_to_anything_small(value: float) -> None:
+    nodes = [
+        om.node("Concat", "x k", "c", axis=1),
+        om.node("LayerNormalization", "c g", "y", axis=-1, epsilon=1e-12),
+    ]
+    constants = {"k": np.full((1, 3, 33), value, F32), "g": np.ones(33, F32)}
+    proto = om.model(nodes, {"x": [1, 5, 33]}, constants=constants, opset=18)
+    x = np.random.default_rng(0).standard_normal((1, 5, 33)).astype(F32)
+    with secateur.compile(proto) as engine:
+        wanted = om.onnxruntime_gives(proto, {"x": x})["y"]
+        np.testing.assert_allclose(engine(x)[:, :5], wanted[:, :5], atol=1e-5)
+
+
+def halves(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """y = what nodes make c of a, which is half of x, and tanh of the other half."""
+    return [
+        om.node("Split", "x sp", "a b", axis=1), *nodes, om.node("Tanh", "b", "d"),
+        om.node("Concat", "c d", "y", axis=1),
+    ]  # fmt: skip
+
+
+LOOSE: Mapping[str, list[onnx.NodeProto]] = {
+    "cancelled": [om.node("Add", "a big", "t"), om.node("Sub", "t big", "c")],
+    "far sine": [om.node("Mul", "a big", "t"), om.node("Sin", "t", "c")],
+    "rounded": [om.node("Mul", "a big", "t"), om.node("Sin", "t", "u"), om.node("Round", "u", "c")],
+}
+
+
+@pytest.mark.parametrize("name", LOOSE)
+def test_an_ill_defined_element_excuses_no_other(name: str) -> None:
+    constants = {"sp": np.array([12, 12]), "big": np.array(1e9, F32)}
+    proto = network(halves(LOOSE[name]), 24, **constants)
+
+    def exact(x: Arrays) -> np.ndarray:
+        a, b = np.split(x["x"], 2, axis=1)
+        big = constants["big"]
+        made = (a + big) - big if name == "cancelled" else np.sin(a * big)
+        return np.concatenate([np.round(made) if name == "rounded" else made, np.tanh(b)], axis=1)
+
+    def wrong(x: Arrays) -> np.ndarray:
+        return exact(x) * np.where(np.arange(24) == 23, F32(-1), F32(1))
+
+    judged(proto, exact)
+    with pytest.raises(CompileError, match=r"differs from the reference .*output 'y'"):
+        judged(proto, wrong)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.03])
+def test_few_numbers_may_lie_on_an_edge(share: float) -> None:
+    nodes = [om.node("Mul", "x seven", "t"), om.node("Floor", "t", "y")]
+    proto = network(nodes, 1000, seven=np.array(7.3, F32))
+    moved = np.arange(1000) < share * 1000
+
+    def run(x: Arrays) -> np.ndarray:
+        return np.floor(x["x"] * F32(7.3)) + moved.astype(F32)
+
+    if share < 0.01:
+        judged(proto, run)
+    else:
+        with pytest.raises(CompileError, match=r"differs from the reference"):
+            judged(proto, run)
+
+
+def test_what_rounds_nothing_has_no_edges() -> None:
+    proto = network([om.node("Tanh", "x", "y")], 1000)
+    with pytest.raises(CompileError, match=r"differs from the reference"):
+        judged(proto, lambda x: np.tanh(x["x"]) + (np.arange(1000) == 7).astype(F32))
+
+
+@pytest.mark.parametrize("by", [1, 2, 3, 4, 8, 16, 32])
+def test_an_engine_that_reads_other_samples_is_found(by: int) -> None:
+    """As one does that takes every tile's first sample for the batch's, or skips some."""
+    proto = network([om.node("Tanh", "x", "y")], 40)
+
+    def shifted(x: Arrays) -> np.ndarray:
+        """From the sample `by` on, each is the one that lies that far before it."""
+        given = x["x"]
+        return np.tanh(np.concatenate([given[:by], given[:-by]]) if len(given) > by else given)
+
+    with pytest.raises(CompileError, match=r"differs from the reference"):
+        judged(proto, shifted)

@@ -18,7 +18,11 @@ SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
 
 
-def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(
+    graph: Graph,
+    inputs: Mapping[str, np.ndarray],
+    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
     """Compute the outputs of a graph.
 
     Values that no later node reads are freed on the way.
@@ -27,6 +31,7 @@ def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         graph: without `If` nodes, that is after `fold`. Where it carries the type of a value,
             the value must have it.
         inputs: an array of the right dtype and shape for each input, by name.
+        rounded: what becomes of the results of a node; by default they stay as they are.
 
     Returns:
         The outputs by name, in the graph's order.
@@ -42,6 +47,8 @@ def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     for index, node in enumerate(graph.nodes):
         arrays = tuple(values[name] if name else None for name in node.inputs)
         results = _results(graph, node, arrays)
+        if rounded is not None:
+            results = tuple(rounded(array) for array in results)
         for name, array in zip(node.outputs, results, strict=False):
             if name in graph.types:
                 shapes.check(node, (array,), (graph.types[name],))
@@ -71,12 +78,14 @@ def run_wide(
     graph: Graph,
     inputs: Mapping[str, np.ndarray],
     stored: Callable[[np.ndarray], np.ndarray] | None = None,
+    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute the outputs of a graph of float32 in float64, from the same inputs.
 
     Args:
         graph, inputs: as for `run`.
         stored: what storing makes of a constant of float32; by default nothing.
+        rounded: as for `run`.
 
     Returns:
         As `run`; outputs that are float32 there are float64.
@@ -92,7 +101,7 @@ def run_wide(
     given = {name: widened(array) for name, array in inputs.items()}
     types = {name: Tensor(array.dtype, array.shape) for name, array in given.items()}
     nodes = tuple(replace(n, attributes=_wide_attributes(n)) for n in graph.nodes)
-    return run(Graph(nodes, graph.inputs, graph.outputs, constants, types), given)
+    return run(Graph(nodes, graph.inputs, graph.outputs, constants, types), given, rounded)
 
 
 def widened(array: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ MOST_ARENA = 256 * 2**20
 """Bytes: a program of many samples that would need more scratch memory is left out; one sample
 after the other is then as good, because its values fit the caches."""
 
+SEVERAL = 3
+"""Samples of the graph that shows what a batch does: more than two, so that what treats the first
+two alike is seen, too."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -31,7 +35,7 @@ class Network:
         batched: whether the number of samples is chosen at run time.
         sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
         machine: vectors of the target.
-        pair: as `reference`, of two samples; None where the network is not batched.
+        several: as `reference`, of `SEVERAL` samples; None where the network is not batched.
         alone: by program, whether a tile is too little work for several threads.
         rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
             them on an axis of their own.
@@ -43,7 +47,7 @@ class Network:
     batched: bool
     sparse: Mapping[str, int]
     machine: Machine
-    pair: Graph | None = None
+    several: Graph | None = None
     alone: tuple[bool, ...] = ()
     rows: Mapping[str, int] = field(default_factory=lambda: EMPTY)
 
@@ -66,11 +70,11 @@ def prepare(
     first = read(batch=1)
     reference = passes.apply(first.graph, passes.PASSES[:1])
     memory.check(reference)
-    pair: Graph | None = None
+    several: Graph | None = None
     own: Mapping[str, int] = EMPTY
     if first.batched:
-        pair = passes.apply(read(batch=2).graph, passes.PASSES[:1])
-        own = rows.of_a_sample(reference, pair)
+        several = passes.apply(read(batch=SEVERAL).graph, passes.PASSES[:1])
+        own = rows.of_a_sample(reference, several, SEVERAL)
     graphs = [passes.apply(rows.split(reference, own))]
     programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
     if first.batched:
@@ -84,7 +88,15 @@ def prepare(
     sparse = choice.sparse(graphs[0], programs, machine)
     alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
     return Network(
-        reference, tuple(graphs), tuple(programs), first.batched, sparse, machine, pair, alone, own
+        reference,
+        tuple(graphs),
+        tuple(programs),
+        first.batched,
+        sparse,
+        machine,
+        several,
+        alone,
+        own,
     )
 
 

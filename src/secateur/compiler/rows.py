@@ -14,17 +14,17 @@ import numpy as np
 from secateur.compiler.graph import Graph, Node, Tensor, fresh
 
 
-def of_a_sample(one: Graph, two: Graph) -> dict[str, int]:
+def of_a_sample(one: Graph, several: Graph, count: int) -> dict[str, int]:
     """Return how many rows of an output belong to each sample, for outputs where it is not one.
 
     Args:
         one: the graph of one sample, with types.
-        two: of two.
+        several: of `count` samples.
     """
     found = {}
-    for name, its in zip(one.outputs, two.outputs, strict=True):
-        shape, double = one.types[name].shape, two.types[its].shape
-        if shape and shape[0] > 1 and double == (2 * shape[0], *shape[1:]):
+    for name, its in zip(one.outputs, several.outputs, strict=True):
+        shape, larger = one.types[name].shape, several.types[its].shape
+        if shape and shape[0] > 1 and larger == (count * shape[0], *shape[1:]):
             found[name] = shape[0]
     return found
 

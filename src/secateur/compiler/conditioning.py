@@ -1,0 +1,173 @@
+"""How far off float32 may be at each element of an output, by no fault of an engine.
+
+The network is run again with every input, weight and result moved by a few units in the last place.
+What an element then moves by says how well it is defined. A number that is exact in a few bits (a
+zero, a mask, a small integer) stays, because it is exact in an engine, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from secateur.compiler import interpreter
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.ops.cast import ELEMENT_TYPES
+from secateur.errors import UsageError
+
+SLACK = 8.0
+"""How many times as far off as any of these runs an engine may be at an element."""
+
+FEW = 0.01
+"""Most elements that may be further off: of those that moved beyond the tolerance, or, where the
+network rounds or compares, of all. A few runs cannot find every number that lies on an edge."""
+
+RUNS = 3
+STEPS, STEPS_TO_AN_EDGE = 4, 32
+"""Units in the last place by which a number is moved at most. More where the network rounds or
+compares: a run shows what crossing an edge does only where some number crosses one."""
+
+_SHORT = 0xFFF
+"""The last bits of a float32, which are 0 in a number that is meant exactly."""
+
+_STEPPED = frozenset({
+    "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "Less",
+    "LessOrEqual", "Mod", "QuantizeLinear", "Round", "Sign", "TopK",
+})  # fmt: skip
+"""Operators that make a step of a small difference, besides a cast to integers."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def runs(graph: Graph, samples: Sequence[Arrays], values: str) -> list[tuple[Arrays, ...]]:
+    """Return what rounding alone may make of the outputs, several times for each sample.
+
+    Args:
+        graph: of one sample, with types.
+        samples: {input: array} of each.
+        values: how weights are stored: `fp32`, `fp16` or `bf16`.
+    """
+    found: list[tuple[Arrays, ...]] = []
+    found.append(tuple(interpreter.run(graph, sample) for sample in samples))
+    if values != "fp32":
+        stored = _as_fp16 if values == "fp16" else _as_bf16
+        found.append(tuple(interpreter.run_wide(graph, x, stored) for x in samples))
+    rng, most = np.random.default_rng(0), STEPS_TO_AN_EDGE if steps(graph) else STEPS
+    for _ in range(RUNS):
+        try:
+            found.append(tuple(_moved_run(rng, graph, sample, most) for sample in samples))
+        except UsageError:  # a position that was computed, and that is none any more
+            continue
+    return found
+
+
+def steps(graph: Graph) -> bool:
+    """Return whether a network rounds or compares numbers that it computed."""
+    return any(_is_step(graph, node) for node in graph.nodes)
+
+
+def _is_step(graph: Graph, node: Node) -> bool:
+    whole = node.op == "Cast" and ELEMENT_TYPES[node.get("to")].kind != "f"
+    given = {*graph.inputs, *graph.constants}
+    return (whole or node.op in _STEPPED) and any(
+        graph.types[value].dtype.kind == "f"
+        for value in node.inputs
+        if value and value not in given
+    )
+
+
+def judge(
+    got: np.ndarray,
+    wanted: np.ndarray,
+    others: Sequence[np.ndarray],
+    tolerance: float,
+    *,
+    stepped: bool,
+) -> tuple[float, bool]:
+    """Say how far off an output is, and whether it may be.
+
+    Args:
+        got: what is judged, of the shape of the others.
+        wanted: in float64, where it is a number.
+        others: of `runs`.
+        tolerance: of a well-defined element, relative to the largest finite number wanted.
+        stepped: of `steps`.
+
+    Returns:
+        the largest difference of an element that is as it may be, or, where too many are not, the
+        largest of those; relative to the largest finite number wanted. And whether all is well.
+    """
+    if got.dtype.kind != "f":
+        off = (got != wanted).astype(np.float64)
+        room = np.where(np.any([other != wanted for other in others], axis=0), np.inf, 0.0)
+        tolerance = 0.0
+    else:
+        size = scale(wanted)
+        room = np.zeros(wanted.shape)
+        with np.errstate(all="ignore"):
+            off = np.abs(got.astype(np.float64) - wanted) / size
+            same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+            for other in others:
+                moved = np.abs(other.astype(np.float64) - wanted) / size
+                room = np.maximum(room, np.where(np.isfinite(moved), SLACK * moved, 0.0))
+                same |= (got == other) | ~(np.isfinite(got) | np.isfinite(other))
+        off = np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
+    wrong = off > tolerance + room
+    among = wanted.size if stepped else np.count_nonzero(room > tolerance)
+    fine = np.count_nonzero(wrong) <= FEW * among
+    judged = off[~wrong if fine else wrong]
+    return float(np.max(judged, initial=0.0, where=np.isfinite(judged) | ~fine)), bool(fine)
+
+
+def scale(wanted: np.ndarray) -> float:
+    """Return the largest finite number of an array, without its sign; 1 where there is none."""
+    return float(np.max(np.abs(wanted[np.isfinite(wanted)]), initial=0.0)) or 1.0
+
+
+def _moved_run(rng: np.random.Generator, graph: Graph, sample: Arrays, most: int) -> Arrays:
+    given = {name: _moved(rng, array, most) for name, array in sample.items()}
+    return interpreter.run_wide(
+        graph,
+        given,
+        stored=lambda array: _moved(rng, array, most),
+        rounded=lambda array: _rounded(rng, array, most),
+    )
+
+
+def _moved(rng: np.random.Generator, array: np.ndarray, most: int) -> np.ndarray:
+    """Move numbers of float32 that are not exact in a few bits."""
+    if array.dtype != np.float32:
+        return array
+    bits = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
+    return _step(rng, array, (bits & _SHORT) != 0, most).astype(np.float32)
+
+
+def _rounded(rng: np.random.Generator, array: np.ndarray, most: int) -> np.ndarray:
+    """Round numbers of float64 to float32; move those that are not exact in it."""
+    if array.dtype != np.float64:
+        return array
+    with np.errstate(all="ignore"):
+        single = array.astype(np.float32)
+    return _step(rng, single, single != array, most)
+
+
+def _step(rng: np.random.Generator, array: np.ndarray, where: np.ndarray, most: int) -> np.ndarray:
+    """Return float32 as float64, moved by a few units in the last place where that is asked for."""
+    wide = array.astype(np.float64)
+    count = rng.integers(-most, most, array.shape, dtype=np.int8, endpoint=True)
+    with np.errstate(all="ignore"):
+        step = count * np.spacing(np.abs(array)).astype(np.float64)
+        moved = (wide + step).astype(np.float32).astype(np.float64)
+    return np.where(where & np.isfinite(wide), moved, wide)
+
+
+def _as_fp16(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16).astype(np.float32)
+
+
+def _as_bf16(array: np.ndarray) -> np.ndarray:
+    bits = np.ascontiguousarray(array).view(np.uint32).astype(np.int64)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # ties to even
+    return nearest.astype(np.uint32).view(np.float32).reshape(array.shape)
