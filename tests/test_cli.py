@@ -161,3 +161,15 @@ def test_inspecting_a_damaged_file_is_one_error(
     code, _, err = run(["inspect", str(broken)], monkeypatch, capsys)
     assert code == 1
     assert "cannot read" in err
+
+
+def test_an_interrupted_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.inspection.inspection", stopped)
+    code, _, err = run(["inspect", str(tmp_path)], monkeypatch, capsys)
+    assert code == 1
+    assert err.strip() == "interrupted"

@@ -12,6 +12,9 @@ from typing import Any
 from secateur import __version__
 from secateur.errors import SecateurError, UsageError
 
+_CTRL_C = 130
+"""What newer releases of typer return for Ctrl-C."""
+
 
 def main() -> None:
     """Run the command line; turn errors into one line and an exit code."""
@@ -40,6 +43,8 @@ def _run() -> int:
 
     try:
         code = app(standalone_mode=False)  # or typer prints what it refuses, as it is
+        if code == _CTRL_C:
+            raise KeyboardInterrupt
     except _refusals() as error:
         _explain(error)
         return 2
