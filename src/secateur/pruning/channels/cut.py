@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import a, checked, whole
+from secateur.arguments import SEED, a, checked
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning.budget import Budget
 from secateur.pruning.channels.groups import STAYS, Axis, Groups
@@ -101,8 +101,8 @@ class ChannelCut:
 @checked(
     groups=a(Groups, "what channel_groups returned"),
     budget=a(Budget, "a secateur.Budget"),
-    minimum=whole(0, "a whole number, 0 or more"),
-    multiple=whole(1, "a whole number, 1 or more"),
+    minimum=SEED,  # any whole number here: BudgetError says the range
+    multiple=SEED,
 )
 def select_channels(
     scores: Mapping[str, Tensor],
