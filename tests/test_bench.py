@@ -21,7 +21,8 @@ from secateur.bench import comparison, energy, inputs, roofline
 from secateur.bench.process import Process
 from secateur.bench.race import Race, Runner, difference
 from secateur.bench.result import Refusal, Result, Speedup, Step, Timing
-from secateur.compiler.artifact import MAGIC
+from secateur.compiler import targets
+from secateur.compiler.artifact import pack
 from secateur.errors import CompileError, FileError, UsageError
 from secateur.printable import printable
 
@@ -386,10 +387,10 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_peers_need_the_onnx_file_of_an_artifact(tmp_path: Path) -> None:
-    artifact = tmp_path / "net.so"
-    artifact.write_bytes(b"a library" + MAGIC)
+    engine = tmp_path / "net.so"
+    engine.write_bytes(pack(b"a library", targets.find("aarch64-linux"), {}))
     with pytest.raises(UsageError, match=r"--onnx"):
-        bench.run(artifact, "openvino")
+        bench.run(engine, "openvino")
 
 
 @needs_engine
