@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 
 import fake_cifar10 as fake
+from peak_memory import PEAK, needs_peak
 from secateur.data import cifar10, pickled
 from secateur.data.archive import read_archive
 from secateur.errors import DataError
 
-MEASURED = """
-import resource, sys
+pytestmark = needs_peak
+
+MEASURED = f"""{PEAK}
+import sys
 from pathlib import Path
 from secateur.data import cifar10_forms as forms
 from secateur.data.archive import read_archive
 from secateur.errors import DataError
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 before = peak()
 for path in sorted(Path(sys.argv[1]).iterdir()):
@@ -36,10 +36,10 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         if path.suffix == ".gz":
             read_archive(path, frozenset(["data_batch_1"]))
         else:
-            forms.decode({"data_batch_1": path.read_bytes()}, {"data_batch_1": "0"}, 20, "here")
+            forms.decode(dict(data_batch_1=path.read_bytes()), dict(data_batch_1="0"), 20, "here")
     except DataError as error:
         said = "a short error" if len(str(error)) < 2000 else "a long error"
-    print(f"{path.name}|{said}|{peak() - before}")
+    print(path.name, said, peak() - before >> 10, sep="|")
 """
 
 

@@ -14,11 +14,13 @@ from onnx import helper, numpy_helper
 
 import onnx_models as om
 import secateur
+from peak_memory import PEAK, needs_peak
 from secateur.compiler.passes import fold
 
 pytest.importorskip("resource")
+pytestmark = needs_peak
 
-CODE = """
+CODE = f"""{PEAK}
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 import secateur
@@ -27,7 +29,7 @@ try:
     print("compiled")
 except secateur.SecateurError as error:
     print("refused", error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peak() >> 10)
 """
 
 
