@@ -1,11 +1,13 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
 # Both set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
+# Tests run in JOBS processes, with one thread for each.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
+JOBS ?= 2
 
 .PHONY: study test test-lowest lint types figures clean
 
@@ -13,7 +15,7 @@ study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
 
 test: $(VENV)/dev lint types
-	$(BIN)/python -m pytest --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=10
 
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:

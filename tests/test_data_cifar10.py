@@ -168,7 +168,7 @@ class Hostile:
         {b"labels": [1]},
         [1, 2],
     ],
-    ids=str,
+    ids=["open", "eval", "array", "objects", "label", "bytes", "no data", "list"],
 )
 def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
