@@ -20,7 +20,8 @@ test: $(VENV)/dev lint types
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python -m pip install -q -e . -c constraints-lowest.txt pytest hypothesis
+	$(VENV)-lowest/bin/python -m pip install -q -e '.[lightning,transformers,hub,cross]' -c constraints-lowest.txt \
+		onnxruntime selenium pytest hypothesis
 	$(VENV)-lowest/bin/python -m pytest -o filterwarnings=default
 
 lint: $(VENV)/dev
