@@ -49,15 +49,15 @@ from secateur.data import ImageData
 from secateur.data.images import Split
 from secateur.distillation import Loss, SoftTargets, distilled
 from secateur.errors import UsageError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.gate_phase import learn_gates
+from secateur.pruning.gates.phase import learn_gates
+from secateur.pruning.gates.self_pruning import SelfPruning
+from secateur.pruning.ladder.descent import descend
 from secateur.pruning.recovery.batchnorm import recalibrate
-from secateur.pruning.recovery.descent import descend
 from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import prune_gradually
-from secateur.pruning.self_pruning import SelfPruning
 from secateur.study.task import TEMPERATURE, percent_correct
 from secateur.training import Data, Epoch, precision_of, train
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from secateur.data.augmentation import Augmentation
 from secateur.errors import UsageError
-from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.recovery.descent import Rung
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.ladder.descent import Rung
 from secateur.pruning.recovery.finetune import SHORT
 from secateur.pruning.recovery.reconstruct import FEW, STEP
 from secateur.study.spec import Options, Spec

@@ -28,7 +28,7 @@ from architectures import ARCHITECTURES, Architecture, Inputs
 from refusals import REFUSALS, Refusal
 from secateur import Budget, Gates, Result, export_onnx, load, load_masks, prunable, prune, save
 from secateur.errors import CompileError
-from secateur.pruning.parameters import unwrapped
+from secateur.model.parameters import unwrapped
 
 KEEPS = (0.5, 0.1)
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "coverage.md"

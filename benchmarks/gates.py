@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from secateur import Budget, Gates, SoftTargets, machine, prunable
 from secateur.nets import build
-from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.gates.phase import GatePhase
 
 GOAL = 1.3
 

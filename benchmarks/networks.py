@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur import Budget, nets, prunable, select
-from secateur.pruning.budget import Scope
 from secateur.pruning.criteria import find
+from secateur.pruning.selecting.budget import Scope
 
 OPSET = 17
 IMAGE = (3, 32, 32)

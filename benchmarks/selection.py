@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur import Budget, Masks, machine, select
-from secateur.pruning.selection import top_k
+from secateur.pruning.selecting.selection import top_k
 
 SECONDS, TIMES, STEP = 60.0, 3.0, 0.010
 KEEP = 0.1

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from secateur import machine, prune, to_semi_structured
 from secateur.errors import UsageError
-from secateur.measure import cuda_milliseconds
+from secateur.measure.gpu import cuda_milliseconds
 
 SHAPES = ((1024, 4096), (4096, 4096), (4096, 11008), (8192, 8192))
 ROWS = (16, 256, 4096, 16384)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from secateur import Recipe, machine, train
 from secateur.data import load
 from secateur.data.images import ImageData
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.nets import build
 from secateur.study.task import percent_correct
 

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from secateur import Budget, GatePhase
 from secateur.data.digits import load
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.mask_hold import MaskHold
 
 WORLD, EPOCHS, GATES_FROM, CUT_AT = 2, 6, 2, 4
 

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from secateur import Budget, GatePhase
 from secateur.data.digits import load
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.mask_hold import MaskHold
 
 EPOCHS, GATES_FROM, CUT_AT = 9, 3, 6
 torch.manual_seed(0)

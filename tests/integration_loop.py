@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from secateur.pruning.budget import Budget
-from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.mask_hold import MaskHold
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.selecting.budget import Budget
 
 PHASE = GatePhase(lowest_keep=0.1, gate_rate=5.0)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from secateur.pruning.loops.gate_training import GateTraining
+from secateur.pruning.gates.gate_training import GateTraining
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secateur import Budget
-from secateur.pruning.parameters import DTYPES
+from secateur.model.parameters import DTYPES
 
 WAYS: list[dict[str, Any]] = [{"method": "sort"}, {"method": "count"}, {"chunk": 5}]
 

@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from secateur import bench, cores
+from secateur import bench, machine
 from secateur.bench import comparison, energy, inputs, roofline
 from secateur.bench.process import Process
 from secateur.bench.race import Race, Runner, difference
 from secateur.bench.result import Refusal, Result, Speedup, Step, Timing
 from secateur.compiler import targets
 from secateur.compiler.artifact import pack
-from secateur.errors import CompileError, FileError, UsageError
-from secateur.printable import printable
+from secateur.errors import CompileError, FileError, UsageError, printable
 
 onnx = pytest.importorskip("onnx")
 needs_onnxruntime = pytest.mark.skipif(
@@ -148,7 +147,7 @@ def test_energy_is_none_where_it_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 def test_the_roofline_is_measured() -> None:
-    found = roofline.measure(cores.chosen(1))
+    found = roofline.measure(machine.cores_for(1))
     assert found.threads == 1
     assert found.registers > 1e8
     assert found.cache > 1e8
@@ -312,7 +311,7 @@ def test_a_busy_machine_is_told() -> None:
 
 @pytest.fixture
 def race() -> Race:
-    return Race(cores.chosen(1), rounds=2, seconds=0.001)
+    return Race(machine.cores_for(1), rounds=2, seconds=0.001)
 
 
 @needs_onnxruntime

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.errors import BudgetError
-from secateur.pruning.budget import Budget
 from secateur.pruning.channels import channel_groups, select_channels
-from secateur.pruning.shrinking import shrink
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.smaller.shrinking import shrink
 
 
 class Random(nn.Module):

@@ -50,7 +50,9 @@ def test_a_study_prints_its_table_and_where_the_report_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out_dir = tmp_path / "study"
-    monkeypatch.setattr("secateur.doctor.crowded", lambda device: f"no room on the {device}")
+    monkeypatch.setattr(
+        "secateur.terminal.doctor.crowded", lambda device: f"no room on the {device}"
+    )
     code, out, err = run(["study", *QUICK, "--out", str(out_dir)], monkeypatch, capsys)
     assert code == 0, err
     assert err == "warning: no room on the cpu\n"
@@ -169,7 +171,7 @@ def test_an_interrupted_command_says_so(
     def stopped(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("secateur.inspection.inspection", stopped)
+    monkeypatch.setattr("secateur.terminal.inspection.inspection", stopped)
     code, _, err = run(["inspect", str(tmp_path)], monkeypatch, capsys)
     assert code == 1
     assert err.strip() == "interrupted"

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import secateur
-from secateur.copying import copied
 from secateur.distillation import SoftTargets, distilled
 from secateur.errors import UsageError
+from secateur.model.copying import copied
 
 
 @dataclass

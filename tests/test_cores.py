@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur import cores
+from secateur import machine
 from secateur.errors import UsageError
 
 
@@ -18,17 +18,17 @@ def test_one_thread_of_each_physical_core_comes_first(
         folder = tmp_path / f"cpu{number}/topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    monkeypatch.setattr(cores, "SYSTEM", tmp_path)
+    monkeypatch.setattr(machine, "SYSTEM", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert cores.usable() == (0, 2, 1, 3)
-    assert cores.chosen(None) == (0, 2)
-    assert cores.chosen(3) == (0, 2, 1)
+    assert machine.usable_cores() == (0, 2, 1, 3)
+    assert machine.cores_for(None) == (0, 2)
+    assert machine.cores_for(3) == (0, 2, 1)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])
 def test_threads_need_cores(threads: int) -> None:
     with pytest.raises(UsageError, match=r"choose a number from 1 to"):
-        cores.chosen(threads)
+        machine.cores_for(threads)
 
 
 def test_what_others_take_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,12 +40,12 @@ def test_what_others_take_of_the_cores(tmp_path: Path, monkeypatch: pytest.Monke
             fields = " ".join(["S", *["0"] * 10, str(ours), "0"])
             (tmp_path / str(number) / "stat").write_text(f"{number} (a) name) {fields}\n")
 
-    monkeypatch.setattr(cores, "PROC", tmp_path)
+    monkeypatch.setattr(machine, "PROC", tmp_path)
     told(0, 0)
-    alone = cores.Others([0], [7])
+    alone = machine.OtherProcesses([0], [7])
     told(4, 2)
     assert alone.share() == 0
-    crowded = cores.Others([0], [7])
+    crowded = machine.OtherProcesses([0], [7])
     told(9_000, 2)
     assert crowded.share() == 1
     (tmp_path / "stat").unlink()
@@ -55,10 +55,10 @@ def test_what_others_take_of_the_cores(tmp_path: Path, monkeypatch: pytest.Monke
 def test_cores_that_the_system_does_not_tell_of_are_unknown_and_not_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "PROC", tmp_path)
+    monkeypatch.setattr(machine, "PROC", tmp_path)
     folder = tmp_path / str(os.getpid())
     folder.mkdir()
     (folder / "stat").write_text(" ".join([f"{os.getpid()} (a) S", *["0"] * 20]))
     for told in ("cpu0 1 0 0 1 0 0 0 0 0 0\n", "cpu0 odd\n", ""):  # and nothing of cpu5
         (tmp_path / "stat").write_text(told)
-        assert cores.Others([0, 5]).share() is None
+        assert machine.OtherProcesses([0, 5]).share() is None

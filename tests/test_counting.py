@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur import nets
-from secateur.counting import work
 from secateur.errors import UsageError
+from secateur.measure.work import work
 
 
 def test_convolutions_linear_layers_and_groups() -> None:

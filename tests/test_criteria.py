@@ -16,10 +16,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from secateur import Budget, Gates, prunable, select
 from secateur.errors import ScoreError, UsageError
+from secateur.model.parameters import DTYPES
 from secateur.nets import NETS, build
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA, find
-from secateur.pruning.parameters import DTYPES
 
 
 @pytest.fixture

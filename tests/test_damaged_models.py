@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from secateur import Budget, Masks
 from secateur.errors import FileError
-from secateur.pruning.saving.model_file import load, save
-from secateur.pruning.saving.reading import load_masks, read
+from secateur.pruning.files.model_file import load, save
+from secateur.pruning.files.reading import load_masks, read
 
 
 def network() -> nn.Module:

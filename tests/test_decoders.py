@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import secateur
-from secateur.inputs import run, tensors_in
-from secateur.modes import without_cache
+from secateur.model.inputs import run, tensors_in
+from secateur.model.modes import without_cache
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -26,7 +26,7 @@ from secateur import (
     select,
 )
 from secateur.errors import BudgetError, UsageError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.training import train
 
 SHORT = Recipe(epochs=1, rate=0.02, precision="fp32")

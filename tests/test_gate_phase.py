@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from secateur import Budget, Gates, Recipe, Task, prunable, select
 from secateur.distillation import SoftTargets, distilled
 from secateur.errors import BudgetError, UsageError
-from secateur.measure import evaluate
-from secateur.pruning.gate_phase import GatePhase, learn_gates
+from secateur.measure.accuracy import evaluate
+from secateur.pruning.gates.phase import GatePhase, learn_gates
+from secateur.pruning.gates.self_pruning import SelfPruning
 from secateur.pruning.parameters import NORMS
 from secateur.pruning.recovery.batchnorm import recalibrate
-from secateur.pruning.self_pruning import SelfPruning
 from secateur.training import train
 
 CPU = torch.device("cpu")

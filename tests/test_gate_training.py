@@ -16,13 +16,14 @@ from torch.nn.functional import cross_entropy
 
 from own_loop import adamw, assert_equal, batch, everything, network, run, sgd
 from secateur.data import load
-from secateur.pruning.budget import Budget
-from secateur.pruning.gate_phase import GatePhase, learn_gates
-from secateur.pruning.gates import Gates
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
-from secateur.pruning.parameters import parameters, prunable
-from secateur.pruning.selection import select
+from secateur.model.parameters import parameters
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.mask_hold import MaskHold
+from secateur.pruning.gates.phase import GatePhase, learn_gates
+from secateur.pruning.parameters import prunable
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.selection import select
 from secateur.study.task import Task
 from secateur.training import Recipe
 

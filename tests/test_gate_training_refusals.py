@@ -12,10 +12,10 @@ from torch import nn
 
 from own_loop import assert_equal, network, run, sgd
 from secateur.errors import BudgetError, UsageError
-from secateur.pruning.budget import Budget
-from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.mask_hold import MaskHold
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.selecting.budget import Budget
 
 
 def test_a_state_of_another_model_or_phase_is_refused_and_changes_nothing() -> None:

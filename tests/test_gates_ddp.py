@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from secateur.errors import UsageError
-from secateur.pruning.budget import Budget
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.mask_hold import MaskHold
+from secateur.pruning.selecting.budget import Budget
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo"

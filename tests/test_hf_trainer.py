@@ -12,10 +12,10 @@ from torch import Tensor
 
 from integration_loop import assert_equal, network, nonzero, samples
 from secateur.errors import FileError, UsageError
-from secateur.pruning.budget import Budget
-from secateur.pruning.loops import stage_file
-from secateur.pruning.loops.stages import UNPRUNED
-from secateur.pruning.selection import select
+from secateur.pruning.files import stage_file
+from secateur.pruning.gates.stages import UNPRUNED
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.selection import select
 
 
 def transformers() -> Any:

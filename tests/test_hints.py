@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.counting import work
 from secateur.export import to_onnx
-from secateur.oneshot.solve import GOALS
+from secateur.measure.work import work
+from secateur.onecall.solve import GOALS
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.channels import channel_groups, select_channels
 from secateur.pruning.criteria import CRITERIA

@@ -21,12 +21,12 @@ import secateur
 from secateur import files
 from secateur.compiler import artifact, bundle
 from secateur.errors import FileError, SecateurError, UsageError
-from secateur.hub import from_pretrained, save_pretrained
-from secateur.inspection import inspection
-from secateur.pruning.loops import stage_file
-from secateur.pruning.masks import FORMAT as MASKS
-from secateur.pruning.masks import Masks
-from secateur.pruning.saving.reading import FORMAT as MODEL
+from secateur.pruning.files import stage_file
+from secateur.pruning.files.hub import from_pretrained, save_pretrained
+from secateur.pruning.files.reading import FORMAT as MODEL
+from secateur.pruning.selecting.masks import FORMAT as MASKS
+from secateur.pruning.selecting.masks import Masks
+from secateur.terminal.inspection import inspection
 
 TEXTS = {
     "deep": "[" * 100_000 + "]" * 100_000,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from secateur import Budget, Gates, Masks
 from secateur.errors import FileError, UsageError
-from secateur.hub import (
+from secateur.pruning.files.hub import (
     CONFIG,
     DENSE,
     PACKED,

@@ -13,9 +13,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from integration_loop import PHASE, assert_equal, by_hand, loader, network
-from secateur.pruning.budget import Budget
-from secateur.pruning.loops.gate_training import GateTraining
-from secateur.pruning.loops.mask_hold import MaskHold
+from secateur.pruning.gates.gate_training import GateTraining
+from secateur.pruning.gates.mask_hold import MaskHold
+from secateur.pruning.selecting.budget import Budget
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {

@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from integration_loop import PHASE, TOTAL, assert_equal, by_hand, loader, network, nonzero
 from secateur.errors import UsageError
-from secateur.pruning.budget import Budget
-from secateur.pruning.loops.stages import UNPRUNED
-from secateur.pruning.selection import select
+from secateur.pruning.gates.stages import UNPRUNED
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.selection import select
 
 
 def lightning() -> Any:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from secateur import LoaderData, Recipe, finetune, prune, recalibrate, train
 from secateur.errors import UsageError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.study.metrics import ACCURACY
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur import doctor, machine
+from secateur import machine
 from secateur.errors import UsageError
+from secateur.terminal import doctor
 
 ARM = """\
 processor\t: 0

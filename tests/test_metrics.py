@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secateur.errors import UsageError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.study.metrics import (
     ACCURACY,
     CROSS_ENTROPY,

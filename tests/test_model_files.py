@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from secateur import Budget, Gates, Masks, prunable, select
 from secateur.errors import FileError, UsageError
 from secateur.pruning.criteria import find
-from secateur.pruning.saving.model_file import load, packed_bytes, save
-from secateur.pruning.saving.reading import load_masks, read, read_info
+from secateur.pruning.files.model_file import load, packed_bytes, save
+from secateur.pruning.files.reading import load_masks, read, read_info
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ import secateur
 from secateur import Budget, Calibration, prunable, prune, select
 from secateur.distillation import SoftTargets, distilled
 from secateur.errors import UsageError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.study.task import percent_correct

@@ -14,8 +14,7 @@ from onnx import helper
 import onnx_models as om
 import secateur
 from secateur.cli import main
-from secateur.errors import CompileError, FileError, SecateurError, UsageError
-from secateur.printable import printable
+from secateur.errors import CompileError, FileError, SecateurError, UsageError, printable
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 

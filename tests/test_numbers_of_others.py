@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.cores import chosen
 from secateur.errors import UsageError
+from secateur.machine import cores_for
 from secateur.nets import build
 from secateur.study.spec import Options
 from wrong_values import ARRAY, LOSS, X, content, loader, net, study, task
@@ -124,9 +124,9 @@ def test_threads_and_shapes() -> None:
     )
     assert engine(ARRAY[:2]).shape == (2, 4)
     assert engine.profile(ARRAY[:2], repeats=np.int32(2))
-    assert chosen(np.int64(1)) == chosen(1)
+    assert cores_for(np.int64(1)) == cores_for(1)
     with pytest.raises(UsageError, match=r"1\.0"):
-        chosen(1.0)  # type: ignore[arg-type]
+        cores_for(1.0)  # type: ignore[arg-type]
     built = build("mlp", input_shape=(np.int64(3), 8, 8), classes=np.int64(3))
     assert built(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import Budget, Calibration, Gates, Result, prune
-from secateur.counting import work
 from secateur.errors import BudgetError, UsageError
+from secateur.measure.work import work
 
 
 def network() -> nn.Module:

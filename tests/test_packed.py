@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secateur.pruning.saving.packed import DTYPES, Packed, kept_of, pack, unpack
+from secateur.pruning.files.packed import DTYPES, Packed, kept_of, pack, unpack
 
 SHAPES = st.lists(st.integers(0, 9), max_size=3).map(tuple)
 

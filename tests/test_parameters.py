@@ -8,8 +8,10 @@ from torch import nn
 
 from secateur import Budget, prunable, select
 from secateur.errors import BudgetError, UsageError
+from secateur.model.parameters import aliases, parameters
 from secateur.nets import NETS, build
-from secateur.pruning.parameters import Prunable, aliases, parameters, refuse_conflicts
+from secateur.pruning.parameters import Prunable
+from secateur.pruning.selecting.overrides import refuse_conflicts
 
 
 class Everything(nn.Module):

@@ -15,8 +15,8 @@ from secateur import Budget, select
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning.criteria import find, magnitude
 from secateur.pruning.parameters import prunable
-from secateur.pruning.patterns import Blocks, NofM, parse
-from secateur.pruning.ranking import Absolute
+from secateur.pruning.selecting.patterns import Blocks, NofM, parse
+from secateur.pruning.selecting.ranking import Absolute
 from selection_reference import (
     FLOORS,
     KEEPS,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.printable import printable
+from secateur.errors import printable
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 import secateur
 from secateur import Budget, GateTraining, prunable, prune, select
 from secateur.errors import BudgetError, UsageError
-from secateur.pruning.gates import Gates
-from secateur.pruning.loops.stages import Schedule, StagedPruning
+from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.stages import Schedule, StagedPruning
 
 UNKNOWN = "which dimension counts inputs is not known"
 

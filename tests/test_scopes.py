@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secateur import Budget, select
 from secateur.errors import BudgetError
-from secateur.pruning.division import shares
+from secateur.pruning.selecting.division import shares
 from selection_reference import (
     FLOORS,
     KEEPS,

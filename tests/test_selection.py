@@ -15,9 +15,9 @@ from torch import Tensor
 
 from secateur import Budget, Masks, select
 from secateur.errors import BudgetError, ScoreError, UsageError
-from secateur.pruning.division import shares
-from secateur.pruning.parameters import DTYPES
-from secateur.pruning.selection import top_k
+from secateur.model.parameters import DTYPES
+from secateur.pruning.selecting.division import shares
+from secateur.pruning.selecting.selection import top_k
 
 WAYS: list[dict[str, Any]] = [
     {"method": "sort"},

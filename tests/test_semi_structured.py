@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import prune, semi_structured, to_semi_structured
+from secateur import prune, to_semi_structured
 from secateur.errors import UsageError
-from secateur.semi_structured import is_two_of_four
+from secateur.pruning.smaller import semi_structured
+from secateur.pruning.smaller.semi_structured import is_two_of_four
 
 
 def network() -> nn.Module:

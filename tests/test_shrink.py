@@ -21,7 +21,7 @@ from secateur import Budget
 from secateur.errors import UsageError
 from secateur.export import to_onnx
 from secateur.pruning.channels import ChannelCut, channel_groups, select_channels
-from secateur.pruning.shrinking import Shrunk, shrink
+from secateur.pruning.smaller.shrinking import Shrunk, shrink
 
 
 def half(model: nn.Module, example: Tensor, keep: float = 0.5) -> ChannelCut:

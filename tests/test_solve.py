@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.errors import BudgetError, UsageError
-from secateur.oneshot.solve import Goal
+from secateur.onecall.solve import Goal
 
 
 @given(st.integers(1, 400), st.integers(1, 400))

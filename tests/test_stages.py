@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from integration_loop import assert_equal, network, samples
 from secateur.errors import FileError, UsageError
-from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.loops import stage_file
-from secateur.pruning.loops.stages import Schedule, StagedPruning
+from secateur.pruning.files import stage_file
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.gates.stages import Schedule, StagedPruning
 
 
 @pytest.mark.parametrize(

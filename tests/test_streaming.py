@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secateur import Budget, select
 from secateur.errors import BudgetError, ScoreError, UsageError
-from secateur.pruning.streaming import select_streaming, streams
+from secateur.pruning.selecting.streaming import select_streaming, streams
 
 
 @given(

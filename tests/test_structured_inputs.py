@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import secateur
-from secateur import inputs
-from secateur.counting import work
 from secateur.errors import UsageError
 from secateur.export import export_onnx, to_onnx
-from secateur.oneshot.latency import compiled_latency
+from secateur.measure.latency import compiled_latency
+from secateur.measure.work import work
+from secateur.model import inputs
 from secateur.pruning.recovery.batchnorm import recalibrate
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 import secateur
 from secateur.errors import BudgetError, FileError, StudyError, UsageError
 from secateur.pruning.criteria import CRITERIA
+from secateur.study.plan import Stage, plan
 from secateur.study.store import CorruptFile, Store, read_records
 from secateur.study.study import Study, rebuild
 from secateur.study.task import ACCURACY, Task
-from secateur.study.trials import Stage, plan
 
 SMALL: dict[str, Any] = {
     "keep": (0.5, 0.1),

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from secateur.errors import DataError, FileError, StudyError, UsageError
-from secateur.study.execute import Event
+from secateur.study.executors.local import Event
+from secateur.study.plan import Stage
 from secateur.study.store import Store
 from secateur.study.study import Results, Study, rebuild
 from secateur.study.task import Task
-from secateur.study.trials import Stage
 
 PLAN: dict[str, Any] = {
     "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,

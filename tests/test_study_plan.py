@@ -10,8 +10,8 @@ import pytest
 
 from secateur import Study, Task
 from secateur.errors import UsageError
+from secateur.study.plan import Stage, Trial, plan
 from secateur.study.spec import Options, Spec
-from secateur.study.trials import Stage, Trial, plan
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from secateur.errors import StudyError
-from secateur.inspection import inspection
+from secateur.study.plan import Trial
 from secateur.study.store import CorruptFile, read_records, spec_hash
 from secateur.study.study import Study, opened, rebuild
 from secateur.study.task import Task
-from secateur.study.trials import Trial
+from secateur.terminal.inspection import inspection
 
 PLAN: dict[str, Any] = {
     "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,

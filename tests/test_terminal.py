@@ -24,9 +24,9 @@ from secateur.bench.result import Step
 from secateur.cli import main
 from secateur.console import Words, console, spelt
 from secateur.data.download import announce
-from secateur.inspection import inspection
 from secateur.study.summary import summarise
-from secateur.study.table import table
+from secateur.terminal.inspection import inspection
+from secateur.terminal.tables import table
 from study_records import plan, trials
 from test_bench import result, timing
 from test_cli import QUICK, run

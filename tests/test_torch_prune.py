@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from secateur.errors import UsageError
-from secateur.pruning.saving.model_file import load, save
-from secateur.pruning.saving.reading import load_masks
-from secateur.pruning.saving.torch_prune import convert_state_dict, from_torch_prune
+from secateur.pruning.files.model_file import load, save
+from secateur.pruning.files.reading import load_masks
+from secateur.pruning.files.torch_prune import convert_state_dict, from_torch_prune
 
 
 def network() -> nn.Sequential:

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from secateur import Recipe, Task, train
 from secateur.data.images import ImageData
 from secateur.errors import TrainingError, UsageError
-from secateur.measure import evaluate
-from secateur.pruning.budget import Budget
+from secateur.measure.accuracy import evaluate
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.parameters import prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.finetune import finetune
-from secateur.pruning.selection import select
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.selection import select
 
 CPU = torch.device("cpu")
 

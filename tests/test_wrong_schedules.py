@@ -12,7 +12,7 @@ import torch
 
 import secateur
 from secateur.errors import UsageError
-from secateur.pruning.loops.stages import Schedule, StagedPruning
+from secateur.pruning.gates.stages import Schedule, StagedPruning
 from wrong_values import net, sgd
 
 TAKERS = ["schedule", "lightning", "transformers"]

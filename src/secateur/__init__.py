@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from secateur.version import VERSION
+
 if TYPE_CHECKING:
     from secateur.compiler.call import compile
     from secateur.compiler.pipeline import compile_network
@@ -17,54 +19,54 @@ if TYPE_CHECKING:
     from secateur.distillation import SoftTargets, distilled
     from secateur.errors import SecateurError
     from secateur.export import export_onnx
-    from secateur.hub import from_pretrained, push_to_hub, save_pretrained
-    from secateur.oneshot.call import prune
-    from secateur.oneshot.result import Result
-    from secateur.pruning.budget import Budget
+    from secateur.onecall.call import prune
+    from secateur.onecall.result import Result
     from secateur.pruning.calibration import Calibration
     from secateur.pruning.channels.coupling import channel_groups
     from secateur.pruning.channels.cut import ChannelCut, select_channels
-    from secateur.pruning.gate_phase import GatePhase, learn_gates
-    from secateur.pruning.gates import Gates
-    from secateur.pruning.loops.gate_training import GateTraining
-    from secateur.pruning.loops.mask_hold import MaskHold
-    from secateur.pruning.masks import Masks
+    from secateur.pruning.files.hub import from_pretrained, push_to_hub, save_pretrained
+    from secateur.pruning.files.model_file import load, packed_bytes, save
+    from secateur.pruning.files.reading import load_masks, read
+    from secateur.pruning.files.torch_prune import convert_state_dict, from_torch_prune
+    from secateur.pruning.gates.gate_training import GateTraining
+    from secateur.pruning.gates.gates import Gates
+    from secateur.pruning.gates.mask_hold import MaskHold
+    from secateur.pruning.gates.phase import GatePhase, learn_gates
+    from secateur.pruning.ladder.descent import Rung, descend
     from secateur.pruning.parameters import prunable
     from secateur.pruning.recovery.batchnorm import recalibrate
-    from secateur.pruning.recovery.descent import Rung, descend
     from secateur.pruning.recovery.finetune import finetune
     from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
-    from secateur.pruning.saving.model_file import load, packed_bytes, save
-    from secateur.pruning.saving.reading import load_masks, read
-    from secateur.pruning.saving.torch_prune import convert_state_dict, from_torch_prune
-    from secateur.pruning.selection import select
-    from secateur.pruning.shrinking import Shrunk, shrink
-    from secateur.semi_structured import to_semi_structured
+    from secateur.pruning.selecting.budget import Budget
+    from secateur.pruning.selecting.masks import Masks
+    from secateur.pruning.selecting.selection import select
+    from secateur.pruning.smaller.semi_structured import to_semi_structured
+    from secateur.pruning.smaller.shrinking import Shrunk, shrink
     from secateur.study.loading import load_task
     from secateur.study.metrics import Metric
     from secateur.study.study import Study
     from secateur.study.task import Task, classification
     from secateur.training import Recipe, train
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
-    "Budget": "secateur.pruning.budget",
+    "Budget": "secateur.pruning.selecting.budget",
     "Calibration": "secateur.pruning.calibration",
     "ChannelCut": "secateur.pruning.channels.cut",
     "Engine": "secateur.compiler.runtime",
-    "GatePhase": "secateur.pruning.gate_phase",
-    "GateTraining": "secateur.pruning.loops.gate_training",
-    "Gates": "secateur.pruning.gates",
+    "GatePhase": "secateur.pruning.gates.phase",
+    "GateTraining": "secateur.pruning.gates.gate_training",
+    "Gates": "secateur.pruning.gates.gates",
     "LoaderData": "secateur.data.loader",
-    "MaskHold": "secateur.pruning.loops.mask_hold",
-    "Masks": "secateur.pruning.masks",
+    "MaskHold": "secateur.pruning.gates.mask_hold",
+    "Masks": "secateur.pruning.selecting.masks",
     "Metric": "secateur.study.metrics",
     "Recipe": "secateur.training",
-    "Result": "secateur.oneshot.result",
-    "Rung": "secateur.pruning.recovery.descent",
+    "Result": "secateur.onecall.result",
+    "Rung": "secateur.pruning.ladder.descent",
     "SecateurError": "secateur.errors",
-    "Shrunk": "secateur.pruning.shrinking",
+    "Shrunk": "secateur.pruning.smaller.shrinking",
     "SoftTargets": "secateur.distillation",
     "Study": "secateur.study.study",
     "Task": "secateur.study.task",
@@ -72,31 +74,31 @@ _HOMES = {
     "classification": "secateur.study.task",
     "compile": "secateur.compiler.call",
     "compile_network": "secateur.compiler.pipeline",
-    "convert_state_dict": "secateur.pruning.saving.torch_prune",
-    "descend": "secateur.pruning.recovery.descent",
+    "convert_state_dict": "secateur.pruning.files.torch_prune",
+    "descend": "secateur.pruning.ladder.descent",
     "distilled": "secateur.distillation",
     "export_onnx": "secateur.export",
     "finetune": "secateur.pruning.recovery.finetune",
-    "from_pretrained": "secateur.hub",
-    "from_torch_prune": "secateur.pruning.saving.torch_prune",
-    "learn_gates": "secateur.pruning.gate_phase",
-    "load": "secateur.pruning.saving.model_file",
-    "load_masks": "secateur.pruning.saving.reading",
+    "from_pretrained": "secateur.pruning.files.hub",
+    "from_torch_prune": "secateur.pruning.files.torch_prune",
+    "learn_gates": "secateur.pruning.gates.phase",
+    "load": "secateur.pruning.files.model_file",
+    "load_masks": "secateur.pruning.files.reading",
     "load_task": "secateur.study.loading",
-    "packed_bytes": "secateur.pruning.saving.model_file",
+    "packed_bytes": "secateur.pruning.files.model_file",
     "prunable": "secateur.pruning.parameters",
-    "prune": "secateur.oneshot.call",
+    "prune": "secateur.onecall.call",
     "prune_gradually": "secateur.pruning.recovery.reconstruct",
-    "push_to_hub": "secateur.hub",
-    "read": "secateur.pruning.saving.reading",
+    "push_to_hub": "secateur.pruning.files.hub",
+    "read": "secateur.pruning.files.reading",
     "recalibrate": "secateur.pruning.recovery.batchnorm",
     "reconstruct": "secateur.pruning.recovery.reconstruct",
-    "save": "secateur.pruning.saving.model_file",
-    "save_pretrained": "secateur.hub",
-    "select": "secateur.pruning.selection",
+    "save": "secateur.pruning.files.model_file",
+    "save_pretrained": "secateur.pruning.files.hub",
+    "select": "secateur.pruning.selecting.selection",
     "select_channels": "secateur.pruning.channels.cut",
-    "shrink": "secateur.pruning.shrinking",
-    "to_semi_structured": "secateur.semi_structured",
+    "shrink": "secateur.pruning.smaller.shrinking",
+    "to_semi_structured": "secateur.pruning.smaller.semi_structured",
     "train": "secateur.training",
 }
 

@@ -9,8 +9,8 @@ import sys
 import warnings
 from typing import Any
 
-from secateur import __version__
 from secateur.errors import SecateurError, UsageError
+from secateur.version import VERSION
 
 _CTRL_C = 130
 """What newer releases of typer return for Ctrl-C."""
@@ -19,7 +19,7 @@ _CTRL_C = 130
 def main() -> None:
     """Run the command line; turn errors into one line and an exit code."""
     if sys.argv[1:2] == ["--version"]:
-        print(f"secateur {__version__}")
+        print(f"secateur {VERSION}")
         raise SystemExit(0)
     from secateur.console import streams
 
@@ -39,7 +39,7 @@ def main() -> None:
 def _run() -> int:
     import typer
 
-    from secateur.commands import app
+    from secateur.terminal.commands import app
 
     try:
         code = app(standalone_mode=False)  # or typer prints what it refuses, as it is

@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from secateur.printable import printable
+from secateur.errors import printable
 
 SPELT = {
     "−": "-",

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.arguments import BOOL, FUNCTION, a, between, checked
-from secateur.copying import copied
 from secateur.errors import refuse_wrong
-from secateur.inputs import Inputs, first, run
+from secateur.model.copying import copied
+from secateur.model.inputs import Inputs, first, run
 from secateur.training import Data
 
 Loss = Callable[[Tensor, Any], Tensor]

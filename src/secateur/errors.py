@@ -10,8 +10,6 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
-from secateur.printable import printable
-
 
 class SecateurError(Exception):
     """Base of every error that secateur raises on purpose.
@@ -83,3 +81,19 @@ def refuse_wrong(holder: object, *fields: tuple[str, Callable[[Any], bool], str]
 def whole(value: object) -> bool:
     """Return whether a value is a whole number, of Python or another library; True is none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with every character that is not printable shown as Python escapes it.
+
+    Control characters (line ends and tabs, too), marks that are invisible or turn the direction of
+    writing, separators other than the space, lone surrogates and characters without a meaning
+    become `\n`, `\x1b`, `\u202e`, ...; all else stays, letters of any script and emoji included.
+    The result is one line that any UTF-8 stream takes. Markup is the printer's business: give rich
+    a `Text`, or escape it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from secateur import files, overwriting
+from secateur import files
 from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
-from secateur.inputs import Inputs, arguments, each, named, run, tensors_in
-from secateur.modes import evaluating, without_cache
+from secateur.model.inputs import Inputs, arguments, each, named, run, tensors_in
+from secateur.model.modes import evaluating, without_cache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,7 +225,7 @@ def export_onnx(
         FileError: the file cannot be written.
     """
     path = files.path_of(path)
-    overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
+    files.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
     _check_module(model)
     names_of(example)
     with evaluating(model), without_cache(model):
@@ -260,7 +260,7 @@ def export_onnx(
                     "to_onnx; if that much does not matter, give a larger tolerance"
                 )
             worst = max(worst, off)
-    overwriting.refuse_loss(path, _is_onnx, "ONNX file", force=force)
+    files.refuse_loss(path, _is_onnx, "ONNX file", force=force)
     files.write(path, content)
     return worst
 

@@ -1,19 +1,21 @@
-"""What a record says about the machine it was made on, and which arithmetic is fast there."""
+"""This machine: what a record says of it, which arithmetic is fast on it, and its cores."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy
-import torch
+from secateur.errors import UsageError, whole
+from secateur.version import VERSION
 
-from secateur import __version__
-from secateur.errors import UsageError
+if TYPE_CHECKING:
+    import torch
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -56,10 +58,12 @@ def describe() -> dict[str, object]:
 
 @cache
 def _machine() -> _Machine:
+    import torch  # takes seconds, and what asks for cores alone needs none of it
+
     memory = _memory_bytes()
     return _Machine(
         cpu=_cpu_name(),
-        cores=len(_usable()),
+        cores=len(usable_cores()),
         physical_cores=_physical_cores(),
         memory_gib=None if memory is None else round(memory / 2**30, 1),
         gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
@@ -70,10 +74,13 @@ def _machine() -> _Machine:
 
 def versions() -> dict[str, str]:
     """Return the versions of numpy, Python, secateur and torch, as {name: version}."""
+    import numpy
+    import torch
+
     return {
         "numpy": numpy.__version__,
         "python": platform.python_version(),
-        "secateur": __version__,
+        "secateur": VERSION,
         "torch": str(torch.__version__),
     }
 
@@ -85,6 +92,8 @@ def bf16(device: torch.device) -> bool:
     On a processor that means AVX-512 BF16 or AMX BF16. Without them torch still runs bf16, but
     by way of float32, which gains nothing.
     """
+    import torch
+
     if device.type == "cuda":
         if not torch.cuda.is_available():
             return False
@@ -106,6 +115,8 @@ def device(name: str = "auto") -> torch.device:
     Raises:
         UsageError: another name, or a CUDA device that is not there.
     """
+    import torch
+
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda", 0) if there else torch.device("cpu")
@@ -129,12 +140,6 @@ def device(name: str = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
-def _usable() -> frozenset[int]:
-    """Return the numbers of the logical cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return frozenset(affinity(0) if affinity else range(os.cpu_count() or 1))
-
-
 def _processors() -> list[dict[str, str]]:
     """Return /proc/cpuinfo as one dict for each logical core; empty where there is none."""
     try:
@@ -152,12 +157,14 @@ def _processors() -> list[dict[str, str]]:
 
 def _told_by_torch() -> dict[str, Any]:
     """Return what torch found out about the processor; older releases do not say."""
+    import torch
+
     ask = getattr(torch.cpu, "get_capabilities", None)
     return dict(ask()) if ask else {}
 
 
 def _physical_cores() -> int | None:
-    usable = _usable()
+    usable = usable_cores()
     cores = {
         (processor.get("physical id"), processor["core id"])
         for processor in _processors()
@@ -189,3 +196,103 @@ def _memory_bytes() -> int | None:
         return int(sysconf("SC_PHYS_PAGES") * sysconf("SC_PAGE_SIZE")) if sysconf else None
     except (OSError, ValueError):
         return None
+
+
+# Cores.
+
+PROC = Path("/proc")
+SYSTEM = Path("/sys/devices/system/cpu")
+
+
+def usable_cores() -> tuple[int, ...]:
+    """Return the logical cores that this process may use, one of each physical core first."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    numbers = sorted(affinity(0)) if affinity else range(os.cpu_count() or 1)
+    seen: set[str] = set()
+    first: list[int] = []
+    second: list[int] = []
+    for number in numbers:
+        siblings = _siblings(number)
+        (second if siblings in seen else first).append(number)
+        seen.add(siblings)
+    return (*first, *second)
+
+
+def physical_cores() -> int:
+    """Return how many physical cores this process may use."""
+    return len({_siblings(number) for number in usable_cores()})
+
+
+def cores_for(threads: int | None) -> tuple[int, ...]:
+    """Return one logical core for each thread, on as many physical cores as there are.
+
+    Args:
+        threads: None means one for each physical core.
+
+    Raises:
+        UsageError: fewer than one, or more than there are cores.
+    """
+    cores = usable_cores()
+    count = physical_cores() if threads is None else threads
+    if not whole(count) or not 1 <= count <= len(cores):
+        raise UsageError(
+            f"cannot run {count} threads on {len(cores)} cores of their own; "
+            f"choose a number from 1 to {len(cores)}"
+        )
+    return cores[: int(count)]
+
+
+def can_pin() -> bool:
+    """Return whether this system can bind a process to cores."""
+    return hasattr(os, "sched_setaffinity")
+
+
+class OtherProcesses:
+    """What other processes take of some cores, from when this is made on.
+
+    Args:
+        cores: which.
+        ours: process numbers that do not count, beside this process.
+    """
+
+    def __init__(self, cores: Sequence[int], ours: Sequence[int] = ()) -> None:
+        self._cores = {f"cpu{number}" for number in cores}
+        self._ours = (os.getpid(), *ours)
+        self._start = time.perf_counter()
+        self._before = self._theirs()
+
+    def share(self) -> float | None:
+        """Return their part of the cores' time, from 0 to 1; None where the system does not tell.
+
+        Time that a virtual machine's host gave to others counts as theirs.
+        """
+        after = self._theirs()
+        if after is None or self._before is None:
+            return None
+        total = (time.perf_counter() - self._start) * len(self._cores)
+        return min(1.0, max(0.0, (after - self._before) / total))
+
+    def _theirs(self) -> float | None:
+        try:
+            lines = [line.split() for line in (PROC / "stat").read_text().splitlines()]
+            # user, nice, system, idle, waiting for disks, interrupts (2), stolen by the host
+            ticks = [list(map(int, line[1:9])) for line in lines if line[0] in self._cores]
+            if len(ticks) != len(self._cores):
+                return None  # a container may show other numbers than it may use
+            busy = sum(sum(t) - t[3] - t[4] for t in ticks)
+            ours = sum(self._taken(number) for number in self._ours)
+            return (busy - ours) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _taken(self, number: int) -> int:
+        # The name, in brackets, may hold anything; fields 14 and 15 are user and system time.
+        fields = (PROC / str(number) / "stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+
+def _siblings(number: int) -> str:
+    try:
+        return (SYSTEM / f"cpu{number}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(number)

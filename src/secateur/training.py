@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from secateur.arguments import FUNCTION, SEED, Wanted, a, checked
 from secateur.errors import TrainingError, UsageError, refuse_wrong, whole
-from secateur.inputs import Inputs, run
 from secateur.machine import bf16
+from secateur.model.inputs import Inputs, run
 
 MOST_EPOCHS = 1_000_000
 LARGEST_BATCH = 10**9  # examples; more than any memory holds

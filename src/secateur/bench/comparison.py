@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secateur import cores
+from secateur import machine
 from secateur.bench import environments, inputs, roofline
 from secateur.bench.race import Race, Runner, profile
 from secateur.bench.result import Result
@@ -66,7 +66,7 @@ def run(
     rivals = environments.peers(against)
     _check(model, onnx, batches, rounds, seconds, rivals)
     places = environments.given(tuple(env))
-    race = Race(cores.chosen(threads), rounds, seconds, price, progress)
+    race = Race(machine.cores_for(threads), rounds, seconds, price, progress)
     compiled = is_engine(model)
     source = onnx if compiled else model
     with ExitStack() as stack:
@@ -114,8 +114,6 @@ def compete(
         UsageError: the network's batch is fixed at another number.
         CompileError: a required engine fails.
     """
-    from secateur import machine
-
     drawn = [inputs.draw(given, batch) for batch in batches]
     outcomes = [
         race.run(runners, feeds, inputs.axes(given, batch))
@@ -127,7 +125,7 @@ def compete(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         machine=machine.describe(),
         cores=tuple(race.cores),
-        pinned=cores.pins(),
+        pinned=machine.can_pin(),
         rounds=race.rounds,
         seconds=race.seconds,
         timings=tuple(timing for outcome in outcomes for timing in outcome.timings),

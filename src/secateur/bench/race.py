@@ -21,8 +21,8 @@ from secateur.bench.energy import Energy
 from secateur.bench.inputs import Array
 from secateur.bench.process import Process
 from secateur.bench.result import Refusal, Step, Timing
-from secateur.cores import Others, pins
 from secateur.errors import CompileError
+from secateur.machine import OtherProcesses, can_pin
 
 AGREE = 0.02
 """Outputs that differ by more, relative to the largest, are not those of the same network."""
@@ -117,7 +117,7 @@ class Race:
         quiet = 0
         while quiet < self.rounds and len(shares) < 2 * self.rounds:
             self.progress(f"batch {batch}: round {quiet + 1} of {self.rounds}")
-            others = Others(self.cores, [entry.process.number for entry in ready])
+            others = OtherProcesses(self.cores, [entry.process.number for entry in ready])
             for entry in ready:
                 self._burst(entry, batch)
             shares.append(others.share())
@@ -194,7 +194,7 @@ def _load(
         names=list(feeds),
         outputs=str(path),
         threads=len(cores),
-        cpus=list(cores) if pins() else [],
+        cpus=list(cores) if can_pin() else [],
         axes=dict(axes),
     )
     with np.load(path) as file:

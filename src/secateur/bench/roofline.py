@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from secateur.cores import pins
 from secateur.errors import CompileError
+from secateur.machine import can_pin
 
 _BOUND = """
 import json, os, sys
@@ -51,7 +51,7 @@ def measure(cores: Sequence[int]) -> Roofline:
         _run([compiler, "-O3", "-march=native", "-pthread", str(path), "-o", program])
         command = [program, str(len(cores))]
         said = _run(
-            [sys.executable, "-c", _BOUND, str(list(cores)), *command] if pins() else command
+            [sys.executable, "-c", _BOUND, str(list(cores)), *command] if can_pin() else command
         )
     registers, cache = (1e9 * float(word) for word in said.split())
     return Roofline(registers, cache, len(cores))

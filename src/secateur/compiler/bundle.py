@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from secateur import __version__
 from secateur.compiler.targets import Target
 from secateur.errors import FileError, UsageError
 from secateur.files import TEMPORARY, read_json, sweep
+from secateur.version import VERSION
 
 RUNTIME = (
     *("runtime.c", "pool.c", "guard.c", "required.c"),
@@ -65,7 +65,7 @@ def sources(
     fields = {
         "PREFIX": prefix,
         "GUARD": f"{prefix}_SECATEUR_H",
-        "VERSION": __version__,
+        "VERSION": VERSION,
         "ARRAYS": "\n".join(f" *   {line}" for line in _arrays(network)),
     }
     found["names.h"] = _filled("names.h.in", fields)
@@ -123,7 +123,7 @@ def write_bundle(
     }
     fields = {
         "PREFIX": prefix,
-        "VERSION": __version__,
+        "VERSION": VERSION,
         "FLAGS": " ".join(target.gnu_flags),
         "TARGET": target.name,
         "MODEL": " ".join(sorted(f"src/{name}" for name in model if name.endswith(".c"))),
@@ -133,7 +133,7 @@ def write_bundle(
     for name in ("Makefile", "README.txt"):
         content[name] = _filled(f"{name}.in", fields).encode("ascii")
     manifest = {
-        "secateur": __version__,
+        "secateur": VERSION,
         "prefix": prefix,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
         "target": target.name,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from secateur import overwriting
+from secateur import files
 from secateur.compiler import artifact, bundle
 from secateur.compiler.targets import Target
 from secateur.errors import FileError, UsageError
@@ -60,9 +60,9 @@ def refuse_file(path: Path, *, force: bool = False) -> None:
     """Refuse to write an engine over a file that is none, such as the model it is made of.
 
     Raises:
-        UsageError, FileError: see `overwriting.refuse_loss`.
+        UsageError, FileError: see `files.refuse_loss`.
     """
-    overwriting.refuse_loss(path, artifact.is_engine, "secateur engine", force=force)
+    files.refuse_loss(path, artifact.is_engine, "secateur engine", force=force)
 
 
 def refuse_folder(folder: Path, source: Path | bytes, *, force: bool = False) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.errors import CompileError
-from secateur.printable import printable
+from secateur.errors import CompileError, printable
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 

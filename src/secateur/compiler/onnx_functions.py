@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from secateur.errors import CompileError
-from secateur.printable import printable
+from secateur.errors import CompileError, printable
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -12,8 +12,7 @@ import numpy as np
 
 from secateur.compiler.graph import Tensor
 from secateur.compiler.onnx_tensors import checked_shape
-from secateur.errors import UsageError
-from secateur.printable import printable
+from secateur.errors import UsageError, printable
 
 Dim = int | str | None  # fixed; dynamic and named; dynamic without a name
 

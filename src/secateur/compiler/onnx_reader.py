@@ -17,8 +17,7 @@ import numpy as np
 from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tensors
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
-from secateur.errors import CompileError, FileError
-from secateur.printable import printable
+from secateur.errors import CompileError, FileError, printable
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur import __version__, files
+from secateur import files
 from secateur.arguments import BOOL, PATH, TEXT, Wanted, checked
 from secateur.compiler import (
     artifact,
@@ -31,6 +31,7 @@ from secateur.compiler.plan import Program
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
 from secateur.errors import UsageError
+from secateur.version import VERSION
 
 VALUES = ("fp32", "fp16", "bf16")
 """How the values of weights may be stored."""
@@ -283,7 +284,7 @@ def source_of(
     graph, first = network.graphs[0], network.programs[0]
     info = {
         "name": name,
-        "secateur": __version__,
+        "secateur": VERSION,
         "batched": network.batched,
         "values": values,
         "origin": hashlib.sha256(origin).hexdigest(),

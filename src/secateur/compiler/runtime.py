@@ -19,9 +19,8 @@ from secateur import files
 from secateur.arguments import PATH, Wanted, checked, whole
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
-from secateur.errors import CompileError, FileError, UsageError
+from secateur.errors import CompileError, FileError, UsageError, printable
 from secateur.errors import whole as is_whole
-from secateur.printable import printable
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

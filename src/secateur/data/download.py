@@ -21,8 +21,7 @@ from rich.progress import (
 )
 
 from secateur.console import Words, console
-from secateur.errors import DataError
-from secateur.printable import printable
+from secateur.errors import DataError, printable
 
 TRIES = 5
 """How often a transfer that is cut off is taken up again before it is given up."""

@@ -9,7 +9,7 @@ import torch
 
 from secateur.arguments import Wanted, checked
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, each, head, named, size
+from secateur.model.inputs import Inputs, each, head, named, size
 
 
 def _device(given: Any) -> torch.device:

@@ -10,10 +10,10 @@ from typing import Any
 from secateur.arguments import checked
 from secateur.errors import UsageError
 from secateur.integrations import MissingPackageError
-from secateur.pruning.budget import Budget
-from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.loops.stages import SCHEDULE, UNPRUNED, Schedule, Stage, StagedPruning, Unit
-from secateur.pruning.masks import Masks
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.gates.stages import SCHEDULE, UNPRUNED, Schedule, Stage, StagedPruning, Unit
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.masks import Masks
 
 try:
     # The older name, where that is what the caller has loaded.

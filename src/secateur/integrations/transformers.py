@@ -10,11 +10,11 @@ from typing import Any
 from secateur.arguments import PATH, checked
 from secateur.errors import FileError, UsageError
 from secateur.integrations import MissingPackageError
-from secateur.pruning.budget import Budget
-from secateur.pruning.gate_phase import GatePhase
-from secateur.pruning.loops import stage_file
-from secateur.pruning.loops.stages import SCHEDULE, UNPRUNED, Schedule, Stage, StagedPruning, Unit
-from secateur.pruning.masks import Masks
+from secateur.pruning.files import stage_file
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.gates.stages import SCHEDULE, UNPRUNED, Schedule, Stage, StagedPruning, Unit
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.masks import Masks
 
 try:
     from transformers import TrainerCallback

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from secateur.arguments import BOOL, FUNCTION, Wanted, checked, shown
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, by_name, described, finite, first, head, named, run, size
-from secateur.modes import evaluating
+from secateur.model.inputs import Inputs, by_name, described, finite, first, head, named, run, size
+from secateur.model.modes import evaluating
 
 LEAST = 32
 """Fewer samples than these say nothing of a layer's inputs."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run, tensors_in
-from secateur.modes import evaluating
+from secateur.model.inputs import Inputs, run, tensors_in
+from secateur.model.modes import evaluating
 
 Dims = tuple[int | None, ...]
 """For each dimension of a tensor, the parameter's dimension that it is; None where it is none."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import ScoreError, UsageError
-from secateur.inputs import Inputs, each, parts, run
-from secateur.modes import evaluating
+from secateur.model.inputs import Inputs, each, parts, run
+from secateur.model.modes import evaluating
+from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.parameters import parameters, unwrapped
 from secateur.training import in_float32
 
 

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.optim.swa_utils import AveragedModel
 
 from secateur.arguments import BOOL, GLOBS, TENSORS, a, checked
-from secateur.errors import BudgetError, UsageError
-from secateur.inputs import Inputs
-from secateur.pruning.budget import Budget
+from secateur.errors import UsageError
+from secateur.model.inputs import Inputs
+from secateur.model.parameters import DTYPES, parameters, places_of, unwrapped
 from secateur.pruning.contractions import measured
-from secateur.pruning.patterns import Blocks, NofM, parse
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
     declared_axis,
@@ -28,9 +26,7 @@ from secateur.pruning.raw_parameters import (
     no_weight,
     routing_gates,
 )
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""The dtypes that weights and scores may have."""
+from secateur.pruning.selecting.patterns import Blocks, NofM, parse
 
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers that normalise; their parameters are scales and shifts."""
@@ -38,7 +34,6 @@ NO_DIRECTION = "which dimension counts inputs is not known"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
 _LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ def prunable(
     """
     model = unwrapped(model)
     directed = isinstance(parse(pattern), (NofM, Blocks))
-    places = _places(model)
+    places = places_of(model)
     _check_globs(places.values(), exclude=exclude, include=include)
     first = None if include_first else _first_layer(model)
     gates = routing_gates(model)
@@ -169,92 +164,12 @@ def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
     return UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
 
 
-def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return name → parameter: the model's own tensors, not copies.
-
-    Raises:
-        UsageError: a name is no parameter of the model.
-    """
-    model = unwrapped(model)
-    found: dict[str, Tensor] = {}
-    for name in names:
-        try:
-            found[name] = model.get_parameter(name)
-        except AttributeError:
-            raise UsageError(
-                f"the model has no parameter {name!r}; names are those of model.named_parameters()"
-            ) from None
-    return found
-
-
 def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
     """Return name → which dimension of the parameter counts inputs, as `Prunable.axes`."""
     model = unwrapped(model)
-    places = _places(model)
+    places = places_of(model)
     weights = parameters(model, names)
     return {name: _axis(weight, places[id(weight)]) for name, weight in weights.items()}
-
-
-def aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Return every parameter's name → all names it can be reached by, that one first.
-
-    Names are those of `model.named_parameters()`, in its order: a tensor that layers share, or
-    that belongs to a layer used in several places, is there once, under its first name.
-    """
-    found = [[name for name, _ in at] for at in _places(unwrapped(model)).values()]
-    return {names[0]: tuple(names) for names in found}
-
-
-def refuse_conflicts(model: nn.Module, names: Sequence[str], budget: Budget) -> None:
-    """Refuse overrides that do not agree about a tensor that has several names.
-
-    Selection sees a shared tensor under its first name only, so what an override says of another
-    of its names would be lost.
-
-    Args:
-        model: not changed.
-        names: those that are to be cut, as `prunable(model).names`.
-        budget: its overrides are looked at.
-
-    Raises:
-        BudgetError: two names of one tensor have different keep ratios, or an override matches
-            another name of a tensor and none its first one; says the names and the ratios.
-    """
-    if not budget.overrides:
-        return
-    every = aliases(model)
-    for name in names:
-        ratio = budget.override(name)
-        for other in every.get(name, ())[1:]:
-            asked = budget.override(other)
-            if asked is not None and asked != ratio:
-                first = f"keep {ratio:g} of {name!r}" if ratio else f"say nothing of {name!r}"
-                raise BudgetError(
-                    f"{name!r} and {other!r} are one shared parameter, but the budget's overrides "
-                    f"{first} and keep {asked:g} of {other!r}; give both names the same keep ratio"
-                )
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside wrappers that put "module." before every name (DDP, EMA).
-
-    `torch.compile` wraps too, and puts "_orig_mod." there.
-    """
-    while True:
-        inner = getattr(model, "module" if isinstance(model, _WRAPPERS) else "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-def _places(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
-    """Return id of a parameter → every (name, owning module) it can be reached by."""
-    places: dict[int, list[tuple[str, nn.Module]]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            name = f"{path}.{leaf}" if path else leaf
-            places.setdefault(id(parameter), []).append((name, module))
-    return places
 
 
 def _axis(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> int | None:

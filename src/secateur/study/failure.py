@@ -6,8 +6,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-from secateur.errors import SecateurError
-from secateur.printable import printable
+from secateur.errors import SecateurError, printable
 
 _LINE = 600  # characters
 _TRACE = 10_000

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.pruning.parameters import unwrapped
+from secateur.model.parameters import unwrapped
 from secateur.study.task import Task
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError, UsageError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
 from secateur.study.failure import told
 from secateur.study.outputs import tensor_only
 from secateur.study.task import Task

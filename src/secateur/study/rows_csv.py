@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from secateur.printable import printable
+from secateur.errors import printable
 from secateur.study.summary import Summary
 
 _FORMULA = ("=", "+", "-", "@")

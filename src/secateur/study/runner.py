@@ -16,29 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from secateur import machine
-from secateur.copying import copied
 from secateur.distillation import distilled
 from secateur.errors import StudyError, TrainingError
-from secateur.measure import evaluate
+from secateur.measure.accuracy import evaluate
+from secateur.model.copying import copied
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.gate_phase import learn_gates
-from secateur.pruning.gates import Gates
-from secateur.pruning.loops.trainer import Trainer
-from secateur.pruning.masks import Masks
+from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.phase import learn_gates
+from secateur.pruning.gates.trainer import Trainer
 from secateur.pruning.parameters import Prunable, prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import reconstruct
-from secateur.pruning.selection import select
+from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.selection import select
 from secateur.study.failure import told
 from secateur.study.outputs import tensor_only
 from secateur.study.own_training import OwnTraining
+from secateur.study.plan import DENSE, Stage, Trial, epochs
 from secateur.study.preflight import data_of, model_of
 from secateur.study.spec import Spec
 from secateur.study.store import Record, Store
 from secateur.study.task import Task
-from secateur.study.trials import DENSE, Stage, Trial, epochs
 from secateur.training import Data, Epoch, precision_of, train
 
 CALIBRATION_BATCH = 256

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from secateur.arguments import all_plain, checked, plain, shown
 from secateur.errors import UsageError, refuse_wrong, whole
 from secateur.files import parse_json
-from secateur.pruning.budget import Budget
 from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
-from secateur.pruning.gate_phase import GatePhase
+from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.recovery.finetune import SHORT
+from secateur.pruning.selecting.budget import Budget
 from secateur.study.own_training import check_training
 from secateur.study.schema import LEVELS, SEEDS, check_size
 from secateur.study.task import Task

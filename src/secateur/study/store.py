@@ -24,12 +24,11 @@ import safetensors.torch
 from torch import Tensor
 
 from secateur import files
-from secateur.errors import FileError, StudyError
-from secateur.printable import printable
+from secateur.errors import FileError, StudyError, printable
 from secateur.study.failure import told, trace
+from secateur.study.plan import Stage, Trial
 from secateur.study.schema import check_record, check_spec
 from secateur.study.spec import Spec
-from secateur.study.trials import Stage, Trial
 
 Record = dict[str, Any]
 

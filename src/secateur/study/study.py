@@ -13,19 +13,19 @@ from torch import nn
 
 from secateur import machine
 from secateur.arguments import FUNCTION, PATH, SEED, TEXT, Wanted, a, checked, unknown
-from secateur.errors import StudyError, UsageError
+from secateur.errors import StudyError, UsageError, printable
 from secateur.export import to_onnx
-from secateur.inputs import head
-from secateur.printable import printable
-from secateur.study import execute, report
-from secateur.study.execute import Observer, feasible
+from secateur.model.inputs import head
+from secateur.study import report
+from secateur.study.executors import local as execute
+from secateur.study.executors.local import Observer, feasible
 from secateur.study.outputs import as_given
+from secateur.study.plan import Trial
 from secateur.study.preflight import model_of, tried
 from secateur.study.spec import Options, Spec
 from secateur.study.store import Store, read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import Summary, summarise
 from secateur.study.task import ACCURACY, LABEL_SMOOTHING, Task, classification
-from secateur.study.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from itertools import product
 from typing import Any, Literal
 
 from secateur.errors import StudyError, whole
-from secateur.pruning.budget import Budget
+from secateur.pruning.selecting.budget import Budget
+from secateur.study.plan import DENSE, Trial, finetuned
 from secateur.study.statistics import (
     MINIMUM_SEEDS,
     Interval,
@@ -24,7 +25,6 @@ from secateur.study.statistics import (
     paired,
     t_interval,
 )
-from secateur.study.trials import DENSE, Trial, finetuned
 
 GATE = "gate"
 CONTROL = "control"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from secateur.copying import copied
-from secateur.inputs import Inputs
+from secateur.model.copying import copied
+from secateur.model.inputs import Inputs
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.coupling import components, coupled
 from secateur.pruning.channels.groups import STAYS, Axis, Groups

@@ -12,13 +12,13 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from secateur.arguments import GLOBS, TENSORS, a, checked
-from secateur.copying import copied
 from secateur.errors import UsageError
-from secateur.inputs import Inputs
+from secateur.model.copying import copied
+from secateur.model.inputs import Inputs
+from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.groups import STAYS, Axis, Group, Groups, Role, Size
 from secateur.pruning.channels.tracing import Trace, traced
-from secateur.pruning.parameters import parameters, unwrapped
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from secateur.arguments import SEED, a, checked
 from secateur.errors import BudgetError, ScoreError, UsageError
-from secateur.pruning.budget import Budget
 from secateur.pruning.channels.groups import STAYS, Axis, Groups
-from secateur.pruning.division import matches, shares
-from secateur.pruning.masks import Masks
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.division import matches, shares
+from secateur.pruning.selecting.masks import Masks
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

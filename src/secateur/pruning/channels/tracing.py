@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run, tensors_in
-from secateur.modes import evaluating
+from secateur.model.inputs import Inputs, run, tensors_in
+from secateur.model.modes import evaluating
 from secateur.pruning.channels.labels import Grid, Labels, Ledger, Operand, varied
 
 OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)

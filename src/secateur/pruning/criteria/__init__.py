@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.parameters import parameters, unwrapped
 
 Needs = Literal["nothing", "inputs", "gradients"]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
+from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.gates import SUFFIX, Gates
-from secateur.pruning.parameters import parameters, unwrapped
+from secateur.pruning.gates.gates import SUFFIX, Gates
 
 
 def scores(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from secateur.model.parameters import parameters
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.parameters import parameters
 
 
 def scores(

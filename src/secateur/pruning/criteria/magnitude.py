@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from secateur.model.parameters import parameters
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.parameters import parameters
-from secateur.pruning.ranking import Absolute
+from secateur.pruning.selecting.ranking import Absolute
 
 
 def scores(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from secateur.model.parameters import parameters
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.gradients import gradients
-from secateur.pruning.parameters import parameters
 
 NEEDS = "gradients"
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.inputs import run
-from secateur.modes import evaluating
+from secateur.model.inputs import run
+from secateur.model.modes import evaluating
+from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import Convolution, by_outputs, is_layer, read_by
-from secateur.pruning.parameters import parameters, unwrapped
-from secateur.pruning.recovery.moments import windows
+from secateur.pruning.moments import windows
 
 NEEDS = "inputs"
 

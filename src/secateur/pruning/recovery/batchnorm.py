@@ -9,8 +9,8 @@ from torch import nn
 
 from secateur.arguments import BOOL, TENSORS, Wanted, a, checked
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, described, first, named, run, tensors_in
-from secateur.modes import evaluating
+from secateur.model.inputs import Inputs, described, first, named, run, tensors_in
+from secateur.model.modes import evaluating
 
 _FORM = "batches as the model takes them, on its device"
 

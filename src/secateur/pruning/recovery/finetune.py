@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from secateur.arguments import FUNCTION, SEED, a, checked, refuse
 from secateur.errors import UsageError
-from secateur.pruning.loops.trainer import Trainer
-from secateur.pruning.masks import Masks
+from secateur.pruning.gates.trainer import Trainer
+from secateur.pruning.selecting.masks import Masks
 from secateur.training import DATA, Data, Epoch, Recipe, train
 
 SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)

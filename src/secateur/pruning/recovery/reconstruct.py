@@ -26,19 +26,20 @@ import torch
 from torch import Tensor, nn
 
 from secateur.arguments import POSITIVE, SEED, TEXTS, Wanted, a, checked, whole
-from secateur.copying import copied
 from secateur.errors import UsageError
-from secateur.inputs import Inputs, run
-from secateur.modes import evaluating
-from secateur.pruning.budget import Budget
+from secateur.model.copying import copied
+from secateur.model.inputs import Inputs, run
+from secateur.model.modes import evaluating
+from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import find
-from secateur.pruning.gates import only
+from secateur.pruning.gates.gates import only
 from secateur.pruning.layers import by_outputs, is_layer, weight_of
-from secateur.pruning.masks import Masks
-from secateur.pruning.parameters import axes_of, parameters, unwrapped
-from secateur.pruning.recovery.moments import Moments, moments
-from secateur.pruning.selection import select
+from secateur.pruning.moments import Moments, moments
+from secateur.pruning.parameters import axes_of
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.selection import select
 
 CHUNK = 2**24
 """Numbers of the systems solved together, at most, unless one is larger: 128 MB."""

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from secateur.printable import printable
+from secateur.errors import printable
 from secateur.study.report.palette import Style, styles
 from secateur.study.report.units import measure, percent, recovery_name
 from secateur.study.statistics import Interval

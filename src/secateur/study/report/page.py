@@ -25,12 +25,12 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from secateur.study.plan import finetuned
 from secateur.study.report import tables
 from secateur.study.report.findings import Headline, Notice, warnings
 from secateur.study.report.payload import embedded, payload
 from secateur.study.report.units import Units, percent, recovery_name, size
 from secateur.study.summary import Summary
-from secateur.study.trials import finetuned
 
 Record = Mapping[str, Any]
 

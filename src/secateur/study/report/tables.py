@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from secateur.study.plan import DENSE
 from secateur.study.report.findings import verdict
 from secateur.study.report.units import Units, duration, percent, recovery_name, size
 from secateur.study.statistics import Interval
 from secateur.study.summary import Row, Summary
-from secateur.study.trials import DENSE
 
 _FEW = 3  # names that a sentence lists
 _VERDICTS = {"yes": "certified", "no": "not certified", "not tested": "not tested"}

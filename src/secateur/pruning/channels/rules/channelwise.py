@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from secateur.inputs import tensors_in
+from secateur.model.inputs import tensors_in
 from secateur.pruning.channels.labels import Grid, Labels, Operand, varied
 from secateur.pruning.channels.rules.contraction import note
 from secateur.pruning.channels.tracing import Call, Tracer

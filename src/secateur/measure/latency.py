@@ -1,0 +1,47 @@
+"""How long one pass of a network takes here, compiled."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from secateur.compiler.call import compile as compile_model
+from secateur.export import names_of
+
+if TYPE_CHECKING:
+    from secateur.model.inputs import Inputs
+
+LEAST_SECONDS = 0.3
+LEAST_RUNS = 20
+
+
+def compiled_latency(model: nn.Module, example: Inputs, *, threads: int | None = None) -> float:
+    """Return the median milliseconds of one pass over the example, compiled for this machine.
+
+    Runs for at least 0.3 seconds and 20 passes after a first one; a machine that others use
+    too gives different figures from minute to minute.
+
+    Args:
+        model: a torch module that the compiler takes.
+        example: its inputs, as `secateur.compile` takes them, on the CPU.
+        threads: as in `secateur.compile`.
+
+    Raises:
+        CompileError: the network cannot be compiled; says where and why.
+        UsageError: there is no tensor in the example.
+    """
+    engine = compile_model(model, example, threads=threads)
+    every = {name: tensor.detach().numpy() for name, tensor in names_of(example).items()}
+    # what nothing reads is no input of the engine
+    arrays = {given["name"]: every[given["name"]] for given in engine.info["inputs"]}
+    with engine:
+        engine(arrays)
+        times: list[float] = []
+        while len(times) < LEAST_RUNS or sum(times) < LEAST_SECONDS:
+            start = time.perf_counter()
+            engine(arrays)
+            times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1000

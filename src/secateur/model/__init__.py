@@ -1,0 +1,1 @@
+"""What every other room asks of a torch module: inputs, modes, copies."""

@@ -1,0 +1,1 @@
+"""Learned importance: one gate per weight, trained through the cut."""

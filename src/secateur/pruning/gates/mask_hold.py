@@ -1,0 +1,37 @@
+"""Zeros that stay: masks put back after every step of someone else's optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from secateur.arguments import a, checked
+from secateur.pruning.gates.optimizers import plain_optimizer
+from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.unprunable import refuse_sharded
+
+
+class MaskHold:
+    """Masks that an optimizer's hook holds, for loops that cannot call `masks.hold` themselves."""
+
+    @checked(model=a(nn.Module, "a torch module"), masks=a(Masks, "Masks, as result.masks"))
+    def __init__(self, model: nn.Module, optimizer: Any, masks: Masks) -> None:
+        """Apply the masks, and put them back after every step until `remove`.
+
+        Args:
+            model: changed in place; wrappers (DDP, compiled) are looked through.
+            optimizer: of its parameters; Accelerate's and Lightning's wrappers are looked through.
+            masks: of the model, on its device.
+
+        Raises:
+            UsageError: the model is sharded, or the masks are of another one. Nothing was changed.
+        """
+        refuse_sharded(model)
+        inner = plain_optimizer(optimizer)
+        masks.apply(model)
+        self._hook = inner.register_step_post_hook(lambda *_: masks.hold(model))
+
+    def remove(self) -> None:
+        """Hold no longer; the zeros are left where they are."""
+        self._hook.remove()

@@ -1,0 +1,128 @@
+"""What gates and masks must know of an optimizer, whoever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+from torch.optim import Optimizer
+
+from secateur.errors import UsageError
+
+
+def plain_optimizer(optimizer: Any) -> Optimizer:
+    """Return the torch optimizer inside wrappers that keep it in `.optimizer`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner
+    if not isinstance(optimizer, Optimizer):
+        raise UsageError(f"the optimizer is a {type(optimizer).__name__}; give a torch optimizer")
+    return optimizer
+
+
+def group_of(optimizer: Optimizer) -> dict[int, Mapping[str, Any]]:
+    """Return id of a parameter → the optimizer's group that it is in, as it is now."""
+    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+def refuse_optimizer(
+    optimizer: Optimizer, weights: Mapping[str, Tensor], *, moves: bool, spares: bool
+) -> None:
+    """Refuse optimizers beside which gates would not learn what they should.
+
+    Args:
+        optimizer: of the model that has the weights.
+        weights: name → parameter: those that get gates.
+        moves: the optimizer is to move these weights.
+        spares: it is not to decay those that a step cuts.
+
+    Raises:
+        UsageError: LBFGS, one that maximises, one that does not hold a weight, or one whose
+            decay cannot be undone.
+    """
+    kind = type(optimizer).__name__
+    if isinstance(optimizer, optim.LBFGS):
+        raise UsageError("LBFGS runs the network several times a step; choose another optimizer")
+    groups = group_of(optimizer)
+    for name, weight in weights.items():
+        group = groups.get(id(weight))
+        if group is None and moves:
+            raise UsageError(
+                f"the optimizer does not hold {name!r}, so it would not be trained; give it all "
+                "parameters, or leave this one out with prunable(model, exclude=[...])"
+            )
+        if group is None:
+            continue
+        if group.get("maximize"):
+            raise UsageError(f"the {kind} maximises, but gates descend; train on the negative loss")
+        if moves and spares and group.get("weight_decay") and not _can_spare(optimizer, group):
+            raise UsageError(
+                f"{kind} decays weights in a way that a step cannot undo for those that it cuts; "
+                "choose SGD or AdamW, or GatePhase(decay='all'), or no weight decay"
+            )
+
+
+def spare(
+    weight: Tensor, mask: Tensor, optimizer: Optimizer, group: Mapping[str, Any], scale: float
+) -> None:
+    """Undo beforehand, in place, the decay that the next step is going to give cut weights.
+
+    Args:
+        weight: whole, with its gradient in `.grad`.
+        mask: True is kept.
+        optimizer: known to `refuse_optimizer`.
+        group: that the weight is in.
+        scale: by which its gradient is multiplied, and which the step will divide by.
+    """
+    decay = group.get("weight_decay", 0)
+    if not decay or weight.grad is None:
+        return
+    if _decoupled(optimizer, group):  # multiplies by 1 - rate * decay, whatever the gradient is
+        weight.div_(torch.where(mask, 1.0, 1 - float(group["lr"]) * decay))
+    else:
+        weight.grad.add_(weight * mask - weight, alpha=decay * scale)
+
+
+def _decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
+    return isinstance(optimizer, optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+
+
+def _can_spare(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
+    # Where decay is added to a gradient that is normalised then (Adam), the rounding error of
+    # taking it away beforehand would be normalised too.
+    return _decoupled(optimizer, group) or isinstance(optimizer, optim.SGD)
+
+
+def found_infinite(optimizer: Optimizer) -> bool:
+    """Return whether a gradient scaler has told a fused optimizer to leave this step out."""
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def normalises(optimizer: Optimizer) -> bool:
+    """Return whether the length of an optimizer's steps does not depend on that of gradients.
+
+    All optimizers are taken to do so but SGD and its averaged form, and Adadelta, whose rate of
+    about 1 is none of a normalised step.
+    """
+    return not isinstance(optimizer, (optim.SGD, optim.ASGD, optim.Adadelta))
+
+
+def scale_left(optimizer: Optimizer) -> float:
+    """Return what gradients are still multiplied by: a fused optimizer unscales them itself."""
+    scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else float(scale)
+
+
+def first_mismatch(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> str | None:
+    """Return the first name whose tensor is missing, unknown or shaped otherwise, or None."""
+    names: Sequence[str] = [*like, *(name for name in named if name not in like)]
+    for name in names:
+        if name not in like or name not in named or named[name].shape != like[name].shape:
+            return name
+    return None

@@ -1,1 +1,0 @@
-"""Gates and masks inside training loops that are not ours."""

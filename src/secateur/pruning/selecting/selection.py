@@ -1,0 +1,273 @@
+"""Scores and a budget give masks: exactly K weights, ties broken by position.
+
+Weights are ordered by score, highest first; equal scores by their tensor's name, then by their
+row-major position in it, lowest first. The kept weights are the first of this order, so the same
+scores give the same masks on every machine. -0.0 equals 0.0.
+
+The order is cut by rank (see `ranking`), after K was divided among the tensors that are ranked
+together (see `division`). Patterns use the same order: blocks are ranked as weights are, and n:m
+ranks within every group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from secateur.arguments import Wanted, a, checked, whole
+from secateur.errors import BudgetError, ScoreError, UsageError
+from secateur.model.parameters import DTYPES
+from secateur.pruning.selecting import blocks, n_of_m
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.division import divided, matches
+from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.patterns import Blocks, NofM, parse
+from secateur.pruning.selecting.ranking import (
+    CHUNK,
+    PIECE,
+    Absolute,
+    Method,
+    Scores,
+    cut,
+    refuse_infinite,
+    refuse_ways,
+    tensor_of,
+)
+
+
+@checked(
+    scores=Wanted(
+        lambda v: all(isinstance(s, (Tensor, Absolute)) for s in v.values()),
+        "name → tensor of scores",
+    ),
+    budget=a(Budget, "a Budget, such as Budget(0.1)"),
+    axes=a(Mapping, "name → dimension of its inputs"),
+    chunk=whole(1, "1 or more, a whole number"),
+)
+def select(
+    scores: Mapping[str, Scores],
+    budget: Budget,
+    *,
+    axes: Mapping[str, int | None] | None = None,
+    method: Method = "auto",
+    chunk: int = CHUNK,
+) -> Masks:
+    """Keep exactly K = `budget.count(N)` of the N weights: those with the highest scores.
+
+    With a floor, the top `budget.least(n)` weights of every tensor of n are kept first, and the
+    rest of K goes to the highest scores among all others. With scope "layer" every tensor keeps
+    its share of K (see `division.shares`), and with a tuple of globs every group of tensors, so K
+    holds for the sum.
+
+    Overrides come before all this: a tensor whose name one matches keeps its top round(ratio * n)
+    weights, at least 1, and what is left of K is divided among the others.
+
+    Masks are nested. A tensor's floor is the same at every keep ratio, and what is kept beyond
+    the floors is a first part of one fixed order of all other weights, which grows with K. The
+    same holds for the shares, within a group for its part of the order, and within a tensor for
+    its top weights. Overridden tensors keep the same weights at every keep ratio, so budgets that
+    differ in nothing but `keep` still give nested masks; others need not.
+
+    Patterns. With n:m, every m consecutive weights along the inputs keep exactly their n highest
+    scores; a last group of fewer than m keeps min(n, its size), and an override of 1 leaves a
+    tensor dense. Scope and floor then change nothing. With blocks, exactly `budget.count(blocks)`
+    blocks of the highest mean scores are kept, and floors, shares and overrides count blocks too;
+    the fraction of weights differs slightly from the keep ratio where blocks at the edges are
+    smaller (`Masks.keep` says it).
+
+    Args:
+        scores: name → float16, bfloat16, float32 or float64 of any shape, higher is more
+            important, or the `Absolute` of such a tensor; dtypes and devices may be mixed. Not
+            changed.
+        budget: how many weights to keep, and where.
+        axes: name → the dimension of its tensor that counts inputs, as `Prunable.axes`; 1 where
+            nothing is said. Only n:m and blocks look at it, and refuse None.
+        method: how the order is cut: "sort", "count", or "auto": sort on devices other than the
+            CPU, count on the CPU and where sorting would need much memory. The masks are equal.
+        chunk: how many scores are few enough for a copy when counting; at most `ranking.PIECE`
+            of them are read together.
+
+    Returns:
+        Masks on the scores' devices, in their memory format.
+
+    Raises:
+        ScoreError: NaN or infinite scores, or another dtype; names the tensor.
+        BudgetError: floors or overrides keep more than K, or overrides so little that the others
+            cannot make up for it; says the smallest feasible keep ratio, and the largest. Or a
+            glob matches no tensor; or the pattern is "channel".
+        UsageError: there are no weights at all, a tensor has no dimension that counts inputs or
+            none that is known, or method or chunk is none that there is.
+    """
+    refuse_ways(method, chunk)
+    names = sorted(scores)
+    tensors = [_checked(name, scores[name]) for name in names]
+    if not any(tensor.numel() for tensor in tensors):
+        raise UsageError("there are no weights to select from; give scores of at least one weight")
+    if budget.pattern == "weight":
+        masks = _ranked(names, tensors, budget, "weights", method, chunk)
+    else:
+        masks = _patterned(names, tensors, budget, axes or {}, method, chunk)
+    return Masks(dict(zip(names, masks, strict=True)))
+
+
+def top_k(scores: Tensor, k: int, *, method: Method = "auto", chunk: int = CHUNK) -> Tensor:
+    """Return the mask of the k highest scores; of equal scores the first positions come first.
+
+    Args:
+        scores: float16, bfloat16, float32 or float64 of any shape. Not changed.
+        k: how many, from 0 to all.
+        method: as in `select`.
+        chunk: as in `select`.
+
+    Returns:
+        bool, in the shape, memory format and on the device of the scores; exactly k are True.
+
+    Raises:
+        ScoreError: NaN or infinite scores, or another dtype.
+        BudgetError: k is negative or more than there are scores.
+    """
+    refuse_ways(method, chunk)
+    tensor = _checked("scores", scores)
+    if not 0 <= k <= tensor.numel():
+        raise BudgetError(f"k is {k}, but must be from 0 to {tensor.numel()}, the number of scores")
+    return cut(["scores"], [tensor], [k], 0, method, chunk)[0]
+
+
+def _checked(name: str, scores: Scores) -> Scores:
+    tensor = tensor_of(scores)
+    if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
+        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}".replace("torch.", "")
+        raise ScoreError(
+            f"the scores of {name!r} are {kind}; give a dense tensor of float16, bfloat16, "
+            "float32 or float64 with values"
+        )
+    return Absolute(tensor.detach()) if isinstance(scores, Absolute) else tensor.detach()
+
+
+def _ranked(
+    names: Sequence[str],
+    tensors: Sequence[Scores],
+    budget: Budget,
+    unit: str,
+    method: Method,
+    chunk: int,
+) -> list[Tensor]:
+    """Return the masks of weights, or of blocks, that are ranked by their scores."""
+    pools = divided(budget, names, [tensor.numel() for tensor in tensors], unit)
+    if len(pools) == 1:
+        return cut(names, tensors, pools[0].sure, pools[0].rest, method, chunk)
+    masks: dict[int, Tensor] = {}
+    for pool in pools:
+        own, theirs = [names[at] for at in pool.members], [tensors[at] for at in pool.members]
+        found = cut(own, theirs, pool.sure, pool.rest, method, chunk)
+        masks.update(zip(pool.members, found, strict=True))
+    return [masks[at] for at in range(len(names))]
+
+
+# Patterns.
+
+
+def _patterned(
+    names: Sequence[str],
+    tensors: Sequence[Scores],
+    budget: Budget,
+    axes: Mapping[str, int | None],
+    method: Method,
+    chunk: int,
+) -> list[Tensor]:
+    pattern = parse(budget.pattern)
+    if not isinstance(pattern, (NofM, Blocks)):
+        raise BudgetError(
+            f"scores of weights cannot be cut by {pattern}, for which layers hang together; use "
+            f'secateur.prune(..., pattern="{pattern}")'
+        )
+    across = [
+        _axis(name, tensor_of(tensor), axes) for name, tensor in zip(names, tensors, strict=True)
+    ]
+    if isinstance(pattern, NofM):
+        return _n_of_m(names, tensors, pattern, budget, across, chunk)
+    return _blocks(names, tensors, pattern, budget, across, method, chunk)
+
+
+def _axis(name: str, tensor: Tensor, axes: Mapping[str, int | None]) -> int:
+    """Return the dimension of a tensor that counts inputs."""
+    axis = axes.get(name, 1)
+    if axis is None:
+        raise UsageError(
+            f"it is not known which dimension of {name!r} counts inputs, which n:m and blocks go "
+            "along; give prunable(model, pattern=..., example=...) the inputs of one pass, say in "
+            "axes which one it is, or leave this one out"
+        )
+    if tensor.dim() < 2 or not (0 <= axis < tensor.dim() or axis in (-1, -2)):
+        raise UsageError(
+            f"the scores of {name!r} have shape {tuple(tensor.shape)}, and so no dimension {axis} "
+            "that counts inputs beside another that counts outputs; say in axes which one it is, "
+            "or use the pattern 'weight'"
+        )
+    return axis
+
+
+def _n_of_m(
+    names: Sequence[str],
+    tensors: Sequence[Scores],
+    pattern: NofM,
+    budget: Budget,
+    across: Sequence[int],
+    chunk: int,
+) -> list[Tensor]:
+    if not isinstance(budget.scope, str):
+        matches(names, budget.scope, "scope")
+    overridden = matches(names, [glob for glob, _ in budget.overrides], "overrides")
+    whole = NofM(1, 1)  # every weight: what an override leaves dense
+    wanted = [pattern if at == len(budget.overrides) else whole for at in overridden]
+    # all masks first: between them, what is temporary would leave holes in the memory
+    masks = [torch.empty_like(tensor_of(tensor), dtype=torch.bool) for tensor in tensors]
+    finite = [
+        n_of_m.mark(mask, tensor, own, axis, min(chunk, PIECE))
+        for mask, tensor, own, axis in zip(masks, tensors, wanted, across, strict=True)
+    ]
+    _refuse_any_infinite(names, tensors, finite, chunk)
+    for name, mask, own, axis in zip(names, masks, wanted, across, strict=True):
+        kept, due = int(torch.count_nonzero(mask)), n_of_m.count_of(mask.shape, own, axis)
+        assert kept == due, f"{kept} weights of {name} kept instead of {due}"
+    return masks
+
+
+def _blocks(
+    names: Sequence[str],
+    tensors: Sequence[Scores],
+    pattern: Blocks,
+    budget: Budget,
+    across: Sequence[int],
+    method: Method,
+    chunk: int,
+) -> list[Tensor]:
+    means = [
+        blocks.means(tensor, pattern, axis, min(chunk, PIECE))
+        for tensor, axis in zip(tensors, across, strict=True)
+    ]
+    finite = [torch.isfinite(mean).all() for mean in means]
+    _refuse_any_infinite(names, tensors, finite, chunk)
+    kept = _ranked(names, means, budget, "blocks", method, chunk)
+    del means  # as large as all masks together where blocks have four weights
+    return [
+        blocks.mask_of(own, tensor_of(tensor), pattern, axis, min(chunk, PIECE))
+        for own, tensor, axis in zip(kept, tensors, across, strict=True)
+    ]
+
+
+def _refuse_any_infinite(
+    names: Sequence[str], tensors: Sequence[Scores], finite: Sequence[Tensor], chunk: int
+) -> None:
+    """Refuse scores of which something is not finite: one transfer where everything is."""
+    if torch.stack([flag.to(finite[0].device) for flag in finite]).all():
+        return
+    dtype = reduce(torch.promote_types, (tensor_of(tensor).dtype for tensor in tensors))
+    refuse_infinite(names, tensors, dtype, chunk)
+    name = next(name for name, flag in zip(names, finite, strict=True) if not flag)
+    raise ScoreError(
+        f"the scores of a block of {name!r} are finite, but their sum is not; make them smaller"
+    )

@@ -1,0 +1,98 @@
+"""Cuts of large models with criteria that look at data: some tensors' scores at a time.
+
+Where every tensor's count is known without its scores (scope "layer", n:m), nothing is gained by
+holding all scores together. A criterion that is asked for some tensors keeps statistics of those
+alone, so a pass over the data for each group of tensors is the price of memory for one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from secateur.errors import UsageError
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.division import divided
+from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.patterns import NofM, parse
+from secateur.pruning.selecting.selection import select
+
+TOGETHER = 2**26
+"""Weights whose scores are there together, unless one tensor has more: 256 MB of float32."""
+
+
+def streams(budget: Budget) -> bool:
+    """Return whether a budget says every tensor's count without its scores."""
+    if isinstance(parse(budget.pattern), NofM):
+        return True
+    return budget.pattern == "weight" and budget.scope == "layer"
+
+
+def select_streaming(
+    weights: Mapping[str, Tensor],
+    rule: Callable[[Sequence[str]], Mapping[str, Tensor]],
+    budget: Budget,
+    *,
+    axes: Mapping[str, int | None] | None = None,
+    together: int = TOGETHER,
+) -> Masks:
+    """Return the masks that `select` would of all scores, with few of them in memory.
+
+    Args:
+        weights: name → parameter; only names and shapes are looked at.
+        rule: names → their scores, as `Criterion.scores`; asked for one group after another.
+        budget: one that `streams`.
+        axes: as in `select`.
+        together: weights of a group, at most, unless one tensor has more.
+
+    Raises:
+        UsageError: the budget ranks weights of several tensors together.
+        ScoreError, BudgetError: as `select` does.
+    """
+    if not streams(budget):
+        raise UsageError(
+            "only budgets that say each tensor's count can be selected in a stream: scope 'layer', "
+            f"or n:m; this one has scope {budget.scope!r} and pattern {budget.pattern!r}"
+        )
+    names = sorted(weights)
+    counts: dict[str, int] = {}
+    if budget.pattern == "weight":
+        pools = divided(budget, names, [weights[name].numel() for name in names])
+        counts = {
+            names[at]: count
+            for pool in pools
+            for at, count in zip(pool.members, pool.sure, strict=True)
+        }
+    masks: dict[str, Tensor] = {}
+    for group in _groups(weights, names, together):
+        scores = rule(group)
+        if counts:
+            masks |= {name: _highest(name, scores[name], counts[name]) for name in group}
+        else:
+            masks |= dict(select(scores, budget, axes=axes))
+        del scores
+    return Masks(masks)
+
+
+def _highest(name: str, scores: Tensor, count: int) -> Tensor:
+    """Return the mask of a tensor's highest scores; errors name the tensor."""
+    if not count:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    return select({name: scores}, Budget(count / scores.numel(), floor=0.0))[name]
+
+
+def _groups(
+    weights: Mapping[str, Tensor], names: Sequence[str], together: int
+) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for name in names:
+        if group and size + weights[name].numel() > together:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += weights[name].numel()
+    if group:
+        yield group

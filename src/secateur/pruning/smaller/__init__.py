@@ -1,0 +1,1 @@
+"""Networks that are smaller or faster in torch itself, once they are cut."""

@@ -1,0 +1,232 @@
+"""Channels that are cut are taken out: a smaller dense module with the same outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from secateur.arguments import TENSORS, a, checked
+from secateur.errors import UsageError
+from secateur.model.copying import copied
+from secateur.model.inputs import Inputs, each, run, tensors_in
+from secateur.model.parameters import unwrapped
+from secateur.pruning.channels import numbers
+from secateur.pruning.channels.constants import Constants, dead
+from secateur.pruning.channels.cut import ChannelCut
+from secateur.pruning.channels.groups import Group, Groups
+from secateur.pruning.channels.numbers import WAYS, Changes, Way
+from secateur.pruning.channels.slicing import cut_out
+from secateur.pruning.channels.tracing import watched
+
+TOLERANCE = 1e-4
+"""How far outputs may differ, as a fraction of the largest, in float32."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shrunk:
+    """What `shrink` returns."""
+
+    model: nn.Module
+    """A plain module, smaller, with the original's names."""
+    removed: dict[str, int]
+    """How many units were taken out of each group: name → count."""
+    refused: dict[str, str]
+    """Groups that were left as they are, with their zeros: name → reason."""
+    folded: tuple[str, ...]
+    """Layers whose bias has taken constants up; those without a bias got one."""
+    before: int
+    """Parameters of the given model."""
+    after: int
+    """Parameters of the smaller one."""
+
+    def __repr__(self) -> str:
+        lines = [f"Shrunk({self.before:,} → {self.after:,} parameters)"]
+        lines += [f"  {count:>5} out of {name}" for name, count in self.removed.items()]
+        lines += [f"  refused {name}: {reason}" for name, reason in self.refused.items()]
+        return "\n".join(lines)
+
+
+@checked(
+    model=a(nn.Module, "a torch module"),
+    cut=a((ChannelCut, type(None)), "what select_channels gives, or None"),
+    example=TENSORS,
+)
+def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
+    """Take channels out of a model.
+
+    With a cut, what it cuts is zeroed in a copy and then taken out. Without one, the channels
+    that do nothing are found: those that nobody reads, and those that are constant because all
+    weights that write them are zero. A constant that is not zero is added to the bias of the
+    layer that reads it, where that is exact: a linear layer or a convolution without padding;
+    elsewhere its channel is left. A layer without a bias gets one. That is repeated until
+    nothing is found.
+
+    Every model that is made is run on the example beside the one with zeros, both in float32 and
+    in evaluation mode. Sizes that modules keep in numbers of their own, alone or in tuples,
+    lists, dicts and settings, are set so that it gives the same. Where a group of channels makes
+    the model fail all the same (sizes that are written into its code) or changes its outputs by
+    more than 1e-4 of the largest, that group is refused and left.
+
+    Args:
+        model: not changed. Wrappers are looked through; the result has none.
+        cut: of this model; or None.
+        example: inputs, as `groups` takes them.
+
+    Returns:
+        The smaller model, in the given modes, and a report.
+
+    Raises:
+        UsageError: the model does not take the example, or the cut belongs to another model.
+    """
+    model = unwrapped(model)
+    before = _count(model)
+    if cut is not None:
+        groups, units = cut.groups, cut.cut
+        base = copied(model)
+        cut.apply(base)
+        models = (base, _audible(base, cut))
+        small, taken, failed, _ = _without(models, groups, units, Constants(()), example)
+        return Shrunk(small, taken, failed, (), before, _count(small))
+    small, folded = copied(model), set[str]()
+    removed: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    while True:
+        groups, units, constants = dead(small, example)
+        left = frozenset(u for g in groups if g.name not in refused for u in g.units) & units
+        if not left:
+            break
+        models = (small, small)
+        small, taken, failed, changed = _without(models, groups, left, constants, example)
+        refused |= failed
+        folded |= changed
+        for name, count in taken.items():
+            removed[name] = removed.get(name, 0) + count
+    return Shrunk(small, removed, refused, tuple(sorted(folded)), before, _count(small))
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _audible(model: nn.Module, cut: ChannelCut) -> nn.Module:
+    """Return a masked model whose outputs depend on all of it.
+
+    A layer that starts with nothing but zeros, as heads and branches often do, would hide what a
+    smaller model does wrong; it gets other weights in a copy.
+    """
+    silent = [name for name, p in model.named_parameters() if p.dim() > 1 and not p.any()]
+    if not silent:
+        return model
+    model = copied(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name in silent:
+            weight = model.get_parameter(name)
+            weight.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
+    cut.apply(model)
+    return model
+
+
+def _without(
+    models: tuple[nn.Module, nn.Module],
+    groups: Groups,
+    units: frozenset[int],
+    constants: Constants,
+    example: Inputs,
+) -> tuple[nn.Module, dict[str, int], dict[str, str], frozenset[str]]:
+    """Take units out of a model.
+
+    Args:
+        models: the model, and one with the same zeros and sizes on which trials are made.
+        groups: of both.
+        units: which to take out.
+        constants: what is folded then.
+        example: inputs.
+
+    Returns:
+        The smaller model, how many units of which group it lacks, which groups are refused and
+        why, and the layers whose bias has taken constants up.
+    """
+    base, probe = models
+    want = _outputs(probe, example)
+    wanted = [group for group in groups if not units.isdisjoint(group.units)]
+    accepted: dict[Group, Way] = {}
+    refused: dict[str, str] = {}
+
+    def made(
+        model: nn.Module, gone: frozenset[int], new: Changes
+    ) -> tuple[nn.Module, frozenset[str]]:
+        small = copied(model)
+        changed, axes = constants.fold(small, gone)
+        cut_out(small, replace(groups, axes=(*groups.axes, *axes)), gone)
+        numbers.apply(small, new)
+        return small, changed
+
+    def numbers_of(ways: Mapping[Group, Way]) -> tuple[frozenset[int], Changes]:
+        gone = frozenset(unit for group in ways for unit in group.units) & units
+        by_unit = {unit: way for group, way in ways.items() for unit in group.units if unit in gone}
+        ways_of = (next((by_unit[u] for u in s.units if u in by_unit), None) for s in groups.sizes)
+        return gone, numbers.changes(base, [*zip(groups.sizes, ways_of, strict=True)], gone)
+
+    def accept(members: Sequence[Group]) -> None:
+        """Take groups in, all or by halves, so that few that fail cost few trials."""
+        reasons: dict[str, str] = {}  # by what was tried
+        for way in WAYS:
+            ways = {**accepted, **dict.fromkeys(members, way)}
+            gone, new = numbers_of(ways)
+            if (tried := repr(sorted(new.items(), key=repr))) in reasons:
+                continue
+            reason = _difference(made(probe, gone, new)[0], example, want)
+            if reason is None:
+                accepted.update(ways)
+                return
+            reasons[tried] = reason
+        if len(members) == 1:
+            refused[members[0].name] = next(iter(reasons.values()))
+        else:
+            accept(members[: len(members) // 2])
+            accept(members[len(members) // 2 :])
+
+    if wanted:
+        accept(wanted)
+    counts = {group.name: len(units.intersection(group.units)) for group in accepted}
+    small, changed = made(base, *numbers_of(accepted))
+    return small, counts, refused, changed
+
+
+def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
+    """Run a float32 copy of a model in evaluation mode and return its floating outputs."""
+    model = copied(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
+            tensor.data = tensor.data.float()
+    with watched(model):
+        out = run(model, each(example, _widened))
+    return [tensor.clone() for tensor in tensors_in(out) if tensor.is_floating_point()]
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.float() if half else tensor
+
+
+def _difference(model: nn.Module, example: Inputs, want: list[Tensor]) -> str | None:
+    """Return why a model is not the one that gave the outputs, or None."""
+    try:
+        have = _outputs(model, example)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a model's own code raises
+        text = str(error).strip().splitlines()
+        return f"the smaller model fails: {text[0] if text else type(error).__name__}"
+    if [tensor.shape for tensor in have] != [tensor.shape for tensor in want]:
+        return "the smaller model's outputs have other shapes"
+    for first, second in zip(have, want, strict=True):
+        scale = float(second.abs().max()) if second.numel() else 0.0
+        if not torch.allclose(first, second, rtol=0, atol=TOLERANCE * scale, equal_nan=True):
+            far = float((first - second).abs().max())
+            return f"the smaller model's outputs differ by {far:.3g} where they reach {scale:.3g}"
+    return None

@@ -1,0 +1,150 @@
+"""What a file or folder of secateur's holds, for a person to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.highlighter import JSONHighlighter
+from rich.table import Table
+from safetensors import SafetensorError, safe_open
+
+from secateur import files
+from secateur.console import Words
+from secateur.errors import FileError, StudyError, UsageError, printable
+from secateur.pruning.files.reading import FORMAT as MODEL
+from secateur.pruning.files.reading import read
+from secateur.study.store import read_failures, read_records, read_spec, spec_hash
+from secateur.study.summary import summarise
+
+Record = dict[str, Any]
+
+
+def inspection(path: Path) -> RenderableType:
+    """Return a view of a study directory, a record (JSON), a saved model, or other safetensors.
+
+    Raises:
+        UsageError: the path is none of these.
+        FileError: the file cannot be read.
+        StudyError: the directory holds no study.
+    """
+    if path.is_dir():
+        return _study(path)
+    if path.suffix == ".json":
+        return _json(path)
+    if path.suffix == ".safetensors":
+        return _model(path) if _format(path) == MODEL else _tensors(path)
+    raise UsageError(
+        f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
+        + ("" if path.exists() else " that exists")
+    )
+
+
+def _json(path: Path) -> RenderableType:
+    try:
+        text = json.dumps(files.read_json(path), indent=2, ensure_ascii=False)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {path}: {error}; give a record of a study") from None
+    return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
+
+
+def _study(directory: Path) -> RenderableType:
+    spec = read_spec(directory)
+    trials, stages = read_records(directory, spec_hash(spec))
+    failures = read_failures(directory, spec_hash(spec))
+    view = Table.grid(padding=(0, 2))
+    try:
+        for name, text in _facts(spec, trials, stages, failures):
+            view.add_row(name, Words(text))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"the study in {directory} is damaged ({type(error).__name__}: {error}); "
+            "run it again into another directory"
+        ) from error
+    return view
+
+
+def _facts(
+    spec: Record, trials: Sequence[Record], stages: Sequence[Record], failures: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield names of facts, and the facts."""
+    summary = summarise(spec, trials)
+    yield "task", str(spec["task"]["name"])
+    yield "address", spec_hash(spec)
+    yield "criteria", ", ".join(spec["criteria"])
+    yield "keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"])
+    yield "seeds", ", ".join(map(str, spec["seeds"]))
+    yield "stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages)
+    yield "trials done", f"{len(trials)}, {len(summary.missing)} missing"
+    seconds = sum(record.get("seconds", 0) for record in (*trials, *stages))
+    work = sum(
+        record.get("work", 0) for record in (*trials, *stages)
+    )  # training, recovery, evaluating
+    overhead = 100 * (1 - work / seconds) if seconds else 0.0
+    yield "seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating"
+    for item, why in failures.items():
+        yield "failed", f"{item}: {why}"
+    excluded = stages[0].get("excluded", {}) if stages else {}
+    for name, reason in excluded.items():
+        yield "not pruned", f"{name}: {reason}"
+
+
+def _format(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format")
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
+
+
+def _model(path: Path) -> RenderableType:
+    """Return what a file of `secateur.save` holds: the tensors of the model, not their packing."""
+    state, info = read(path)
+    view = Table("tensor", "shape", "type", "non-zero", "kept as", "bytes", header_style="bold")
+    for column in view.columns[1:]:
+        column.justify = "right"
+    for stored in info.tensors:
+        tensor = state[stored.name]
+        share = f"{100 * tensor.count_nonzero().item() / tensor.numel():.1f} %"
+        view.add_row(
+            Words(stored.name),
+            Words("×".join(map(str, stored.shape))),
+            str(stored.dtype).removeprefix("torch."),
+            share if tensor.numel() else "-",
+            Words(f"tied to {stored.tied}" if stored.tied else stored.form),
+            f"{stored.size:,}",
+        )
+    lines = [f"budget: {info.budget}"] if info.budget else []
+    if info.architecture:
+        lines.append(f"architecture: {info.architecture[0]} {dict(info.architecture[1])}")
+    lines += [f"{key}: {value}" for key, value in info.provenance.items()]
+    written = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    lines += [f"written {info.date} with {written}", f"sha256 {info.sha256}, which it has"]
+    lines.append(f"{path.stat().st_size:,} bytes on disk")
+    return Group(view, *map(Words, lines))
+
+
+def _tensors(path: Path) -> RenderableType:
+    view = Table("tensor", "shape", "type", "non-zero", header_style="bold")
+    for column in view.columns[1:]:
+        column.justify = "right"
+    zeros = total = 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
+                tensor = file.get_tensor(name)
+                kept = int((tensor != 0).sum())
+                zeros, total = zeros + tensor.numel() - kept, total + tensor.numel()
+                share = f"{100 * kept / tensor.numel():.1f} %" if tensor.numel() else "-"
+                shape = Words("×".join(map(str, tensor.shape)))
+                view.add_row(Words(name), shape, str(tensor.dtype)[6:], share)
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
+    lines = [f"{key}: {value[:200]}" for key, value in metadata.items()]
+    size = path.stat().st_size
+    lines.append(f"{total:,} numbers, {zeros:,} of them zero; {size:,} bytes on disk")
+    return Group(view, *map(Words, lines))
