@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import pickle
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,8 +18,8 @@ from secateur import Budget, select
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.pruning.criteria import find, magnitude
 from secateur.pruning.parameters import prunable
-from secateur.pruning.selecting.patterns import Blocks, NofM, parse
-from secateur.pruning.selecting.ranking import Absolute
+from secateur.pruning.selecting.patterns import PATTERNS, parse
+from secateur.pruning.selecting.ranking import Absolute, tensor_of
 from selection_reference import (
     FLOORS,
     KEEPS,
@@ -155,10 +158,105 @@ def test_blocks_by_hand() -> None:
     assert select({"a": scores}, replace(plain, pattern="1x1")) == select({"a": scores}, plain)
 
 
+# dot4.
+
+
+@settings(max_examples=150)
+@given(scores_of(), st.data())
+def test_dot4_ranks_four_inputs_at_one_position(
+    scores: dict[str, Tensor], data: st.DataObject
+) -> None:
+    scope, floor = data.draw(SCOPES), data.draw(FLOORS)
+    overrides = data.draw(OVERRIDES)
+    globs = [glob for glob, _ in overrides] + (list(scope) if isinstance(scope, tuple) else [])
+    assume(globs_match(scores, *globs))
+    axes = {name: data.draw(st.sampled_from([0, 1, -1, -2])) for name in scores}
+    groups: dict[str, list[list[tuple[int, ...]]]] = {}
+    means: dict[str, list[float]] = {}
+    for name, tensor in scores.items():
+        axis = axes[name] % tensor.dim()
+        dtype = torch.promote_types(tensor.dtype, torch.float32)
+        found = groups_of(tensor, 4, axis)
+        # in the order of what is ranked: row-major, with a quarter as many places along the axis
+        found.sort(key=lambda group, axis=axis: group[0])
+        groups[name] = found
+        means[name] = []
+        for group in found:
+            total = torch.zeros((), dtype=dtype)
+            for at in group:
+                total = total + tensor[at]
+            means[name].append(float(total / len(group)))
+    budget = Budget(data.draw(KEEPS), scope, floor, "dot4", overrides)
+    want = expected(means, budget)
+    for way in WAYS:
+        if want is None:
+            with pytest.raises(BudgetError, match="blocks, but the"):
+                select(scores, budget, axes=axes, **way)
+            continue
+        masks = select(scores, budget, axes=axes, **way)
+        for name, mask in masks.items():
+            assert mask.stride() == scores[name].stride()
+            kept = [{bool(mask[at]) for at in group} for group in groups[name]]
+            assert kept == [{flag} for flag in want[name]]
+
+
+def test_dot4_by_hand() -> None:
+    scores = torch.zeros(2, 6, 1, 2)  # two outputs, six inputs, two positions: eight blocks
+    scores[0, :4, 0, 1] = torch.tensor([1.0, 5, 2, 4])  # mean 3
+    scores[1, 4:, 0, 0] = torch.tensor([3.0, 4])  # the smaller block, mean 3.5
+    masks = select({"a": scores}, Budget(0.25, floor=0, pattern="dot4"))
+    assert masks["a"].nonzero().tolist() == [[0, i, 0, 1] for i in range(4)] + [
+        [1, i, 0, 0] for i in (4, 5)
+    ]
+    flat = torch.rand(7, 10, generator=torch.Generator().manual_seed(0))
+    budget = Budget(0.4, pattern="dot4")
+    assert select({"a": flat}, budget) == select({"a": flat}, replace(budget, pattern="1x4"))
+
+
+# Every pattern, those of tomorrow included.
+
+EXAMPLES = ["weight", "2:4", "3:7", "1x4", "3x2", "16x1", "dot4", "channel"]
+
+
+def test_every_kind_of_pattern_is_tried_here() -> None:
+    assert {type(parse(text)) for text in EXAMPLES} == set(PATTERNS.values())
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_a_pattern_is_its_name(text: str) -> None:
+    pattern = parse(text)
+    assert pattern == text
+    assert parse(pattern) is pattern
+    assert type(pickle.loads(pickle.dumps(pattern))) is type(pattern)
+    assert json.loads(json.dumps({"pattern": pattern})) == {"pattern": text}
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+@given(shape=st.lists(st.integers(1, 9), min_size=2, max_size=4), data=st.data())
+def test_a_pattern_counts_what_it_keeps(text: str, shape: list[int], data: st.DataObject) -> None:
+    pattern, axis = parse(text), data.draw(st.sampled_from([0, 1, -1, -2]))
+    scores = torch.rand(shape, generator=torch.Generator().manual_seed(sum(shape)))
+    budget = Budget(None if pattern.ratio is not None else data.draw(KEEPS), floor=0, pattern=text)
+    if pattern.refusal is not None:
+        with pytest.raises(BudgetError, match=text):
+            select({"a": scores}, budget)
+        return
+    kept = select({"a": scores}, budget, axes={"a": axis})["a"]
+    if pattern.ratio is not None:
+        assert int(kept.sum()) == pattern.due(scores.shape, axis)
+        return
+    total = pattern.units(scores.shape, axis)
+    units = tensor_of(pattern.scores(scores, axis, 64))
+    assert units.numel() == total
+    whole = tensor_of(pattern.scores(kept.float(), axis, 64))
+    assert set(whole.unique().tolist()) <= {0.0, 1.0}
+    assert int(whole.sum()) == budget.count(total)
+
+
 # What is refused.
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "1:3", "2x2", "4x1"])
+@pytest.mark.parametrize("pattern", ["2:4", "1:3", "2x2", "4x1", "dot4"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_not_finite_are_refused(pattern: str, bad: float) -> None:
     scores = {"good": torch.ones(4, 9), "worse.weight": torch.ones(4, 5, dtype=torch.bfloat16)}
@@ -191,9 +289,8 @@ def test_channels_are_cut_elsewhere() -> None:
 def test_patterns_are_read() -> None:
     assert parse("weight") == "weight"
     assert parse("channel") == "channel"
-    assert parse("2:4") == NofM(2, 4)
-    assert parse("16x1") == Blocks(16, 1)
-    assert parse("7:7") == NofM(7, 7)
+    assert (parse("2:4").n, parse("2:4").m, parse("7:7").ratio) == (2, 4, 1.0)
+    assert (parse("16x1").rows, parse("16x1").columns) == (16, 1)
     wrong = [
         "4:2",
         "0:4",
@@ -210,7 +307,7 @@ def test_patterns_are_read() -> None:
         "²:4",
     ]
     for pattern in [*wrong, "1" * 10 + ":4", "block", None, 4]:
-        with pytest.raises(BudgetError, match=r"pattern is .*'2:4'.*'1x4', or 'channel'"):
+        with pytest.raises(BudgetError, match=re.escape(f"pattern is {pattern!r}")):
             parse(pattern)  # type: ignore[arg-type]
         with pytest.raises(BudgetError, match="pattern is "):
             Budget(0.5, pattern=pattern)  # type: ignore[arg-type]
@@ -222,7 +319,7 @@ def test_patterns_are_read() -> None:
 
 
 @settings(max_examples=100)
-@given(scores_of(), KEEPS, st.sampled_from(["weight", "2:4", "3x2"]))
+@given(scores_of(), KEEPS, st.sampled_from(["weight", "2:4", "3x2", "dot4"]))
 def test_absolute_scores_are_ranked_as_the_tensors_of_them(
     weights: dict[str, Tensor], keep: float, pattern: str
 ) -> None:
@@ -233,7 +330,7 @@ def test_absolute_scores_are_ranked_as_the_tensors_of_them(
         assert all(mask.stride() == weights[name].stride() for name, mask in masks.items())
 
 
-@pytest.mark.parametrize("pattern", ["weight", "2:4", "2x2"])
+@pytest.mark.parametrize("pattern", ["weight", "2:4", "2x2", "dot4"])
 def test_lazy_magnitudes_are_refused_where_weights_are_not_finite(pattern: str) -> None:
     model = torch.nn.Sequential(*(torch.nn.Linear(6, 6) for _ in range(3)))
     names = prunable(model).names

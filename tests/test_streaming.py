@@ -51,7 +51,12 @@ def test_overrides_hold_and_bad_input_is_refused() -> None:
     budget = Budget(0.5, "layer", overrides={"b": 0.9})
     assert select_streaming(scores, lambda names: scores, budget) == select(scores, budget)
     assert not streams(Budget(0.5))
-    assert not streams(Budget(0.5, "layer", pattern="1x4"))
+    assert not streams(Budget(0.5, "layer", pattern="channel"))
+    assert not streams(Budget(0.5, pattern="dot4"))
+    for pattern in ("1x4", "3x2", "dot4"):
+        blocks = Budget(0.5, "layer", pattern=pattern, overrides={"b": 0.9})
+        assert streams(blocks)
+        assert select_streaming(scores, lambda names: scores, blocks) == select(scores, blocks)
     with pytest.raises(UsageError, match="scope 'global'"):
         select_streaming(scores, lambda names: scores, Budget(0.5))
     with pytest.raises(ScoreError, match=r"'a'.*NaN"):

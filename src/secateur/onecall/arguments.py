@@ -15,6 +15,7 @@ from secateur.errors import UsageError, whole
 from secateur.model.inputs import PLAIN, Inputs, each, head, leaves, named, parts, size, tensors_in
 from secateur.onecall.solve import GOALS, Goal
 from secateur.pruning.calibration import Calibration, Loss
+from secateur.pruning.selecting.patterns import Pattern
 
 Data = Calibration | Tensor | Mapping[str, Any] | Iterable[Any]
 Evaluate = Callable[[nn.Module], float]
@@ -23,7 +24,7 @@ Evaluate = Callable[[nn.Module], float]
 def wanted_goal(
     goal: Mapping[str, float],
     keep: float | None,
-    pattern: str,
+    pattern: Pattern,
     evaluate: Evaluate | None,
     known: Iterable[str],
 ) -> Goal | None:
@@ -49,14 +50,14 @@ def wanted_goal(
     if evaluate is not None and "max_drop" not in goal:
         raise UsageError("evaluate= is for max_drop=; leave it out, or give that in place of keep")
     if not goal:
-        if keep is None and ":" not in str(pattern):
+        if keep is None and pattern.ratio is None:
             raise UsageError(
                 f"how much is to be kept? give keep=, for example 0.1, or one of {', '.join(GOALS)}"
             )
         return None
     ((name, limit),) = goal.items()
     wanted = Goal(name, limit)
-    if ":" in str(pattern):
+    if pattern.ratio is not None:
         raise UsageError(f"pattern {pattern!r} leaves nothing to solve for; leave out {name}=")
     if name == "max_drop" and not callable(evaluate):
         raise UsageError(

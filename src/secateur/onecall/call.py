@@ -43,6 +43,7 @@ from secateur.pruning.gates.gates import SUFFIX
 from secateur.pruning.parameters import prunable
 from secateur.pruning.selecting.budget import Budget, Scope
 from secateur.pruning.selecting.overrides import refuse_conflicts
+from secateur.pruning.selecting.patterns import parse
 from secateur.pruning.unprunable import refuse_inference, refuse_unprunable
 
 
@@ -151,13 +152,14 @@ def prune(
             f"recover is {recover!r}, but must be one of {', '.join(get_args(Recover))}"
         )
     refuse_no_data(data)
-    wanted = wanted_goal(goal, keep, pattern, evaluate, signature(prune).parameters)
-    scope = scope or ("layer" if pattern == "channel" else "global")
+    shape = parse(pattern)
+    wanted = wanted_goal(goal, keep, shape, evaluate, signature(prune).parameters)
+    scope = scope or ("layer" if shape.smaller else "global")
     budget = Budget(1.0 if wanted else keep, scope, floor, pattern, overrides)
     inner = refuse_unprunable(model)
     if in_place:
         refuse_inference(inner)
-    channels = pattern == "channel"
+    channels = shape.smaller
     if channels and in_place:
         raise UsageError("channels make another, smaller model; leave out in_place")
     if not channels and (minimum, multiple) != (1, 1):
@@ -173,7 +175,7 @@ def prune(
         exclude=exclude,
         include=include,
         pattern=pattern,
-        example=None if pattern == "weight" or channels else example,
+        example=example if shape.directed else None,
     )
     refuse_conflicts(inner, plan.names, budget)
     if criterion is None:
@@ -255,7 +257,7 @@ def _result(
     goal: Goal | None,
 ) -> Result:
     cut, layers = pruned.cut, pruned.cut.layers
-    smaller = budget.pattern == "channel"
+    smaller = budget.pattern.smaller
     after = left(dense.size, cut)
     macs = Amount(dense.work.total, dense.work.kept(layers)) if dense.work else None
     if smaller:

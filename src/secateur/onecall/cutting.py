@@ -157,11 +157,12 @@ class Weights:
     def parameters(self, keep: float) -> int:
         """As `Way` says."""
         job, budget = self._job, replace(self._job.budget, keep=keep)
-        if budget.pattern != "weight":
+        if budget.pattern.unit != "weights" or budget.pattern.ratio is not None:
             return left(job.size, self.masks(keep))
         sizes = [weight.numel() for weight in parameters(job.model, job.plan.names).values()]
         pools = divided(budget, job.plan.names, sizes)  # K is known without ranking anything
-        return job.size - sum(sizes) + sum(sum(pool.sure) + pool.rest for pool in pools)
+        kept = sum(sum(pool.guaranteed) + pool.remaining for pool in pools)
+        return job.size - sum(sizes) + kept
 
     def macs(self, keep: float) -> int:
         """As `Way` says."""

@@ -26,7 +26,7 @@ from secateur.pruning.raw_parameters import (
     no_weight,
     routing_gates,
 )
-from secateur.pruning.selecting.patterns import Blocks, NofM, parse
+from secateur.pruning.selecting.patterns import parse
 
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers that normalise; their parameters are scales and shifts."""
@@ -108,7 +108,7 @@ def prunable(
         BudgetError: the pattern is none.
     """
     model = unwrapped(model)
-    directed = isinstance(parse(pattern), (NofM, Blocks))
+    directed = parse(pattern).directed
     places = places_of(model)
     _check_globs(places.values(), exclude=exclude, include=include)
     first = None if include_first else _first_layer(model)

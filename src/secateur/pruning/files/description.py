@@ -112,7 +112,7 @@ def budget_fields(budget: Budget | None) -> dict[str, Any] | None:
         "keep": budget.keep,
         "scope": budget.scope,
         "floor": float(budget.floor),
-        "pattern": budget.pattern,
+        "pattern": str(budget.pattern),
         "overrides": budget.overrides,
     }
 

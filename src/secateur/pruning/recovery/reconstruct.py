@@ -185,7 +185,7 @@ def prune_gradually(
             than the keep ratio.
     """
     ordered = sorted(budgets, key=lambda budget: -budget.keep)
-    if len({replace(budget, keep=1.0) for budget in ordered if ":" not in budget.pattern}) != 1:
+    if len({replace(budget, keep=1.0) for budget in ordered if budget.pattern.ratio is None}) != 1:
         raise UsageError(
             "gradual pruning takes budgets that differ in nothing but the keep ratio, at least "
             "one; n:m has one ratio only, so cut to it at once and use reconstruct"

@@ -11,7 +11,7 @@ from typing import Literal, TypeGuard
 
 from secateur.arguments import all_plain, checked, is_real
 from secateur.errors import BudgetError
-from secateur.pruning.selecting.patterns import NofM, parse
+from secateur.pruning.selecting.patterns import Pattern, parse
 
 Scope = Literal["global", "layer"] | tuple[str, ...]
 
@@ -41,10 +41,11 @@ class Budget:
     """Fraction of every tensor's weights, in [0, 1], that is kept at any keep ratio; where it is
     above 0, every tensor keeps at least one weight. Blocks are counted instead of weights where
     the pattern has them; n:m needs no floor, and has none."""
-    pattern: str
-    """weight: every weight by itself; n:m, such as 2:4: exactly n of every m consecutive weights
-    along the inputs; RxC, such as 1x4: blocks of R rows and C columns of the matrix [outputs,
-    inputs * kernel positions]; channel: whole channels."""
+    pattern: Pattern
+    """Given as a text. weight: every weight by itself; n:m, such as 2:4: exactly n of every m
+    consecutive weights along the inputs; dot4: blocks of four consecutive input channels at one
+    output and one kernel position; RxC, such as 1x4: blocks of R rows and C columns of the matrix
+    [outputs, inputs * kernel positions]; channel: whole channels."""
     overrides: tuple[tuple[str, float], ...]
     """(glob, keep ratio in (0, 1]) pairs. A tensor whose name a glob matches keeps exactly that
     fraction of its weights, whatever the floor; the first match wins. The keep ratio of all
@@ -59,9 +60,10 @@ class Budget:
         overrides: Mapping[str, float] | Iterable[tuple[str, float]] = (),
     ) -> None:
         pairs = _overrides(overrides)
-        if pattern != "weight" and isinstance(shape := parse(pattern), NofM):
-            keep = _keep_of(shape, pattern, keep)
-            _refuse_partial(pattern, pairs)
+        shape = parse(pattern)
+        if shape.ratio is not None:
+            keep = _keep_of(shape, shape.ratio, keep)
+            _refuse_partial(shape, pairs)
         if not _is_ratio(keep):
             raise BudgetError(
                 f"keep is {keep!r}, but must be a keep ratio in (0, 1]; "
@@ -76,7 +78,7 @@ class Budget:
         put(self, "keep", float(keep))
         put(self, "scope", scope if scope in ("global", "layer") else _globs(scope))
         put(self, "floor", floor)
-        put(self, "pattern", pattern)
+        put(self, "pattern", shape)
         put(self, "overrides", pairs)
 
     def count(self, total: int) -> int:
@@ -136,16 +138,16 @@ def _overrides(given: object) -> tuple[tuple[str, float], ...]:
     return tuple(pairs)
 
 
-def _keep_of(shape: NofM, pattern: str, keep: float | None) -> float:
-    if keep is not None and not (_is_ratio(keep) and float(keep) == shape.keep):
+def _keep_of(pattern: Pattern, ratio: float, keep: float | None) -> float:
+    if keep is not None and not (_is_ratio(keep) and float(keep) == ratio):
         raise BudgetError(
-            f"keep is {keep!r}, but the pattern {pattern!r} keeps {shape.keep:g} of the weights; "
+            f"keep is {keep!r}, but the pattern {pattern!r} keeps {ratio:g} of the weights; "
             "leave keep out"
         )
-    return shape.keep
+    return ratio
 
 
-def _refuse_partial(pattern: str, pairs: tuple[tuple[str, float], ...]) -> None:
+def _refuse_partial(pattern: Pattern, pairs: tuple[tuple[str, float], ...]) -> None:
     for glob, ratio in pairs:
         if ratio != 1:
             raise BudgetError(

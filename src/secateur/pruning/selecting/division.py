@@ -21,22 +21,20 @@ class Pool(NamedTuple):
 
     members: Sequence[int]
     """The tensors' places in the list."""
-    sure: Sequence[int]
+    guaranteed: Sequence[int]
     """How many of its highest scores each of them keeps in any case."""
-    rest: int
+    remaining: int
     """How many more are kept: the highest of all others in the pool."""
 
 
-def divided(
-    budget: Budget, names: Sequence[str], sizes: Sequence[int], unit: str = "weights"
-) -> list[Pool]:
+def divided(budget: Budget, names: Sequence[str], sizes: Sequence[int]) -> list[Pool]:
     """Divide K = `budget.count(sum(sizes))` among tensors.
 
     Args:
         budget: its keep ratio, scope, floor and overrides.
         names: the tensors' names.
-        sizes: how many weights, or blocks, each has; one at least in all.
-        unit: what is counted, for messages.
+        sizes: how many units of the budget's pattern (weights, blocks) each has; one at least in
+            all.
 
     Returns:
         Pools, every tensor in one of them: the counts of all add up to K.
@@ -45,18 +43,18 @@ def divided(
         BudgetError: K is out of what floors and overrides leave possible, or a glob matches no
             name.
     """
-    total = sum(sizes)
+    total, unit = sum(sizes), budget.pattern.unit
     k = budget.count(total)
     # globs first: one that is misspelt is the likelier reason of whatever else is wrong
     groups = matches(names, budget.scope, "scope") if isinstance(budget.scope, tuple) else None
     fixed = _fixed(budget, names, sizes)
     free = [at for at in range(len(sizes)) if at not in fixed]
     least = [budget.least(sizes[at]) for at in free]
-    taken, sure, spare = sum(fixed.values()), sum(least), sum(sizes[at] for at in free)
-    if not taken + sure <= k <= taken + spare:
+    taken, floors, room = sum(fixed.values()), sum(least), sum(sizes[at] for at in free)
+    if not taken + floors <= k <= taken + room:
         if not fixed:
-            raise BudgetError(_below_the_floors(budget, k, sure, total, unit))
-        raise BudgetError(_beside_overrides(budget, k, (taken, sure, spare), total, unit))
+            raise BudgetError(_below_the_floors(budget, k, floors, total, unit))
+        raise BudgetError(_beside_overrides(budget, k, (taken, floors, room), total, unit))
     pools = [Pool(list(fixed), list(fixed.values()), 0)] if fixed else []
     if budget.scope == "layer":
         least = shares(k - taken, [sizes[at] for at in free], least)
@@ -65,11 +63,11 @@ def divided(
     lows = dict(zip(free, least, strict=True))
     parts = [[at for at in free if groups[at] == g] for g in range(len(budget.scope) + 1)]
     parts = [part for part in parts if part]
-    sures = [[lows[at] for at in part] for part in parts]
+    lows_of = [[lows[at] for at in part] for part in parts]
     counts = shares(
-        k - taken, [sum(sizes[at] for at in part) for part in parts], [sum(low) for low in sures]
+        k - taken, [sum(sizes[at] for at in part) for part in parts], [sum(low) for low in lows_of]
     )
-    groupwise = zip(parts, sures, counts, strict=True)
+    groupwise = zip(parts, lows_of, counts, strict=True)
     return pools + [Pool(part, low, count - sum(low)) for part, low, count in groupwise]
 
 
@@ -147,11 +145,11 @@ def shares(k: int, sizes: Sequence[int], least: Sequence[int]) -> list[int]:
     return counts
 
 
-def _below_the_floors(budget: Budget, k: int, sure: int, total: int, unit: str) -> str:
-    smallest = _feasible(sure, total, total, ROUND_CEILING)
+def _below_the_floors(budget: Budget, k: int, floors: int, total: int, unit: str) -> str:
+    smallest = _feasible(floors, total, total, ROUND_CEILING)
     return (
         f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} {unit}, but the floor of "
-        f"{budget.floor:g} in every tensor takes {sure:,}; keep at least {smallest} "
+        f"{budget.floor:g} in every tensor takes {floors:,}; keep at least {smallest} "
         f"(sparsity at most {100 - 100 * smallest} %) or lower the floor"
     )
 
@@ -159,14 +157,14 @@ def _below_the_floors(budget: Budget, k: int, sure: int, total: int, unit: str) 
 def _beside_overrides(
     budget: Budget, k: int, counts: tuple[int, int, int], total: int, unit: str
 ) -> str:
-    taken, sure, spare = counts
-    low, high = taken + sure, taken + spare
+    taken, floors, room = counts
+    low, high = taken + floors, taken + room
     smallest = _feasible(low, high, total, ROUND_CEILING)
     largest = _feasible(low, high, total, ROUND_FLOOR)
-    others = f", and the other tensors have only {spare:,}"
+    others = f", and the other tensors have only {room:,}"
     if k < low:
         others = (
-            f", and the floor of {budget.floor:g} in the other tensors {sure:,}" if sure else ""
+            f", and the floor of {budget.floor:g} in the other tensors {floors:,}" if floors else ""
         )
     possible = f"only {smallest}" if low == high else f"from {smallest} to {largest}"
     return (

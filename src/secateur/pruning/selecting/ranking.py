@@ -76,18 +76,18 @@ def refuse_ways(method: str, chunk: int) -> None:
 def cut(
     names: Sequence[str],
     tensors: Sequence[Scores],
-    sure: Sequence[int],
-    rest: int,
+    guaranteed: Sequence[int],
+    remaining: int,
     method: Method,
     chunk: int,
 ) -> list[Tensor]:
-    """Return masks of each tensor's `sure` highest scores, and the `rest` highest of all others.
+    """Return masks of each tensor's `guaranteed` highest scores, and the highest of all others.
 
     Args:
         names: the tensors' names, for messages; equal scores rank in the order of the tensors.
         tensors: at least one.
-        sure: how many each tensor keeps in any case.
-        rest: how many of all others are kept.
+        guaranteed: how many each tensor keeps in any case.
+        remaining: how many of all others are kept.
         method: as in `secateur.select`.
         chunk: as in `secateur.select`.
 
@@ -104,15 +104,16 @@ def cut(
         here = len(devices) == 1 and next(iter(devices)).type != "cpu"
         method = "sort" if here and sum(t.numel() for t in tensors) <= SORTED else "count"
     if method == "sort":
-        masks, kept, finite = _by_sorting(tensors, dtype, sure, rest)
+        masks, kept, finite = _by_sorting(tensors, dtype, guaranteed, remaining)
         if not finite:
             refuse_infinite(names, tensors, dtype, chunk)
     else:
         total = sum(tensor.numel() for tensor in tensors)
         flat = [_flat(tensor) for tensor in tensors] if total <= chunk else tensors
         refuse_infinite(names, flat, dtype, chunk)
-        masks, kept = _by_counting(flat, dtype, sure, rest, chunk)
-    assert kept == sum(sure) + rest, f"{kept} weights kept instead of {sum(sure) + rest}"
+        masks, kept = _by_counting(flat, dtype, guaranteed, remaining, chunk)
+    due = sum(guaranteed) + remaining
+    assert kept == due, f"{kept} kept instead of {due}"
     return [_shaped(mask, like) for mask, like in zip(masks, likes, strict=True)]
 
 
@@ -132,28 +133,28 @@ def _shaped(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _by_sorting(
-    tensors: Sequence[Scores], dtype: torch.dtype, sure: Sequence[int], rest: int
+    tensors: Sequence[Scores], dtype: torch.dtype, guaranteed: Sequence[int], remaining: int
 ) -> tuple[list[Tensor], int, bool]:
     """Return flat masks, how many are kept, and whether all scores are finite: one transfer."""
     flat = torch.cat([values_of(tensor).reshape(-1).to(dtype) for tensor in tensors])
     sizes = [tensor.numel() for tensor in tensors]
     keys = ordered_tensor(flat)
     order = keys.sort(descending=True, stable=True).indices
-    if any(sure):
-        certain = _certain(order, sizes, sure)
-        kept = certain | ((~certain).cumsum(0) <= rest)
+    if any(guaranteed):
+        certain = _certain(order, sizes, guaranteed)
+        kept = certain | ((~certain).cumsum(0) <= remaining)
     else:
-        kept = torch.arange(len(flat), device=flat.device) < rest
+        kept = torch.arange(len(flat), device=flat.device) < remaining
     mask = torch.zeros_like(flat, dtype=torch.bool).scatter_(0, order, kept)
     count, finite = torch.stack([mask.sum(), torch.isfinite(flat).all()]).tolist()
     return list(torch.split(mask, sizes)), count, bool(finite)
 
 
-def _certain(order: Tensor, sizes: Sequence[int], sure: Sequence[int]) -> Tensor:
-    """Return which places of a descending order are among the `sure` first of their tensor."""
+def _certain(order: Tensor, sizes: Sequence[int], guaranteed: Sequence[int]) -> Tensor:
+    """Return which places of a descending order are among their tensor's guaranteed ones."""
     device, total = order.device, len(order)
     starts = list(accumulate(sizes, initial=0))[:-1]
-    facts = torch.tensor([sizes, starts, sure], device=device)
+    facts = torch.tensor([sizes, starts, guaranteed], device=device)
     tensor_of = torch.arange(len(sizes), device=device, dtype=torch.int32)
     owner = tensor_of.repeat_interleave(facts[0], output_size=total)[order]
     grouped = owner.sort(stable=True)  # the descending order, tensor by tensor
@@ -173,13 +174,17 @@ def ordered_tensor(scores: Tensor) -> Tensor:
 
 
 def _by_counting(
-    tensors: Sequence[Scores], dtype: torch.dtype, sure: Sequence[int], rest: int, chunk: int
+    tensors: Sequence[Scores],
+    dtype: torch.dtype,
+    guaranteed: Sequence[int],
+    remaining: int,
+    chunk: int,
 ) -> tuple[list[Tensor], int]:
     """Return flat masks on the CPU, and how many are kept."""
     masks: list[Bools] = [np.zeros(tensor.numel(), bool) for tensor in tensors]
-    for tensor, mask, count in zip(tensors, masks, sure, strict=True):
+    for tensor, mask, count in zip(tensors, masks, guaranteed, strict=True):
         _mark(_Scores([tensor], [mask], dtype, chunk), count)
-    _mark(_Scores(tensors, masks, dtype, chunk), rest)
+    _mark(_Scores(tensors, masks, dtype, chunk), remaining)
     kept = sum(int(np.count_nonzero(mask)) for mask in masks)
     return [torch.from_numpy(mask) for mask in masks], kept
 

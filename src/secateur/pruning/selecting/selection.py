@@ -20,11 +20,9 @@ from torch import Tensor
 from secateur.arguments import Wanted, a, checked, whole
 from secateur.errors import BudgetError, ScoreError, UsageError
 from secateur.model.parameters import DTYPES
-from secateur.pruning.selecting import blocks, n_of_m
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.division import divided, matches
 from secateur.pruning.selecting.masks import Masks
-from secateur.pruning.selecting.patterns import Blocks, NofM, parse
 from secateur.pruning.selecting.ranking import (
     CHUNK,
     PIECE,
@@ -58,9 +56,9 @@ def select(
     """Keep exactly K = `budget.count(N)` of the N weights: those with the highest scores.
 
     With a floor, the top `budget.least(n)` weights of every tensor of n are kept first, and the
-    rest of K goes to the highest scores among all others. With scope "layer" every tensor keeps
-    its share of K (see `division.shares`), and with a tuple of globs every group of tensors, so K
-    holds for the sum.
+    what is left of K goes to the highest scores of all others. With scope "layer" every tensor
+    keeps its share of K (see `division.shares`), and with a tuple of globs every group of tensors,
+    so K holds for the sum.
 
     Overrides come before all this: a tensor whose name one matches keeps its top round(ratio * n)
     weights, at least 1, and what is left of K is divided among the others.
@@ -73,10 +71,10 @@ def select(
 
     Patterns. With n:m, every m consecutive weights along the inputs keep exactly their n highest
     scores; a last group of fewer than m keeps min(n, its size), and an override of 1 leaves a
-    tensor dense. Scope and floor then change nothing. With blocks, exactly `budget.count(blocks)`
-    blocks of the highest mean scores are kept, and floors, shares and overrides count blocks too;
-    the fraction of weights differs slightly from the keep ratio where blocks at the edges are
-    smaller (`Masks.keep` says it).
+    tensor dense. Scope and floor then change nothing. With blocks and dot4, exactly
+    `budget.count(blocks)` blocks of the highest mean scores are kept, and floors, shares and
+    overrides count blocks too; the fraction of weights differs slightly from the keep ratio where
+    blocks at the edges are smaller (`Masks.keep` says it).
 
     Args:
         scores: name → float16, bfloat16, float32 or float64 of any shape, higher is more
@@ -84,7 +82,7 @@ def select(
             changed.
         budget: how many weights to keep, and where.
         axes: name → the dimension of its tensor that counts inputs, as `Prunable.axes`; 1 where
-            nothing is said. Only n:m and blocks look at it, and refuse None.
+            nothing is said. Only patterns that go along the inputs look at it, and refuse None.
         method: how the order is cut: "sort", "count", or "auto": sort on devices other than the
             CPU, count on the CPU and where sorting would need much memory. The masks are equal.
         chunk: how many scores are few enough for a copy when counting; at most `ranking.PIECE`
@@ -106,10 +104,17 @@ def select(
     tensors = [_checked(name, scores[name]) for name in names]
     if not any(tensor.numel() for tensor in tensors):
         raise UsageError("there are no weights to select from; give scores of at least one weight")
-    if budget.pattern == "weight":
-        masks = _ranked(names, tensors, budget, "weights", method, chunk)
+    pattern = budget.pattern
+    if pattern.refusal is not None:
+        raise BudgetError(pattern.refusal)
+    across = [1] * len(names)
+    if pattern.directed:
+        shapes = [tensor_of(tensor).shape for tensor in tensors]
+        across = [_axis(*pair, axes or {}) for pair in zip(names, shapes, strict=True)]
+    if pattern.ratio is not None:
+        masks = _marked(names, tensors, budget, across, chunk)
     else:
-        masks = _patterned(names, tensors, budget, axes or {}, method, chunk)
+        masks = _ranked(names, tensors, budget, across, method, chunk)
     return Masks(dict(zip(names, masks, strict=True)))
 
 
@@ -147,116 +152,86 @@ def _checked(name: str, scores: Scores) -> Scores:
     return Absolute(tensor.detach()) if isinstance(scores, Absolute) else tensor.detach()
 
 
-def _ranked(
-    names: Sequence[str],
-    tensors: Sequence[Scores],
-    budget: Budget,
-    unit: str,
-    method: Method,
-    chunk: int,
-) -> list[Tensor]:
-    """Return the masks of weights, or of blocks, that are ranked by their scores."""
-    pools = divided(budget, names, [tensor.numel() for tensor in tensors], unit)
-    if len(pools) == 1:
-        return cut(names, tensors, pools[0].sure, pools[0].rest, method, chunk)
-    masks: dict[int, Tensor] = {}
-    for pool in pools:
-        own, theirs = [names[at] for at in pool.members], [tensors[at] for at in pool.members]
-        found = cut(own, theirs, pool.sure, pool.rest, method, chunk)
-        masks.update(zip(pool.members, found, strict=True))
-    return [masks[at] for at in range(len(names))]
-
-
-# Patterns.
-
-
-def _patterned(
-    names: Sequence[str],
-    tensors: Sequence[Scores],
-    budget: Budget,
-    axes: Mapping[str, int | None],
-    method: Method,
-    chunk: int,
-) -> list[Tensor]:
-    pattern = parse(budget.pattern)
-    if not isinstance(pattern, (NofM, Blocks)):
-        raise BudgetError(
-            f"scores of weights cannot be cut by {pattern}, for which layers hang together; use "
-            f'secateur.prune(..., pattern="{pattern}")'
-        )
-    across = [
-        _axis(name, tensor_of(tensor), axes) for name, tensor in zip(names, tensors, strict=True)
-    ]
-    if isinstance(pattern, NofM):
-        return _n_of_m(names, tensors, pattern, budget, across, chunk)
-    return _blocks(names, tensors, pattern, budget, across, method, chunk)
-
-
-def _axis(name: str, tensor: Tensor, axes: Mapping[str, int | None]) -> int:
+def _axis(name: str, shape: torch.Size, axes: Mapping[str, int | None]) -> int:
     """Return the dimension of a tensor that counts inputs."""
     axis = axes.get(name, 1)
     if axis is None:
         raise UsageError(
-            f"it is not known which dimension of {name!r} counts inputs, which n:m and blocks go "
-            "along; give prunable(model, pattern=..., example=...) the inputs of one pass, say in "
+            f"it is not known which dimension of {name!r} counts inputs, along which this pattern "
+            "goes; give prunable(model, pattern=..., example=...) the inputs of one pass, say in "
             "axes which one it is, or leave this one out"
         )
-    if tensor.dim() < 2 or not (0 <= axis < tensor.dim() or axis in (-1, -2)):
+    if len(shape) < 2 or not (0 <= axis < len(shape) or axis in (-1, -2)):
         raise UsageError(
-            f"the scores of {name!r} have shape {tuple(tensor.shape)}, and so no dimension {axis} "
-            "that counts inputs beside another that counts outputs; say in axes which one it is, "
-            "or use the pattern 'weight'"
+            f"the scores of {name!r} have shape {tuple(shape)}, and so no dimension {axis} that "
+            "counts inputs beside another that counts outputs; say in axes which one it is, or "
+            "use the pattern 'weight'"
         )
     return axis
 
 
-def _n_of_m(
+def _ranked(
     names: Sequence[str],
     tensors: Sequence[Scores],
-    pattern: NofM,
-    budget: Budget,
-    across: Sequence[int],
-    chunk: int,
-) -> list[Tensor]:
-    if not isinstance(budget.scope, str):
-        matches(names, budget.scope, "scope")
-    overridden = matches(names, [glob for glob, _ in budget.overrides], "overrides")
-    whole = NofM(1, 1)  # every weight: what an override leaves dense
-    wanted = [pattern if at == len(budget.overrides) else whole for at in overridden]
-    # all masks first: between them, what is temporary would leave holes in the memory
-    masks = [torch.empty_like(tensor_of(tensor), dtype=torch.bool) for tensor in tensors]
-    finite = [
-        n_of_m.mark(mask, tensor, own, axis, min(chunk, PIECE))
-        for mask, tensor, own, axis in zip(masks, tensors, wanted, across, strict=True)
-    ]
-    _refuse_any_infinite(names, tensors, finite, chunk)
-    for name, mask, own, axis in zip(names, masks, wanted, across, strict=True):
-        kept, due = int(torch.count_nonzero(mask)), n_of_m.count_of(mask.shape, own, axis)
-        assert kept == due, f"{kept} weights of {name} kept instead of {due}"
-    return masks
-
-
-def _blocks(
-    names: Sequence[str],
-    tensors: Sequence[Scores],
-    pattern: Blocks,
     budget: Budget,
     across: Sequence[int],
     method: Method,
     chunk: int,
 ) -> list[Tensor]:
-    means = [
-        blocks.means(tensor, pattern, axis, min(chunk, PIECE))
+    """Return the masks of tensors whose units are ranked together, as the budget's scope says."""
+    pattern = budget.pattern
+    units = [
+        pattern.scores(tensor, axis, min(chunk, PIECE))
         for tensor, axis in zip(tensors, across, strict=True)
     ]
-    finite = [torch.isfinite(mean).all() for mean in means]
-    _refuse_any_infinite(names, tensors, finite, chunk)
-    kept = _ranked(names, means, budget, "blocks", method, chunk)
-    del means  # as large as all masks together where blocks have four weights
+    if any(unit is not tensor for unit, tensor in zip(units, tensors, strict=True)):
+        finite = [torch.isfinite(tensor_of(unit)).all() for unit in units]
+        _refuse_any_infinite(names, tensors, finite, chunk)
+    kept: dict[int, Tensor] = {}
+    for pool in divided(budget, names, [unit.numel() for unit in units]):
+        own, theirs = [names[at] for at in pool.members], [units[at] for at in pool.members]
+        found = cut(own, theirs, pool.guaranteed, pool.remaining, method, chunk)
+        kept.update(zip(pool.members, found, strict=True))
+    del units  # as large as all masks together where blocks have four weights
     return [
-        blocks.mask_of(own, tensor_of(tensor), pattern, axis, min(chunk, PIECE))
-        for own, tensor, axis in zip(kept, tensors, across, strict=True)
+        pattern.mask(kept.pop(at), tensor_of(tensor), axis, min(chunk, PIECE))
+        for at, (tensor, axis) in enumerate(zip(tensors, across, strict=True))
     ]
+
+
+def _marked(
+    names: Sequence[str],
+    tensors: Sequence[Scores],
+    budget: Budget,
+    across: Sequence[int],
+    chunk: int,
+) -> list[Tensor]:
+    """Return the masks of tensors that the pattern marks one by one."""
+    pattern = budget.pattern
+    if not isinstance(budget.scope, str):
+        matches(names, budget.scope, "scope")
+    matches(names, [glob for glob, _ in budget.overrides], "overrides")
+    dense = [budget.override(name) is not None for name in names]
+    piece = min(chunk, PIECE)
+    # all masks first: between them, what is temporary would leave holes in the memory
+    masks = [torch.empty_like(tensor_of(tensor), dtype=torch.bool) for tensor in tensors]
+    finite = [
+        _all_true(mask, tensor) if all_of_it else pattern.mark(mask, tensor, axis, piece)
+        for mask, tensor, all_of_it, axis in zip(masks, tensors, dense, across, strict=True)
+    ]
+    _refuse_any_infinite(names, tensors, finite, chunk)
+    for name, mask, all_of_it, axis in zip(names, masks, dense, across, strict=True):
+        due = mask.numel() if all_of_it else pattern.due(mask.shape, axis)
+        kept = int(torch.count_nonzero(mask))
+        assert kept == due, f"{kept} weights of {name} kept instead of {due}"
+    return masks
+
+
+def _all_true(mask: Tensor, scores: Scores) -> Tensor:
+    """Keep everything of a tensor; return whether its scores are finite."""
+    mask.fill_(True)
+    parts = torch.split(tensor_of(scores).reshape(-1), PIECE)
+    return torch.stack([torch.isfinite(part).all() for part in parts]).all()
 
 
 def _refuse_any_infinite(

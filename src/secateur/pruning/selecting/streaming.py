@@ -16,7 +16,6 @@ from secateur.errors import UsageError
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.division import divided
 from secateur.pruning.selecting.masks import Masks
-from secateur.pruning.selecting.patterns import NofM, parse
 from secateur.pruning.selecting.selection import select
 
 TOGETHER = 2**26
@@ -25,9 +24,9 @@ TOGETHER = 2**26
 
 def streams(budget: Budget) -> bool:
     """Return whether a budget says every tensor's count without its scores."""
-    if isinstance(parse(budget.pattern), NofM):
-        return True
-    return budget.pattern == "weight" and budget.scope == "layer"
+    if budget.pattern.refusal is not None:
+        return False
+    return budget.pattern.ratio is not None or budget.scope == "layer"
 
 
 def select_streaming(
@@ -57,30 +56,38 @@ def select_streaming(
             f"or n:m; this one has scope {budget.scope!r} and pattern {budget.pattern!r}"
         )
     names = sorted(weights)
-    counts: dict[str, int] = {}
-    if budget.pattern == "weight":
-        pools = divided(budget, names, [weights[name].numel() for name in names])
-        counts = {
-            names[at]: count
-            for pool in pools
-            for at, count in zip(pool.members, pool.sure, strict=True)
+    ratios: dict[str, float] = {}
+    if budget.pattern.ratio is None:
+        axis = axes or {}
+        units = [budget.pattern.units(weights[n].shape, axis.get(n, 1) or 1) for n in names]
+        ratios = {
+            names[at]: count / max(1, units[at])
+            for pool in divided(budget, names, units)
+            for at, count in zip(pool.members, pool.guaranteed, strict=True)
         }
     masks: dict[str, Tensor] = {}
     for group in _groups(weights, names, together):
         scores = rule(group)
-        if counts:
-            masks |= {name: _highest(name, scores[name], counts[name]) for name in group}
+        if ratios:
+            for name in group:
+                own = {name: scores[name]}  # errors name the tensor
+                masks[name] = _highest(own, ratios[name], budget, axes)[name]
         else:
             masks |= dict(select(scores, budget, axes=axes))
         del scores
     return Masks(masks)
 
 
-def _highest(name: str, scores: Tensor, count: int) -> Tensor:
-    """Return the mask of a tensor's highest scores; errors name the tensor."""
-    if not count:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    return select({name: scores}, Budget(count / scores.numel(), floor=0.0))[name]
+def _highest(
+    scores: Mapping[str, Tensor],
+    ratio: float,
+    budget: Budget,
+    axes: Mapping[str, int | None] | None,
+) -> Mapping[str, Tensor]:
+    """Return the mask of one tensor's highest scores."""
+    if not ratio:
+        return {name: torch.zeros_like(own, dtype=torch.bool) for name, own in scores.items()}
+    return select(scores, Budget(ratio, floor=0.0, pattern=budget.pattern), axes=axes)
 
 
 def _groups(
