@@ -284,8 +284,7 @@ class Bench:
             replace(self._net.phase1, epochs=epochs),
             self._loss,
             seed=self._number("train"),
-            around_step=gates.step,
-            extra=list(gates.gates.values()),
+            pruning=gates.step,
             watch=partial(self._watch, "self-pruning"),
         )
         importances = gates.scores()

@@ -26,9 +26,21 @@ from torch import Tensor, nn
 
 from architectures import ARCHITECTURES, Architecture, Inputs
 from refusals import REFUSALS, Refusal
-from secateur import Budget, Gates, Result, export_onnx, load, load_masks, prunable, prune, save
+from secateur import (
+    Budget,
+    GatePhase,
+    Gates,
+    Result,
+    export_onnx,
+    load,
+    load_masks,
+    prunable,
+    prune,
+    save,
+)
 from secateur.errors import CompileError
 from secateur.model.parameters import unwrapped
+from secateur.pruning.gates.learning import learning
 
 KEEPS = (0.5, 0.1)
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "coverage.md"
@@ -210,14 +222,15 @@ def gates(architecture: Architecture, _: Path) -> str:
     attached = Gates.attach(model, names)
     assert len(model.state_dict()) == len(before) + len(names)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    with attached.cut(Budget(0.3)) as masks:
-        assert count(weights(model, names)) == masks.kept == round(0.3 * masks.total)
-        loss(architecture, model, inputs).backward()
-    assert same(full, weights(model, names)), "the weights are not back"
-    learned = [g.grad[~masks[n]] for n, g in attached.values().items() if g.grad is not None]
-    assert any(bool(gradient.any()) for gradient in learned), "no cut weight can come back"
-    assert all(bool(gradient.isfinite().all()) for gradient in learned)
-    optimizer.step()
+    with learning(attached, GatePhase(), drawn=lambda _: Budget(0.3)) as pruning:
+        with pruning(optimizer) as masks:
+            assert count(weights(model, names)) == masks.kept == round(0.3 * masks.total)
+            loss(architecture, model, inputs).backward()
+        assert same(full, weights(model, names)), "the weights are not back"
+        optimizer.step()
+    learned = [gate[~masks[name]] for name, gate in attached.values().items()]
+    assert any(bool(change.any()) for change in learned), "no cut weight can come back"
+    assert all(bool(change.isfinite().all()) for change in learned)
     assert Gates.of(copy.deepcopy(model)).names == names
     attached.remove()
     assert list(model.state_dict()) == before

@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 import torch
 import torch.nn.functional as F
 
-from secateur import Budget, Gates, SoftTargets, machine, prunable
+from secateur import Gates, SoftTargets, machine, prunable
 from secateur.nets import build
+from secateur.pruning.gates.learning import learning
 from secateur.pruning.gates.phase import GatePhase
 
 GOAL = 1.3
@@ -37,37 +38,39 @@ def main() -> int:
     device = machine.device()
     model = build(arguments.net).to(device, memory_format=torch.channels_last)
     teacher, imitation = copy.deepcopy(model).eval(), SoftTargets()
-    gates = Gates.attach(model, prunable(model).names)
-    optimizer = torch.optim.SGD(
-        [*model.parameters(), *gates.values().values()], 1e-3, 0.9, nesterov=True
-    )
+    models = {False: model, True: copy.deepcopy(model)}  # plain, and with gates
+    gates = Gates.attach(models[True], prunable(model).names)
+    optimizers = {
+        gated: torch.optim.SGD(own.parameters(), 1e-3, 0.9, weight_decay=5e-4, nesterov=True)
+        for gated, own in models.items()
+    }
     inputs = torch.randn(arguments.batch_size, 3, 32, 32, device=device)
     inputs = inputs.to(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (arguments.batch_size,), device=device)
-    phase = GatePhase()
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    for number in range(2 * (arguments.rounds + 3)):
-        gated = bool(number % 2)
-        start = time.perf_counter()
-        keep = phase.draw(number)
-        precision = torch.autocast(device.type, torch.bfloat16, enabled=machine.bf16(device))
-        wanted = None
-        if gated and arguments.teach:
-            with torch.no_grad(), precision:
-                wanted = teacher(inputs).float()
-        with gates.cut(Budget(keep), spare=5e-4) if gated else nullcontext():
-            with precision:
-                outputs = model(inputs).float()
-            loss = F.cross_entropy(outputs, targets)
-            if wanted is not None:
-                loss = (loss + imitation(outputs, wanted)) / 2
-            loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if number >= 6:  # the first rounds warm up
-            seconds[gated].append(time.perf_counter() - start)
+    with learning(gates, GatePhase()) as pruning:
+        for number in range(2 * (arguments.rounds + 3)):
+            gated = bool(number % 2)
+            optimizer = optimizers[gated]
+            start = time.perf_counter()
+            precision = torch.autocast(device.type, torch.bfloat16, enabled=machine.bf16(device))
+            wanted = None
+            if gated and arguments.teach:
+                with torch.no_grad(), precision:
+                    wanted = teacher(inputs).float()
+            with pruning(optimizer) if gated else nullcontext():
+                with precision:
+                    outputs = models[gated](inputs).float()
+                loss = F.cross_entropy(outputs, targets)
+                if wanted is not None:
+                    loss = (loss + imitation(outputs, wanted)) / 2
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number >= 6:  # the first rounds warm up
+                seconds[gated].append(time.perf_counter() - start)
     ratios = [b / a for a, b in zip(seconds[False], seconds[True], strict=True)]
     ratio = statistics.median(ratios)
     low, high = statistics.quantiles(ratios, n=10)[0], statistics.quantiles(ratios, n=10)[-1]

@@ -8,7 +8,6 @@ with an optimizer of its own choice; what it takes beside model, data, recipe an
 places where a study cuts and holds masks.
 """
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -53,34 +52,22 @@ def train(
     loss: nn.Module,
     *,
     seed: int,
-    around_step=None,
-    after_step=None,
-    extra=(),
-    extra_rate=1.0,
+    pruning,
 ) -> None:
-    """Adam for the weights, SGD for the gates: they want to see how large their gradients are."""
+    """Any loop, with any optimizer: `pruning` around forward and backward is all a study asks."""
     optimizer = torch.optim.Adam(model.parameters(), 0.005)
-    gates = torch.optim.SGD(extra, recipe.rate * extra_rate, momentum=0.9) if extra else None
     steps = recipe.epochs * data.batches_per_epoch(recipe.batch_size)
     fading = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    step = 0
     model.train()
     for _ in range(recipe.epochs):
         for inputs, values in data.epoch(recipe.batch_size, generator):
             optimizer.zero_grad()
-            if gates:
-                gates.zero_grad()
-            with around_step(step) if around_step else nullcontext():
+            with pruning(optimizer):
                 loss(model(inputs), values).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            if gates:
-                gates.step()
             fading.step()
-            if after_step:
-                after_step()
-            step += 1
 
 
 task = secateur.Task(

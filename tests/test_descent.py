@@ -160,7 +160,7 @@ def test_frozen_weights_stay_and_only_gates_and_norms_move(digits: Task) -> None
 
 
 @given(st.lists(st.integers(-3, 3), min_size=4, max_size=40), st.data())
-def test_burying_keeps_the_order_and_gives_nested_masks_again(
+def test_demoting_keeps_the_order_and_gives_nested_masks_again(
     values: list[int], drawn: st.DataObject
 ) -> None:
     model = nn.Linear(len(values), 1, bias=False)
@@ -177,7 +177,7 @@ def test_burying_keeps_the_order_and_gives_nested_masks_again(
         alive = select({"weight": order}, Budget(count / total, floor=0))["weight"]
         wanted.append(alive)
         for mask in wanted:
-            gates.bury(Masks({"weight": mask}))
+            gates.demote(Masks({"weight": mask}))
     for count, mask in zip(counts, wanted, strict=True):
         assert torch.equal(select(gates.scores(), Budget(count / total, floor=0))["weight"], mask)
 

@@ -12,7 +12,8 @@ from secateur import Budget, Gates, Recipe, Task, prunable, select
 from secateur.distillation import SoftTargets, distilled
 from secateur.errors import BudgetError, UsageError
 from secateur.measure.accuracy import evaluate
-from secateur.pruning.gates.phase import GatePhase, learn_gates
+from secateur.pruning.gates.learning import learn_gates
+from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.gates.self_pruning import SelfPruning
 from secateur.pruning.parameters import NORMS
 from secateur.pruning.recovery.batchnorm import recalibrate
@@ -181,7 +182,8 @@ def test_self_pruning_gradients_match_autograd() -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(5, 3), torch.randn(7, 5)
     control = SelfPruning(linear, ["weight"], start=0.5, penalty=0.01)
-    with control.step(0):
+    optimizer = torch.optim.SGD(linear.parameters(), 0.1, weight_decay=1.0)
+    with control.step(optimizer):
         linear(x).square().sum().backward()
     w = linear.weight.detach().clone().requires_grad_()
     s = torch.full_like(w, 0.5).requires_grad_()
@@ -189,6 +191,8 @@ def test_self_pruning_gradients_match_autograd() -> None:
     (y.square().sum() + 0.01 * s.sigmoid().sum()).backward()
     torch.testing.assert_close(linear.weight.grad, w.grad)
     torch.testing.assert_close(control.gates["weight"].grad, s.grad)
+    assert optimizer.param_groups[1]["weight_decay"] == 0
+    assert optimizer.param_groups[1]["params"] == [control.gates["weight"]]
     product = control.scores()["product"]["weight"]
     control.fold()
     torch.testing.assert_close(linear.weight.detach().abs(), product)

@@ -19,8 +19,9 @@ from secateur.data import load
 from secateur.model.parameters import parameters
 from secateur.pruning.gates.gate_training import GateTraining
 from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.learning import learn_gates
 from secateur.pruning.gates.mask_hold import MaskHold
-from secateur.pruning.gates.phase import GatePhase, learn_gates
+from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.parameters import prunable
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.selection import select

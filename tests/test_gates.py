@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import Budget, Gates
+from secateur import Budget, GatePhase, Gates, select
 from secateur.errors import UsageError
+from secateur.pruning.gates.learning import learning
+from secateur.pruning.gates.rule import GateRule
+from secateur.pruning.parameters import axes_of
 
 
 class Mixed(nn.Module):
@@ -87,71 +90,86 @@ def test_gates_survive_deepcopy_and_state_dict(model: nn.Module) -> None:
     assert (copied.values()["linear.weight"] > 0).all()
 
 
-def test_inside_the_cut_exactly_k_weights_are_left(model: nn.Module) -> None:
-    gates = Gates.attach(model, NAMES)
-    total = sum(gate.numel() for gate in gates.values().values())
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with gates.cut(Budget(0.3, floor=0)) as masks:
-        left = sum(int((model.get_parameter(name) != 0).sum()) for name in NAMES)
-        assert left == masks.kept == round(0.3 * total)
-    for name, parameter in model.named_parameters():
+class Seen:
+    """One optimizer step through a cut, with what was there when the optimizer took it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        budget: Budget,
+        inputs: torch.Tensor,
+        *,
+        phase: GatePhase | None = None,
+        gates: Gates | None = None,
+        rate: float = 0.0,
+        decay: float = 0.0,
+        passes: int = 1,
+    ) -> None:
+        self.gates = gates or Gates.attach(model, NAMES)
+        optimizer = torch.optim.SGD(model.parameters(), rate, weight_decay=decay)
+        axes = axes_of(model, NAMES)
+        rule = GateRule(
+            self.gates, optimizer, phase or GatePhase(), axes=axes, drawn=lambda _: budget
+        )
+        optimizer.register_step_pre_hook(lambda *_: self._look(model))
+        for _ in range(passes):
+            with rule.step() as self.masks:
+                self.inside = {n: model.get_parameter(n).detach().clone() for n in NAMES}
+                model(inputs).square().sum().backward()
+        optimizer.step()
+        rule.detach()
+
+    def _look(self, model: nn.Module) -> None:
+        self.weight = {n: None if p.grad is None else p.grad.clone() for n, p in named(model)}
+        self.gate = {
+            n: None if g.grad is None else g.grad.clone() for n, g in self.gates.values().items()
+        }
+
+
+def named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(model.named_parameters())
+
+
+def test_inside_the_cut_exactly_k_weights_are_left(model: nn.Module, inputs: torch.Tensor) -> None:
+    before = {name: p.detach().clone() for name, p in named(model)}
+    seen = Seen(model, Budget(0.3, floor=0), inputs)
+    total = sum(weight.numel() for weight in seen.inside.values())
+    left = sum(int((weight != 0).sum()) for weight in seen.inside.values())
+    assert left == seen.masks.kept == round(0.3 * total)
+    for name, parameter in named(model):
         assert torch.equal(parameter, before[name])
 
 
+@pytest.mark.parametrize("pattern", ["weight", "2:4", "1x4", "dot4"])
 def test_gradients_match_autograd_through_an_explicit_product(
-    model: nn.Module, inputs: torch.Tensor
+    model: nn.Module, inputs: torch.Tensor, pattern: str
 ) -> None:
     """Reference: v = w * (m + g - g.detach()) has ∂L/∂g = ∂L/∂v * w and ∂L/∂w = ∂L/∂v * m."""
-    gates = Gates.attach(model, NAMES)
-    with gates.cut(Budget(0.4)) as masks:
-        model(inputs).square().sum().backward()
-    weights = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}
-    learned = {n: g.clone().requires_grad_() for n, g in gates.values().items()}
+    seen = Seen(model, Budget(None if pattern == "2:4" else 0.4, pattern=pattern), inputs)
+    weights = {n: p.detach().clone().requires_grad_() for n, p in named(model)}
+    learned = {n: torch.zeros_like(weights[n]).requires_grad_() for n in NAMES}
     values = {
-        n: w * (masks[n] + learned[n] - learned[n].detach()) if n in learned else w
+        n: w * (seen.masks[n] + learned[n] - learned[n].detach()) if n in learned else w
         for n, w in weights.items()
     }
     torch.func.functional_call(model, values, (inputs,)).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, weights[name].grad)
-    for name, gate in gates.values().items():
-        torch.testing.assert_close(gate.grad, learned[name].grad)
-    assert (gates.values()["linear.weight"].grad[~masks["linear.weight"]] != 0).any()
+    for name, weight in weights.items():
+        torch.testing.assert_close(seen.weight[name], weight.grad)
+    for name, gate in learned.items():
+        torch.testing.assert_close(seen.gate[name], gate.grad)
+        assert gate.grad is not None
+    assert any((learned[n].grad[~seen.masks[n]] != 0).any() for n in NAMES)
 
 
-def test_gradients_of_several_cuts_add_up(model: nn.Module, inputs: torch.Tensor) -> None:
-    gates = Gates.attach(model, NAMES)
-
-    def step(keep: float) -> dict[str, torch.Tensor]:
-        with gates.cut(Budget(keep)):
-            model(inputs).square().sum().backward()
-        return {
-            **{n: p.grad.clone() for n, p in model.named_parameters()},
-            **{n + "_gate": g.grad.clone() for n, g in gates.values().items()},
-        }
-
-    def clear() -> None:
-        for tensor in (*model.parameters(), *gates.values().values()):
-            tensor.grad = None
-
-    one = step(0.5)
-    clear()
-    two = step(0.2)
-    clear()
-    step(0.5)
-    both = step(0.2)
-    for name in one:
-        torch.testing.assert_close(both[name], one[name] + two[name])
-
-
-def test_a_failing_step_leaves_the_weights_whole(model: nn.Module, inputs: torch.Tensor) -> None:
-    gates = Gates.attach(model, NAMES)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with pytest.raises(RuntimeError, match="on purpose"), gates.cut(Budget(0.1)):
-        raise RuntimeError("on purpose")
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, before[name])
-        assert parameter.grad is None
+def test_gradients_of_several_passes_add_up(model: nn.Module, inputs: torch.Tensor) -> None:
+    one = Seen(model, Budget(0.5), inputs)
+    for parameter in model.parameters():
+        parameter.grad = None
+    both = Seen(model, Budget(0.5), inputs, gates=one.gates, passes=2)
+    for found, twice in ((one.weight, both.weight), (one.gate, both.gate)):
+        for name, gradient in found.items():
+            assert gradient is not None
+            torch.testing.assert_close(twice[name], 2 * gradient)
 
 
 def test_a_cut_weight_that_lowers_the_loss_comes_back() -> None:
@@ -162,13 +180,15 @@ def test_a_cut_weight_that_lowers_the_loss_comes_back() -> None:
         linear.weight.fill_(0.5)
         linear.weight[0, 3] = 0.4
     gates = Gates.attach(linear, ["weight"])
-    optimizer = torch.optim.SGD(gates.values().values(), 0.5)
+    optimizer = torch.optim.SGD(linear.parameters(), 0.1)
     x = torch.randn(256, 8)
-    for _ in range(20):
-        with gates.cut(Budget(1 / 8)):
-            (linear(x)[:, 0] - x[:, 3]).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    phase = GatePhase(weights="frozen", gate_rate=3)
+    with learning(gates, phase, drawn=lambda _: Budget(1 / 8)) as pruning:
+        for _ in range(20):
+            with pruning(optimizer):
+                (linear(x)[:, 0] - x[:, 3]).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
     assert gates.scores()["weight"].argmax() == 3
 
 
@@ -176,8 +196,34 @@ def test_tied_weights_have_one_gate() -> None:
     tied = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     tied["b"].weight = tied["a"].weight
     gates = Gates.attach(tied, ["a.weight"])
-    with gates.cut(Budget(1 / 3, floor=0)):
+    optimizer = torch.optim.SGD(tied.parameters(), 0.1)
+    with (
+        learning(gates, GatePhase(), drawn=lambda _: Budget(1 / 3, floor=0)) as pruning,
+        pruning(optimizer),
+    ):
         assert int((tied["b"].weight != 0).sum()) == 3
+
+
+def test_gates_learn_beside_one_optimizer(model: nn.Module) -> None:
+    gates = Gates.attach(model, NAMES)
+    with learning(gates, GatePhase()) as pruning:
+        with pruning(torch.optim.SGD(model.parameters(), 0.1)):
+            pass
+        with pytest.raises(UsageError, match="one optimizer"):
+            pruning(torch.optim.SGD(model.parameters(), 0.1))
+
+
+def test_what_was_cut_before_stays_cut(model: nn.Module, inputs: torch.Tensor) -> None:
+    gates = Gates.attach(model, NAMES)
+    among = select({n: torch.rand(model.get_parameter(n).shape) for n in NAMES}, Budget(0.4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with learning(gates, GatePhase(), drawn=lambda _: Budget(0.3), among=among) as pruning:
+        for _ in range(3):
+            with pruning(optimizer) as masks:
+                model(inputs).square().sum().backward()
+            assert masks.nested_in(among)
+            assert masks.kept == Budget(0.3).count(masks.total)
+            optimizer.step()
 
 
 def test_bad_names_are_refused(model: nn.Module) -> None:
@@ -188,33 +234,31 @@ def test_bad_names_are_refused(model: nn.Module) -> None:
         Gates.attach(model, ["conv1.weight"])
 
 
-def test_another_order_cuts_and_teaches_no_gate(model: nn.Module, inputs: torch.Tensor) -> None:
-    gates = Gates.attach(model, NAMES)
-    order = {n: torch.rand(model.get_parameter(n).shape) for n in NAMES}
-    with gates.cut(Budget(0.3, floor=0), order=order) as masks:
-        model(inputs).square().sum().backward()
-    kept = torch.cat([order[n][masks[n]] for n in NAMES])
-    cut = torch.cat([order[n][~masks[n]] for n in NAMES])
-    assert kept.min() >= cut.max()
-    assert all(gate.grad is None for gate in gates.values().values())
-    assert (model.get_parameter("linear.weight").grad != 0).any()
+def test_a_fixed_order_teaches_no_gate(model: nn.Module, inputs: torch.Tensor) -> None:
+    order = {n: model.get_parameter(n).detach().abs().clone() for n in NAMES}
+    seen = Seen(model, Budget(0.3, floor=0), inputs, phase=GatePhase(order="fixed"), rate=0.1)
+    assert seen.masks == select(order, Budget(0.3, floor=0))
+    assert all(gradient is None for gradient in seen.gate.values())
+    for name, score in seen.gates.scores().items():  # the weights have moved, the order has not
+        torch.testing.assert_close(score, order[name])
 
 
-def test_frozen_weights_get_no_gradient_but_their_gates_do(
+def test_frozen_weights_do_not_move_but_their_gates_do(
     model: nn.Module, inputs: torch.Tensor
 ) -> None:
-    gates = Gates.attach(model, NAMES)
-    with gates.cut(Budget(0.5)):
-        model(inputs).square().sum().backward()
-    joint = {name: gate.grad for name, gate in gates.values().items()}
-    for tensor in (*model.parameters(), *gates.values().values()):
-        tensor.grad = None
-    with gates.cut(Budget(0.5), frozen=True):
-        model(inputs).square().sum().backward()
-    for name, gate in gates.values().items():
-        assert model.get_parameter(name).grad is None
-        assert torch.equal(gate.grad, joint[name])
-    assert model.get_parameter("linear.bias").grad is not None
+    joint = Seen(model, Budget(0.5), inputs)
+    for parameter in model.parameters():
+        parameter.grad = None
+    joint.gates.remove()
+    before = {name: p.detach().clone() for name, p in named(model)}
+    phase = GatePhase(weights="frozen")
+    frozen = Seen(model, Budget(0.5), inputs, phase=phase, rate=0.5, decay=0.1)
+    for name, gradient in frozen.gate.items():
+        assert gradient is not None
+        torch.testing.assert_close(gradient, joint.gate[name])
+        assert (frozen.gates.values()[name] != 0).any()
+    for name, parameter in named(model):
+        assert torch.equal(parameter, before[name])
 
 
 def test_gates_can_take_any_order(model: nn.Module) -> None:
@@ -227,16 +271,16 @@ def test_gates_can_take_any_order(model: nn.Module) -> None:
 
 def test_only_the_network_that_ran_decays(model: nn.Module, inputs: torch.Tensor) -> None:
     decay, rate = 0.1, 0.5
-    gates = Gates.attach(model, NAMES)
-    optimizer = torch.optim.SGD(model.parameters(), rate, weight_decay=decay)
     before = {name: model.get_parameter(name).detach().clone() for name in NAMES}
-    with gates.cut(Budget(0.4), spare=decay) as masks:
-        model(inputs).square().sum().backward()
-    gradients = {name: model.get_parameter(name).grad.clone() for name in NAMES}
-    optimizer.step()
+    plain = Seen(model, Budget(0.4), inputs)
+    for parameter in model.parameters():
+        parameter.grad = None
+    plain.gates.remove()
+    seen = Seen(model, Budget(0.4), inputs, rate=rate, decay=decay)
     for name in NAMES:
-        kept, weight = masks[name], model.get_parameter(name).detach()
+        kept, weight = seen.masks[name], model.get_parameter(name).detach()
+        gradient = plain.weight[name]
+        assert gradient is not None
         torch.testing.assert_close(weight[~kept], before[name][~kept])
-        decayed = before[name] - rate * (gradients[name] + decay * before[name])
+        decayed = before[name] - rate * (gradient + decay * before[name])
         torch.testing.assert_close(weight[kept], decayed[kept])
-    assert any((~masks[name]).any() for name in NAMES)

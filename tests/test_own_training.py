@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import secateur
 from secateur import Study, Task
 from secateur.errors import StudyError, UsageError
 from secateur.study.study import Results
-from secateur.training import Epoch
+from secateur.training import Epoch, unpruned
 
 PLAN: dict[str, Any] = {
     "keep": (0.3,), "seeds": 1, "epochs": 1, "gate_epochs": 1, "calibration": 128, "device": "cpu",
@@ -25,27 +24,20 @@ ALL: dict[str, Any] = {"criteria": ("gate", "magnitude"), "finetune_from": 1.0}
 
 
 def loop(
-    model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, around_step: Any = None,
-    after_step: Any = None, extra: Any = (), extra_rate: float = 1.0,
+    model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, pruning: Any,
+    kind: Any = torch.optim.SGD, options: Any = None,
 ) -> None:  # fmt: skip
     """A plain loop as a user writes one."""
-    optimizer = torch.optim.SGD(
-        [{"params": model.parameters()}, {"params": extra, "lr": recipe.rate * extra_rate}],
-        lr=recipe.rate,
-        momentum=0.9,
-    )
+    options = options or {"lr": recipe.rate, "momentum": 0.9}
+    optimizer = kind(model.parameters(), **options)
     generator = torch.Generator().manual_seed(seed)
     model.train()
-    step = 0
     for _ in range(recipe.epochs):
         for inputs, targets in data.epoch(recipe.batch_size, generator):
             optimizer.zero_grad()
-            with around_step(step) if around_step else nullcontext():
+            with pruning(optimizer):
                 loss(model(inputs), targets).backward()
             optimizer.step()
-            if after_step:
-                after_step()
-            step += 1
 
 
 def study(task: Task, out: Path, train: Any, **options: Any) -> Results:
@@ -66,10 +58,9 @@ def numbers(directory: Path) -> dict[str, Any]:
 def test_secateurs_own_loop_given_as_the_users_changes_nothing(
     digits: Task, tmp_path: Path
 ) -> None:
-    """Without weight decay, which phase 2 spares cut weights in secateur's loop alone."""
     built_in, own = tmp_path / "built-in", tmp_path / "own"
-    study(digits, built_in, None, weight_decay=0.0, **ALL)
-    study(digits, own, secateur.train, weight_decay=0.0, **ALL)
+    study(digits, built_in, None, gate_multiple=3.0, **ALL)
+    study(digits, own, secateur.train, gate_multiple=3.0, **ALL)
     assert numbers(own) == numbers(built_in)
 
 
@@ -93,6 +84,21 @@ def test_a_plain_loop_learns_gates_and_holds_masks(digits: Task, tmp_path: Path)
     assert log == []  # the loop told of no epoch
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(torch.optim.AdamW, {"lr": 0.003}), (torch.optim.Adam, {"lr": 0.003, "weight_decay": 1e-4})],
+)
+def test_gates_learn_beside_the_optimizer_of_the_loop(
+    digits: Task, tmp_path: Path, kind: Any, options: dict[str, Any]
+) -> None:
+    """Also beside one whose decay cannot be kept from the weights that a step cuts."""
+    train = partial(loop, kind=kind, options=options)
+    plan = {"keep": (0.1,), "epochs": 3, "gate_epochs": 3, "criteria": ("gate", "magnitude")}
+    results = study(digits, tmp_path, train, finetune=0, **plan)
+    rows = {row.criterion: row for row in results.summary.rows if row.recovery == "batchnorm"}
+    assert rows["gate"].test.mean > rows["magnitude"].test.mean
+
+
 def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None:
     def idle(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> list[Epoch]:
         return [Epoch(epoch + 1, 1.5, 0.0, 0.0) for epoch in range(recipe.epochs)]
@@ -109,6 +115,12 @@ def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None
 def short(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> None: ...
 
 
+def of_0_1_0(
+    model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, around_step: Any = None,
+    after_step: Any = None, extra: Any = (), extra_rate: float = 1.0,
+) -> None: ...  # fmt: skip
+
+
 def seedless(model: Any, data: Any, recipe: Any, loss: Any) -> None: ...
 
 
@@ -121,12 +133,13 @@ def other(model: Any, data: Any, recipe: Any, loss: Any, schedule: Any, *, seed:
 @pytest.mark.parametrize(
     ("train", "options", "message"),
     [
-        (short, {}, "takes no around_step, extra, extra_rate, so gates cannot be learned.*'gate'"),
+        (short, {}, "takes no `pruning`, which the criterion 'gate' needs"),
         (
             short,
             {"criteria": ("random",), "finetune_from": 1.0},
-            "no after_step.*fine-tuning is imposs",
+            "takes no `pruning`, which fine-tuning needs",
         ),
+        (of_0_1_0, {}, "takes no `pruning`, which the criterion 'gate' needs"),
         (seedless, {"criteria": ("random",)}, "takes no seed"),
         (few, {"criteria": ("random",)}, r"cannot be called with \(model, data, recipe, loss"),
         (other, {"criteria": ("random",)}, "schedule"),
@@ -141,24 +154,18 @@ def test_a_loop_that_takes_too_little_is_refused_before_anything_is_written(
     assert not (tmp_path / "study").exists()
 
 
-def wrapped(**changes: Any) -> Callable[..., None]:
-    def train(model: Any, data: Any, recipe: Any, loss: Any, **hooks: Any) -> None:
-        hooks.pop("watch")
-        loop(model, data, recipe, loss, **{**hooks, **changes})
-
-    return train
+def without_pruning(model: Any, data: Any, recipe: Any, loss: Any, **hooks: Any) -> None:
+    loop(model, data, recipe, loss, seed=hooks["seed"], pruning=unpruned)
 
 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (wrapped(around_step=None), r"never entered `with around_step\(n\):`"),
-        (wrapped(extra=()), "left every tensor of `extra` as it was"),
-        (wrapped(after_step=None), r"never called after_step\(\)"),
+        (without_pruning, r"never opened `with pruning\(optimizer\):`"),
         (lambda *a, **k: [0.1], "gives .* where a sequence of secateur.training.Epoch"),
     ],
 )
-def test_a_loop_that_takes_hooks_and_ignores_them_is_found_out(
+def test_a_loop_that_takes_pruning_and_ignores_it_is_found_out(
     digits: Task, tmp_path: Path, train: Any, message: str
 ) -> None:
     with pytest.raises(StudyError, match=message):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
-from secateur import Budget, GateTraining, prunable, prune, select
+from secateur import Budget, GatePhase, GateTraining, prunable, prune, select
 from secateur.errors import BudgetError, UsageError
 from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.learning import learning
 from secateur.pruning.gates.stages import Schedule, StagedPruning
 
 UNKNOWN = "which dimension counts inputs is not known"
@@ -131,8 +132,9 @@ def test_scores_of_which_it_is_not_known_are_refused_by_name() -> None:
         with pytest.raises(UsageError, match=r"which dimension of 'weight' counts inputs"):
             select(scores, Budget(0.5, pattern=pattern), axes=plan.axes)
     gates = Gates.attach(model, plan.names)
-    with pytest.raises(UsageError, match="'weight'"), gates.cut(Budget(pattern="2:4")):
-        pass
+    phase, optimizer = GatePhase(pattern="2:4"), torch.optim.SGD(model.parameters(), 0.1)
+    with learning(gates, phase) as pruning, pytest.raises(UsageError, match="'weight'"):
+        pruning(optimizer).__enter__()
     gates.remove()
     gating = GateTraining(model, torch.optim.SGD(model.parameters(), 0.1))
     with pytest.raises(UsageError, match="'weight'"):

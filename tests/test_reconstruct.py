@@ -18,7 +18,8 @@ from secateur.errors import UsageError
 from secateur.nets import build
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
+from secateur.pruning.ladder.gradual import prune_gradually
+from secateur.pruning.recovery.reconstruct import reconstruct
 
 
 def images(*shape: int, count: int = 64, seed: int = 0) -> Calibration:

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from secateur.pruning.files.torch_prune import convert_state_dict, from_torch_prune
     from secateur.pruning.gates.gate_training import GateTraining
     from secateur.pruning.gates.gates import Gates
+    from secateur.pruning.gates.learning import learn_gates
     from secateur.pruning.gates.mask_hold import MaskHold
-    from secateur.pruning.gates.phase import GatePhase, learn_gates
+    from secateur.pruning.gates.phase import GatePhase
     from secateur.pruning.ladder.descent import Rung, descend
+    from secateur.pruning.ladder.gradual import prune_gradually
     from secateur.pruning.parameters import prunable
     from secateur.pruning.recovery.batchnorm import recalibrate
     from secateur.pruning.recovery.finetune import finetune
-    from secateur.pruning.recovery.reconstruct import prune_gradually, reconstruct
+    from secateur.pruning.recovery.reconstruct import reconstruct
     from secateur.pruning.selecting.budget import Budget
     from secateur.pruning.selecting.masks import Masks
     from secateur.pruning.selecting.selection import select
@@ -81,14 +83,14 @@ _HOMES = {
     "finetune": "secateur.pruning.recovery.finetune",
     "from_pretrained": "secateur.pruning.files.hub",
     "from_torch_prune": "secateur.pruning.files.torch_prune",
-    "learn_gates": "secateur.pruning.gates.phase",
+    "learn_gates": "secateur.pruning.gates.learning",
     "load": "secateur.pruning.files.model_file",
     "load_masks": "secateur.pruning.files.reading",
     "load_task": "secateur.study.loading",
     "packed_bytes": "secateur.pruning.files.model_file",
     "prunable": "secateur.pruning.parameters",
     "prune": "secateur.onecall.call",
-    "prune_gradually": "secateur.pruning.recovery.reconstruct",
+    "prune_gradually": "secateur.pruning.ladder.gradual",
     "push_to_hub": "secateur.pruning.files.hub",
     "read": "secateur.pruning.files.reading",
     "recalibrate": "secateur.pruning.recovery.batchnorm",

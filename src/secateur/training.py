@@ -103,6 +103,15 @@ class Epoch:
     seconds: float
 
 
+Pruning = Callable[[torch.optim.Optimizer], AbstractContextManager[object]]
+"""What a loop opens around forward and backward of every step, given its optimizer."""
+
+
+def unpruned(optimizer: torch.optim.Optimizer) -> AbstractContextManager[object]:
+    """Prune nothing, in a loop that asks at every step."""
+    return nullcontext()
+
+
 def in_float32(outputs: Any) -> Any:
     """Return a tensor of outputs as float32, and anything else as it is."""
     return outputs.float() if isinstance(outputs, Tensor) else outputs
@@ -135,10 +144,7 @@ def train(
     loss: Callable[[Tensor, Any], Tensor],
     *,
     seed: int,
-    around_step: Callable[[int], AbstractContextManager[object]] | None = None,
-    after_step: Callable[[], object] | None = None,
-    extra: Sequence[Tensor] = (),
-    extra_rate: float = 1.0,
+    pruning: Pruning = unpruned,
     watch: Callable[[Epoch], object] = lambda epoch: None,
 ) -> tuple[Epoch, ...]:
     """Train a model in place.
@@ -151,11 +157,8 @@ def train(
         loss: (outputs as float32, targets) → scalar; outputs that are no tensor come as they are.
         seed: of shuffling and augmentation; dropout takes torch's global generator, which is
             seeded with it too.
-        around_step: given the step's number, the context that forward and backward run in; the
-            gate phase cuts here.
-        after_step: called after each update; held masks are put back here.
-        extra: tensors trained beside the model's own parameters, without weight decay.
-        extra_rate: their learning rate, as a multiple of the recipe's.
+        pruning: given the optimizer, the context that forward and backward of each step run in:
+            there gates learn through the cut, or masks are held.
         watch: told of each finished epoch.
 
     Raises:
@@ -166,13 +169,9 @@ def train(
     device = next(model.parameters()).device
     autocast = precision_of(recipe, device) != "fp32"
     own: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": own, "multiple": 1.0}]
-    if extra:
-        groups.append({"params": list(extra), "multiple": extra_rate, "weight_decay": 0.0})
     optimizer = torch.optim.SGD(
-        groups, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+        own, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
-    trained = [*own, *extra]
     steps = data.batches_per_epoch(recipe.batch_size)
     health = _Health(device)
     log: list[Epoch] = []
@@ -185,19 +184,17 @@ def train(
         for index, (inputs, targets) in enumerate(data.epoch(recipe.batch_size, generator)):
             step = epoch * steps + index
             rate = recipe.rate_at(step / (steps * recipe.epochs))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["multiple"]
-            with around_step(step) if around_step else nullcontext():
+            with pruning(optimizer):
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                     outputs = run(model, inputs)
                 value = loss(in_float32(outputs), targets)
                 _refuse_no_loss(value)
                 value.backward()  # type: ignore[no-untyped-call]
-            health.look(step, trained)
+            health.look(step, own)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if after_step:
-                after_step()
             total += value.detach()
         health.report()
         seconds = time.perf_counter() - start

@@ -8,7 +8,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -23,11 +24,10 @@ from secateur.model.copying import copied
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gates.gates import Gates
-from secateur.pruning.gates.phase import learn_gates
-from secateur.pruning.gates.trainer import Trainer
+from secateur.pruning.gates.learning import learning
+from secateur.pruning.gates.mask_hold import holding
 from secateur.pruning.parameters import Prunable, prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
-from secateur.pruning.recovery.finetune import finetune
 from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.selecting.selection import select
@@ -39,7 +39,7 @@ from secateur.study.preflight import data_of, model_of
 from secateur.study.spec import Spec
 from secateur.study.store import Record, Store
 from secateur.study.task import Task
-from secateur.training import Data, Epoch, precision_of, train
+from secateur.training import Data, Epoch, Pruning, precision_of, train
 
 CALIBRATION_BATCH = 256
 HISTOGRAM_BINS = 64
@@ -66,10 +66,13 @@ def feasible(model: nn.Module, spec: Spec) -> Prunable:
         BudgetError: the floors make that keep ratio impossible.
     """
     options = spec.options
-    found = prunable(model, include_first=options.first_layer)
-    drawn = options.lowest_keep if "gate" in options.criteria else 1.0
+    found = prunable(model, include_first=options.first_layer, pattern=options.pattern)
     scores = CRITERIA["magnitude"].scores(model, found.names)
-    select(scores, spec.budget(min(*options.keep, drawn)))
+    least = [spec.budget(min(options.keep))]
+    if "gate" in options.criteria:
+        least.append(spec.gate_phase.lowest)
+    for budget in least:
+        select(scores, budget, axes=found.axes)
     return found
 
 
@@ -82,7 +85,7 @@ class Runner:
         """Build the model and load the data; as `model_of`, `feasible` and `data_of` raise."""
         self._task, self._spec, self._store = task, spec, store
         self._device, self._observe = device, observe
-        self._train: Trainer = train if task.train is None else OwnTraining(task)
+        self._train = train if task.train is None else OwnTraining(task)
         self._model = self._fresh()
         self._prunable = feasible(self._model, spec)
         self._data: Data = data_of(task, device)
@@ -125,20 +128,11 @@ class Runner:
             self._observe(Event("epoch", stage, epoch=epoch))
 
         if stage.name == "gates":
-            phase = self._spec.gate_phase
-            if self._task.train is not None:  # whose optimizer's decay cannot be spared
-                phase = replace(phase, decay="all")
-            log = learn_gates(
-                model,
-                self._prunable.names,
-                data,
-                recipe,
-                loss,
-                phase=phase,
-                seed=seed,
-                watch=watch,
-                trainer=self._train,
-            )
+            gates = Gates.attach(model, self._prunable.names)
+            with self._learning(gates) as pruning:
+                log = self._train(
+                    model, data, recipe, loss, seed=seed, pruning=pruning, watch=watch
+                )
         else:
             log = self._train(model, data, recipe, loss, seed=seed, watch=watch)
         work = time.perf_counter() - start
@@ -156,6 +150,11 @@ class Runner:
             scores = Gates.of(model).scores()
             record["gates"] = {name: _histogram(gate) for name, gate in scores.items()}
         return self._keep(stage, record, start, started)
+
+    def _learning(self, gates: Gates) -> AbstractContextManager[Pruning]:
+        own = self._task.train is not None
+        axes = self._prunable.axes
+        return learning(gates, self._spec.gate_phase, axes=axes, any_decay=own)
 
     def _taught(
         self, weight: float, teacher: Callable[[], nn.Module]
@@ -239,16 +238,16 @@ class Runner:
             return teacher
 
         data, loss = self._taught(self._spec.options.follow, uncut)
-        finetune(
-            model,
-            masks,
-            data,
-            loss,
-            recipe=self._spec.recipe("finetune"),
-            seed=_seed(trial.seed, "finetune"),
-            watch=lambda epoch: self._observe(Event("epoch", trial, epoch=epoch)),
-            trainer=self._train,
-        )
+        with holding(model, masks) as pruning:
+            self._train(
+                model,
+                data,
+                self._spec.recipe("finetune"),
+                loss,
+                seed=_seed(trial.seed, "finetune"),
+                pruning=pruning,
+                watch=lambda epoch: self._observe(Event("epoch", trial, epoch=epoch)),
+            )
 
     def _recalibrate(self, model: nn.Module, trial: Trial) -> None:
         generator = torch.Generator().manual_seed(_seed(trial.seed, "calibration"))
@@ -278,7 +277,7 @@ class Runner:
             seed, seen = _seed(trial.seed, trial.criterion), self._looked_at(trial)
             names = self._prunable.names
             self._scored = key, criterion.scores(model, names, seed=seed, calibration=seen)
-        return select(self._scored[1], self._spec.budget(trial.keep))
+        return select(self._scored[1], self._spec.budget(trial.keep), axes=self._prunable.axes)
 
     def _network(self, stage: Stage) -> nn.Module:
         """Return a fresh copy of a finished stage's network; trains it again if it was damaged."""

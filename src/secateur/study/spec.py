@@ -9,24 +9,28 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from secateur.arguments import all_plain, checked, plain, shown
-from secateur.errors import UsageError, refuse_wrong, whole
+from secateur.errors import BudgetError, UsageError, refuse_wrong, whole
 from secateur.files import parse_json
 from secateur.pruning.calibration import LEAST
 from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.recovery.finetune import SHORT
 from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.patterns import PATTERNS, parse
 from secateur.study.own_training import check_training
 from secateur.study.schema import LEVELS, SEEDS, check_size
 from secateur.study.task import Task
 from secateur.training import MOST_EPOCHS, Recipe
 
-FORMAT = 2  # 2: in phase 2 only what a step keeps decays
+FORMAT = 3  # 3: the pattern; 2: in phase 2 only what a step keeps decays
 FOLLOW = 0.9
 """Weight of the uncut network's outputs in fine-tuning; docs/gates.md has what it is worth."""
 RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
 EXAMPLES = 10**9
 """Most training examples that calibration or a criterion is asked to look at."""
+
+
+_FORMS = [kind.FORM for kind in PATTERNS.values() if not kind.smaller]
 
 
 def _option(default: Any, text: str) -> Any:
@@ -74,8 +78,10 @@ class Options:
     batch_size: int = _option(128, "Training batch size.")
     rate: float = _option(0.1, "Peak learning rate of phase 1.")
     gate_rate: float = _option(0.05, "Peak learning rate of phase 2.")
-    gate_multiple: float = _option(
-        3.0, "The gates' own learning rate in phase 2, as a multiple of the weights'."
+    gate_multiple: float | None = _option(
+        None,
+        "The gates' own learning rate in phase 2, as a multiple of the weights'. "
+        "\\[default: 3; in a task's own loop, what suits its optimizer]",
     )
     weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
     teach: float = _option(
@@ -95,6 +101,9 @@ class Options:
         "global", "Rank weights over the whole network (global) or within each layer (layer)."
     )
     floor: float = _option(0.002, "Fraction of each layer's weights that is always kept.")
+    pattern: str = _option(
+        "weight", f"Shape of what is cut, and learned: {', '.join(_FORMS[:-1])} or {_FORMS[-1]}."
+    )
     first_layer: bool = _option(False, "Prune the first layer too.")
     margin: float | None = _option(
         None,
@@ -147,7 +156,9 @@ class Spec:
                     f"{name} is {getattr(options, name)!r}, but task {task.name!r} has no "
                     f"imitation loss; give it one (SoftTargets() for classes), or set {name} to 0"
                 )
-        check_training(task, gates="gate" in options.criteria, finetune=options.fine_tunes)
+        prunes = ["the criterion 'gate'"] * ("gate" in options.criteria)
+        prunes += ["fine-tuning"] * options.fine_tunes
+        check_training(task, prunes=" and ".join(prunes))
         if options.margin is None:
             options = replace(options, margin=_margin(task))
         metric = {
@@ -202,7 +213,7 @@ class Spec:
 
     def budget(self, keep: float) -> Budget:
         """Return the budget of one level."""
-        return Budget(keep, self.options.scope, self.options.floor)
+        return self.gate_phase.budget(keep)
 
     @property
     def gate_phase(self) -> GatePhase:
@@ -214,6 +225,7 @@ class Spec:
             gate_rate=o.gate_multiple,
             scope=o.scope,
             floor=o.floor,
+            pattern=o.pattern,
         )
 
     def recipe(self, stage: str) -> Recipe:
@@ -260,8 +272,9 @@ def _several(name: str, given: object, kind: type) -> tuple[Any, ...]:
 def _check(o: Options) -> None:
     if len(o.keep) > LEVELS:  # before any of them is looked at
         raise UsageError(f"keep has {len(o.keep):,} keep ratios; give at most {LEVELS:,}")
+    phase = GatePhase(scope=o.scope, floor=o.floor, pattern=o.pattern)
     for keep in o.keep:
-        Budget(keep, o.scope, o.floor)
+        _check_level(phase, keep)
     if not o.keep:
         raise UsageError("keep has no keep ratio; give at least one, for example 0.5")
     for more, less in zip(o.keep, o.keep[1:], strict=False):
@@ -293,7 +306,7 @@ def _check(o: Options) -> None:
             f"0, or at least {LEAST} images, at most {EXAMPLES:,}",
         ),
         ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
-        ("gate_multiple", lambda v: 0 < v < float("inf"), "positive"),
+        ("gate_multiple", lambda v: v is None or 0 < v < float("inf"), "positive"),
         ("teach", lambda v: 0 <= v <= 1, "in [0, 1]"),
         ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
         ("calibration", _count(1, EXAMPLES), f"at least 1 example, at most {EXAMPLES:,}"),
@@ -317,6 +330,18 @@ def _check(o: Options) -> None:
         check_size(o.seeds, len(o.keep), len(o.criteria), len(o.recoveries))
     except ValueError as error:
         raise UsageError(f"the study is too large: {error}; give fewer seeds or levels") from None
+
+
+def _check_level(phase: GatePhase, keep: float) -> None:
+    try:
+        phase.budget(keep)
+    except BudgetError as error:
+        if (ratio := parse(phase.pattern).ratio) is None:
+            raise
+        raise UsageError(
+            f"keep has {keep!r}, but the pattern {phase.pattern!r} keeps {ratio:g} of the weights; "
+            f"give keep=(1.0, {ratio:g}) (--keep 1,{ratio:g})"
+        ) from error
 
 
 def _count(least: int, most: int) -> Callable[[Any], bool]:

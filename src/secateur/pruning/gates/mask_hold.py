@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from secateur.arguments import a, checked
 from secateur.pruning.gates.optimizers import plain_optimizer
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.unprunable import refuse_sharded
+from secateur.training import Pruning
 
 
 class MaskHold:
@@ -35,3 +39,29 @@ class MaskHold:
     def remove(self) -> None:
         """Hold no longer; the zeros are left where they are."""
         self._hook.remove()
+
+
+@contextmanager
+def holding(model: nn.Module, masks: Masks) -> Iterator[Pruning]:
+    """Hold masks in whatever loop opens what this yields around its steps.
+
+    Args:
+        model: changed in place: the masks are applied at once.
+        masks: of the model.
+
+    Raises:
+        UsageError: the masks are of another model. Nothing was changed.
+    """
+    masks.apply(model)
+    holds: dict[int, MaskHold] = {}
+
+    def pruning(optimizer: Optimizer) -> AbstractContextManager[object]:
+        if id(optimizer) not in holds:
+            holds[id(optimizer)] = MaskHold(model, optimizer, masks)
+        return nullcontext()
+
+    try:
+        yield pruning
+    finally:
+        for hold in holds.values():
+            hold.remove()

@@ -31,7 +31,7 @@ def group_of(optimizer: Optimizer) -> dict[int, Mapping[str, Any]]:
 
 
 def refuse_optimizer(
-    optimizer: Optimizer, weights: Mapping[str, Tensor], *, moves: bool, spares: bool
+    optimizer: Optimizer, weights: Mapping[str, Tensor], *, moves: bool, undoes: bool
 ) -> None:
     """Refuse optimizers beside which gates would not learn what they should.
 
@@ -39,7 +39,7 @@ def refuse_optimizer(
         optimizer: of the model that has the weights.
         weights: name → parameter: those that get gates.
         moves: the optimizer is to move these weights.
-        spares: it is not to decay those that a step cuts.
+        undoes: it is not to decay those that a step cuts.
 
     Raises:
         UsageError: LBFGS, one that maximises, one that does not hold a weight, or one whose
@@ -60,14 +60,22 @@ def refuse_optimizer(
             continue
         if group.get("maximize"):
             raise UsageError(f"the {kind} maximises, but gates descend; train on the negative loss")
-        if moves and spares and group.get("weight_decay") and not _can_spare(optimizer, group):
+        if moves and undoes and group.get("weight_decay") and not _undoes(optimizer, group):
             raise UsageError(
                 f"{kind} decays weights in a way that a step cannot undo for those that it cuts; "
                 "choose SGD or AdamW, or GatePhase(decay='all'), or no weight decay"
             )
 
 
-def spare(
+def can_undo_decay(optimizer: Any, weights: Mapping[str, Tensor]) -> bool:
+    """Return whether `undo_decay` works for these weights beside an optimizer."""
+    optimizer = plain_optimizer(optimizer)
+    groups = group_of(optimizer)
+    own = [groups[id(weight)] for weight in weights.values() if id(weight) in groups]
+    return all(not g.get("weight_decay") or _undoes(optimizer, g) for g in own)
+
+
+def undo_decay(
     weight: Tensor, mask: Tensor, optimizer: Optimizer, group: Mapping[str, Any], scale: float
 ) -> None:
     """Undo beforehand, in place, the decay that the next step is going to give cut weights.
@@ -92,7 +100,7 @@ def _decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
     return isinstance(optimizer, optim.AdamW) or bool(group.get("decoupled_weight_decay"))
 
 
-def _can_spare(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
+def _undoes(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
     # Where decay is added to a gradient that is normalised then (Adam), the rounding error of
     # taking it away beforehand would be normalised too.
     return _decoupled(optimizer, group) or isinstance(optimizer, optim.SGD)

@@ -1,24 +1,15 @@
-"""The gate phase (phase 2): train through the cut, so that one order serves every keep ratio."""
+"""How the gate phase (phase 2) learns: which ratios its steps keep, and what moves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from torch import Tensor, nn
-
-from secateur.arguments import FUNCTION, SEED, TEXTS, a, checked, refuse
-from secateur.errors import refuse_wrong
-from secateur.model.parameters import unwrapped
-from secateur.pruning.gates.gates import Gates
-from secateur.pruning.gates.trainer import Trainer
-from secateur.pruning.parameters import NORMS
+from secateur.arguments import checked
+from secateur.errors import BudgetError, refuse_wrong
 from secateur.pruning.selecting.budget import Budget, Scope
-from secateur.pruning.selecting.masks import Masks
-from secateur.training import DATA, Data, Epoch, Recipe, train
+from secateur.pruning.selecting.patterns import parse
 
 Weights = Literal["joint", "frozen"]
 Order = Literal["learned", "fixed"]
@@ -56,10 +47,15 @@ class GatePhase:
     decay of all of them against the gradient of those."""
     scope: Scope = "global"
     floor: float = 0.002
-    """As in `Budget`."""
+    pattern: str = "weight"
+    """As in `Budget`; one that says its keep ratio itself is kept by every step but the dense
+    ones. Channels cannot be learned so."""
 
     def __post_init__(self) -> None:
-        Budget(1.0, self.scope, self.floor)
+        object.__setattr__(self, "pattern", parse(self.pattern))
+        if refusal := parse(self.pattern).refusal:
+            raise BudgetError(refusal)
+        self.budget(1.0)
         refuse_wrong(
             self,
             ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
@@ -75,6 +71,26 @@ class GatePhase:
         """`gate_rate`, or what stands for None."""
         return GATE_RATE if self.gate_rate is None else self.gate_rate
 
+    def budget(self, keep: float) -> Budget:
+        """Return the budget of a keep ratio.
+
+        Raises:
+            BudgetError: the pattern says another one itself.
+        """
+        whole = keep == 1 and parse(self.pattern).ratio is not None
+        return Budget(keep, self.scope, self.floor, "weight" if whole else self.pattern)
+
+    @property
+    def lowest(self) -> Budget:
+        """The smallest budget that a step may have."""
+        ratio = parse(self.pattern).ratio
+        return self.budget(self.lowest_keep if ratio is None else ratio)
+
+    def drawn(self, step: int, most: float = 1.0) -> Budget:
+        """Return the budget of one step, whose keep ratio is drawn below the most."""
+        keep, ratio = most * self.draw(step), parse(self.pattern).ratio
+        return self.budget(keep if ratio is None or keep == 1 else ratio)
+
     def draw(self, step: int) -> float:
         """Return the keep ratio of one step, in [lowest_keep, 1].
 
@@ -89,97 +105,3 @@ class GatePhase:
         if u < self.dense_steps:
             return 1.0
         return float(self.lowest_keep ** ((u - self.dense_steps) / (1 - self.dense_steps)))
-
-
-@checked(
-    model=a(nn.Module, "a torch module"),
-    names=TEXTS,
-    recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
-    loss=FUNCTION,
-    phase=a(GatePhase, "a GatePhase"),
-    seed=SEED,
-    watch=FUNCTION,
-)
-def learn_gates(
-    model: nn.Module,
-    names: Sequence[str],
-    data: Data,
-    recipe: Recipe,
-    loss: Callable[[Tensor, Any], Tensor],
-    *,
-    phase: GatePhase | None = None,
-    seed: int,
-    watch: Callable[[Epoch], object] = lambda epoch: None,
-    trainer: Trainer = train,
-) -> tuple[Epoch, ...]:
-    """Attach gates to a trained network and learn them, in place; read them with `Gates.of`.
-
-    With `order="fixed"` the gates left behind say that order too, so that the criterion `gate`
-    cuts the control like any other network.
-
-    Args:
-        model: trained, on the data's device.
-        names: the parameters that may be cut, as `prunable(model)` and its `names` say.
-        data: its training batches are used; its loss may be a distilled one (`distilled`).
-        recipe: epochs, rates and precision.
-        loss: (outputs as float32, targets) → scalar.
-        phase: how keep ratios are drawn and what moves; by default `GatePhase()`.
-        seed: of shuffling and augmentation.
-        watch: told of each finished epoch.
-        trainer: the loop that trains.
-
-    Raises:
-        UsageError: a name is no parameter of the model, or has a gate already.
-        BudgetError: the floors make the smallest keep ratio impossible.
-        TrainingError: a gradient was not finite. The model is then of no use.
-    """
-    if trainer is train:  # another one may take other data
-        refuse("data", data, DATA)
-    phase = phase or GatePhase()
-    gates = Gates.attach(model, names)
-    fixed = gates.scores() if phase.order == "fixed" else None
-
-    def around_step(step: int) -> AbstractContextManager[Masks]:
-        budget = Budget(phase.draw(step), phase.scope, phase.floor)
-        spare = recipe.weight_decay if phase.decay == "kept" else 0.0
-        return gates.cut(budget, order=fixed, frozen=phase.weights == "frozen", spare=spare)
-
-    with norms_only(model, names) if phase.weights == "frozen" else nullcontext():
-        log = trainer(
-            model,
-            data,
-            recipe,
-            loss,
-            seed=seed,
-            around_step=around_step,
-            extra=list(gates.values().values()),
-            extra_rate=phase.multiple,
-            watch=watch,
-        )
-    if fixed is not None:
-        gates.become(fixed)
-    return log
-
-
-@contextmanager
-def norms_only(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Let only norms and the named parameters take gradients; the latter's reach their gates."""
-    model = unwrapped(model)
-    norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, NORMS)
-        for parameter in module.parameters(recurse=False)
-    }
-    still = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name not in names and id(parameter) not in norms
-    ]
-    for parameter in still:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in still:
-            parameter.requires_grad_(True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from secateur.model.parameters import parameters, unwrapped
 
@@ -19,7 +20,7 @@ from secateur.model.parameters import parameters, unwrapped
 class SelfPruning:
     """Sigmoid gates over a model's weights, for as long as it trains; then folded into them.
 
-    Give `step` to `train` as `around_step` and `gates.values()` as `extra`.
+    Give `step` to `train` as `pruning`.
     """
 
     def __init__(
@@ -42,12 +43,16 @@ class SelfPruning:
         """name → s, float32, shaped as the parameter."""
 
     @contextmanager
-    def step(self, number: int) -> Iterator[None]:
+    def step(self, optimizer: Optimizer) -> Iterator[None]:
         """Run forward and backward with the products in the weights' place.
 
+        The optimizer gets the gates too, without weight decay, where it does not have them.
         Afterwards `weight.grad` is ∂L/∂v * sigmoid(s), and the gate's `.grad` is
         (∂L/∂v * w + penalty) * sigmoid'(s).
         """
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if new := [gate for gate in self.gates.values() if id(gate) not in held]:
+            optimizer.add_param_group({"params": new, "weight_decay": 0.0})
         open_ = {name: s.sigmoid() for name, s in self.gates.items()}
         full = {name: weight.detach().clone() for name, weight in self._weights.items()}
         for name, weight in self._weights.items():

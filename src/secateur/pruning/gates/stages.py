@@ -63,7 +63,7 @@ class Schedule:
     """
 
     keep: float | Budget
-    """Keep ratio, or a whole budget; a ratio takes scope and floor from the phase."""
+    """Keep ratio, or a whole budget; a ratio takes scope, floor and pattern from the phase."""
     gate_start: float
     """How many epochs, or optimizer steps, train plainly."""
     prune_at: float
@@ -93,7 +93,7 @@ class Schedule:
         """Return the budget of the cut."""
         if isinstance(self.keep, Budget):
             return self.keep
-        return Budget(self.keep, self.phase.scope, self.phase.floor)
+        return self.phase.budget(self.keep)
 
     def check_length(self, length: float) -> None:
         """Refuse a training that ends before the cut.

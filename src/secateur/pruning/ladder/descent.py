@@ -11,9 +11,9 @@ weights are solved again after each, towards the network at the top.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,10 +23,13 @@ from secateur.arguments import FUNCTION, SEED, Wanted, a, checked, refuse
 from secateur.errors import UsageError, refuse_wrong
 from secateur.model.copying import copied
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.gates.gates import Gates, only
-from secateur.pruning.gates.phase import GatePhase, norms_only
+from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.learning import learning
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.ladder.gradual import FEW, STEP
+from secateur.pruning.parameters import axes_of
 from secateur.pruning.recovery.finetune import SHORT, finetune
-from secateur.pruning.recovery.reconstruct import FEW, STEP, reconstruct
+from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.selecting.selection import select
@@ -112,7 +115,7 @@ def descend(
         data: as for `secateur.train`, whose errors are these too. With data and loss of
             `distilled` the network follows the dense one.
         loss: (outputs as float32, targets) → scalar.
-        phase: its gates' rate, lowest keep ratio, scope, floor, decay, and what moves.
+        phase: its gates' rate, lowest keep ratio, scope, floor, pattern, decay, and what moves.
         calibration: unlabelled inputs, for rungs that reconstruct; these need a copy of the
             network at the top in memory.
         seed: of shuffling and augmentation.
@@ -130,6 +133,7 @@ def descend(
         refuse("data", data, DATA)
     phase = phase or GatePhase()
     gates = Gates.of(model)
+    axes = axes_of(model, gates.names)
     for above, below in pairwise(rungs):
         if below.keep >= above.keep:
             raise UsageError(
@@ -137,7 +141,7 @@ def descend(
                 f"{above.keep:g}"
             )
     for rung in rungs:
-        select(gates.scores(), Budget(rung.keep, phase.scope, phase.floor))
+        select(gates.scores(), phase.budget(rung.keep), axes=axes)
         if rung.learn and phase.order == "fixed":
             raise UsageError("a rung cannot learn an order that is fixed; leave out learn")
         if rung.settle and phase.weights == "frozen":
@@ -152,100 +156,90 @@ def descend(
                 "give descend a Calibration, some thousand unlabelled inputs"
             )
         calibration.check(model)
-    return _descend(model, gates, rungs, data, loss, phase, calibration, seed, watch)
+    descent = _Descent(model, gates, axes, data, loss, phase, calibration, watch)
+    return descent.down(rungs, seed)
 
 
-def _descend(
-    model: nn.Module,
-    gates: Gates,
-    rungs: Sequence[Rung],
-    data: Data,
-    loss: Loss,
-    phase: GatePhase,
-    calibration: Calibration | None,
-    seed: int,
-    watch: Watch,
-) -> Iterator[tuple[Rung, Masks]]:
-    top = copied(model) if any(rung.reconstruct for rung in rungs) else None
-    found: list[Masks] = []
-    for number, rung in enumerate(rungs):
-        budget = Budget(rung.keep, phase.scope, phase.floor)
-        above = found[-1] if found else None
-        if rung.learn:
-            _learn(model, gates, rung, above, data, loss, phase, seed + 2 * number, watch)
-        if rung.reconstruct:
-            assert top is not None
-            assert calibration is not None
-            ratio = rungs[number - 1].keep if number else 1.0
-            _reconstruct(model, gates, top, ratio, budget, above, calibration)
-        scores = gates.scores()
-        masks = select(only(scores, above) if above else scores, budget)
-        if phase.weights == "joint":
-            masks.apply(model)
-            gates.become(scores)  # what is cut keeps its rank without its weight
-        if rung.settle:
-            settled = seed + 2 * number + 1
-            finetune(model, masks, data, loss, recipe=rung.settle, seed=settled, watch=watch)
-        found.append(masks)
-        for nested in found:  # from the largest, since training has moved all scores
-            gates.bury(nested)
-        yield rung, masks
+@dataclass(frozen=True, eq=False)
+class _Descent:
+    """What all rungs share."""
 
+    model: nn.Module
+    gates: Gates
+    axes: Mapping[str, int | None]
+    data: Data
+    loss: Loss
+    phase: GatePhase
+    calibration: Calibration | None
+    watch: Watch
 
-def _reconstruct(
-    model: nn.Module,
-    gates: Gates,
-    top: nn.Module,
-    ratio: float,
-    budget: Budget,
-    masks: Masks | None,
-    calibration: Calibration,
-) -> None:
-    """Cut from a ratio to the budget's, solving the kept weights again after every cut."""
-    few = calibration.first(FEW)
-    while ratio > budget.keep:
-        ratio = max(budget.keep, ratio * STEP)
-        scores = gates.scores()
-        step = replace(budget, keep=ratio)
-        masks = select(only(scores, masks) if masks else scores, step)
-        masks.apply(model)
-        gates.become(scores)
-        reconstruct(model, top, masks, calibration if ratio == budget.keep else few)
-        gates.bury(masks)  # a kept weight that is small now still ranks above what is cut
+    def select(self, keep: float, among: Masks | None) -> Masks:
+        budget = self.phase.budget(keep)
+        return select(self.gates.scores(), budget, axes=self.axes, among=among)
 
+    def down(self, rungs: Sequence[Rung], seed: int) -> Iterator[tuple[Rung, Masks]]:
+        top = copied(self.model) if any(rung.reconstruct for rung in rungs) else None
+        found: list[Masks] = []
+        ratio = 1.0
+        for number, rung in enumerate(rungs):
+            above = found[-1] if found else None
+            if rung.learn:
+                self._learn(rung, rung.learn, above, seed + 2 * number)
+            if rung.reconstruct:
+                assert top is not None
+                self._reconstruct(top, ratio, rung.keep, above)
+            masks = self.select(rung.keep, above)
+            if self.phase.weights == "joint":
+                self._cut(masks)
+            if rung.settle:
+                finetune(
+                    self.model,
+                    masks,
+                    self.data,
+                    self.loss,
+                    recipe=rung.settle,
+                    seed=seed + 2 * number + 1,
+                    watch=self.watch,
+                )
+            found.append(masks)
+            for nested in found:  # from the largest, since training has moved all scores
+                self.gates.demote(nested)
+            ratio = rung.keep
+            yield rung, masks
 
-def _learn(
-    model: nn.Module,
-    gates: Gates,
-    rung: Rung,
-    masks: Masks | None,
-    data: Data,
-    loss: Loss,
-    phase: GatePhase,
-    seed: int,
-    watch: Watch,
-) -> None:
-    """Train through cuts to this rung's ratio and below, among what is there yet."""
-    assert rung.learn is not None
-    deeper = replace(phase, dense_steps=0.0, lowest_keep=min(1.0, phase.lowest_keep / rung.keep))
-    still = phase.weights == "frozen"
-    spare = rung.learn.weight_decay if phase.decay == "kept" else 0.0
+    def _cut(self, masks: Masks) -> None:
+        """Cut the weights; what is cut keeps its rank without its weight."""
+        scores = self.gates.scores()
+        masks.apply(self.model)
+        self.gates.become(scores)
 
-    def around_step(step: int) -> AbstractContextManager[Masks]:
+    def _reconstruct(self, top: nn.Module, ratio: float, keep: float, masks: Masks | None) -> None:
+        """Cut from one ratio to another, solving the kept weights again after every cut."""
+        assert self.calibration is not None
+        few = self.calibration.first(FEW)
+        while ratio > keep:
+            ratio = max(keep, ratio * STEP)
+            masks = self.select(ratio, masks)
+            self._cut(masks)
+            reconstruct(self.model, top, masks, self.calibration if ratio == keep else few)
+            self.gates.demote(masks)  # a kept weight that is small now ranks above what is cut
+
+    def _learn(self, rung: Rung, recipe: Recipe, among: Masks | None, seed: int) -> None:
+        """Train through cuts to this rung's ratio and below, among what is still there."""
         # the draw of the gate phase, with this rung in place of the dense network
-        share = replace(deeper, dense_steps=min(rung.share, 1 - 1e-9)).draw(step)
-        budget = Budget(rung.keep * share, phase.scope, phase.floor)
-        return gates.cut(budget, among=masks, frozen=still, spare=spare)
-
-    with norms_only(model, gates.names) if still else nullcontext():
-        train(
-            model,
-            data,
-            rung.learn,
-            loss,
-            seed=seed,
-            around_step=around_step,
-            extra=list(gates.values().values()),
-            extra_rate=phase.multiple,
-            watch=watch,
+        deeper = replace(
+            self.phase,
+            dense_steps=min(rung.share, 1 - 1e-9),
+            lowest_keep=min(1.0, self.phase.lowest_keep / rung.keep),
         )
+        drawn = partial(deeper.drawn, most=rung.keep)
+        with learning(self.gates, self.phase, axes=self.axes, drawn=drawn, among=among) as pruning:
+            train(
+                self.model,
+                self.data,
+                recipe,
+                self.loss,
+                seed=seed,
+                pruning=pruning,
+                watch=self.watch,
+            )

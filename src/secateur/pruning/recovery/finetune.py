@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.arguments import FUNCTION, SEED, a, checked, refuse
+from secateur.arguments import FUNCTION, SEED, a, checked
 from secateur.errors import UsageError
-from secateur.pruning.gates.trainer import Trainer
+from secateur.pruning.gates.mask_hold import holding
 from secateur.pruning.selecting.masks import Masks
 from secateur.training import DATA, Data, Epoch, Recipe, train
 
@@ -22,6 +21,7 @@ SHORT = Recipe(epochs=1, rate=0.05, warmup=0.1)
 @checked(
     model=a(nn.Module, "a torch module"),
     masks=a(Masks, "Masks, as result.masks"),
+    data=DATA,
     loss=FUNCTION,
     recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
     seed=SEED,
@@ -36,7 +36,6 @@ def finetune(
     recipe: Recipe = SHORT,
     seed: int,
     watch: Callable[[Epoch], object] = lambda epoch: None,
-    trainer: Trainer = train,
 ) -> tuple[Epoch, ...]:
     """Train a pruned model in place; exactly the weights in `masks` are non-zero afterwards.
 
@@ -51,7 +50,6 @@ def finetune(
         recipe: epochs, rates and precision.
         seed: of shuffling and augmentation.
         watch: told of each finished epoch.
-        trainer: the loop that trains.
 
     Raises:
         UsageError: the masks are not of this model.
@@ -60,8 +58,5 @@ def finetune(
         raise UsageError(
             f"masks is a {type(given).__name__}; give Masks (of prune's result, result.masks)"
         )
-    if trainer is train:  # another one may take other data
-        refuse("data", data, DATA)
-    masks.apply(model)
-    hold = partial(masks.hold, model)
-    return trainer(model, data, recipe, loss, seed=seed, after_step=hold, watch=watch)
+    with holding(model, masks) as pruning:
+        return train(model, data, recipe, loss, seed=seed, pruning=pruning, watch=watch)

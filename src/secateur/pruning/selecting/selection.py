@@ -33,6 +33,7 @@ from secateur.pruning.selecting.ranking import (
     refuse_infinite,
     refuse_ways,
     tensor_of,
+    values_of,
 )
 
 
@@ -50,6 +51,7 @@ def select(
     budget: Budget,
     *,
     axes: Mapping[str, int | None] | None = None,
+    among: Mapping[str, Tensor] | None = None,
     method: Method = "auto",
     chunk: int = CHUNK,
 ) -> Masks:
@@ -83,6 +85,9 @@ def select(
         budget: how many weights to keep, and where.
         axes: name → the dimension of its tensor that counts inputs, as `Prunable.axes`; 1 where
             nothing is said. Only patterns that go along the inputs look at it, and refuse None.
+        among: name → bool mask of what may be kept; all else ranks below it, equal among itself.
+            Give it the masks of a larger keep ratio, and the ones returned are nested in them,
+            whatever the scores are.
         method: how the order is cut: "sort", "count", or "auto": sort on devices other than the
             CPU, count on the CPU and where sorting would need much memory. The masks are equal.
         chunk: how many scores are few enough for a copy when counting; at most `ranking.PIECE`
@@ -102,6 +107,8 @@ def select(
     refuse_ways(method, chunk)
     names = sorted(scores)
     tensors = [_checked(name, scores[name]) for name in names]
+    if among is not None:
+        tensors = _only(tensors, [among[name] for name in names])
     if not any(tensor.numel() for tensor in tensors):
         raise UsageError("there are no weights to select from; give scores of at least one weight")
     pattern = budget.pattern
@@ -150,6 +157,14 @@ def _checked(name: str, scores: Scores) -> Scores:
             "float32 or float64 with values"
         )
     return Absolute(tensor.detach()) if isinstance(scores, Absolute) else tensor.detach()
+
+
+def _only(tensors: Sequence[Scores], masks: Sequence[Tensor]) -> list[Scores]:
+    """Return the scores with all that the masks cut at one value below all that they keep."""
+    values = [values_of(tensor) for tensor in tensors]
+    lowest = min((float(value.min()) for value in values if value.numel()), default=0.0)
+    below = lowest - max(1.0, abs(lowest)) / 64  # representable below in half precision too
+    return [torch.where(*pair, below) for pair in zip(masks, values, strict=True)]
 
 
 def _axis(name: str, shape: torch.Size, axes: Mapping[str, int | None]) -> int:

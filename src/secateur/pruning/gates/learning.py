@@ -1,0 +1,118 @@
+"""The gate phase (phase 2): train through the cut, so that one order serves every keep ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur.arguments import FUNCTION, SEED, TEXTS, a, checked
+from secateur.errors import UsageError
+from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.optimizers import can_undo_decay
+from secateur.pruning.gates.phase import GatePhase
+from secateur.pruning.gates.rule import GateRule
+from secateur.pruning.parameters import axes_of
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.masks import Masks
+from secateur.training import DATA, Data, Epoch, Pruning, Recipe, train
+
+
+@contextmanager
+def learning(
+    gates: Gates,
+    phase: GatePhase,
+    *,
+    axes: Mapping[str, int | None] | None = None,
+    drawn: Callable[[int], Budget] | None = None,
+    among: Masks | None = None,
+    any_decay: bool = False,
+) -> Iterator[Pruning]:
+    """Let gates learn in whatever loop opens what this yields around its steps.
+
+    The rule begins at the first step, beside the optimizer that is given there, and ends with the
+    block; the gates stay attached.
+
+    Args:
+        gates: attached to the model that the loop trains.
+        phase: how they learn, and what moves beside them.
+        axes: as in `select`; by default those that the layers say themselves.
+        drawn: as in `GateRule`.
+        among: as in `GateRule`.
+        any_decay: where the optimizer's decay cannot be kept from the weights that a step cuts,
+            let them decay, and do not refuse it.
+
+    Raises:
+        UsageError: from the step on, as `GateTraining`; or it is given a second optimizer.
+    """
+    rules: list[GateRule] = []
+    if axes is None:
+        axes = axes_of(gates.model, gates.names)
+
+    def pruning(optimizer: Optimizer) -> AbstractContextManager[object]:
+        if not rules:
+            kept = not any_decay or can_undo_decay(optimizer, gates.weights)
+            own = phase if kept else replace(phase, decay="all")
+            rules.append(GateRule(gates, optimizer, own, axes=axes, drawn=drawn, among=among))
+        elif not rules[0].beside(optimizer):
+            raise UsageError(
+                "gates learn beside one optimizer, but this step has another one; give all "
+                "parameters to one optimizer"
+            )
+        return rules[0].step()
+
+    try:
+        yield pruning
+    finally:
+        for rule in rules:
+            rule.detach()
+
+
+@checked(
+    model=a(nn.Module, "a torch module"),
+    names=TEXTS,
+    data=DATA,
+    recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
+    loss=FUNCTION,
+    phase=a(GatePhase, "a GatePhase"),
+    seed=SEED,
+    watch=FUNCTION,
+)
+def learn_gates(
+    model: nn.Module,
+    names: Sequence[str],
+    data: Data,
+    recipe: Recipe,
+    loss: Callable[[Tensor, Any], Tensor],
+    *,
+    phase: GatePhase | None = None,
+    seed: int,
+    watch: Callable[[Epoch], object] = lambda epoch: None,
+) -> tuple[Epoch, ...]:
+    """Attach gates to a trained network and learn them, in place; read them with `Gates.of`.
+
+    With `order="fixed"` the gates left behind say that order too, so that the criterion `gate`
+    cuts the control like any other network.
+
+    Args:
+        model: trained, on the data's device.
+        names: the parameters that may be cut, as `prunable(model)` and its `names` say.
+        data: its training batches are used; its loss may be a distilled one (`distilled`).
+        recipe: epochs, rates and precision.
+        loss: (outputs as float32, targets) → scalar.
+        phase: how keep ratios are drawn and what moves; by default `GatePhase()`.
+        seed: of shuffling and augmentation.
+        watch: told of each finished epoch.
+
+    Raises:
+        UsageError: a name is no parameter of the model, or has a gate already.
+        BudgetError: the floors make the smallest keep ratio impossible.
+        TrainingError: a gradient was not finite. The model is then of no use.
+    """
+    phase = phase or GatePhase()
+    with learning(Gates.attach(model, names), phase) as pruning:
+        return train(model, data, recipe, loss, seed=seed, pruning=pruning, watch=watch)
