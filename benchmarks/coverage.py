@@ -107,7 +107,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def exact(architecture: Architecture, _: Path) -> str:
-    """Keep exactly round(keep * N), counted in the tensors; the model given is not changed."""
+    """Exactly round(keep * N) weights are kept, counted in the tensors; the model given stays."""
     model, _inputs = fresh(architecture)
     before = copy.deepcopy(unwrapped(model).state_dict())
     plan = prunable(model)
@@ -122,7 +122,7 @@ def exact(architecture: Architecture, _: Path) -> str:
 
 
 def held(architecture: Architecture, _: Path) -> str:
-    """The zeros are there after ten steps of AdamW with weight decay, and in a copy trained on."""
+    """The zeros survive ten steps of AdamW with weight decay, and more training of a copy."""
     model, result, inputs = cut(architecture, KEEPS[1])
     start = copy.deepcopy(weights(model, result.masks))
     regrown = train(architecture, model, inputs, 10, result)
@@ -177,7 +177,7 @@ def classes(model: nn.Module) -> list[tuple[str, str]]:
 
 
 def files(architecture: Architecture, folder: Path) -> str:
-    """What is saved comes back bit for bit in a model with other weights."""
+    """A saved model comes back bit for bit in a model that had other weights."""
     model, result, inputs = cut(architecture, KEEPS[1])
     path = folder / "model.safetensors"
     save(model, path, masks=result.masks, budget=result.budget)
@@ -196,7 +196,7 @@ def files(architecture: Architecture, folder: Path) -> str:
 
 def onnx(architecture: Architecture, folder: Path) -> str:
     """The ONNX file of the pruned model gives what torch gives; "refused": torch cannot export
-    it, and the error is the one that is known."""
+    it, and the error is the known one."""
     model, inputs = fresh(architecture)
     pruned, _ = prune(model, KEEPS[0], criterion="magnitude")
     path = folder / "model.onnx"
@@ -214,7 +214,7 @@ def onnx(architecture: Architecture, folder: Path) -> str:
 
 
 def gates(architecture: Architecture, _: Path) -> str:
-    """Attach gates, train one step through a cut, take them away again."""
+    """Gates attach, learn in one step through a cut, and come off again."""
     model, inputs = fresh(architecture)
     before = list(model.state_dict())
     names = prunable(model).names
@@ -333,12 +333,14 @@ def page(rows: list[tuple[str, Architecture, list[str]]], answers: list[tuple[st
     """Return the document."""
     head = ["architecture", "what is special", "parameters", "prunable", *CHECKS]
     lines = [
-        *("# Architectures that are tried", ""),
-        "Written by `python benchmarks/coverage.py`; the same checks are tests",
-        *("(`tests/test_coverage.py`). Weights are random, and small on purpose.", ""),
+        *("# Architectures", ""),
+        f"secateur prunes the {len(rows)} architectures below; every cell of the table is a test",
+        "(`tests/test_coverage.py`), and `python benchmarks/coverage.py` writes this page.",
+        *("Weights are random, and small on purpose.", ""),
+        f"Date: {datetime.now(UTC).date().isoformat()}; "
         f"torch {torch.__version__.partition('+')[0]}, transformers {installed('transformers')}, "
         f"onnxruntime {installed('onnxruntime')}",
-        *("", f"Date: {datetime.now(UTC).date().isoformat()}", ""),
+        "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * 2 + "--:|" * 2 + "---|" * len(CHECKS),
     ]
@@ -352,9 +354,9 @@ def page(rows: list[tuple[str, Architecture, list[str]]], answers: list[tuple[st
             cells[at] += f" ({notes.index(note) + 1})"
         lines.append(f"| {' | '.join([name, architecture.what, size, prunable_weights, *cells])} |")
     lines += ["", *(f"{number}. {note}." for number, note in enumerate(notes, 1)), ""]
-    lines += ["What the columns say:", ""]
+    lines += ["What the columns mean:", ""]
     lines += [f"- **{label}**: {' '.join(str(c.__doc__).split())}" for label, c in CHECKS.items()]
-    lines += ["", "## What is refused, and with which words", ""]
+    lines += ["", "## What is refused, and with which error", ""]
     lines += ["| what | the error |", "|---|---|"]
     lines += [f"| {what} | {told} |" for what, told in answers]
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # those of other people's loops are run by test_integrations.py
 EXAMPLES = sorted((ROOT / "examples").glob("*_task.py"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES

@@ -24,7 +24,7 @@ from secateur.training import MOST_EPOCHS, Recipe
 
 FORMAT = 3  # 3: the pattern; 2: in phase 2 only what a step keeps decays
 FOLLOW = 0.9
-"""Weight of the uncut network's outputs in fine-tuning; docs/gates.md has what it is worth."""
+"""Weight of the uncut network's outputs in fine-tuning; docs/lab/finetuning.md has its worth."""
 RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
 EXAMPLES = 10**9
 """Most training examples that calibration or a criterion is asked to look at."""

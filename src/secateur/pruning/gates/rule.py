@@ -67,7 +67,7 @@ NORMALISED = 0.3
 """What gradients that were so divided are multiplied by. At 0.1 gates and weights would keep the
 pace that they have beside SGD (Adam averages gradients with weights of 0.1 and less, where SGD
 with momentum adds them up); on the digits and on a small GPT-2, 0.3 was the better of 0.1, 0.3
-and 1 or next to it at every rate that was tried (docs/integrations.md)."""
+and 1 or next to it at every rate that was tried (docs/lab/adam.md)."""
 
 
 class GateRule:
