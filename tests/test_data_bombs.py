@@ -252,9 +252,9 @@ def test_every_protocol_of_plain_values_is_read_as_it_was_written(protocol: int)
     value = {b"a": [1, 2, [], {}], "ä": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
              b"b": [None, True, False, -1, 2**31, 2**40, -(2**40), b"x" * 300, "y" * 300],
              "same": [b"z"] * 3}  # fmt: skip
-    assert pickled.load(pickle.dumps(value, protocol=protocol), most=1000) == value
+    assert pickled.unpickled(pickle.dumps(value, protocol=protocol), most=1000) == value
     with pytest.raises(ValueError, match="more than 10 instructions"):
-        pickled.load(pickle.dumps(value, protocol=protocol), most=10)
+        pickled.unpickled(pickle.dumps(value, protocol=protocol), most=10)
 
 
 def test_no_batch_has_as_many_instructions_as_are_refused() -> None:
@@ -262,4 +262,4 @@ def test_no_batch_has_as_many_instructions_as_are_refused() -> None:
     content = pickle.dumps(
         {b"labels": list(range(256)) * 39, b"names": [f"{i}.png" for i in range(10_000)]}, 2
     )
-    assert pickled.load(content, most=1_000 + 16 * 10_000)[b"labels"][255] == 255
+    assert pickled.unpickled(content, most=1_000 + 16 * 10_000)[b"labels"][255] == 255

@@ -217,8 +217,8 @@ def test_examine_says_everything_and_changes_nothing(cache):
 def test_more_threads_than_other_processes_leave_cores_for(
     cache, monkeypatch, share, threads, ok, hint
 ):
-    monkeypatch.setattr(doctor, "usable", lambda: (0, 1, 2, 3))
-    monkeypatch.setattr(doctor.Others, "share", lambda self: share)
+    monkeypatch.setattr(doctor, "usable_cores", lambda: (0, 1, 2, 3))
+    monkeypatch.setattr(doctor.OtherProcesses, "share", lambda self: share)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     check = examined()["other processes"]
     assert check.ok is ok

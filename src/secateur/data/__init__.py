@@ -1,12 +1,17 @@
-"""The data sets that secateur trains on: one file each, all of them images in memory."""
+"""The data sets that secateur trains on, all of them images in memory.
 
+A module of this package that has a function `load` is a data set, named as the module is; a new one
+is a new file.
+"""
+
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Protocol
 
 import torch
 
-from secateur.data import cifar10, digits
 from secateur.data.augmentation import Augmentation
 from secateur.data.cifar10_sources import cache_directory
 from secateur.data.images import ImageData, Split
@@ -22,10 +27,12 @@ class Loader(Protocol):
         """Load from `data_dir`, or from wherever the data set is had; `progress` reports on it."""
 
 
+_MODULES = {name: import_module(f"{__name__}.{name}") for _, name, _ in iter_modules(__path__)}
+
 DATASETS: MappingProxyType[str, Loader] = MappingProxyType(
-    {"cifar10": cifar10.load, "digits": digits.load}
+    {name: module.load for name, module in _MODULES.items() if hasattr(module, "load")}
 )
-"""Every data set by name; a new one is a new file and one line here."""
+"""Every data set's loader, by its name."""
 
 
 def load(

@@ -104,7 +104,7 @@ def verify(batch: bytes, sha256: str, records: int) -> None:
 
 def _from_pickle(content: bytes, records: int) -> bytes:
     try:
-        batch = pickled.load(content, most=1_000 + 16 * records)
+        batch = pickled.unpickled(content, most=1_000 + 16 * records)
         if not isinstance(batch, dict):
             raise ValueError(f"it holds a {type(batch).__name__}")
         labels = _labels(batch[b"labels"])

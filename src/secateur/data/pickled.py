@@ -45,7 +45,7 @@ _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _NOTHING = {"PROTO", "FRAME"}
 
 
-def load(content: bytes, most: int) -> Any:
+def unpickled(content: bytes, most: int) -> Any:
     """Return what a pickle of protocol 2 to 4 holds.
 
     Args:
