@@ -215,11 +215,14 @@ def test_dot4_by_hand() -> None:
 
 # Every pattern, those of tomorrow included.
 
-EXAMPLES = ["weight", "2:4", "3:7", "1x4", "3x2", "16x1", "dot4", "channel"]
+EXAMPLES = [text for kind in PATTERNS.values() for text in kind.EXAMPLES]
 
 
-def test_every_kind_of_pattern_is_tried_here() -> None:
-    assert {type(parse(text)) for text in EXAMPLES} == set(PATTERNS.values())
+def test_every_kind_reads_its_own_examples() -> None:
+    assert [type(parse(text)) for text in EXAMPLES] == [
+        kind for kind in PATTERNS.values() for _ in kind.EXAMPLES
+    ]
+    assert all(kind.EXAMPLES and kind.FORM for kind in PATTERNS.values())
 
 
 @pytest.mark.parametrize("text", EXAMPLES)

@@ -27,6 +27,7 @@ class Blocks(Pattern):
 
     __slots__ = ()
     FORM = "blocks of rows x columns such as '1x4'"
+    EXAMPLES = ("1x4", "3x2", "16x1")
     unit = "blocks"
     directed = True
 

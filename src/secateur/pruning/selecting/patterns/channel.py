@@ -10,6 +10,7 @@ class Channel(Pattern):
 
     __slots__ = ()
     FORM = "'channel'"
+    EXAMPLES = ("channel",)
     unit = "channels"
     smaller = True
 

@@ -20,6 +20,7 @@ class Dot4(Pattern):
 
     __slots__ = ()
     FORM = "'dot4'"
+    EXAMPLES = ("dot4",)
     unit = "blocks"
     directed = True
 

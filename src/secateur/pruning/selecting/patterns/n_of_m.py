@@ -24,6 +24,7 @@ class NofM(Pattern):
 
     __slots__ = ()
     FORM = "'n:m' with 1 <= n <= m such as '2:4'"
+    EXAMPLES = ("2:4", "3:7")
     directed = True
 
     @classmethod

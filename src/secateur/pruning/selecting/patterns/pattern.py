@@ -24,6 +24,9 @@ class Pattern(str):
     FORM: ClassVar[str]
     """How it is written, for help texts and errors, such as "'n:m', such as '2:4'"."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]]
+    """Some patterns of the kind, which the tests of all patterns try."""
+
     unit: ClassVar[str] = "weights"
     """What is ranked, kept and counted."""
 

@@ -14,6 +14,7 @@ class Weight(Pattern):
 
     __slots__ = ()
     FORM = "'weight'"
+    EXAMPLES = ("weight",)
 
     @classmethod
     def parse(cls, text: str) -> Weight | None:

@@ -1,0 +1,78 @@
+"""Every recipe of CONTRIBUTING.md works: its file alone, in a copy of the package."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import secateur
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+FILES = dict(re.findall(r"```python\n# src/(secateur/\S+\.py)\n(.*?)```", PAGE, re.S))
+
+MODEL = (
+    "import torch, secateur; model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in 'ab'))"
+)
+RECIPES = {
+    "criteria/relative.py": (
+        f"{MODEL}; found = secateur.prune(model, 0.25, criterion='relative')[1]; "
+        "assert found.masks.kept == 16 and found.criterion == 'relative'",
+        ["test_criteria.py::test_every_criterion_gives_scores_that_can_be_selected[relative]"],
+    ),
+    "data/stripes.py": (
+        "import secateur; task = secateur.classification('stripes', 'mlp'); "
+        "study = secateur.Study(task, keep=(0.5,), seeds=1, epochs=4, gate_epochs=1, "
+        "calibration=64, criteria=('magnitude',), device='cpu'); "
+        "assert study.run().summary.dense[0].test.mean > 80",
+        [],
+    ),
+    "patterns/row.py": (
+        f"{MODEL}; found = secateur.prune(model, 0.25, pattern='row')[1]; "
+        "assert found.masks['1.weight'].all(1).sum() == 2 == found.masks['1.weight'].any(1).sum(); "
+        "assert secateur.GatePhase(pattern='row').budget(0.5).pattern.unit == 'rows'",
+        [
+            "test_patterns.py::test_a_pattern_is_its_name[row]",
+            "test_patterns.py::test_a_pattern_counts_what_it_keeps[row]",
+        ],
+    ),
+}
+"""The end of a recipe's file → code that uses it, and the tests of its kind that pick it up."""
+
+
+def test_every_recipe_is_tried() -> None:
+    assert len(FILES) == len(RECIPES)
+    assert all(any(path.endswith(end) for end in RECIPES) for path in FILES)
+
+
+@pytest.mark.parametrize("end", RECIPES)
+def test_a_recipe_adds_one_file_that_works(end: str, tmp_path: Path) -> None:
+    (path,) = (path for path in FILES if path.endswith(end))
+    source = Path(secateur.__file__).parent
+    shutil.copytree(source, tmp_path / "secateur", ignore=shutil.ignore_patterns("__pycache__"))
+    assert not (tmp_path / path).exists()
+    (tmp_path / path).write_text(FILES[path])
+    code, tests = RECIPES[end]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    check = f"import secateur; assert secateur.__file__.startswith({str(tmp_path)!r}); {code}"
+    run = [["-W", "error", "-c", check]]
+    if tests:
+        found = [str(ROOT / "tests" / test) for test in tests]
+        run.append(["-m", "pytest", "-p", "no:cacheprovider", *found])
+    for arguments in run:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
