@@ -15,6 +15,7 @@ from torch import Tensor
 
 from secateur.errors import UsageError
 from secateur.measure.accuracy import evaluate
+from secateur.study import statistics
 from secateur.study.metrics import (
     ACCURACY,
     CROSS_ENTROPY,
@@ -27,8 +28,9 @@ from secateur.study.metrics import (
 )
 from secateur.study.report.findings import headline
 from secateur.study.report.units import Units, measure
+from secateur.study.rows import Row
 from secateur.study.statistics import Interval
-from secateur.study.summary import Row, Summary, summarise
+from secateur.study.summary import Summary, summarise
 from synthetic_study import make_spec, make_trials
 
 METRICS = (ACCURACY, CROSS_ENTROPY, MEAN_SQUARED_ERROR, MEAN_ABSOLUTE_ERROR)
@@ -143,20 +145,20 @@ def mirrored_interval(a: Interval | None, b: Interval | None) -> bool:
 
 
 def mirrored_row(a: Row, b: Row) -> bool:
-    same = ("criterion", "recovery", "keep", "n", "certified", "kept", "collapsed")
+    same = ("criterion", "recovery", "keep", "n", "certified", "kept", "collapsed_layers")
     pairs = ((a.test, b.test), (a.validation, b.validation), (a.difference, b.difference))
-    tests = a.noninferiority, b.noninferiority
-    if tests[0] is None or tests[1] is None:
-        verdict = tests[0] is tests[1]
-    else:
-        verdict = (tests[0].p_value, tests[0].passed, tests[0].bound, tests[0].mean) == (
-            *(tests[1].p_value, tests[1].passed, -tests[1].bound, -tests[1].mean),
-        )
+    mirrored = b.bound if b.bound is None else -b.bound
     return (
-        all(getattr(a, name) == getattr(b, name) for name in same)
+        all(getattr(a, name) == getattr(b, name) for name in (*same, "p_value", "verdict"))
         and all(mirrored_interval(x, y) for x, y in pairs)
-        and verdict
+        and a.bound == mirrored
     )
+
+
+def mirrored_test(a: statistics.Test | None, b: statistics.Test | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return (a.p_value, a.passed, a.bound, a.mean) == (b.p_value, b.passed, -b.bound, -b.mean)
 
 
 @given(
@@ -190,6 +192,9 @@ def test_the_mirrored_metric_gets_the_mirrored_statistics(
         assert region.certified == other.regions[key].certified
         assert region.stopped_at == other.regions[key].stopped_at
         assert region.refusal == other.regions[key].refusal
+        assert region.tests.keys() == other.regions[key].tests.keys()
+        for keep, test in region.tests.items():
+            assert mirrored_test(test, other.regions[key].tests[keep])
     assert {key: each.keep for key, each in one.suggested.items()} == {
         key: each.keep for key, each in other.suggested.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -11,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from secateur.errors import FileError, StudyError
 from secateur.study import report
+from secateur.study.report import tables as page_tables
+from secateur.study.report.charts.chart import Chart, Series, Source
+from secateur.study.report.columns import COLUMNS, Column
 from secateur.study.report.findings import headline
-from secateur.study.rows_csv import csv_rows
+from secateur.study.report.palette import styles
+from secateur.study.rows import csv_rows
 from secateur.study.summary import summarise
+from secateur.terminal import tables as terminal_tables
 from synthetic_study import HASH, LAYERS, Record, make_spec, make_stages, make_trials
 
 COMMAND = "secateur study --data cifar10 --net convnet"
@@ -66,6 +73,10 @@ def _page(folder: Path, spec: Record, trials: list[Record], stages: list[Record]
     return _Page(_write(folder, spec, trials, stages).html.read_text(encoding="utf-8"))
 
 
+def _charts(page: _Page) -> dict[str, Any]:
+    return {chart["name"]: chart for chart in page.data["charts"]}
+
+
 @pytest.fixture(scope="module")
 def spec() -> Record:
     return make_spec()
@@ -94,7 +105,7 @@ def test_table_reads_back_as_it_was_summarised(whole: report.ReportFiles, spec: 
         table = list(csv.DictReader(file))
     summary = summarise(spec, make_trials(spec))
     rows = (*summary.dense, *summary.rows)
-    assert [list(line.values()) for line in table] == csv_rows(summary)[1:]
+    assert [list(line.values()) for line in table] == csv_rows(summary.lines)[1:]
     assert [float(line["test_mean"]) for line in table] == [row.test.mean for row in rows]
 
 
@@ -153,15 +164,73 @@ def test_page_says_where_its_figures_come_from(page: _Page) -> None:
 
 
 def test_script_is_given_the_summary(page: _Page, spec: Record) -> None:
-    rows = summarise(spec, make_trials(spec)).rows
+    rows = summarise(spec, make_trials(spec)).lines
     given = page.data["rows"]
     assert [row["test"]["mean"] for row in given] == [row.test.mean for row in rows]
     assert [row["kept"] for row in given] == [row.kept for row in rows]
-    assert page.data["layers"]["names"] == list(LAYERS)
-    assert [len(seed["layers"]) for seed in page.data["gates"]] == [4, 4, 4]
-    assert {(s["stage"], s["seed"]) for s in page.data["training"]} == {
-        (stage, seed) for stage in ("train", "gates", "control") for seed in range(3)
-    }
+    assert [row["layers"].keys() for row in given] == [LAYERS.keys()] * len(rows)
+    charts = _charts(page)
+    assert list(charts) == ["curve", "comparisons", "layers", "gates", "training"]
+    assert charts["layers"]["rows"] == list(LAYERS)
+    seeds = [histogram["when"]["seed"] for histogram in charts["gates"]["histograms"]]
+    assert seeds == [0] * 4 + [1] * 4 + [2] * 4
+    lines = charts["training"]["series"]
+    assert [line["name"] for line in lines] == ["train", "gates", "control"] * 3
+    assert [len(line["y"]) for line in lines] == [8, 5, 5] * 3
+
+
+def size_chart(source: Source) -> Chart:
+    """A chart as somebody would add one: what it takes in bytes, over sparsity."""
+    lines = [source.summary.of(criterion, "none") for criterion in source.spec["criteria"]]
+    return Chart(
+        title="How small does it get?",
+        about="Curve of bytes against sparsity",
+        caption="Estimated bytes; test {{metric}} is above.",
+        series=[
+            Series(
+                name=rows[0].criterion,
+                style=styles(source.spec["criteria"])[rows[0].criterion],
+                x=[row.keep for row in rows],
+                y=[row.estimated_bytes for row in rows],
+                hover=[f"{row.estimated_bytes} bytes" for row in rows],
+                label=[rows[0].criterion],
+            )
+            for rows in lines
+        ],
+        x="sparsity (%)",
+        y=["bytes"],
+        levels=source.spec["levels"],
+    )
+
+
+def test_a_chart_is_one_function_and_its_name_in_a_list(
+    tmp_path: Path, spec: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "CHARTS", report.CHARTS | {"size": size_chart})
+    monkeypatch.setattr(report, "PRINTED", ("curve", "size"))
+    page = _page(tmp_path, spec, make_trials(spec), make_stages(spec))
+    series = _charts(page)["size"]["series"]
+    rows = [row for row in page.data["rows"] if row["recovery"] == "none" and row["keep"] < 1]
+    assert [v for line in series for v in line["y"]] == [row["estimated_bytes"] for row in rows]
+    assert ("div", "chart-size") in {(tag, a.get("id")) for tag, a in page.elements}
+    assert "Estimated bytes; test accuracy is above." in page.text
+    assert ET.fromstring((tmp_path / "size.svg").read_bytes()).tag.endswith("svg")
+    assert (tmp_path / "size.png").exists()
+
+
+def test_a_column_is_one_line_for_page_and_terminal(
+    tmp_path: Path, spec: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = Column(lambda row: f"{row.parameters - row.kept} gone", page="cut", terminal="cut")
+    for module in (page_tables, terminal_tables):
+        monkeypatch.setattr(module, "COLUMNS", (*COLUMNS, column))
+    trials = make_trials(spec)
+    text = _page(tmp_path, spec, trials, []).text
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(terminal_tables.table(summarise(spec, trials)))
+    for row in summarise(spec, trials).lines:
+        assert f"{row.parameters - row.kept} gone" in text
+        assert f"{row.parameters - row.kept} gone" in shown.getvalue()
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -182,7 +251,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert len(page.scripts) == 3
     assert "img" not in {tag for tag, _ in page.elements}
     assert not any(name.startswith("on") for _, a in page.elements for name in a)
-    assert page.data["layers"]["names"][0] == HOSTILE
+    assert _charts(page)["layers"]["rows"][0] == HOSTILE
     assert "<img src=x onerror='alert(2)'>{{library}}" in page.text
     ET.fromstring(made.svg.read_text(encoding="utf-8"))
 
@@ -215,7 +284,8 @@ def test_one_seed_is_refused_a_certificate(tmp_path: Path) -> None:
     page = _page(tmp_path, spec, make_trials(spec), make_stages(spec))
     assert "No keep ratio of cifar10/convnet is certified." in page.text
     assert "Only 1 seed." in page.text
-    assert {row["certified"] for row in page.data["rows"]} == {"not tested"}
+    assert {row["verdict"] for row in page.data["rows"]} == {"", "not tested"}
+    assert {row["verdict"] for row in page.data["rows"] if row["keep"] < 1} == {"not tested"}
     assert {row["test"]["low"] for row in page.data["rows"]} == {None}
 
 
@@ -259,7 +329,7 @@ def test_loss_in_another_unit_without_gates(tmp_path: Path) -> None:
     page = _page(tmp_path, spec, make_trials(spec), [])
     assert "cross entropy stays less than 0.02 nats above dense" in page.text
     assert page.data["metric"]["digits"] == 3
-    assert page.data["comparisons"] == page.data["gates"] == page.data["training"] == []
+    assert list(_charts(page)) == ["curve", "layers"]
 
 
 def test_network_at_chance_is_a_warning(tmp_path: Path) -> None:
@@ -288,9 +358,10 @@ def test_wide_intervals_of_percentages_stay_in_the_figure(tmp_path: Path) -> Non
 
 def test_criteria_without_a_style_are_told_apart(tmp_path: Path) -> None:
     spec = make_spec(levels=(0.5,), criteria=("gate", "mine", "yours"))
-    criteria = _page(tmp_path, spec, make_trials(spec), []).data["criteria"]
-    assert [c["name"] for c in criteria] == ["gate", "mine", "yours"]
-    assert len({c["light"] for c in criteria}) == 3
+    lines = _charts(_page(tmp_path, spec, make_trials(spec), []))["curve"]["series"]
+    colours = {line["name"]: line["style"]["light"] for line in lines}
+    assert list(colours) == ["gate", "mine", "yours", "dense"]
+    assert len(set(colours.values())) == 4
 
 
 def test_folder_that_is_not_there_is_a_file_error(tmp_path: Path, spec: Record) -> None:

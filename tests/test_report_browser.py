@@ -12,6 +12,7 @@ import pytest
 from secateur.study import report
 from secateur.study.summary import Summary, summarise
 from synthetic_study import HASH, Record, make_spec, make_stages, make_trials
+from test_report import size_chart
 
 pytestmark = pytest.mark.browser
 
@@ -112,6 +113,17 @@ def test_every_chart_is_drawn_without_a_word_in_the_console(browser: Browser, ad
     _assert_silent(browser)
 
 
+def test_a_new_chart_needs_no_script_of_its_own(
+    browser: Browser, tmp_path: Path, spec: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "CHARTS", report.CHARTS | {"size": size_chart})
+    _open(browser, _write(tmp_path, spec, make_trials(spec), make_stages(spec)))
+    assert _drawn(browser, "size") > 0
+    names = "return document.getElementById('chart-size').data.map((t) => t.name)"
+    assert browser.execute_script(names) == spec["criteria"]
+    _assert_silent(browser)
+
+
 @pytest.mark.parametrize("criterion", ["gate", "random"])
 @pytest.mark.parametrize("recovery", ["none", "batchnorm"])
 def test_slider_moves_the_figures_to_those_of_the_records(
@@ -134,7 +146,7 @@ def test_slider_moves_the_figures_to_those_of_the_records(
         assert _value(browser, "prunable") == row.prunable
         assert _value(browser, "parameters") == row.parameters
         assert _value(browser, "bytes") == row.estimated_bytes
-        tested = "no" if row.noninferiority else "not tested"
+        tested = "not tested" if row.bound is None else "no"
         assert _value(browser, "certified") == ("yes" if row.certified else tested)
         shown = browser.find_element("id", "out-metric").text
         assert shown.replace("\u00a0", " ") == f"{row.test.mean:.2f} %"

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from secateur.errors import UsageError
-from secateur.study.report import figures
+from secateur.study.report.charts.chart import Source
+from secateur.study.report.charts.curve import curve
+from secateur.study.report.printed import printed
 from secateur.study.spec import Options, Spec
 from secateur.study.study import Study
 from secateur.study.summary import Summary, summarise
@@ -160,6 +162,9 @@ def test_no_line_leads_from_recalibrated_cuts_to_finetuned_ones() -> None:
     whole = replace(
         summary, rows=tuple(replace(row, dense_recovery="finetune") for row in summary.rows)
     )
-    broken, joined = (figures.curve(each, spec, "gate")[0] for each in (summary, whole))
+    panels: dict[str, Any] = {each: {"recovery": each} for each in spec["recovery"]}
+    broken, joined = (
+        printed(curve(Source(each, spec, [])), panels)["svg"] for each in (summary, whole)
+    )
     # one line more for each of the three criteria, in the panel of fine-tuning
     assert broken.count(b"clip-path") > joined.count(b"clip-path")

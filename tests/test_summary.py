@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.study.rows_csv import csv_rows
+from secateur.study.rows import chance_limit, csv_rows, estimated_bytes
 from secateur.study.statistics import (
     noninferior,
     operating_region,
@@ -15,7 +15,7 @@ from secateur.study.statistics import (
     paired_interval,
     t_interval,
 )
-from secateur.study.summary import chance_limit, estimated_bytes, summarise
+from secateur.study.summary import summarise
 from study_records import LOSS, NOISE, dense_test, plan, record, row_of, trials, without
 
 
@@ -35,7 +35,9 @@ def test_rows_carry_the_figures_of_the_statistics():
     assert row.validation.mean == pytest.approx(row.test.mean + 0.5)
     assert row.difference == paired_interval(tests, dense)
     assert row.difference.sd < row.test.sd / 3  # the seeds' own noise is paired away
-    assert row.noninferiority == noninferior(paired(tests, dense), 0.5)
+    test = noninferior(paired(tests, dense), 0.5)
+    assert summary.regions["gate", "none"].tests[0.1] == test
+    assert (row.bound, row.p_value, row.certified) == (test.bound, test.p_value, test.passed)
     assert (row.keep, row.sparsity, row.n) == (0.1, 0.9, 3)
     assert (row.kept, row.prunable, row.parameters) == (100, 1000, 1100)
     assert row.estimated_bytes == 125 + 4 * 100 + 4 * 100
@@ -74,7 +76,8 @@ def test_region_certifies_and_stops():
     assert certified == {0.5: True, 0.1: True, 0.02: False}
     random_row = row_of(summary, "random", 0.02)
     assert summary.regions["random", "none"].certified == (0.5,)
-    assert random_row.noninferiority is None  # the sequence stopped before it
+    assert (random_row.bound, random_row.p_value) == (None, None)  # the sequence stopped before it
+    assert random_row.verdict == "not tested"
     assert not random_row.certified
 
 
@@ -174,7 +177,7 @@ def test_recalibrated_rows_are_never_compared_with_dense_that_is_not():
     spec = plan()
     summary = summarise(spec, without(trials(spec), criterion="dense", recovery="batchnorm"))
     row = row_of(summary, "gate", 0.5, "batchnorm")
-    assert (row.difference, row.dense_recovery, row.noninferiority) == (None, None, None)
+    assert (row.difference, row.dense_recovery, row.bound) == (None, None, None)
     assert "0 seeds" in summary.regions["gate", "batchnorm"].refusal
     assert ("gate", "batchnorm") not in summary.suggested
     assert summary.regions["gate", "none"].certified == (0.5, 0.1)
@@ -185,8 +188,8 @@ def test_recalibrated_rows_are_never_compared_with_dense_that_is_not():
 
 def test_collapsed_layers_are_named():
     summary = summarise(plan(), trials(plan()))
-    assert row_of(summary, "gate", 0.02).collapsed == ("conv",)
-    assert row_of(summary, "gate", 0.1).collapsed == ()
+    assert row_of(summary, "gate", 0.02).collapsed_layers == ("conv",)
+    assert row_of(summary, "gate", 0.1).collapsed_layers == ()
 
 
 def test_a_layer_that_only_its_floor_holds_has_collapsed():
@@ -194,11 +197,11 @@ def test_a_layer_that_only_its_floor_holds_has_collapsed():
     for kept, collapsed in ((2, ("conv",)), (3, ())):
         for each in records:
             each["weights"]["layers"]["conv"] = {"kept": kept, "total": 200}
-        assert row_of(summarise(plan(), records), "gate", 0.5).collapsed == collapsed
+        assert row_of(summarise(plan(), records), "gate", 0.5).collapsed_layers == collapsed
     # where 2 % are kept, two of 200 weights are half of the layer's share: no collapse
     for each in records:
         each["weights"]["layers"]["conv"] = {"kept": 2, "total": 200}
-    assert row_of(summarise(plan(), records), "gate", 0.02).collapsed == ()
+    assert row_of(summarise(plan(), records), "gate", 0.02).collapsed_layers == ()
 
 
 def test_networks_that_guess_are_flagged():
@@ -238,7 +241,7 @@ def test_csv_reads_back_exactly():
     spec = plan()
     summary = summarise(spec, trials(spec))
     text = io.StringIO()
-    csv.writer(text).writerows(csv_rows(summary))
+    csv.writer(text).writerows(csv_rows(summary.lines))
     lines = list(csv.DictReader(io.StringIO(text.getvalue())))
     assert [line["criterion"] for line in lines[:3]] == ["dense", "dense", "gate"]
     for line, row in zip(lines, (*summary.dense, *summary.rows), strict=True):
@@ -248,12 +251,11 @@ def test_csv_reads_back_exactly():
         assert line["difference_low"] == (
             "" if row.difference is None else repr(row.difference.low)
         )
-        assert line["p_value"] == (
-            "" if row.noninferiority is None else repr(row.noninferiority.p_value)
-        )
+        assert line["p_value"] == ("" if row.p_value is None else repr(row.p_value))
+        assert line["bound"] == ("" if row.bound is None else repr(row.bound))
         assert line["certified"] == ("true" if row.certified else "false")
         assert int(line["estimated_bytes"]) == row.estimated_bytes
-        assert line["collapsed_layers"] == " ".join(row.collapsed)
+        assert line["collapsed_layers"] == " ".join(row.collapsed_layers)
         assert float(line["margin"]) == 0.5
         assert None not in line.values()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.errors import StudyError
-from secateur.study.rows_csv import csv_rows
+from secateur.study.rows import csv_rows
 from secateur.study.summary import summarise
 from study_records import plan, record, row_of, trials, without
 
@@ -19,7 +19,7 @@ def test_nothing_done_yet():
     assert len(summary.missing) == 2 * 3 * (1 + 2 * 3)
     assert summary.suggested == {}
     assert all(region.certified == () for region in summary.regions.values())
-    assert len(csv_rows(summary)) == 1
+    assert len(csv_rows(summary.lines)) == 1
 
 
 def test_missing_trials_are_named_and_stop_the_certificate():
@@ -31,7 +31,7 @@ def test_missing_trials_are_named_and_stop_the_certificate():
         "seed-4_gate_keep-0.1_batchnorm",
     )
     row = row_of(summary, "gate", 0.1)
-    assert (row.n, row.difference.n, row.noninferiority) == (4, 4, None)
+    assert (row.n, row.difference.n, row.bound) == (4, 4, None)
     region = summary.regions["gate", "none"]
     assert region.certified == (0.5,)  # all of its seeds are there: its test is final
     assert "4 seeds" in region.refusal
@@ -53,7 +53,7 @@ def test_one_seed():
     assert row_of(summary, "gate", 0.5).test.low is None
     assert row_of(summary, "gate", 0.5).difference.sd is None
     assert summary.suggested["gate", "none"].keep == 0.1
-    assert len(csv_rows(summary)) == 1 + 2 + 12
+    assert len(csv_rows(summary.lines)) == 1 + 2 + 12
 
 
 @given(st.sets(st.integers(0, 41)))
@@ -63,7 +63,7 @@ def test_any_part_of_a_study_can_be_summarised(kept):
     summary = summarise(spec, found)
     assert len(summary.missing) + len(found) == 42
     assert sum(row.n for row in (*summary.rows, *summary.dense)) == len(found)
-    assert len(csv_rows(summary)) == 1 + len(summary.rows) + len(summary.dense)
+    assert len(csv_rows(summary.lines)) == 1 + len(summary.rows) + len(summary.dense)
     whole = summarise(spec, trials(spec))
     for key, region in summary.regions.items():  # no level is certified early
         assert region.certified == whole.regions[key].certified[: len(region.certified)]

@@ -1,4 +1,4 @@
-"""From the records of a study to the rows of its report: pure, and at any moment of the study.
+"""From the records of a study to what its report shows: pure, and at any moment of the study.
 
 Figures of the test set are reported; what is chosen (`Suggestion`) is chosen on validation data.
 The certificate uses test data, but chooses nothing with it freely: levels, margin, confidence
@@ -7,63 +7,25 @@ and order are declared in the spec, and the error rate is that of the whole sequ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
-from secateur.errors import StudyError, whole
-from secateur.pruning.selecting.budget import Budget
 from secateur.study.plan import DENSE, Trial, finetuned
+from secateur.study.rows import BySeed, Outcome, Row, Split, differences, made
 from secateur.study.statistics import (
     MINIMUM_SEEDS,
     Interval,
     Region,
-    Test,
     operating_region,
-    paired,
     t_interval,
 )
 
 GATE = "gate"
 CONTROL = "control"
 _OWN_DENSE_ONLY = ("none", "batchnorm")
-_CHANCE_ERRORS = 3.0
-_CHANCE_IMAGES = 1000
-_Split = Literal["validation", "test"]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One (criterion, recovery, keep ratio) over its seeds; dense is criterion `dense`, keep 1.
-
-    `n` counts the seeds with finite figures. `difference` is test minus dense test, paired by
-    seed; `dense_recovery` names the recovery of the dense records it is taken from. Both are
-    None for dense itself, and where no seed has both. `noninferiority` is None for a level
-    that the fixed sequence did not reach or could not test. `kept`, `prunable` and `parameters`
-    count weights; `collapsed` names the layers that in at least one seed lost every
-    weight, or kept no more than the floor where a tenth of their share would be more. For
-    `estimated_bytes` and `at_chance` see the functions `estimated_bytes` and `chance_limit`.
-    """
-
-    criterion: str
-    recovery: str
-    keep: float
-    sparsity: float
-    n: int
-    test: Interval
-    validation: Interval
-    difference: Interval | None
-    dense_recovery: str | None
-    noninferiority: Test | None
-    certified: bool
-    kept: int
-    prunable: int
-    parameters: int
-    estimated_bytes: int
-    collapsed: tuple[str, ...]
-    at_chance: bool
+_Cells = Mapping[tuple[str, str, float], BySeed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +84,14 @@ class Summary:
     invalid: tuple[str, ...]
     unplanned: tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    trial: Trial
-    validation: float
-    test: float
-    kept: int
-    prunable: int
-    parameters: int
-    collapsed: tuple[str, ...]
-
     @property
-    def finite(self) -> bool:
-        return math.isfinite(self.validation) and math.isfinite(self.test)
+    def lines(self) -> tuple[Row, ...]:
+        """All rows, dense first: the lines of every table."""
+        return (*self.dense, *self.rows)
 
-
-_BySeed = Mapping[int, _Outcome]
-_Cells = Mapping[tuple[str, str, float], _BySeed]
+    def of(self, criterion: str, recovery: str) -> tuple[Row, ...]:
+        """The rows of one curve."""
+        return tuple(r for r in self.rows if (r.criterion, r.recovery) == (criterion, recovery))
 
 
 def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Summary:
@@ -173,43 +125,42 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
         for criterion, recovery, keep, seed in product(criteria, recoveries, levels, seeds)
         if _source(recovery, keep, spec) == recovery
     ]
-    floor = spec["options"].get("floor", 0)
-    outcomes = {outcome.trial: outcome for outcome in (_read(each, floor) for each in trials)}
-    cells: dict[tuple[str, str, float], dict[int, _Outcome]] = {}
+    outcomes = {outcome.trial: outcome for outcome in map(Outcome.of, trials)}
+    cells: dict[tuple[str, str, float], dict[int, Outcome]] = {}
     for trial in plan:
         if trial in outcomes and outcomes[trial].finite:
             cell = cells.setdefault((trial.criterion, trial.recovery, trial.keep), {})
             cell[trial.seed] = outcomes[trial]
 
-    rows: list[Row] = []
+    rows: dict[tuple[str, str, float], Row] = {}
     regions: dict[tuple[str, str], Region] = {}
     suggested: dict[tuple[str, str], Suggestion] = {}
     for criterion, recovery in product(criteria, recoveries):
         reference = _dense_recovery(recovery, cells)
         dense = cells.get((DENSE, reference, 1.0), {})
-        own = [keep for keep in levels if _source(recovery, keep, spec) == recovery]
-        by_level = {keep: cells.get((criterion, recovery, keep), {}) for keep in own}
-        region = _region(by_level, dense, spec)
-        regions[criterion, recovery] = region
-        for keep in levels:
-            if keep not in by_level:
-                rows += [
-                    replace(row, recovery=recovery)
-                    for row in rows
-                    if (row.criterion, row.recovery, row.keep)
-                    == (criterion, _source(recovery, keep, spec), keep)
-                ]
+        sources = {keep: _source(recovery, keep, spec) for keep in levels}
+        by_level = {
+            keep: cells.get((criterion, recovery, keep), {})
+            for keep, source in sources.items()
+            if source == recovery
+        }
+        regions[criterion, recovery] = region = _region(by_level, dense, spec)
+        for keep, source in sources.items():
+            if source != recovery:
+                if twin := rows.get((criterion, source, keep)):
+                    rows[criterion, recovery, keep] = replace(twin, recovery=recovery)
                 continue
             if not (found := by_level[keep]):
                 continue
-            row = replace(
-                _row(found, spec),
+            test = region.tests[keep]
+            rows[criterion, recovery, keep] = row = replace(
+                made(found, spec),
                 difference=_interval(found, dense, "test", spec),
                 dense_recovery=reference if found.keys() & dense.keys() else None,
-                noninferiority=region.tests[keep],
+                bound=test.bound if test else None,
+                p_value=test.p_value if test else None,
                 certified=keep in region.certified,
             )
-            rows.append(row)
             validation = _interval(found, dense, "validation", spec)
             if validation is not None and _is_within_margin(validation, spec):
                 # Levels decrease, so the last one to get here is the smallest.
@@ -222,8 +173,8 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
         higher_is_better=spec["metric"]["higher_is_better"],
         margin=spec["margin"],
         confidence=spec["confidence"],
-        dense=tuple(_row(found, spec) for found in dense_cells if found),
-        rows=tuple(rows),
+        dense=tuple(made(found, spec) for found in dense_cells if found),
+        rows=tuple(rows.values()),
         regions=regions,
         comparisons=tuple(_comparisons(spec, levels, cells)),
         suggested=suggested,
@@ -231,73 +182,6 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
         invalid=tuple(t.id for t in plan if t in outcomes and not outcomes[t].finite),
         unplanned=tuple(sorted(trial.id for trial in outcomes.keys() - set(plan))),
     )
-
-
-def estimated_bytes(parameters: int, prunable: int, kept: int) -> int:
-    """Estimate of the bytes of the weights alone, in fp32: computed, not a measured file.
-
-    The smaller of the dense form, 4 * parameters, and the sparse form, a bit per prunable
-    weight + 4 bytes per kept weight + 4 bytes per weight that is never cut:
-    ceil(prunable / 8) + 4 * kept + 4 * (parameters - prunable).
-    """
-    sparse = (prunable + 7) // 8 + 4 * kept + 4 * (parameters - prunable)
-    return min(4 * parameters, sparse)
-
-
-def chance_limit(spec: Mapping[str, Any]) -> float | None:
-    """Accuracy up to which a network may be guessing, in the metric's unit.
-
-    1/classes plus three binomial standard errors of one test set, p + 3 sqrt(p (1 - p) / N),
-    with `classes` and N = `test_images` (both whole numbers) from the spec's task; N is taken
-    as 1,000 where the task does not say. None where the metric is not accuracy (higher is better)
-    or `classes` is not given.
-    """
-    task, metric = spec["task"], spec["metric"]
-    classes, images = task.get("classes"), task.get("test_images")
-    if metric["name"] != "accuracy" or not metric["higher_is_better"]:
-        return None
-    if not whole(classes) or classes < 2:
-        return None
-    if not whole(images) or images < 1:
-        images = _CHANCE_IMAGES
-    p: float = 1.0 / classes
-    limit = p + _CHANCE_ERRORS * math.sqrt(p * (1.0 - p) / images)
-    return 100.0 * limit if metric["unit"] == "%" else limit
-
-
-def _read(record: Mapping[str, Any], floor: float) -> _Outcome:
-    try:
-        trial, metrics, weights = record["trial"], record["metrics"], record["weights"]
-        return _Outcome(
-            trial=Trial(trial["seed"], trial["criterion"], trial["keep"], trial["recovery"]),
-            validation=_figure(metrics, "validation"),
-            test=_figure(metrics, "test"),
-            kept=weights["kept"],
-            prunable=weights["prunable"],
-            parameters=weights["parameters"],
-            collapsed=tuple(
-                name
-                for name, it in weights["layers"].items()
-                if _collapsed(it["kept"], it["total"], trial["keep"], floor)
-            ),
-        )
-    except KeyError as error:
-        raise StudyError(
-            f"the record of trial {record.get('trial', '(unknown)')} has no field {error};"
-            " delete that record and run the study again"
-        ) from error
-
-
-def _collapsed(kept: int, total: int, keep: float, floor: float) -> bool:
-    """Whether a layer lost everything, or would have but for the floor."""
-    if kept == 0:
-        return True
-    return kept <= Budget(keep, floor=floor).least(total) and kept < keep * total / 10
-
-
-def _figure(metrics: Mapping[str, Any], split: str) -> float:
-    value = metrics.get(split)
-    return math.nan if value is None else float(value)
 
 
 def _source(recovery: str, keep: float, spec: Mapping[str, Any]) -> str:
@@ -317,9 +201,9 @@ def _dense_recovery(recovery: str, cells: _Cells) -> str:
     return next((each for each in candidates if (DENSE, each, 1.0) in cells), recovery)
 
 
-def _region(by_level: Mapping[float, _BySeed], dense: _BySeed, spec: Mapping[str, Any]) -> Region:
+def _region(by_level: Mapping[float, BySeed], dense: BySeed, spec: Mapping[str, Any]) -> Region:
     return operating_region(
-        {keep: _differences(found, dense, "test") for keep, found in by_level.items()},
+        {keep: differences(found, dense, "test") for keep, found in by_level.items()},
         spec["margin"],
         spec["confidence"],
         minimum_seeds=max(MINIMUM_SEEDS, len(spec["seeds"])),
@@ -327,50 +211,18 @@ def _region(by_level: Mapping[float, _BySeed], dense: _BySeed, spec: Mapping[str
     )
 
 
-def _row(found: _BySeed, spec: Mapping[str, Any]) -> Row:
-    """The part of a row that needs no dense records."""
-    one = next(iter(found.values()))  # counts are exact, so those of every seed are the same
-    limit = chance_limit(spec)
-    test = t_interval(_by_seed(found, "test"), spec["confidence"])
-    return Row(
-        criterion=one.trial.criterion,
-        recovery=one.trial.recovery,
-        keep=one.trial.keep,
-        sparsity=round(1.0 - one.trial.keep, 12),
-        n=len(found),
-        test=test,
-        validation=t_interval(_by_seed(found, "validation"), spec["confidence"]),
-        difference=None,
-        dense_recovery=None,
-        noninferiority=None,
-        certified=False,
-        kept=one.kept,
-        prunable=one.prunable,
-        parameters=one.parameters,
-        estimated_bytes=estimated_bytes(one.parameters, one.prunable, one.kept),
-        collapsed=tuple(dict.fromkeys(name for each in found.values() for name in each.collapsed)),
-        at_chance=limit is not None and test.mean <= limit,
-    )
-
-
 def _comparisons(
     spec: Mapping[str, Any], levels: Sequence[float], cells: _Cells
 ) -> Iterator[Comparison]:
     others = [criterion for criterion in spec["criteria"] if criterion != GATE]
-    for other, recovery, keep in product(others, spec["recovery"], levels):
+    for other, recovery, keep in product((*others, CONTROL), spec["recovery"], levels):
         source = _source(recovery, keep, spec)
-        gate = cells.get((GATE, source, keep), {})
-        against = cells.get((other, source, keep), {})
+        nets = [(each, 1.0) for each in others] if other == CONTROL else [(other, keep)]
+        found = (cells.get((criterion, source, at), {}) for criterion, at in nets)
+        gate, against = cells.get((GATE, source, keep), {}), next(filter(None, found), {})
         difference = _interval(gate, against, "test", spec)
         if difference is not None:
             yield Comparison(GATE, other, recovery, keep, difference)
-    for recovery, keep in product(spec["recovery"], levels):
-        source = _source(recovery, keep, spec)
-        gate = cells.get((GATE, source, keep), {})
-        uncut = (cells.get((other, source, 1.0), {}) for other in others)
-        difference = _interval(gate, next(filter(None, uncut), {}), "test", spec)
-        if difference is not None:
-            yield Comparison(GATE, CONTROL, recovery, keep, difference)
 
 
 def _is_within_margin(difference: Interval, spec: Mapping[str, Any]) -> bool:
@@ -378,15 +230,6 @@ def _is_within_margin(difference: Interval, spec: Mapping[str, Any]) -> bool:
     return bool(worse_by < spec["margin"])
 
 
-def _interval(a: _BySeed, b: _BySeed, split: _Split, spec: Mapping[str, Any]) -> Interval | None:
-    differences = _differences(a, b, split)
-    return t_interval(differences, spec["confidence"]) if differences else None
-
-
-def _differences(a: _BySeed, b: _BySeed, split: _Split) -> dict[int, float]:
-    """Paired by seed; empty where no seed is common."""
-    return paired(_by_seed(a, split), _by_seed(b, split)) if a.keys() & b.keys() else {}
-
-
-def _by_seed(found: _BySeed, split: _Split) -> dict[int, float]:
-    return {seed: getattr(outcome, split) for seed, outcome in found.items()}
+def _interval(a: BySeed, b: BySeed, split: Split, spec: Mapping[str, Any]) -> Interval | None:
+    found = differences(a, b, split)
+    return t_interval(found, spec["confidence"]) if found else None

@@ -10,9 +10,11 @@ from rich.text import Text
 
 from secateur.console import Words
 from secateur.errors import printable
+from secateur.study.report.columns import COLUMNS, Chips, headings
 from secateur.study.report.units import Units
+from secateur.study.rows import Row
 from secateur.study.statistics import Interval
-from secateur.study.summary import GATE, Row, Summary
+from secateur.study.summary import GATE, Summary
 
 
 def table(summary: Summary) -> RenderableType:
@@ -28,30 +30,17 @@ def table(summary: Summary) -> RenderableType:
         ),
         header_style="bold",
     )
-    for name in (
-        "criterion",
-        "recovery",
-        "sparsity",
-        f"test {summary.metric} ± {100 * summary.confidence:g} % interval",
-        f"minus dense ({units.worse_sign} is worse)",
-        "certified",
-    ):
-        view.add_column(Words(name, "bold"))
+    columns = [(column, column.terminal) for column in COLUMNS if column.terminal]
+    for _, name in columns:
+        view.add_column(Words(name.format(**headings(summary)), "bold"))
     for column in view.columns[2:5]:
         column.justify = "right"
     last = None
-    for row in (*summary.dense, *summary.rows):
+    for row in summary.lines:
         if last not in (None, (row.criterion, row.recovery)):
             view.add_section()
         last = (row.criterion, row.recovery)
-        view.add_row(
-            Words(row.criterion),
-            Words(row.recovery),
-            f"{100 * row.sparsity:g} %",
-            Words(_interval(row.test, units)),
-            Words(_interval(row.difference, units) if row.difference else ""),
-            _certificate(row),
-        )
+        view.add_row(*(_cell(column.value(row), units) for column, _ in columns))
     lines = [
         _region(summary, *key) for key, region in summary.regions.items() if not region.refusal
     ]
@@ -68,17 +57,20 @@ def table(summary: Summary) -> RenderableType:
     return Group(view, *lines)
 
 
+def _cell(value: str | Interval | Chips | None, units: Units) -> Words:
+    if isinstance(value, Interval):
+        return Words(_interval(value, units))
+    if isinstance(value, str):
+        return Words(value.replace("\u00a0", " "))
+    kinds, texts = zip(*value, strict=True) if value else ((), ())
+    return Words(", ".join(texts), "green" if "yes" in kinds else "")
+
+
 def _interval(interval: Interval, units: Units) -> str:
     if interval.low is None or interval.high is None:
         return units.number(interval.mean)
     half = (interval.high - interval.low) / 2
     return f"{units.number(interval.mean)} ± {units.number(half)}"
-
-
-def _certificate(row: Row) -> Words:
-    if row.certified:
-        return Words("yes", "green")
-    return Words("no" if row.noninferiority else "not tested" if row.difference else "")
 
 
 def _control(summary: Summary, dense: Row) -> Iterator[Words]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secateur import files
 from secateur.errors import FileError, UsageError
-from secateur.study.report import figures, page
+from secateur.study.report import page
+from secateur.study.report.charts import CHARTS, PRINTED
+from secateur.study.report.charts.chart import Source
 from secateur.study.report.findings import headline
-from secateur.study.rows_csv import csv_rows
+from secateur.study.report.printed import ENDINGS, printed
+from secateur.study.report.units import recovery_name
+from secateur.study.rows import csv_rows
 from secateur.study.summary import summarise
 
 __all__ = ["ReportFiles", "refuse_loss", "write"]
@@ -53,8 +57,8 @@ def refuse_loss(directory: Path) -> None:
             f"cannot use {directory} as a study directory: {error.strerror or error}; "
             "choose one that you may write to with --out"
         ) from error
-    for field in fields(ReportFiles):
-        path: Path = getattr(ReportFiles.of(directory), field.name)
+    names = ["report.html", "results.csv", *(f"{c}.{kind}" for c in PRINTED for kind in ENDINGS)]
+    for path in (directory / name for name in names):
         if path.exists():
             raise UsageError(
                 f"{path} is there already and of no study, and the report would replace it; give "
@@ -96,24 +100,38 @@ def write(
     trials, stages = sorted(trials, key=_trial_order), sorted(stages, key=_stage_order)
     summary = summarise(spec, trials)
     found = headline(summary, spec)
-    svg, png = figures.curve(summary, spec, found.criterion)
+    source = Source(summary, spec, stages)
+    charts = {name: chart for name, draw in CHARTS.items() if (chart := draw(source))}
+    panels = {
+        recovery_name(recovery): {"recovery": recovery, "criterion": found.criterion}
+        for recovery in spec["recovery"]
+    }
+    pictures = {
+        f"{name}.{kind}": picture
+        for name in PRINTED
+        if name in charts
+        for kind, picture in printed(
+            charts[name], panels, higher_is_better=summary.higher_is_better
+        ).items()
+    }
     html = page.render(
         summary,
         spec,
         trials,
         stages,
+        charts=charts,
         headline=found,
         spec_hash=spec_hash,
         command=command,
         failures=failures or {},
     )
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(csv_rows(summary))
+    csv.writer(table, lineterminator="\n").writerows(csv_rows(summary.lines))
     made = ReportFiles.of(directory)
     # a lone surrogate, of which JSON has an escape, is no text for a file
     files.write(made.csv, table.getvalue().encode(errors="backslashreplace"))
-    files.write(made.svg, svg)
-    files.write(made.png, png)
+    for name, picture in pictures.items():
+        files.write(directory / name, picture)
     files.write(made.html, html.encode(errors="backslashreplace"))
     return made
 

@@ -1,15 +1,14 @@
 "use strict";
-// The charts: each function reads the data, the state and the theme, and draws one.
+// The charts: each function draws one kind, from its data, the state and the theme.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = { ...data.start, zoom: false, log: Math.min(...data.levels) < 0.05, seed: data.gates.length ? data.gates[0].seed : null };
+const state = { ...data.start, zoom: false, log: Math.min(...data.levels) < 0.05 };
 const metric = data.metric;
-const byName = new Map([...data.criteria, data.control].map((c) => [c.name, c]));
 
 const $ = (id) => document.getElementById(id);
 const dark = () => document.documentElement.dataset.theme === "dark";
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colour = (criterion) => (dark() ? byName.get(criterion).dark : byName.get(criterion).light);
+const colour = (style) => (dark() ? style.dark : style.light);
 const faded = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
 const narrow = () => window.innerWidth < 600;
 
@@ -36,11 +35,11 @@ const limits = (interval, signed) =>
     ? `n = ${interval.n}`
     : `[${number(interval.low, signed)}, ${number(interval.high, signed)}]`;
 
-const rowsOf = (criterion, recovery) =>
-  data.rows.filter((r) => r.criterion === criterion && r.recovery === recovery);
-const denseOf = (recovery) => data.dense.find((d) => d.recovery === recovery);
-const below = (interval) => (interval.low === null ? 0 : interval.mean - interval.low);
-const above = (interval) => (interval.high === null ? 0 : interval.high - interval.mean);
+const rowOf = (criterion, recovery, keep) =>
+  data.rows.find((r) => r.criterion === criterion && r.recovery === recovery && r.keep === keep);
+const chosen = (part) => Object.entries(part).every(([name, value]) => state[name] === value);
+const mean = (value) => value?.mean ?? value;
+const shown = (parts) => parts.filter((part) => chosen(part.when));
 
 function draw(id, traces, layout) {
   const axis = {
@@ -72,18 +71,17 @@ const judged = (value) => {
   const verdict = zero ? "" : (value > 0) === metric.higher_is_better ? " (better)" : " (worse)";
   return withUnit(text, metric.difference_unit) + verdict;
 };
-const axisTitle = () => `test ${metric.label}`;
 // Where a keep ratio lies on the sparsity axis, from 0 (dense) to 100 (the right end). The
 // logarithmic scale gives each halving of the weights the same width.
 const least = Math.min(...data.levels);
 const at = (keep) => (state.log ? (100 * Math.log(keep)) / Math.log(least * 0.9) : 100 * (1 - keep));
 const TICKS = [0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99];
 
+
 function sparsityAxis() {
   const even = narrow() ? [0, 25, 50, 75, 100] : [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
   const ticks = state.log ? TICKS.filter((t) => 1 - t / 100 >= 0.95 * least) : even;
-  return { title: { text: "sparsity: prunable weights removed (%)" }, range: [-2.5, 101],
-    tickvals: ticks.map((t) => at(1 - t / 100)), ticktext: ticks };
+  return { range: [-2.5, 101], tickvals: ticks.map((t) => at(1 - t / 100)), ticktext: ticks };
 }
 
 // Labels at the ends of lines, moved apart where they would lie over each other.
@@ -116,228 +114,141 @@ function spread(values, share = 0.06) {
   return [low - room, high + room];
 }
 
-function curveRange(dense) {
-  const shown = data.rows.filter((r) => r.recovery === state.recovery);
-  if (state.zoom && dense) {
-    const worse = metric.higher_is_better ? -1 : 1;
-    const ends = [dense.test.mean + 9 * worse * data.margin, dense.test.mean - 3 * worse * data.margin];
-    return [Math.min(...ends), Math.max(...ends)];
-  }
-  const values = shown.flatMap((r) => [r.test.mean, r.test.low ?? r.test.mean, r.test.high ?? r.test.mean]);
-  if (dense) values.push(dense.test.mean + data.margin, dense.test.mean - data.margin);
+// The values that a chart over sparsity shows: all of them, or those near a line.
+function valueRange(chart, series, bands) {
+  if (state.zoom && bands.some((b) => b.near.length)) return bands.find((b) => b.near.length).near;
+  const values = series.flatMap((s) => s.y.flatMap((v) => [mean(v), v?.low, v?.high]))
+    .filter((v) => typeof v === "number");
+  for (const { axis, start, end } of bands) if (axis === "y") values.push(start, end, 2 * end - start);
   if (!values.length) return [0, 1];
   const range = spread(values);
   // A wide interval of few seeds must not squeeze the curve: no share lies outside 0 to 100.
-  const share = metric.unit === "%" && [...data.dense, ...data.rows].every((r) => r.test.mean >= 0 && r.test.mean <= 100);
-  return share ? [Math.max(range[0], -2), Math.min(range[1], 102)] : range;
+  return chart.share ? [Math.max(range[0], -2), Math.min(range[1], 102)] : range;
 }
 
-// Runs of levels with one recovery: from cuts that are recalibrated to those that are fine-tuned
-// as well no line leads.
-function runs(rows) {
-  const found = [];
-  rows.forEach((row, i) => {
-    const before = rows[i - 1];
-    const jump = before && before.keep < 1 && before.dense_recovery !== row.dense_recovery;
-    if (!before || jump) found.push([]);
-    found[found.length - 1].push(row);
-  });
-  return found;
+function drawBand({ axis, start, end, style, label }, shapes, annotations) {
+  const tint = colour(style);
+  if (axis === "y") {
+    shapes.push({ type: "rect", xref: "paper", x0: 0, x1: 1, y0: start, y1: end, layer: "below",
+      fillcolor: faded(tint, 0.13), line: { width: 0 } });
+    shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: end, y1: end, layer: "below",
+      line: { color: tint, width: 1.2 } });
+    return;
+  }
+  shapes.push({ type: "rect", yref: "paper", y0: 0, y1: 1, x0: at(start), x1: at(end), layer: "below",
+    fillcolor: faded(tint, dark() ? 0.13 : 0.08), line: { width: 0 } });
+  const top = !metric.higher_is_better;  // the curves begin at the other end
+  for (const text of label.slice(0, 1)) annotations.push({ x: at(start), xanchor: "left", yref: "paper",
+    y: top ? 1 : 0, yanchor: top ? "top" : "bottom", showarrow: false, text: plain(text),
+    font: { color: tint, size: 12 } });
 }
 
-function drawCurve() {
-  const dense = denseOf(state.recovery);
-  const range = curveRange(dense);
-  const traces = [], shapes = [], annotations = [], ends = [];
-  const region = data.regions.find(
-    (r) => r.criterion === state.criterion && r.recovery === state.recovery);
-  if (region && region.lowest_keep !== null) {
-    const end = at(region.lowest_keep), tint = colour(state.criterion);
-    shapes.push({ type: "rect", yref: "paper", y0: 0, y1: 1, x0: 0, x1: end, layer: "below",
-      fillcolor: faded(tint, dark() ? 0.13 : 0.08), line: { width: 0 } });
-    const top = !metric.higher_is_better;  // the curves begin at the other end
-    annotations.push({ x: 0, xanchor: "left", yref: "paper", y: top ? 1 : 0, yanchor: top ? "top" : "bottom", showarrow: false,
-      text: `operating region, to ${percent(1 - region.lowest_keep)}`,
-      font: { color: tint, size: 12 } });
+function drawSeries(s, place, axis) {
+  const tint = colour(s.style), symbol = s.style.plotly, out = s.pick.criterion && chosen(s.pick);
+  const x = s.x.map(place), y = s.y.map(mean), traces = [];
+  const low = s.y.map((v, i) => v?.low ?? y[i]), high = s.y.map((v, i) => v?.high ?? y[i]);
+  if (s.shaded) {
+    const bounded = y.map((_, i) => i).filter((i) => s.y[i].low !== null), back = [...bounded].reverse();
+    traces.push({ hoverinfo: "skip", mode: "lines", fill: "toself", line: { width: 0 },
+      fillcolor: faded(tint, 0.15), x: [...bounded, ...back].map((i) => x[i]),
+      y: [...bounded.map((i) => high[i]), ...back.map((i) => low[i])] });
   }
-  if (dense) {
-    const mean = dense.test.mean, worst = mean + (metric.higher_is_better ? -1 : 1) * data.margin;
-    shapes.push({ type: "rect", xref: "paper", x0: 0, x1: 1, y0: worst, y1: mean, layer: "below",
-      fillcolor: faded(css("--ink"), 0.13), line: { width: 0 } });
-    shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: mean, y1: mean, layer: "below",
-      line: { color: css("--ink"), width: 1.2 } });
-    traces.push({ x: [0], y: [mean], mode: "markers", hoverinfo: "text",
-      hovertext: [`<b>dense</b><br>${withUnit(number(mean), metric.unit)} ${limits(dense.test)}` +
-        `<br>n = ${dense.test.n}<br>${count(dense.kept)} weights`],
-      error_y: { type: "data", symmetric: false, array: [above(dense.test)],
-        arrayminus: [below(dense.test)], color: css("--ink"), thickness: 1.4, width: 4 },
-      marker: { color: css("--ink"), size: 7, symbol: "line-ew-open" } });
+  traces.push({ x, y, yaxis: axis, name: plain(s.name), legendgroup: s.name,
+    mode: x.length === 1 ? "markers" : symbol ? "lines+markers" : "lines", opacity: symbol ? 1 : 0.85,
+    line: { color: tint, width: out ? 2.6 : s.shaded ? 1.8 : 1.6 },
+    error_y: { type: "data", symmetric: false, visible: s.y.some((v) => v?.mean !== undefined), array: high.map((v, i) => v - y[i]),
+      arrayminus: low.map((v, i) => y[i] - v), color: tint, thickness: s.shaded ? 1.2 : 1.4, width: 3 },
+    marker: { symbol: symbol || "circle", size: out ? 9 : symbol ? 8 : 6, line: { color: tint, width: s.shaded ? 1.8 : 0 },
+      color: s.hollow.length ? s.hollow.map((h) => (h ? css("--card") : tint)) : tint },
+    customdata: s.x.map((keep) => [s.pick, keep]), hoverinfo: "text", hovertext: s.hover });
+  return traces;
+}
+
+function drawLines(chart) {
+  const id = `chart-${chart.name}`, sparse = chart.levels.length > 0;
+  const series = shown(chart.series), bands = shown(chart.bands);
+  const shapes = [], annotations = [], ends = [], named = new Set();
+  for (const band of bands) drawBand(band, shapes, annotations);
+  if (chart.cursor) {
+    const level = at(data.levels[state.level]);
+    shapes.push({ type: "line", x0: level, x1: level, yref: "paper", y0: 0, y1: 1, layer: "below",
+      line: { color: css("--soft"), width: 1, dash: "dot" } });
   }
-  const level = at(data.levels[state.level]);
-  shapes.push({ type: "line", x0: level, x1: level, yref: "paper", y0: 0, y1: 1, layer: "below",
-    line: { color: css("--soft"), width: 1, dash: "dot" } });
-  // The criterion chosen is drawn last, over the others.
-  const order = [...data.criteria].reverse().sort((a, b) => (a.name === state.criterion) - (b.name === state.criterion));
-  for (const { name, symbol } of order) {
-    const all = rowsOf(name, state.recovery);
-    if (!all.length) continue;
-    const tint = colour(name), chosen = name === state.criterion;
-    for (const rows of runs(all)) {
-      const x = rows.map((r) => at(r.keep)), bounded = rows.filter((r) => r.test.low !== null);
-      traces.push({ hoverinfo: "skip", mode: "lines", fill: "toself", line: { width: 0 },
-        fillcolor: faded(tint, 0.15),
-        x: [...bounded, ...[...bounded].reverse()].map((r) => at(r.keep)),
-        y: [...bounded.map((r) => r.test.high), ...[...bounded].reverse().map((r) => r.test.low)] });
-      traces.push({ x, y: rows.map((r) => r.test.mean), mode: "lines+markers", name: plain(name),
-        line: { color: tint, width: chosen ? 2.6 : 1.8 },
-        error_y: { type: "data", symmetric: false, array: rows.map((r) => above(r.test)),
-          arrayminus: rows.map((r) => below(r.test)), color: tint, thickness: 1.2, width: 3 },
-        marker: { symbol, size: chosen ? 9 : 8, line: { color: tint, width: 1.8 },
-          color: rows.map((r) => (r.certified === "yes" ? tint : css("--card"))) },
-        customdata: rows.map((r) => [name, r.keep]), hoverinfo: "text",
-        hovertext: rows.map((r) => `<b>${plain(name)}</b>, ${percent(r.sparsity)} sparse<br>` +
-          `${withUnit(number(r.test.mean), metric.unit)} ${limits(r.test)}<br>` +
-          (r.difference ? `${judged(r.difference.mean)} against dense<br>` : "") +
-          `n = ${r.test.n}, ${count(r.kept)} weights kept<br>` +
-          { yes: "certified", no: "not certified", "not tested": "not tested" }[r.certified]) });
-    }
-    const last = all[all.length - 1];
-    ends.push({ name, x: at(last.keep), y: last.test.mean, colour: tint });
+  // The first lies over the others, but for the one that is chosen.
+  const order = series.some((s) => s.pick.criterion)
+    ? [...series].reverse().sort((a, b) => chosen(a.pick) - chosen(b.pick)) : series;
+  const traces = order.flatMap((s) => drawSeries(
+    s, (x) => (sparse ? at(x) + s.shift : x), s.panel ? `y${s.panel + 1}` : "y"));
+  for (const trace of traces) {
+    trace.showlegend = !named.has(trace.name) && trace.name !== undefined;
+    named.add(trace.name);
   }
-  const drawn = ends.length;
-  // outside of the plot, moved apart from the others: inside, curves that end near dense cross it
-  if (dense) {
-    const value = narrow() ? "" : ` ${withUnit(number(dense.test.mean), metric.unit)}`;
-    ends.push({ name: `dense${value}`, x: 101, y: dense.test.mean, colour: css("--ink") });
-  }
-  if (!drawn) annotations.push({ xref: "paper", yref: "paper", x: 0.5, y: 0.5,
+  const text = (label) => label[narrow() ? label.length - 1 : 0];
+  const beside = Math.max(...series.map((s) => s.shift), 0);
+  const last = new Map(series.filter((s) => s.label.length).map((s) => [s.name, s]));
+  for (const s of last.values())
+    ends.push({ name: text(s.label), x: at(s.x[s.x.length - 1]) + beside, y: mean(s.y[s.y.length - 1]), colour: colour(s.style) });
+  // outside of the plot, moved apart from the others: inside, curves that end near it cross it
+  for (const b of bands) if (b.axis === "y" && b.label.length)
+    ends.push({ name: text(b.label), x: 101, y: b.end, colour: colour(b.style) });
+  if (sparse && !last.size) annotations.push({ xref: "paper", yref: "paper", x: 0.5, y: 0.5,
     text: "no trial yet", showarrow: false, font: { color: css("--soft"), size: 14 } });
-  const height = $("chart-curve").clientHeight - 62;
-  annotations.push(...endLabels(ends, range, height));
-  draw("chart-curve", traces, { shapes, annotations,
-    margin: { l: 54, r: labelRoom("chart-curve", ends), t: 14, b: 48 },
-    xaxis: sparsityAxis(), yaxis: { title: { text: plain(axisTitle()) }, range } });
+  const layout = { shapes, annotations, showlegend: !sparse,
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
+    margin: { l: 54, r: 16, t: sparse ? 14 : 34, b: 48 } };
+  const high = 1.1 / chart.y.length - 0.1;  // of a panel
+  chart.y.forEach((title, i) => {
+    const top = 1 - i * (high + 0.1);
+    layout[i ? `yaxis${i + 1}` : "yaxis"] = { title: { text: plain(title) }, domain: [Math.max(top - high, 0), top] };
+  });
+  layout.xaxis = { title: { text: plain(chart.x) }, anchor: chart.y.length > 1 ? `y${chart.y.length}` : "y",
+    ...(sparse ? sparsityAxis() : { rangemode: "tozero" }) };
+  if (sparse) {
+    layout.yaxis.range = valueRange(chart, series, bands);
+    annotations.push(...endLabels(ends, layout.yaxis.range, $(id).clientHeight - 62));
+    layout.margin.r = labelRoom(id, ends);
+  }
+  draw(id, traces, layout);
 }
 
-function drawComparisons() {
-  const found = data.comparisons.filter((c) => c.recovery === state.recovery);
-  const others = [...new Set(found.map((c) => c.other))];
-  const ends = [], traces = [], values = [0];
-  const step = Math.min(0.9, 2 / others.length), half = (others.length - 1) / 2;  // side by side at a level
-  const compared = new Map(rowsOf(found[0]?.criterion, state.recovery).map((r) => [r.keep, r.dense_recovery]));
-  others.forEach((other, i) => {
-    const rows = found.filter((c) => c.other === other)
-      .map((c) => ({ ...c, dense_recovery: compared.get(c.keep) }));
-    const tint = colour(other), shift = (i - half) * step;
-    values.push(...rows.flatMap((c) => [c.difference.mean, c.difference.low ?? 0, c.difference.high ?? 0]));
-    for (const run of runs(rows)) traces.push({ x: run.map((c) => at(c.keep) + shift),
-      y: run.map((c) => c.difference.mean), mode: "lines+markers",
-      line: { color: tint, width: 1.6 }, marker: { color: tint, size: 8, symbol: byName.get(other).symbol },
-      error_y: { type: "data", symmetric: false, color: tint, thickness: 1.4, width: 3,
-        array: run.map((c) => above(c.difference)), arrayminus: run.map((c) => below(c.difference)) },
-      hoverinfo: "text", hovertext: run.map((c) =>
-        `<b>${plain(c.criterion)} \u2212 ${plain(other)}</b>, ${percent(1 - c.keep)} sparse<br>` +
-        `${judged(c.difference.mean)} ${limits(c.difference, true)}<br>` +
-        `n = ${c.difference.n}`) });
-    ends.push({ name: narrow() ? `\u2212 ${other}` : `gate \u2212 ${other}`, x: at(rows[rows.length - 1].keep) + half * step, y: rows[rows.length - 1].difference.mean, colour: tint });
-  });
-  const unit = metric.difference_unit ? ` (${metric.difference_unit})` : "";
-  // from the whole range, where random's losses are tens of points, to that of the curve's zoom
-  const range = state.zoom ? [-9 * data.margin, 9 * data.margin] : spread(values);
-  draw("chart-comparisons", traces, {
-    annotations: endLabels(ends, range, $("chart-comparisons").clientHeight - 62),
-    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, layer: "below",
-      line: { color: css("--ink"), width: 1.2 } }],
-    margin: { l: 54, r: labelRoom("chart-comparisons", ends), t: 14, b: 48 },
-    xaxis: sparsityAxis(), yaxis: { title: { text: plain(`gate \u2212 other${unit}`) }, range } });
-}
-
-// Where every prunable parameter is a weight, its name need not say so.
-const allWeights = data.layers.names.every((name) => name.endsWith(".weight"));
-const short = (name) => (allWeights ? name.replace(/\.weight$/, "") : name);
-
-function drawLayers() {
-  const rows = rowsOf(state.criterion, state.recovery);
-  const { names, totals } = data.layers;
-  const labels = names.map((name) => {
-    const text = short(name);
-    return narrow() && text.length > 14 ? "\u2026" + text.slice(-13) : text;
-  });
-  const share = (r, i) => (r.layers[i] === null ? null : (100 * r.layers[i]) / totals[i]);
-  const z = names.map((_, i) => rows.map((r) => share(r, i)));
-  const written = rows.length <= (narrow() ? 5 : 14);
-  const text = z.map((line) => line.map((v) =>
+function drawCells(chart) {
+  const id = `chart-${chart.name}`, found = shown(chart.cells)[0];
+  const labels = chart.rows.map((text) => (narrow() && text.length > 14 ? "\u2026" + text.slice(-13) : text));
+  const columns = found.columns.map((_, i) => i), rows = chart.rows.map((_, i) => i);
+  const written = columns.length <= (narrow() ? 5 : 14);
+  const text = found.values.map((line) => line.map((v) =>
     v === null ? "" : v === 0 ? "\u00d7" : written ? (v < 0.05 ? "&lt;0.1" : v < 9.95 ? v.toFixed(1) : v.toFixed(0)) : ""));
-  $("chart-layers").style.height = `${Math.max(190, 92 + 27 * names.length)}px`;
-  const ticks = { tickmode: "array", tickvals: rows.map((_, i) => i), ticktext: rows.map((r) => Number((100 * r.sparsity).toFixed(8))) };
-  draw("chart-layers", [{ type: "heatmap", z, text, texttemplate: "%{text}", zmin: 0, zmax: 100,
-    x: rows.map((_, i) => i), y: names.map((_, i) => i), xgap: 2, ygap: 2, textfont: { size: 11.5 },
+  draw(id, [{ type: "heatmap", z: found.values, text, texttemplate: "%{text}", zmin: 0, zmax: 100,
+    x: columns, y: rows, xgap: 2, ygap: 2, textfont: { size: 11.5 },
     colorscale: [[0, css("--low")], [0.5, css("--mid")], [1, css("--high")]],
     colorbar: { title: { text: "kept (%)", side: "right", font: { color: css("--soft"), size: 12 } },
       thickness: 10, outlinewidth: 0, tickfont: { color: css("--soft"), size: 11 }, len: 1 },
-    showscale: !narrow(), hoverinfo: "text",
-    hovertext: z.map((line, i) => line.map((v, j) => v === null ? "no record" :
-      `<b>${plain(names[i])}</b>, ${percent(rows[j].sparsity)} sparse over all<br>` +
-      `${count(rows[j].layers[i])} of ${count(totals[i])} kept (${v.toFixed(2)} %)`)) }],
+    showscale: !narrow(), hoverinfo: "text", hovertext: found.hover }],
   { margin: { l: 40, r: 8, t: 6, b: 48 },
-    xaxis: { ...ticks, showgrid: false, title: { text: "sparsity of the whole network (%)" } },
-    yaxis: { tickmode: "array", tickvals: names.map((_, i) => i), ticktext: labels.map(plain),
-      range: [names.length - 0.5, -0.5], showgrid: false } });
-}
-
-const STAGES = ["train", "gates", "control"];
-
-function drawTraining() {
-  const tints = { train: css("--soft"), gates: colour(byName.has("gate") ? "gate" : data.criteria[0].name),
-    control: css("--accent") };
-  const validated = data.training.some((s) => s.log.some((e) => e.validation !== null));
-  const traces = [], last = {};
-  for (const s of data.training) if (s.stage === "train") last[s.seed] = s.log.length;
-  for (const s of data.training) {
-    const start = s.stage === "train" ? 0 : last[s.seed] || 0;
-    const first = !traces.some((t) => t.legendgroup === s.stage);
-    const panels = [["loss", "y", "loss"], ...(validated ? [["validation", "y2", "validation"]] : [])];
-    panels.forEach(([key, yaxis, label], i) => {
-      traces.push({ x: s.log.map((e) => start + e.epoch), y: s.log.map((e) => e[key]), yaxis,
-        xaxis: "x", mode: s.log.length > 1 ? "lines" : "markers", legendgroup: s.stage,
-        name: plain(s.stage), showlegend: first && i === 0, opacity: 0.85,
-        line: { color: tints[s.stage] || css("--ink"), width: 1.6 },
-        marker: { color: tints[s.stage] || css("--ink") },
-        hovertemplate: `${plain(s.stage)}, seed ${s.seed}<br>epoch %{x}: ${label} %{y:.4g}<extra></extra>` });
-    });
-  }
-  $("training-validation").hidden = !validated;
-  $("chart-training").style.height = validated ? "460px" : "300px";
-  const unit = metric.unit ? ` (${metric.unit})` : "";
-  draw("chart-training", traces, { showlegend: true,
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
-    margin: { l: 54, r: 16, t: 34, b: 48 },
-    xaxis: { title: { text: "epoch" }, anchor: validated ? "y2" : "y", rangemode: "tozero" },
-    yaxis: { title: { text: "training loss" }, domain: validated ? [0.55, 1] : [0, 1] },
-    ...(validated ? { yaxis2: { title: { text: plain(`validation ${metric.name}${unit}`) }, domain: [0, 0.45] } } : {}) });
+    xaxis: { tickmode: "array", tickvals: columns, ticktext: found.columns, showgrid: false, title: { text: plain(chart.x) } },
+    yaxis: { tickmode: "array", tickvals: rows, ticktext: labels.map(plain),
+      range: [rows.length - 0.5, -0.5], showgrid: false } });
 }
 
 // Small multiples: one histogram per layer, each on its own axis, drawn without Plotly.
-function drawGates() {
-  const found = data.gates.find((g) => g.seed === state.seed);
-  if (!found) return;
+function drawHistograms(chart) {
   const ns = "http://www.w3.org/2000/svg";
-  $("chart-gates").replaceChildren(...found.layers.map(({ name, edges, counts }) => {
+  $(`chart-${chart.name}`).replaceChildren(...shown(chart.histograms).map(({ name, label, style, edges, counts }) => {
     const box = document.createElement("div"), title = document.createElement("h4");
     const svg = document.createElementNS(ns, "svg"), path = document.createElementNS(ns, "path");
     const ends = document.createElement("div"), most = Math.sqrt(Math.max(1, ...counts));
+    const first = edges[0], last = edges[edges.length - 1];
     box.className = "mini";
-    title.textContent = short(name);
+    title.textContent = label;
     title.title = name;
     svg.setAttribute("viewBox", `0 0 ${counts.length} 100`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", `${name}: gates from ${edges[0]} to ${edges[edges.length - 1]}`);
+    svg.setAttribute("aria-label", `${name}: from ${first} to ${last}`);
     const steps = counts.map((c, i) => `V${100 - (100 * Math.sqrt(c)) / most}H${i + 1}`);
     path.setAttribute("d", `M0 100${steps.join("")}V100Z`);
-    path.setAttribute("fill", colour(byName.has("gate") ? "gate" : data.criteria[0].name));
+    path.setAttribute("fill", colour(style));
     svg.append(path);
-    const first = edges[0], last = edges[edges.length - 1];
     const decimals = Math.min(20, Math.max(0, 1 - Math.floor(Math.log10(last - first || 1))));
     for (const edge of [first, last]) {
       const mark = document.createElement("span");
@@ -347,4 +258,8 @@ function drawGates() {
     box.append(title, svg, ends);
     return box;
   }));
+}
+
+function drawChart(chart) {
+  (chart.cells.length ? drawCells : chart.histograms.length ? drawHistograms : drawLines)(chart);
 }

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from secateur.study.report.units import Units, percent, recovery_name
+from secateur.study.rows import Row
 from secateur.study.statistics import MINIMUM_SEEDS, Region
-from secateur.study.summary import CONTROL, Row, Suggestion, Summary
+from secateur.study.summary import CONTROL, Suggestion, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
     region = summary.regions[criterion, recovery]
     units = Units.of(summary)
     how = f"Cut by {criterion}, {recovery_name(recovery)}"
-    row = _row(summary, criterion, recovery, region.lowest_keep)
+    rows = {row.keep: row for row in summary.of(criterion, recovery)}
+    row = rows.get(region.lowest_keep or 0.0)
     if not summary.rows:
         return Headline(criterion, recovery, None, f"Nothing of {task} has been cut yet.", "")
     if row is None:
@@ -79,22 +81,23 @@ def warnings(
     summary: Summary, spec: Mapping[str, Any], failures: Mapping[str, str]
 ) -> list[Notice]:
     """List what makes the figures weaker than they look, gravest first."""
-    found: list[Notice] = []
-    seeds = len(spec["seeds"])
+    seeds, units = len(spec["seeds"]), Units.of(summary)
     lost = [row for row in summary.dense if row.at_chance]
-    if lost:
-        names = ", ".join(recovery_name(row.recovery) for row in lost)
-        found.append(
+    collapsed, chance = tuple(_collapsed(summary)), tuple(_at_chance(summary))
+    dense = ", ".join(f"{units.value(r.test.mean)} ({recovery_name(r.recovery)})" for r in lost)
+    found = (
+        (
+            lost,
             Notice(
                 "error",
                 "The dense network does no better than chance",
-                f"Its {summary.metric} is {Units.of(summary).value(lost[0].test.mean)} ({names}). "
-                "It has not learned, so no difference from it means anything. Look at the "
-                "training curves; lower the learning rate or train for longer.",
-            )
-        )
-    if failures:
-        found.append(
+                f"Its {summary.metric} is {dense}. It has not learned, so no difference from it "
+                "means anything. Look at the training curves; lower the learning rate or train "
+                "for longer.",
+            ),
+        ),
+        (
+            failures,
             Notice(
                 "error",
                 f"{_count(len(failures), 'item')} failed",
@@ -102,40 +105,39 @@ def warnings(
                 "stands in the study's folder `failures`; running the study again tries them "
                 "again.",
                 tuple(f"{item}: {why}" for item, why in failures.items()),
-            )
-        )
-    if summary.missing:
-        found.append(
+            ),
+        ),
+        (
+            summary.missing,
             Notice(
                 "warning",
                 f"Unfinished: {_count(len(summary.missing), 'planned trial')} missing",
                 "Figures below are of the trials so far and may change. Run the same command "
                 "again to go on where the study stopped.",
                 summary.missing,
-            )
-        )
-    if summary.invalid:
-        found.append(
+            ),
+        ),
+        (
+            summary.invalid,
             Notice(
                 "warning",
                 f"{_count(len(summary.invalid), 'trial')} without a usable figure",
                 "The metric is absent or not finite; these trials are in no figure below.",
                 summary.invalid,
-            )
-        )
-    if seeds < MINIMUM_SEEDS:
-        found.append(
+            ),
+        ),
+        (
+            seeds < MINIMUM_SEEDS,
             Notice(
                 "warning",
                 f"Only {_count(seeds, 'seed')}",
                 f"Nothing is certified with fewer than {MINIMUM_SEEDS} seeds; "
                 + ("one seed has no interval either. " if seeds == 1 else "intervals are wide. ")
                 + "Run with more seeds (five for a result to publish).",
-            )
-        )
-    collapsed = tuple(_collapsed(summary))
-    if collapsed:
-        found.append(
+            ),
+        ),
+        (
+            collapsed,
             Notice(
                 "warning",
                 "Layers collapsed",
@@ -143,28 +145,20 @@ def warnings(
                 "their input gets through. Raise the floor, rank within each layer, or use a "
                 "criterion that compares layers (lamp, gate).",
                 collapsed,
-            )
-        )
-    chance = tuple(_at_chance(summary))
-    if chance:
-        found.append(Notice("note", "Some cut networks do no better than chance", "", chance))
-    if summary.unplanned:
-        found.append(
+            ),
+        ),
+        (chance, Notice("note", "Some cut networks do no better than chance", "", chance)),
+        (
+            summary.unplanned,
             Notice(
                 "note",
                 f"{_count(len(summary.unplanned), 'record')} that this study did not plan",
                 "They are in no figure below.",
                 summary.unplanned,
-            )
-        )
-    return found
-
-
-def verdict(row: Row) -> Literal["yes", "no", "not tested"]:
-    """Return whether a level is certified; `not tested` where the sequence had ended before."""
-    if row.certified:
-        return "yes"
-    return "no" if row.noninferiority is not None else "not tested"
+            ),
+        ),
+    )
+    return [notice for wanted, notice in found if wanted]
 
 
 def _chosen(summary: Summary, spec: Mapping[str, Any]) -> tuple[str, str]:
@@ -189,11 +183,6 @@ def _rank(summary: Summary, suggestion: Suggestion) -> tuple[float, float]:
     return suggestion.keep, -gain if summary.higher_is_better else gain
 
 
-def _row(summary: Summary, criterion: str, recovery: str, keep: float | None) -> Row | None:
-    wanted = (criterion, recovery, keep)
-    return next((r for r in summary.rows if (r.criterion, r.recovery, r.keep) == wanted), None)
-
-
 def _stop(summary: Summary, region: Region) -> str:
     """Say why the sequence of tests ended where it did."""
     if region.refusal is not None:
@@ -215,9 +204,9 @@ def _collapsed(summary: Summary) -> list[str]:
     """One line per criterion and level: the same masks serve every recovery."""
     found: dict[tuple[str, float], dict[str, None]] = {}
     for row in summary.rows:
-        if row.collapsed:
+        if row.collapsed_layers:
             layers = found.setdefault((row.criterion, row.sparsity), {})
-            layers.update(dict.fromkeys(row.collapsed))
+            layers.update(dict.fromkeys(row.collapsed_layers))
     return [
         f"{criterion} at {percent(sparsity)} sparsity: {', '.join(layers)}"
         for (criterion, sparsity), layers in found.items()

@@ -10,8 +10,8 @@ function put(id, text, value) {
 
 function explore() {
   const keep = data.levels[state.level];
-  const row = rowsOf(state.criterion, state.recovery).find((r) => r.keep === keep);
-  const dense = denseOf(state.recovery);
+  const row = rowOf(state.criterion, state.recovery, keep);
+  const dense = rowOf("dense", state.recovery, 1);
   put("out-keep", `${percent(keep)} (${percent(1 - keep)} sparse)`, keep);
   $("keep").setAttribute("aria-valuetext", `keep ${percent(keep)}`);
   $("out-certified").className = "chip";
@@ -27,31 +27,23 @@ function explore() {
   const d = row.difference;
   put("out-difference", d ? judged(d.mean) : "\u2013", d && d.mean);
   put("out-difference-interval", d ? limits(d, true) : "", d && d.low);
-  $("out-suggested").hidden = !data.suggested.some((s) =>
-    s.criterion === state.criterion && s.recovery === state.recovery && s.keep === keep);
-  put("out-certified", decided[row.certified], row.certified);
-  $("out-certified").classList.add(row.certified.replace(" ", "-"));
+  $("out-suggested").hidden = !data.suggested.some(([criterion, recovery, least]) =>
+    criterion === state.criterion && recovery === state.recovery && least === keep);
+  put("out-certified", decided[row.verdict], row.verdict);
+  $("out-certified").classList.add(row.verdict.replace(" ", "-"));
   put("out-kept", count(row.kept), row.kept);
   put("out-prunable", count(row.prunable), row.prunable);
   put("out-parameters", count(row.parameters), row.parameters);
-  put("out-bytes", size(row.bytes), row.bytes);
-  put("out-bytes-share", dense ? `of ${size(dense.bytes)} dense` : "");
+  put("out-bytes", size(row.estimated_bytes), row.estimated_bytes);
+  put("out-bytes-share", dense ? `of ${size(dense.estimated_bytes)} dense` : "");
 }
 
 function show() {
   explore();
-  drawCurve();
-  if (data.comparisons.length) drawComparisons();
-  if (data.layers.names.length) drawLayers();
+  data.charts.forEach(drawChart);
   const named = data.recoveries.find((r) => r.name === state.recovery).label;
   for (const element of document.querySelectorAll('[data-now="cut"]'))
     element.textContent = `${state.criterion}, ${named}`;
-}
-
-function showAll() {
-  show();
-  if (data.gates.length) drawGates();
-  if (data.training.length) drawTraining();
 }
 
 function options(select, entries, chosen) {
@@ -75,12 +67,12 @@ function start() {
   setTheme(system.matches ? "dark" : "light");
   let chosen = false;
   system.addEventListener("change", () => {
-    if (!chosen) { setTheme(system.matches ? "dark" : "light"); showAll(); }
+    if (!chosen) { setTheme(system.matches ? "dark" : "light"); show(); }
   });
   $("theme").addEventListener("click", () => {
     chosen = true;
     setTheme(dark() ? "light" : "dark");
-    showAll();
+    show();
   });
 
   $("recoveries").replaceChildren(...data.recoveries.map((r) => {
@@ -92,42 +84,42 @@ function start() {
     label.append(radio, text);
     return label;
   }));
-  options($("criterion"), data.criteria.map((c) => [c.name, c.name]), state.criterion);
+  options($("criterion"), data.criteria.map((name) => [name, name]), state.criterion);
   options($("recovery"), data.recoveries.map((r) => [r.name, r.label]), state.recovery);
-  options($("gate-seed"), data.gates.map((g) => [g.seed, g.seed]), state.seed);
+  for (const select of document.querySelectorAll("[data-choose]")) {
+    const name = select.dataset.choose;
+    const parts = data.charts.flatMap((c) => [...c.series, ...c.bands, ...c.cells, ...c.histograms]);
+    const values = [...new Set(parts.map((part) => part.when[name]).filter((v) => v !== undefined))];
+    state[name] = values[0];
+    options(select, values.map((value) => [value, value]), state[name]);
+    select.addEventListener("change", () => { state[name] = values[select.selectedIndex]; show(); });
+  }
   $("criterion").addEventListener("change", (e) => { state.criterion = e.target.value; show(); });
   $("recovery").addEventListener("change", (e) => setRecovery(e.target.value));
-  $("gate-seed").addEventListener("change", (e) => { state.seed = Number(e.target.value); drawGates(); });
   $("log").checked = state.log;
   for (const view of ["log", "zoom"]) $(view).addEventListener("change", (e) => {
     state[view] = e.target.checked;
-    drawCurve();
-    if (data.comparisons.length) drawComparisons();
+    show();
   });
 
   $("keep").max = data.levels.length - 1;
   $("keep").value = state.level;
   put("keep-most", percent(data.levels[0]));
   put("keep-least", percent(data.levels[data.levels.length - 1]));
-  $("keep").addEventListener("input", (e) => { state.level = Number(e.target.value); explore(); drawCurve(); });
+  $("keep").addEventListener("input", (e) => { state.level = Number(e.target.value); explore(); data.charts.filter((c) => c.cursor).forEach(drawChart); });
 
-  $("section-comparisons").hidden = !data.comparisons.length;
-  $("section-layers").hidden = !data.layers.names.length;
-  $("section-gates").hidden = !data.gates.length;
-  $("section-training").hidden = !data.training.length;
-  showAll();
+  show();
 
-  $("chart-curve").on("plotly_click", (event) => {
-    const [name, keep] = event.points[0].customdata || [];
-    if (name === undefined) return;
-    state.criterion = $("criterion").value = name;
-    state.level = data.levels.indexOf(keep);
-    $("keep").value = state.level;
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) chart.on("plotly_click", (event) => {
+    const [pick, keep] = event.points[0].customdata || [];
+    if (!pick || !pick.criterion) return;
+    state.criterion = $("criterion").value = pick.criterion;
+    $("keep").value = state.level = data.levels.indexOf(keep);
     show();
   });
   let was = narrow();
   window.addEventListener("resize", () => {
-    if (narrow() !== was) { was = narrow(); showAll(); }
+    if (narrow() !== was) { was = narrow(); show(); }
   });
 }
 

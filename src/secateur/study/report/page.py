@@ -7,9 +7,8 @@ hashes) and nothing be fetched, so that no text in a record can do harm.
 Ids that a test may rely on: `keep` (range), `criterion` and `recovery` (selects), `theme`
 (button), `zoom` (checkbox); the explorer's figures `out-keep`, `out-metric`, `out-interval`,
 `out-difference`, `out-difference-interval`, `out-certified`, `out-kept`, `out-prunable`,
-`out-parameters`, `out-bytes`, each with the bare figure in its `data-value`; the charts
-`chart-curve`, `chart-comparisons`, `chart-layers`, `chart-gates`, `chart-training`; the tables
-`table-results`, `table-comparisons`, `table-times`.
+`out-parameters`, `out-bytes`, each with the bare figure in its `data-value`; `chart-NAME` of each
+chart; the tables `table-results`, `table-comparisons`, `table-times`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from importlib import resources
 from typing import Any
@@ -27,12 +27,10 @@ from plotly.offline import get_plotlyjs
 
 from secateur.study.plan import finetuned
 from secateur.study.report import tables
+from secateur.study.report.charts.chart import Chart, Record
 from secateur.study.report.findings import Headline, Notice, warnings
-from secateur.study.report.payload import embedded, payload
 from secateur.study.report.units import Units, percent, recovery_name, size
 from secateur.study.summary import Summary
-
-Record = Mapping[str, Any]
 
 _FEW = 3  # items that a banner shows unfolded
 
@@ -43,6 +41,7 @@ def render(
     trials: Sequence[Record],
     stages: Sequence[Record],
     *,
+    charts: Mapping[str, Chart],
     headline: Headline,
     spec_hash: str,
     command: str,
@@ -51,6 +50,13 @@ def render(
     """Return the report as one HTML text: the same text for the same records."""
     library = get_plotlyjs()
     script = _template("charts.js") + _template("page.js")
+    first, *others = charts.items()
+    frame = (
+        _template("page.html")
+        .replace("{{question}}", first[1].title)
+        .replace("{{explorer}}", _figure(*first))
+        .replace("{{sections}}", "\n".join(_section(*each) for each in others))
+    )
     units, found = Units.of(summary), warnings(summary, spec, failures)
     task = str(spec["task"]["name"])
     started = [str(record["started"]) for record in [*stages, *trials] if record.get("started")]
@@ -81,12 +87,57 @@ def render(
         "provenance": tables.provenance(spec_hash, trials, stages, command),
         "times": tables.times(trials, stages),
         "spec": escape(json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False)),
-        "data": embedded(payload(summary, spec, trials, stages, headline)),
+        "data": _embedded(_data(summary, spec, headline, charts)),
         "library": library,
         "script": script,
     }
     # One pass, so that nothing put in is read for placeholders again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], frame)
+
+
+def _figure(name: str, chart: Chart) -> str:
+    kind = 'minis"' if chart.histograms else f'chart" role="img" aria-label="{chart.about}"'
+    height = f' style="height:{chart.height}px"' if chart.height else ""
+    return (
+        f'<figure><div class="{kind} id="chart-{name}"{height}></div>'
+        f"<figcaption>{chart.caption}</figcaption></figure>"
+    )
+
+
+def _section(name: str, chart: Chart) -> str:
+    head = f'<div class="head"><h2>{chart.title}</h2>{chart.beside}</div>'
+    return f"<section>\n{head}\n{_figure(name, chart)}\n{chart.below}\n</section>\n"
+
+
+def _data(
+    summary: Summary, spec: Record, headline: Headline, charts: Mapping[str, Chart]
+) -> dict[str, Any]:
+    """Return everything that is drawn or looked up in the page. Missing figures are None."""
+    start = summary.suggested.get((headline.criterion, headline.recovery))
+    keep = headline.row.keep if headline.row else start.keep if start else None
+    levels = sorted(spec["levels"], reverse=True)
+    return {
+        "metric": asdict(Units.of(summary)),
+        "levels": levels,
+        "criteria": spec["criteria"],
+        "recoveries": [{"name": each, "label": recovery_name(each)} for each in spec["recovery"]],
+        "start": {
+            "criterion": headline.criterion,
+            "recovery": headline.recovery,
+            "level": levels.index(keep) if keep in levels else 0,
+        },
+        "rows": [{**asdict(row), "verdict": row.verdict} for row in summary.lines],
+        "suggested": [[*pair, each.keep] for pair, each in summary.suggested.items()],
+        "charts": [{"name": name, **asdict(chart)} for name, chart in charts.items()],
+    }
+
+
+def _embedded(value: object) -> str:
+    """Return JSON that is safe inside a script element: it holds no `<`, `>` or `&`."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def _policy(*scripts: str) -> str:

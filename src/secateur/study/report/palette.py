@@ -21,6 +21,7 @@ class Style:
     matplotlib: str
 
 
+INK = Style("#1b2126", "#e6eaed", "line-ew-open", "_")
 _STYLES = {
     "gate": Style("#0067a8", "#5bb7ee", "circle", "o"),
     "magnitude": Style("#c95200", "#f29150", "square", "s"),

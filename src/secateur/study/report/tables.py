@@ -6,35 +6,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from secateur.study.plan import DENSE
-from secateur.study.report.findings import verdict
-from secateur.study.report.units import Units, duration, percent, recovery_name, size
+from secateur.study.report.columns import COLUMNS, Chips, headings
+from secateur.study.report.units import Units, duration, percent, recovery_name
 from secateur.study.statistics import Interval
-from secateur.study.summary import Row, Summary
+from secateur.study.summary import Summary
 
 _FEW = 3  # names that a sentence lists
-_VERDICTS = {"yes": "certified", "no": "not certified", "not tested": "not tested"}
 
 
 def results(summary: Summary) -> str:
     """Return the table of all levels: dense first, then one line per `Row`."""
-    units = Units.of(summary)
-    unit = f" ({summary.unit})" if summary.unit else ""
-    points = f"{units.difference_unit}, " if units.difference_unit else ""
-    head = [
-        *("criterion", "recovery", "sparsity", f"test {summary.metric}{unit}"),
-        *(f"against dense ({points}{units.worse_sign} is worse)", "certificate", "p"),
-        *(f"validation{unit}", "weights kept", "size, estimated", "seeds"),
+    units, words = Units.of(summary), headings(summary)
+    columns = [(column, column.page) for column in COLUMNS if column.page]
+    body = [
+        [_cell(column.value(row), units, signed=column.signed) for column, _ in columns]
+        for row in summary.lines
     ]
-    body = [_row_cells(row, units) for row in (*summary.dense, *summary.rows)]
-    return _table("results", head, body, left=2)
+    for cells in body[: len(summary.dense)]:
+        cells[0] = f"<b>{cells[0]}</b>"
+    return _table("results", [name.format(**words) for _, name in columns], body, left=2)
 
 
 def comparisons(summary: Summary) -> str:
     """Return the paired differences between the gate and each other criterion."""
     units = Units.of(summary)
-    points = f"{units.difference_unit}, " if units.difference_unit else ""
-    mean = f"mean ({points}{units.worse_sign} is worse)"
+    mean = "mean ({points}{worse} is worse)".format(**headings(summary))
     head = ("difference", "recovery", "sparsity", mean, "interval", "seeds")
     body = [
         [
@@ -100,41 +96,15 @@ def times(trials: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any
     return _table("times", ("stage", "seed", "records", "wall time"), body, left=1)
 
 
-def _row_cells(row: Row, units: Units) -> list[str]:
-    test, name = row.noninferiority, escape(row.criterion)
-    return [
-        f"<b>{name}</b>" if row.criterion == DENSE else name,
-        escape(recovery_name(row.recovery)),
-        percent(row.sparsity),
-        _figure(units, row.test),
-        "" if row.difference is None else _figure(units, row.difference, signed=True),
-        _chips(row),
-        "" if test is None else _p_value(test.p_value),
-        _figure(units, row.validation),
-        f"{row.kept:,}",
-        size(row.estimated_bytes),
-        str(row.n),
-    ]
-
-
-def _chips(row: Row) -> str:
-    """The verdict of a row that was cut, and what is wrong with it."""
-    result = verdict(row)
-    chips = [] if row.criterion == DENSE else [(result.replace(" ", "-"), _VERDICTS[result])]
-    if row.collapsed:
-        chips.append(("no", f"collapsed: {', '.join(row.collapsed)}"))
-    if row.at_chance:
-        chips.append(("no", "chance"))
-    return " ".join(f'<span class="chip {kind}">{escape(text)}</span>' for kind, text in chips)
-
-
-def _figure(units: Units, interval: Interval, *, signed: bool = False) -> str:
-    mean = units.number(interval.mean, signed=signed)
-    return f'{mean} <span class="limits">{units.limits(interval, signed=signed)}</span>'
-
-
-def _p_value(p: float) -> str:
-    return "&lt; 0.0001" if p < 0.0001 else f"{p:.4f}"
+def _cell(value: str | Interval | Chips | None, units: Units, *, signed: bool) -> str:
+    if isinstance(value, Interval):
+        mean = units.number(value.mean, signed=signed)
+        return f'{mean} <span class="limits">{units.limits(value, signed=signed)}</span>'
+    if isinstance(value, str):
+        return escape(value)
+    return " ".join(
+        f'<span class="chip {kind}">{escape(text)}</span>' for kind, text in value or ()
+    )
 
 
 def _table(name: str, head: Sequence[str], body: Iterable[Sequence[str]], *, left: int) -> str:

@@ -14,12 +14,7 @@ RECOVERIES = {
     "reconstruct": "+ reconstruction",
     "finetune": "+ fine-tuning",
 }
-DENSE_RECOVERIES = {
-    "none": "as trained",
-    "batchnorm": "batch-norm recalibrated",
-    "reconstruct": "reconstructed",
-    "finetune": "fine-tuned",
-}
+VERDICTS = {"": "", "yes": "certified", "no": "not certified", "not tested": "not tested"}
 _MOST_DIGITS = 12
 _SPACE = "\u00a0"  # a number and its unit stay on one line
 

@@ -1,0 +1,136 @@
+"""A chart as data: the page's script draws it, and `secateur.study.report.printed` prints it.
+
+Texts may come from records: both escape them. Only `hover` is markup, of which `plain` makes a
+text a part, and so are the texts around a chart, in which the words of
+`secateur.study.report.page` may stand, as `{{metric}}` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Literal
+
+from secateur.study.report.palette import Style
+from secateur.study.rows import Row
+from secateur.study.statistics import Interval
+from secateur.study.summary import Summary
+
+Record = Mapping[str, Any]
+State = Mapping[str, object]
+"""What is chosen on the page: criterion, recovery, seed. What has a state in `when` is drawn only
+where all of that is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a chart may read: the rows in their summary, the spec, the records of the stages."""
+
+    summary: Summary
+    spec: Record
+    stages: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Points joined by a line.
+
+    `x` are keep ratios where the chart has `levels`; `shift` moves them to the right, by
+    hundredths of the axis, so that none hides another. `hollow` says which marks are; where
+    `shaded`, so is the space between the intervals' ends. `label` stands at the end of the line:
+    for a screen, and for a phone where that is another. A click on a point chooses `pick`, beside
+    the level; the series stands out where that is chosen.
+    """
+
+    name: str
+    style: Style
+    x: Sequence[float]
+    y: Sequence[Interval | float | None]
+    hover: Sequence[str]
+    hollow: Sequence[bool] = ()
+    shaded: bool = False
+    label: Sequence[str] = ()
+    shift: float = 0.0
+    panel: int = 0
+    pick: State = field(default_factory=dict)
+    when: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """A shaded range of keep ratios (axis x), or of values (y), which has a line at its end.
+
+    `printed` is its label in print, where there is no room beside the plot. A page that is zoomed
+    shows the values `near`.
+    """
+
+    axis: Literal["x", "y"]
+    start: float
+    end: float
+    style: Style
+    label: Sequence[str] = ()
+    printed: str = ""
+    near: Sequence[float] = ()
+    when: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A section of the page, with series and bands, or cells, or histograms.
+
+    `cells` are objects with `columns`, their names; `values`, percentages or None, a list for each
+    of the chart's `rows`; `hover`, a text for each; and `when`. `histograms` are objects with
+    `name`, `label`, `style`, `counts`, the `edges` between those, and `when`.
+
+    `beside` is markup at the end of the title's line, `below` under the figure, which is `height`
+    pixels high. `x` and `y` name the axes: each y has a panel, and with `levels` the x axis shows
+    keep ratios as sparsity, even or logarithmic. Where values are percentages of a whole (`share`)
+    no interval need be shown beyond. `cursor` marks the level that is chosen.
+    """
+
+    title: str
+    about: str
+    caption: str
+    beside: str = ""
+    below: str = ""
+    height: int = 0
+    series: Sequence[Series] = ()
+    bands: Sequence[Band] = ()
+    cells: Sequence[Record] = ()
+    histograms: Sequence[Record] = ()
+    x: str = ""
+    y: Sequence[str] = ()
+    levels: Sequence[float] = ()
+    rows: Sequence[str] = ()
+    share: bool = False
+    cursor: bool = False
+
+
+def runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Yield the levels between which a line leads: those of one recovery.
+
+    None leads from cuts that are recalibrated only to those that are fine-tuned as well.
+    """
+    start = 0
+    for i, row in enumerate(rows, 1):
+        if i == len(rows) or (row.keep < 1 and row.dense_recovery != rows[i].dense_recovery):
+            yield rows[start:i]
+            start = i
+
+
+def number(value: object) -> float | None:
+    """Return a finite number, or None: JSON has no NaN."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def plain(text: object) -> str:
+    """Return a text as markup that shows it as it is."""
+    return escape(str(text), quote=False)
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """Return parameters' names; where all are weights, they need not say so."""
+    weights = all(name.endswith(".weight") for name in names)
+    return [name.removesuffix(".weight") if weights else name for name in names]

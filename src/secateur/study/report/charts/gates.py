@@ -1,0 +1,34 @@
+"""What the gates learned."""
+
+from __future__ import annotations
+
+from secateur.study.report.charts.chart import Chart, Source, number, short
+from secateur.study.report.palette import styles
+from secateur.study.summary import GATE
+
+
+def gates(source: Source) -> Chart | None:
+    """Draw each layer's importances after phase 2, by seed; None where no gate was learned."""
+    found = {stage["seed"]: stage["gates"] for stage in source.stages if stage.get("gates")}
+    if not found:
+        return None
+    return Chart(
+        title="What the gates learned",
+        about="Histograms of the importance of each layer's weights",
+        caption="Importance (magnitude plus gate) of each layer's weights after phase 2; the "
+        "height is the square root of the count, each layer to its own scale.",
+        beside='<div class="controls"><label>seed <select data-choose="seed"></select></label>'
+        "</div>",
+        histograms=[
+            {
+                "name": name,
+                "label": label,
+                "style": styles([GATE])[GATE],
+                "edges": list(map(number, layer["edges"])),
+                "counts": list(map(number, layer["counts"])),
+                "when": {"seed": seed},
+            }
+            for seed, layers in found.items()
+            for label, (name, layer) in zip(short(list(layers)), layers.items(), strict=True)
+        ],
+    )

@@ -1,0 +1,81 @@
+"""The columns of the table of all levels, on the page and in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from secateur.study.report.units import VERDICTS, Units, percent, recovery_name, size
+from secateur.study.rows import Row
+from secateur.study.statistics import Interval
+from secateur.study.summary import Summary
+
+Chips = Sequence[tuple[str, str]]
+"""Kinds and texts of what is said of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A value of a row, and its headings: where one is None, that table does without the column.
+
+    `{metric}`, `{unit}`, `{points}`, `{worse}` and `{confidence}` may stand in a heading.
+    """
+
+    value: Callable[[Row], str | Interval | Chips | None]
+    page: str | None = None
+    terminal: str | None = None
+    signed: bool = False
+
+
+def _chips(row: Row) -> Chips:
+    """The verdict of a row that was cut, and what is wrong with it."""
+    chips = [(row.verdict.replace(" ", "-"), VERDICTS[row.verdict])] if row.verdict else []
+    chips += (
+        [("no", f"collapsed: {', '.join(row.collapsed_layers)}")] if row.collapsed_layers else []
+    )
+    return chips + [("no", "chance")] * row.at_chance
+
+
+def _p_value(row: Row) -> str:
+    return (
+        "" if row.p_value is None else "< 0.0001" if row.p_value < 0.0001 else f"{row.p_value:.4f}"
+    )
+
+
+COLUMNS = (
+    Column(lambda row: row.criterion, page="criterion", terminal="criterion"),
+    Column(lambda row: recovery_name(row.recovery), page="recovery"),
+    Column(lambda row: row.recovery, terminal="recovery"),
+    Column(lambda row: percent(row.sparsity), page="sparsity", terminal="sparsity"),
+    Column(
+        lambda row: row.test,
+        page="test {metric}{unit}",
+        terminal="test {metric} ± {confidence} interval",
+    ),
+    Column(
+        lambda row: row.difference,
+        page="against dense ({points}{worse} is worse)",
+        terminal="minus dense ({worse} is worse)",
+        signed=True,
+    ),
+    Column(_chips, page="certificate"),
+    Column(lambda row: [(row.verdict, row.verdict)], terminal="certified"),
+    Column(_p_value, page="p"),
+    Column(lambda row: row.validation, page="validation{unit}"),
+    Column(lambda row: f"{row.kept:,}", page="weights kept"),
+    Column(lambda row: size(row.estimated_bytes), page="size, estimated"),
+    Column(lambda row: str(row.n), page="seeds"),
+)
+"""In the order of both tables. The first two of each are words, the others figures."""
+
+
+def headings(summary: Summary) -> dict[str, str]:
+    """Return the words that may stand in a heading."""
+    units = Units.of(summary)
+    return {
+        "metric": summary.metric,
+        "unit": f" ({summary.unit})" if summary.unit else "",
+        "points": f"{units.difference_unit}, " if units.difference_unit else "",
+        "worse": units.worse_sign,
+        "confidence": f"{100 * summary.confidence:g} %",
+    }
