@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 import torch
 
+from compiler_cache import CompilerCache
 from secateur.compiler import toolchain
 from secateur.study.task import Task, classification
 
@@ -20,6 +21,16 @@ hypothesis.settings.load_profile("secateur")
 def _one_thread() -> None:
     """One thread: the nets of the tests are too small to gain from two."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile the same C once, in this run and the next; `pytest --cache-clear` forgets it."""
+    folder = request.config.cache.mkdir("compiled")  # type: ignore[union-attr]
+    kept = CompilerCache(folder, toolchain._Runner.__call__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain._Runner, "__call__", lambda *given: kept(*given))
+        yield
 
 
 @pytest.fixture(scope="module")
