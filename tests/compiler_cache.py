@@ -39,7 +39,7 @@ class CompilerCache:
         try:
             made.write_bytes(kept.read_bytes())
         except FileNotFoundError:
-            said = self.run(runner, arguments)
+            said = self.run(runner, [*arguments, *self._intrinsics(runner, arguments)])
             if made.exists() and made.stat().st_size <= LARGEST:
                 beside = kept.with_suffix(f".{os.getpid()}.{made.name}")
                 beside.write_bytes(made.read_bytes())
@@ -49,12 +49,32 @@ class CompilerCache:
         os.utime(kept)
         return ""
 
+    def _intrinsics(self, runner: _Runner, arguments: Sequence[str]) -> Sequence[str]:
+        """Return an option that includes the header of x86's vectors, compiled once.
+
+        To read it takes a compiler longer than most of our networks.
+        """
+        flags = arguments[: arguments.index("-c")] if "-c" in arguments else []
+        version = _version(runner.command, *flags)
+        if b"__AVX2__" not in version or b"__clang__" in version:
+            return ()
+        header = self.folder / f"{sha256(version + repr(flags).encode()).hexdigest()}.h"
+        compiled = header.with_suffix(".h.gch")
+        if not compiled.exists():
+            beside = header.with_suffix(f".{os.getpid()}.gch")
+            header.write_text("#include <immintrin.h>\n", encoding="ascii")
+            asked = [*runner.command, *flags, "-x", "c-header", header, "-o", beside]
+            subprocess.run(asked, check=True)
+            beside.replace(compiled)
+        os.utime(compiled)
+        os.utime(header)
+        return ("-include", str(header))
+
 
 def key(runner: _Runner, arguments: Sequence[str]) -> str:
     """Return a name for what the compiler makes: of its version, its arguments and all it reads."""
-    flags = (argument for argument in arguments if argument.startswith("-m"))
     found = sha256(repr((runner.command, list(arguments))).encode())
-    found.update(_version(runner.command, *flags))
+    found.update(_version(runner.command, *(flag for flag in arguments if flag[:2] == "-m")))
     for path in sorted(_read(runner.folder, arguments)):
         content = path.read_bytes()
         if path.suffix == ".h":  # its comments tell of the network

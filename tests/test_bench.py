@@ -26,6 +26,7 @@ from secateur.compiler.artifact import pack
 from secateur.errors import CompileError, FileError, UsageError
 from secateur.printable import printable
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
 onnx = pytest.importorskip("onnx")
 needs_onnxruntime = pytest.mark.skipif(
     not importlib.util.find_spec("onnxruntime"), reason="ONNX Runtime is not installed"

@@ -17,6 +17,8 @@ from secateur import Budget, Calibration, Gates, Result, prune
 from secateur.counting import work
 from secateur.errors import BudgetError, UsageError
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
+
 
 def network() -> nn.Module:
     torch.manual_seed(0)
