@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import hypothesis
 import pytest
 import torch
 
+from compiler_cache import CompilerCache
 from secateur.compiler import toolchain
 from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
 hypothesis.settings.register_profile("secateur", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("secateur")
+
+FULL, PLAIN = toolchain.OPTIMIZE, toolchain._Runner.__call__
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,11 +25,37 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def quick_compiler() -> Iterator[None]:
-    """Compile with less effort: for kernels of which nothing is timed."""
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile with less effort, and the same C once, in this run and the next.
+
+    `pytest --cache-clear` forgets what was compiled.
+    """
+    folder = request.config.cache.mkdir("compiled")  # type: ignore[union-attr]
+    kept = CompilerCache(folder, PLAIN)
+
+    def run(runner: toolchain._Runner, arguments: Sequence[str]) -> str:
+        return kept(runner, arguments)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toolchain, "OPTIMIZE", "-O1")
+        patch.setattr(toolchain._Runner, "__call__", run)
+        yield
+
+
+@pytest.fixture(scope="module")
+def as_shipped() -> Iterator[None]:
+    """Compile with all effort, as users do: where code is timed, or its flags matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain, "OPTIMIZE", FULL)
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled_anew(as_shipped: None) -> Iterator[None]:
+    """Run the compiler every time, where it is the compiler's work that is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain._Runner, "__call__", PLAIN)
         yield
 
 

@@ -116,8 +116,7 @@ def failures(cases: list[Case]) -> str:
 
 
 @pytest.mark.parametrize("operator", sorted(coverage.compiled()))
-def test_compiled_operator_passes_its_cases(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O0")
+def test_compiled_operator_passes_its_cases(operator: str) -> None:
     cases = [c for c in onnx_backend.cases(operator) if reason(c) is None]
     if not onnx_backend.cases(operator):
         pytest.skip(f"ONNX has no node test of {operator}")

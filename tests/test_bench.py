@@ -25,6 +25,7 @@ from secateur.compiler import targets
 from secateur.compiler.artifact import pack
 from secateur.errors import CompileError, FileError, UsageError, printable
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
 onnx = pytest.importorskip("onnx")
 needs_onnxruntime = pytest.mark.skipif(
     not importlib.util.find_spec("onnxruntime"), reason="ONNX Runtime is not installed"

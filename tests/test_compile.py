@@ -26,6 +26,8 @@ from secateur.errors import CompileError, UsageError
 from secateur.export import to_onnx
 from test_cli import QUICK, run
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
+
 
 def pruned(module: nn.Module, keep: float = 0.2) -> nn.Module:
     names = secateur.prunable(module, include_first=True).names

@@ -20,6 +20,8 @@ from secateur.compiler.kernels import Machine
 from secateur.compiler.network import prepare
 from secateur.compiler.runtime import Engine
 
+pytestmark = pytest.mark.usefixtures("as_shipped")  # whose flags could change such values
+
 F32 = np.float32
 LEAST = float(np.finfo(F32).smallest_subnormal)
 HALF = np.array([

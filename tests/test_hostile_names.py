@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 import onnx_models as om
 import secateur
-from secateur.compiler import emit, pipeline, toolchain
+from secateur.compiler import emit, pipeline
 from secateur.compiler.runtime import Engine
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
@@ -60,14 +60,6 @@ NASTY = (
     *("{}", "{0}", ":", "=", " ", "[/b]", "[red]", ":smile:", "../../x", "/etc/passwd", "-o", "%"),
     *("file", "x.npy", "arr_0", "one 0 x", "é", "e\u0301", "int", "main", "NULL", ATTACK),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick() -> Iterator[None]:
-    """Nothing is timed here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toolchain, "OPTIMIZE", "-O1")
-        yield
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)

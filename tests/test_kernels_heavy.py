@@ -24,11 +24,6 @@ from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
-
-
 @st.composite
 def windows(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     """A plane of one to three axes, and the attributes of a window over it."""

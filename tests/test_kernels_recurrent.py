@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_nets import FEW, MACHINES, Build, Net, check, refused, several
-from secateur.compiler import toolchain
 from secateur.compiler.kernels import Machine
 from secateur.compiler.ops import recurrent
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
 
 
 @st.composite

@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_nets import F32, FEW, MACHINES, Build, Net, check, programs, several
-from secateur.compiler import toolchain
 from secateur.compiler.kernels import Machine
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
 
 
 @st.composite

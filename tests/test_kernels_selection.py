@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_cases import RNG, drawn, extents, normal, possible, values, weights
 from kernel_harness import Case, Known, build, check, integers, machine, samples_of
 from secateur.compiler import pipeline
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 @st.composite

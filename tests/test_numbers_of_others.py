@@ -116,7 +116,6 @@ def test_what_is_written_as_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "f" / "config.json").read_text())["classes"] == 4
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_threads_and_shapes() -> None:
     shapes = {"input": (np.int64(2), np.int32(8))}
     engine = secateur.compile(

@@ -17,6 +17,8 @@ from secateur import Budget, Calibration, Gates, Result, prune
 from secateur.errors import BudgetError, UsageError
 from secateur.measure.work import work
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
+
 
 def network() -> nn.Module:
     torch.manual_seed(0)

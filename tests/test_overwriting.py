@@ -20,8 +20,6 @@ from secateur.compiler import artifact, pipeline, targets
 from secateur.errors import FileError, SecateurError, UsageError
 from test_cli import SHORT, run
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 Capture = pytest.CaptureFixture[str]
 
 

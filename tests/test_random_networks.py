@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur.compiler import pipeline, toolchain
+from secateur.compiler import pipeline
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -141,13 +141,10 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
     max_examples=25,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(networks(), st.integers(1, 40))
-def test_engines_agree_with_onnx_runtime(
-    monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto, batch: int
-) -> None:
-    monkeypatch.setattr(toolchain, "OPTIMIZE", "-O1")
+def test_engines_agree_with_onnx_runtime(model: onnx.ModelProto, batch: int) -> None:
     content = model.SerializeToString()
     x = (
         np.random.default_rng(0)

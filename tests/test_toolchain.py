@@ -20,6 +20,8 @@ from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, FileError, UsageError
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 X = tiny.samples(11)  # a full tile and some that run one by one
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler here")

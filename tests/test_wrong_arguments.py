@@ -24,8 +24,6 @@ from wrong_values import ARRAY, LOSS, X, content, engine, gating, loader, net, p
 
 CALLS = OTHER_CALLS | FILE_CALLS
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def wrong() -> Iterator[Any]:
     for name, (_, _, arguments) in CALLS.items():
