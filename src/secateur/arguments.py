@@ -91,7 +91,7 @@ def _texts(value: Any) -> Any:
 
 
 def is_real(value: object) -> TypeGuard[float]:
-    """Return whether a value is a real number; True and False are none."""
+    """Return whether a value is a real number; True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

@@ -23,7 +23,7 @@ class SecateurError(Exception):
 
 
 class UsageError(SecateurError, ValueError):
-    """An argument, a name or a combination of them that cannot be meant."""
+    """An invalid argument or name, or arguments that do not go together."""
 
 
 class UnknownNameError(UsageError, KeyError):
@@ -79,7 +79,7 @@ def refuse_wrong(holder: object, *fields: tuple[str, Callable[[Any], bool], str]
 
 
 def whole(value: object) -> bool:
-    """Return whether a value is a whole number, of Python or another library; True is none."""
+    """Return whether a value is a whole number, of Python or another library; not True or False."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

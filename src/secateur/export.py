@@ -128,7 +128,7 @@ def names_of(example: object) -> dict[str, torch.Tensor]:
     """Return the tensors of an example by the names that a file's inputs get.
 
     Raises:
-        UsageError: there is none, or something that no model takes.
+        UsageError: there is no tensor, or something that no model takes.
     """
     found = named(example)
     if found is None:

@@ -141,7 +141,7 @@ def device(name: str = "auto") -> torch.device:
 
 
 def _processors() -> list[dict[str, str]]:
-    """Return /proc/cpuinfo as one dict for each logical core; empty where there is none."""
+    """Return /proc/cpuinfo as one dict for each logical core; empty on other systems."""
     try:
         text = CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -59,7 +59,7 @@ def run(
         progress: is told what is going on.
 
     Raises:
-        UsageError: arguments that cannot be meant.
+        UsageError: invalid arguments.
         FileError: a file that cannot be read.
         CompileError: the network cannot be compiled or run here, or a peer cannot be installed.
     """

@@ -35,7 +35,7 @@ def arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     packed sequence or graph.
 
     Raises:
-        UsageError: the inputs are none.
+        UsageError: these are not inputs of a model.
     """
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
@@ -53,7 +53,7 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
     """Return what a model gives for inputs, run as it is.
 
     Raises:
-        UsageError: the inputs are none.
+        UsageError: these are not inputs of a model.
     """
     positional, by_name = arguments(inputs)
     return model(*positional, **by_name)
@@ -100,7 +100,7 @@ def mapped(value: T, change: Callable[[Tensor], object]) -> T:
 
 
 def _entries(value: object) -> list[tuple[Any, Any]] | None:
-    """Return what a structure consists of, by name or place; None where it is none."""
+    """Return what a structure consists of, by name or place; None if it is not a structure."""
     if isinstance(value, (Tensor, *PLAIN)):
         return None
     if isinstance(value, Mapping):
@@ -127,9 +127,9 @@ def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Mapping[Any, Any]:
 
 
 def named(inputs: object) -> dict[str, Tensor] | None:
-    """Return the tensors of inputs, by argument ("" for a single one), or None if it is no such.
+    """Return the tensors of inputs, by argument ("" for a single one); None if they are not inputs.
 
-    What holds no tensor, or beside tensors anything but what `PLAIN` names, is none; so is a
+    What holds no tensor, or beside tensors anything but what `PLAIN` names, is not inputs; nor is a
     packed sequence.
     """
     found = dict(leaves(inputs))

@@ -33,7 +33,7 @@ def find(name: str) -> Builder:
     """Return the builder of a network.
 
     Raises:
-        UsageError: there is no such network; lists those that there are.
+        UsageError: unknown network; lists the valid names.
     """
     if name not in NETS:
         raise UsageError(f"there is no net {name!r}; choose one of {', '.join(sorted(NETS))}")

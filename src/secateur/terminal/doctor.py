@@ -162,7 +162,7 @@ def _cache() -> Iterator[Check]:
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     writable = _writable(there)
     hint = "" if writable else f"{there} cannot be written to; set SECATEUR_CACHE to another folder"
-    yield Check("cache", f"{folder}{'' if there == folder else ' (not yet made)'}", writable, hint)
+    yield Check("cache", f"{folder}{'' if there == folder else ' (not made yet)'}", writable, hint)
     # By name only: loading verifies every byte, and takes longer.
     batches = [folder / "cifar10" / f"{name}.bin" for name in cifar10.ORIGIN.sha256]
     cached = all(batch.is_file() for batch in batches)

@@ -27,7 +27,7 @@ def inspection(path: Path) -> RenderableType:
     """Return a view of a study directory, a record (JSON), a saved model, or other safetensors.
 
     Raises:
-        UsageError: the path is none of these.
+        UsageError: the path is something else.
         FileError: the file cannot be read.
         StudyError: the directory holds no study.
     """

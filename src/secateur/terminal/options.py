@@ -71,7 +71,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     """Return the name and the extents of `--input-shape`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not one.
     """
     name, _, extents = text.rpartition("=")
     try:

@@ -117,7 +117,7 @@ def find(name: str) -> Criterion:
     """Return the criterion of a name.
 
     Raises:
-        UsageError: there is no such criterion; lists those that there are.
+        UsageError: unknown criterion; lists the valid names.
     """
     if name not in CRITERIA:
         raise UsageError(

@@ -16,7 +16,7 @@ def plain_optimizer(optimizer: Any) -> Optimizer:
     """Return the torch optimizer inside wrappers that keep it in `.optimizer`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no optimizer inside.
     """
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = inner
@@ -113,10 +113,10 @@ def found_infinite(optimizer: Optimizer) -> bool:
 
 
 def normalises(optimizer: Optimizer) -> bool:
-    """Return whether the length of an optimizer's steps does not depend on that of gradients.
+    """Return whether an optimizer's steps are as long for small gradients as for large ones.
 
-    All optimizers are taken to do so but SGD and its averaged form, and Adadelta, whose rate of
-    about 1 is none of a normalised step.
+    All optimizers are taken to do so but SGD and its averaged form, and Adadelta, whose rate
+    of about 1 is not that of a normalised step.
     """
     return not isinstance(optimizer, (optim.SGD, optim.ASGD, optim.Adadelta))
 

@@ -242,7 +242,7 @@ class StagedPruning:
         """Take what `state_dict` returned; `start` goes on from it.
 
         Raises:
-            UsageError: it is no such state. Nothing was changed.
+            UsageError: it is not such a state. Nothing was changed.
         """
         refuse("state", state, _STATE)
         self.stop()

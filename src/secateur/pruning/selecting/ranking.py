@@ -66,7 +66,7 @@ def values_of(scores: Scores) -> Tensor:
 
 
 def refuse_ways(method: str, chunk: int) -> None:
-    """Refuse a method that there is not, or a chunk below 1, with a UsageError."""
+    """Refuse an unknown method, or a chunk below 1, with a UsageError."""
     if method not in ("auto", "sort", "count"):
         raise UsageError(f"method is {method!r}, but must be 'auto', 'sort' or 'count'")
     if chunk < 1:
@@ -190,7 +190,7 @@ def _by_counting(
 
 
 class _Scores:
-    """The scores that are not taken yet, read chunk by chunk."""
+    """The scores that are still to be taken, read chunk by chunk."""
 
     def __init__(
         self, tensors: Sequence[Scores], masks: list[Bools], dtype: torch.dtype, chunk: int

@@ -102,7 +102,7 @@ def select(
             cannot make up for it; says the smallest feasible keep ratio, and the largest. Or a
             glob matches no tensor; or the pattern is "channel".
         UsageError: there are no weights at all, a tensor has no dimension that counts inputs or
-            none that is known, or method or chunk is none that there is.
+            it is unknown, or method or chunk is invalid.
     """
     refuse_ways(method, chunk)
     names = sorted(scores)
