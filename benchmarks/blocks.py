@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur import Engine, compile, machine, nets, prune
+from secateur import Budget, Engine, compile, machine, nets, prunable, prune
 
 PATTERNS = ("weight", "1x4", "4x1", "16x1")
 ROUNDS = 31
@@ -46,7 +46,8 @@ def main() -> int:
     for name, (model, example) in networks().items():
         engines = {"dense": compile(model, example, threads=given.threads)}
         for pattern in PATTERNS:
-            pruned, _ = prune(model, given.keep, pattern=pattern, scope="layer", include_first=True)
+            budget = Budget(given.keep, scope="layer", pattern=pattern)
+            pruned, _ = prune(model, budget, plan=prunable(model, include_first=True))
             engines[pattern] = compile(pruned, example, threads=given.threads)
         for batch in (1, 16):
             x = np.random.default_rng(0).standard_normal((batch, *example.shape[1:]), np.float32)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateur import Calibration, machine, prune
+from secateur import Budget, Calibration, machine, prune
 
 SECONDS, TIMES = 180.0, 1.6
 KEEP = 0.1
@@ -88,13 +88,13 @@ def main() -> int:
     model = Decoder(given.layers, given.width).eval()
     torch.set_default_dtype(torch.float32)
     size = sum(p.numel() for p in model.parameters())
-    options = {}
+    budget, data = KEEP, None
     if given.criterion != "magnitude":
         tokens = torch.randint(VOCABULARY, (SEQUENCES, LENGTH + 1))
         inputs, targets = tokens[:, :-1].split(4), tokens[:, 1:].split(4)
-        options = {"data": Calibration(inputs, targets, loss), "scope": "layer"}
+        budget, data = Budget(KEEP, scope="layer"), Calibration(inputs, targets, loss)
     start = time.perf_counter()
-    pruned, result = prune(model, KEEP, criterion=given.criterion, in_place=True, **options)
+    pruned, result = prune(model, budget, criterion=given.criterion, data=data, in_place=True)
     seconds = time.perf_counter() - start
     times = (_peak() - before) / (2 * size)
     kept = sum(int(torch.count_nonzero(pruned.get_parameter(name))) for name in result.masks)

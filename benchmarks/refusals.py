@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
 
 from architectures import alone
-from secateur import Gates, MaskHold, Masks, prunable, prune, save
+from secateur import Budget, Gates, MaskHold, Masks, prunable, prune, save
 from secateur.errors import BudgetError, ScoreError, SecateurError, UsageError
 
 
@@ -207,7 +207,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "floors": Refusal(
         "floors above the keep ratio",
-        *(net, "floor", BudgetError, lambda model: prune(model, 0.1, floor=0.5)),
+        *(net, "floor", BudgetError, lambda model: prune(model, Budget(0.1, floor=0.5))),
     ),
     "nothing left": Refusal(
         "all layers excluded",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur import machine, prune, to_semi_structured
+from secateur import machine, prunable, prune, to_semi_structured
 from secateur.errors import UsageError
 from secateur.measure.gpu import cuda_milliseconds
 
@@ -34,7 +34,7 @@ def main() -> int:
     print("dense ms / 2:4 ms = ratio; called as it is, then in a CUDA graph")
     for inputs, outputs in SHAPES:
         layer = nn.Sequential(nn.Linear(inputs, outputs)).to("cuda", torch.bfloat16).eval()
-        dense, _ = prune(layer, pattern="2:4", include_first=True)
+        dense, _ = prune(layer, pattern="2:4", plan=prunable(layer, include_first=True))
         try:
             sparse = to_semi_structured(dense).model
         except UsageError as error:

@@ -60,20 +60,22 @@ def test_any_size_and_any_groups(
 def test_what_prune_leaves_goes_there_and_one_more_weight_does_not() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(200, 96), nn.ReLU(), nn.Linear(96, 40))
-    pruned, result = secateur.prune(net, 0.2, pattern="16x1", include_first=True)
+    plan = secateur.prunable(net, include_first=True)
+    pruned, result = secateur.prune(net, 0.2, pattern="16x1", plan=plan)
     assert result.masks.kept < 0.25 * result.masks.total
     found = compiled(pruned, 200)
     assert uses_blocks(found)
     with found.engine(threads=3) as engine:
         check(pruned, 200, engine)
-    other = secateur.prune(net, 0.2, pattern="weight", include_first=True)[0]
+    other = secateur.prune(net, 0.2, plan=plan)[0]
     assert not uses_blocks(compiled(other, 200))
 
 
 def test_outputs_that_nobody_reads_leave_smaller_groups() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(192, 160), nn.ReLU(), nn.Linear(160, 32))
-    pruned, _ = secateur.prune(net, 0.1, pattern="16x1", include_first=True)
+    plan = secateur.prunable(net, include_first=True)
+    pruned, _ = secateur.prune(net, 0.1, pattern="16x1", plan=plan)
     with torch.no_grad():
         pruned.get_parameter("2.weight")[:, 3::5] = 0  # each takes an output out of a group
     found = compiled(pruned, 192)
@@ -92,7 +94,9 @@ def test_residuals_and_activations_meet_the_blocks() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.leaky_relu(x + self.two(torch.relu(self.one(x))), 0.1)
 
-    pruned, _ = secateur.prune(Residual(), 0.1, pattern="16x1", include_first=True)
+    net = Residual()
+    plan = secateur.prunable(net, include_first=True)
+    pruned, _ = secateur.prune(net, 0.1, pattern="16x1", plan=plan)
     found = compiled(pruned, 64)
     assert uses_blocks(found)
     with found.engine() as engine:

@@ -49,6 +49,41 @@ def test_the_first_samples_keep_their_targets() -> None:
         data.first(10)
 
 
+def test_it_takes_the_first_samples_of_any_form() -> None:
+    inputs, targets = torch.randn(70, 3), torch.arange(70)
+    pairs = list(zip(inputs.split(20), targets.split(20), strict=True))
+    loss = nn.functional.cross_entropy
+    for data in (inputs, {"x": inputs}, inputs.split(20), [(x,) for x in inputs.split(20)], pairs):
+        taken = Calibration.of(data, loss, samples=50, autocast=True)
+        assert taken.count == 50
+        assert (taken.loss, taken.autocast) == (loss, True)
+        given = [x["x"] if isinstance(x, dict) else x for x in taken.inputs]
+        assert torch.equal(torch.cat(given), inputs[:50])
+        labels = torch.cat(taken.targets) if data is pairs else targets[:50]
+        assert torch.equal(labels, targets[:50])
+        assert bool(taken.targets) == (data is pairs)
+        assert Calibration.of(taken) is taken
+    assert Calibration.of(inputs).count == 70
+    endless = iter(lambda: inputs, None)
+    assert Calibration.of(endless, samples=100).count == 100
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([("text", batch())], r"\(str, Tensor\)"),
+        ([(batch(), batch(), batch())], r"\(Tensor, Tensor, Tensor\)"),
+        ([(batch(), [1] * 40)], r"\(Tensor, list\)"),
+        ([torch.tensor(1.0)], r"\(Tensor\)"),
+        ([(batch(), torch.tensor(1))], "batch 0 of targets"),
+        ([], "is empty"),
+    ],
+)
+def test_a_batch_that_is_none_is_named(batches: list[object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Calibration.of(batches)
+
+
 def test_it_is_tried_on_the_model_and_leaves_it_as_it_was() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
     data = Calibration((batch(),))

@@ -161,9 +161,7 @@ def test_a_slice_keeps_a_channel_whatever_the_scores_say(scope: object, multiple
         model[1].own.weight.mul_(1e-3)
     pruned, result = secateur.prune(
         model,
-        0.3,
-        pattern="channel",
-        scope=scope,  # type: ignore[arg-type]
+        secateur.Budget(0.3, scope=scope, pattern="channel"),  # type: ignore[arg-type]
         multiple=multiple,
         example=torch.randn(1, 3, 4, 4),
     )

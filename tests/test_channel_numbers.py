@@ -211,9 +211,8 @@ def test_two_numbers_that_were_one_size() -> None:
     with torch.no_grad():
         model.stem.weight[:4] *= 3
         model.a.weight *= 3
-    pruned, _ = secateur.prune(
-        model, 0.4, pattern="channel", scope="global", example=torch.randn(2, 6)
-    )
+    budget = secateur.Budget(0.4, scope="global", pattern="channel")
+    pruned, _ = secateur.prune(model, budget, example=torch.randn(2, 6))
     assert (pruned.first, pruned.second) == (pruned.a.in_features, pruned.b.in_features)
     assert pruned.first > pruned.second
 
@@ -255,9 +254,8 @@ def test_an_object_that_modules_share_is_each_ones_own_afterwards() -> None:
     model = nn.Sequential(Half(config), Half(config))
     with torch.no_grad():
         model[0].a.weight *= 5
-    pruned, result = secateur.prune(
-        model, 0.5, pattern="channel", scope="global", example=torch.randn(2, 6)
-    )
+    budget = secateur.Budget(0.5, scope="global", pattern="channel")
+    pruned, result = secateur.prune(model, budget, example=torch.randn(2, 6))
     assert not [note for note in result.notes if "was not made smaller" in note]
     widths = [half.config.width for half in pruned]
     assert widths == [half.b.in_features for half in pruned]

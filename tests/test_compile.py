@@ -61,7 +61,8 @@ def blocks() -> nn.Module:
     torch.manual_seed(0)
     layers = (nn.Linear(192, 160), nn.ReLU(), nn.Linear(160, 10))
     net = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), *layers)
-    return secateur.prune(net, 0.1, pattern="16x1", include_first=True)[0].eval()
+    plan = secateur.prunable(net, include_first=True)
+    return secateur.prune(net, 0.1, pattern="16x1", plan=plan)[0].eval()
 
 
 def mixed() -> nn.Module:

@@ -110,8 +110,9 @@ def test_conv1d_is_the_linear_layer_that_it_is(options: dict[str, Any]) -> None:
     data = [(IDS, IDS)] if "loss" in options else [(IDS,)]
     keep = None if "pattern" in options else 0.5
     # of equal scores the first position is kept, and the two have positions in other orders
-    ours, one = secateur.prune(model, keep, data=data, include_first=True, **options)
-    theirs, other = secateur.prune(twin, keep, data=data, include_first=True, **options)
+    plan, twins = (secateur.prunable(m, include_first=True) for m in (model, twin))
+    ours, one = secateur.prune(model, keep, data=data, plan=plan, **options)
+    theirs, other = secateur.prune(twin, keep, data=data, plan=twins, **options)
     assert one.recovery == other.recovery
     assert not [note for note in one.notes if "not reconstructed" in note]
     for name, mask in one.masks.items():
@@ -123,7 +124,7 @@ def test_conv1d_is_the_linear_layer_that_it_is(options: dict[str, Any]) -> None:
         assert torch.allclose(ours(IDS).logits, theirs(IDS).logits, atol=1e-4)
         if "recover" in options:
             plain, _ = secateur.prune(
-                model, 0.5, data=data, include_first=True, **{**options, "recover": "none"}
+                model, 0.5, data=data, plan=plan, **{**options, "recover": "none"}
             )
             dense = model(IDS).logits
             assert (ours(IDS).logits - dense).norm() < (plain(IDS).logits - dense).norm()
@@ -170,7 +171,7 @@ def test_channels_and_goals_of_a_decoder() -> None:
     with torch.no_grad():
         want = small(IDS[:2]).logits.numpy()
     assert np.allclose(engine(IDS[:2].numpy()), want, atol=1e-4)
-    _, found = secateur.prune(model, latency_ms=1e6, example=IDS[:1])
+    _, found = secateur.prune(model, goal=secateur.Goal(latency_ms=1e6), example=IDS[:1])
     assert found.achieved == 1
 
 

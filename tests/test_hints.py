@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import secateur
+from secateur import Budget, Goal
 from secateur.export import to_onnx
 from secateur.measure.work import work
-from secateur.onecall.solve import GOALS
+from secateur.onecall.goal import LIMITS
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.channels import channel_groups, select_channels
 from secateur.pruning.criteria import CRITERIA
@@ -44,6 +45,12 @@ class Unused(Raw):
         return y
 
 
+def without_raw() -> nn.Module:
+    model = Unused()
+    del model.raw
+    return model
+
+
 def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3))
 
@@ -67,7 +74,7 @@ MODELS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (frozen, {}),
     (lambda: nn.Linear(3, 2), {}),
     (Raw, {"criterion": "wanda", "data": X}),
-    (Unused, {"criterion": "wanda", "data": X, "exclude": ["raw"]}),
+    (without_raw, {"criterion": "wanda", "data": X}),
     (Unused, {"criterion": "taylor", **LABELLED}),
     (Unused, {"criterion": "obs", **LABELLED}),
     (plain, {"criterion": "wanda"}),
@@ -78,27 +85,27 @@ MODELS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (plain, {"criterion": "obs", "data": [(X, Y)], "loss": lambda y, t: y.wrong}),
     (plain, {"criterion": "gate"}),
     (plain, {"criterion": "wanda", "data": X[:3]}),
-    (plain, {"criterion": "wanda", "data": X, "samples": 0}),
     (plain, {"criterion": "wanda", "data": [X.numpy()]}),
     (plain, {"criterion": "wanda", "data": (X, Y)}),
     (plain, {"recover": "reconstruct"}),
     (plain, {"recover": "batchnorm"}),
     (plain, {"recover": "x"}),
-    (plain, {"overrides": {"x": 3}}),
-    (plain, {"overrides": {"nothing": 0.5}}),
-    (plain, {"overrides": {"*": 0.1}}),
-    (plain, {"scope": 3}),
-    (plain, {"scope": ("nothing",)}),
-    (plain, {"floor": 0.9}),
-    (plain, {"floor": 3}),
+    (plain, {"keep": Budget(0.5, overrides={"nothing": 0.5})}),
+    (plain, {"keep": Budget(0.5, overrides={"*": 0.1})}),
+    (plain, {"keep": Budget(0.5, scope=("nothing",))}),
+    (plain, {"keep": Budget(0.5, floor=0.9)}),
+    (plain, {"keep": Budget(0.5), "pattern": "4x1"}),
     (plain, {"keep": 2}),
     (plain, {"keep": None}),
-    (plain, {"params": 3}),
-    (plain, {"keep": None, "params": 3}),
-    (plain, {"keep": None, "macs": 3}),
-    (plain, {"keep": None, "latency_ms": 3}),
-    (plain, {"keep": None, "max_drop": 3}),
-    (plain, {"evaluate": len}),
+    (plain, {"goal": 3}),
+    (plain, {"goal": Goal(params=3)}),
+    (plain, {"keep": None, "goal": Goal(params=3)}),
+    (plain, {"keep": None, "goal": Goal(params=3), "pattern": "2:4"}),
+    (plain, {"keep": None, "goal": Goal(macs=3)}),
+    (plain, {"keep": None, "goal": Goal(latency_ms=3)}),
+    (plain, {"keep": None, "goal": Goal(max_drop=3, evaluate=lambda model: "x")}),
+    (plain, {"plan": 3}),
+    (plain, {"plan": prunable(nn.Bilinear(3, 3, 3), include_first=True)}),
     (plain, {"multiple": 4}),
     (plain, {"pattern": "x"}),
     (plain, {"pattern": "channel"}),
@@ -106,12 +113,9 @@ MODELS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (plain, {"pattern": "channel", "example": X, "in_place": True}),
     (plain, {"pattern": "channel", "example": X, "keep": 1e-6}),
     (plain, {"pattern": "channel", "example": X, "minimum": 0}),
-    (plain, {"pattern": "channel", "example": X, "exclude": ["*"]}),
     (plain, {"pattern": "channel", "example": X[:, :2]}),
     (locked, {}),
     (locked, {"pattern": "channel", "example": X}),
-    (plain, {"exclude": "x"}),
-    (plain, {"exclude": ["x"]}),
     (plain, {"example": "x"}),
     (plain, {"sparsity": 0.5}),
 ]
@@ -127,14 +131,20 @@ def functions(message: str) -> list[str]:
     return re.findall(r"\b([A-Za-z_.]+)\([a-z]", message)
 
 
+def assert_known(message: str, known: set[str]) -> None:
+    """Assert that a message says whose an argument is that is not known."""
+    others = set(told(message)) - known
+    assert all(re.search(rf"{n}=(\S*|\[.*\]) of (secateur\.)?prun", message) for n in others), message
+
+
 @pytest.mark.parametrize(("make", "arguments"), MODELS)
 def test_of_prune(make: Callable[[], nn.Module], arguments: dict[str, Any]) -> None:
     torch.manual_seed(0)
     given = {"keep": 0.5, **arguments}
     with pytest.raises(secateur.SecateurError) as refused:
         secateur.prune(make(), **given)
-    known = {*signature(secateur.prune).parameters, *GOALS}
-    assert not set(told(str(refused.value))) - known
+    known = {*signature(secateur.prune).parameters, *LIMITS}
+    assert_known(str(refused.value), known)
     # nor are steps named that prune takes by itself
     inner = {"prunable", "Calibration", "Budget", "select", "channel_groups", "reconstruct"}
     assert inner.isdisjoint(functions(str(refused.value)))
@@ -145,6 +155,15 @@ def test_of_prune(make: Callable[[], nn.Module], arguments: dict[str, Any]) -> N
     [
         (prunable, {"model": nn.Linear(3, 2)}),
         (prunable, {"model": plain(), "exclude": "x"}),
+        (prunable, {"model": plain(), "exclude": ["x"]}),
+        (prunable, {"model": plain(), "exclude": ["*"]}),
+        (Budget, {"keep": 0.5, "overrides": {"x": 3}}),
+        (Budget, {"keep": 0.5, "scope": 3}),
+        (Budget, {"keep": 0.5, "floor": 3}),
+        (Goal, {"max_drop": 3}),
+        (Goal, {"evaluate": len}),
+        (Calibration.of, {"data": X, "samples": 0}),
+        (Calibration.of, {"data": [(X, Y, Y)]}),
         (channel_groups, {"model": plain(), "example": "x"}),
         (channel_groups, {"model": plain(), "example": X, "exclude": ["x"]}),
         (Calibration, {"inputs": ()}),
@@ -179,8 +198,4 @@ def test_of_prune(make: Callable[[], nn.Module], arguments: dict[str, Any]) -> N
 def test_of_the_steps(function: Callable[..., Any], arguments: dict[str, Any]) -> None:
     with pytest.raises(secateur.SecateurError) as refused:
         function(**arguments)
-    message = str(refused.value)
-    # "exclude=[...] of prune or prunable" says whose it is
-    own = set(signature(function).parameters) | {"first_layer"}
-    others = set(told(message)) - own
-    assert all(re.search(rf"{name}=\S* of (secateur\.)?prune", message) for name in others), message
+    assert_known(str(refused.value), set(signature(function).parameters) | {"first_layer"})

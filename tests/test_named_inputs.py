@@ -105,13 +105,14 @@ def test_reconstruction_is_that_of_one_tensor() -> None:
 )
 def test_one_call_prunes_by_named_arguments(data: Any) -> None:
     model = Both()
-    pruned, result = prune(model, 0.5, criterion="taylor", data=data, include_first=True)
+    plan = prunable(model, include_first=True)
+    pruned, result = prune(model, 0.5, criterion="taylor", data=data, plan=plan)
     assert result.masks.kept == round(0.5 * result.masks.total)
     assert "batchnorm" in result.recovery
     assert pruned.norm.num_batches_tracked > 0
     assert result.macs is not None
     assert result.macs.before > 0
-    same, _ = prune(model, 0.5, criterion="taylor", data=LABELLED, include_first=True)
+    same, _ = prune(model, 0.5, criterion="taylor", data=LABELLED, plan=plan)
     for name, parameter in pruned.named_parameters():
         assert torch.equal(parameter, same.get_parameter(name))
 
@@ -128,7 +129,9 @@ def test_texts_padded_to_lengths_of_their_own() -> None:
 
     batches = [{"input_ids": torch.randint(20, (20, length))} for length in (5, 9)]
     for criterion in ("wanda", "obs"):
-        _, result = prune(Words(), 0.5, criterion=criterion, data=batches, exclude=["words.weight"])
+        model = Words()
+        plan = prunable(model, exclude=["words.weight"])
+        _, result = prune(model, 0.5, criterion=criterion, data=batches, plan=plan)
         assert result.masks.kept == 80
     with pytest.raises(UsageError, match=r"batch 1 .* float32 \[20, 9\], but the first is"):
         Calibration((torch.zeros(20, 5), torch.zeros(20, 9)))

@@ -39,15 +39,15 @@ def test_whole_numbers(kind: Callable[[int], Any]) -> None:
     right, _ = secateur.prune(net(), 0.5, minimum=3, multiple=4, **channels)
     given, _ = secateur.prune(net(), 0.5, minimum=kind(3), multiple=kind(4), **channels)
     assert same(right, given)
+    assert secateur.Goal(params=kind(200)) == secateur.Goal(params=200)
     for goal in ("params", "macs", "bytes"):
-        limit = 200 if goal != "bytes" else 250
-        right = secateur.prune(net(), **{goal: limit * 10, "example": X[:1]})[1]
-        given = secateur.prune(net(), **{goal: np.int64(limit * 10), "example": X[:1]})[1]
-        assert right.masks == given.masks
-    _, result = secateur.prune(net(), 0.5, criterion="wanda", data=X, samples=kind(40))
-    assert (
-        result.masks == secateur.prune(net(), 0.5, criterion="wanda", data=X, samples=40)[1].masks
-    )
+        limit = 2000 if goal != "bytes" else 2500
+        found = [
+            secateur.prune(net(), goal=secateur.Goal(**{goal: value}), example=X[:1])[1].masks
+            for value in (limit, np.int64(limit))
+        ]
+        assert found[0] == found[1]
+    assert secateur.Calibration.of(X, samples=kind(40)).count == 40
     recipe = secateur.Recipe(kind(1), batch_size=kind(64))
     assert recipe == secateur.Recipe(1, batch_size=64)
     assert type(recipe.epochs) is type(recipe.batch_size) is int
@@ -69,14 +69,14 @@ def test_real_numbers(kind: Callable[[float], Any]) -> None:
     assert secateur.GatePhase(lowest_keep=kind(0.25)).lowest_keep == 0.25
     assert secateur.Rung(kind(0.5), share=kind(0.5)) == secateur.Rung(0.5, share=0.5)
     assert secateur.SoftTargets(kind(2.0)).temperature == 2.0
-    drop = {"max_drop": kind(0.5), "evaluate": lambda model: kind(1.0)}
-    assert secateur.prune(net(), **drop)[1].masks.keep < 0.1
+    drop = secateur.Goal(max_drop=kind(0.5), evaluate=lambda model: kind(1.0))
+    assert secateur.prune(net(), goal=drop)[1].masks.keep < 0.1
 
 
 @pytest.mark.parametrize("kind", TRUTH)
 def test_truth_values(kind: Callable[[bool], Any]) -> None:
-    _, result = secateur.prune(net(), 0.5, include_first=kind(True), autocast=kind(False))
-    assert "0.weight" in result.masks
+    assert "0.weight" in secateur.prunable(net(), include_first=kind(True)).names
+    assert secateur.Calibration.of(X, autocast=kind(True)).autocast is True
     given = net()
     assert secateur.prune(given, 0.5, in_place=kind(True))[0] is given
     assert type(study(first_layer=kind(True)).spec.options.first_layer) is bool
@@ -135,8 +135,8 @@ def test_names_in_any_iterable(make: Callable[[list[str]], Any]) -> None:
     names = ["2.weight", "4.weight"]
     assert secateur.prunable(net(), exclude=make(names[:1])).names == ("4.weight",)
     assert secateur.prunable(net(), include=make(["0.weight"])).names[0] == "0.weight"
-    _, result = secateur.prune(net(), 0.5, exclude=make(names[:1]), include=make(["4.bias"]))
-    assert set(result.masks) == {"4.weight", "4.bias"}
+    found = secateur.prunable(net(), exclude=make(names[:1]), include=make(["4.bias"]))
+    assert set(found.names) == {"4.weight", "4.bias"}
     groups = secateur.channel_groups(net(), X, exclude=make(names[:1]))
     assert groups.blocked == secateur.channel_groups(net(), X, exclude=names[:1]).blocked
     assert secateur.Gates.attach(net(), make(names)).names == tuple(names)

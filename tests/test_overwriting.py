@@ -308,7 +308,9 @@ def save_model(path: Path, **more: bool) -> None:
 
 
 def save_masks(path: Path, **more: bool) -> None:
-    secateur.prune(linear(), 0.5, include_first=True)[1].masks.save(path, **more)
+    model = linear()
+    plan = secateur.prunable(model, include_first=True)
+    secateur.prune(model, 0.5, plan=plan)[1].masks.save(path, **more)
 
 
 def save_onnx(path: Path, **more: bool) -> None:

@@ -116,7 +116,7 @@ def test_without_an_example_patterns_with_a_direction_leave_it_whole() -> None:
     pruned, result = prune(model, pattern="2:4")
     assert bool((pruned.weight != 0).all())
     assert set(result.masks) == {"head.weight"}
-    pruned, result = prune(model, 0.5, floor=0)  # single weights have no direction
+    pruned, result = prune(model, Budget(0.5, floor=0))  # single weights have no direction
     assert result.masks.layers["weight"][0] < 12 * 8
     data = [torch.randn(32, 4)]  # whose first sample is the example
     assert "weight" in prune(model, pattern="2:4", data=data)[1].masks
@@ -322,7 +322,7 @@ def test_globs_include_what_would_be_left_whole() -> None:
     assert everything.excluded == {"still_codes": "frozen", "1.weight": "excluded by '1.*'"}
     assert set(prunable(model, include=["*codes"]).names) == {"codes", "2.weight"}
     assert prunable(model, include=["1.*", "2.bias"], pattern="2:4").names == ("2.weight",)
-    pruned, result = prune(model, 0.5, include=["pos_*"], floor=0.1)
+    pruned, result = prune(model, Budget(0.5, floor=0.1), plan=prunable(model, include=["pos_*"]))
     kept, total = result.masks.layers["pos_embed"]
     assert int((pruned.pos_embed != 0).sum()) == kept < total
     staged = StagedPruning(Schedule(0.5, gate_start=0, prune_at=1, include=["codes"]))
@@ -332,7 +332,7 @@ def test_globs_include_what_would_be_left_whole() -> None:
     with pytest.raises(UsageError, match=r"'tail\.\*' of include matches no parameter"):
         prunable(model, include=["tail.*"])
     with pytest.raises(UsageError, match=r"include is 'codes'.*list of globs"):
-        prune(model, 0.5, include="codes")
+        prunable(model, include="codes")
     only = named(codes=(4, 4))
     with pytest.raises(UsageError, match=r"codes: not known to be a weight.*include="):
         prunable(only)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import prunable, prune
+from secateur import Budget, prunable, prune
 from secateur.pruning.contractions import measured
 
 TEXT = {
@@ -204,7 +204,7 @@ def test_experts_are_cut_along_their_inputs(name: str) -> None:
                 assert result.excluded[n].startswith("which dimension counts inputs is not known")
             else:
                 assert bool((kept == 2).all())
-    pruned, result = prune(model, 0.5, pattern="1x4", floor=0, example=example)
+    pruned, result = prune(model, Budget(0.5, floor=0, pattern="1x4"), example=example)
     for n in found:
         groups = (pruned.get_parameter(n) != 0).movedim(seen, -1).unflatten(-1, (-1, 4)).sum(-1)
         assert set(groups.unique().tolist()) <= {0, 4}
@@ -216,7 +216,7 @@ def test_tables_biases_constants_and_routers_stay_whole(name: str) -> None:
     config, whole = TABLES[name]
     model = build(name, config)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    pruned, result = prune(model, 0.3, floor=0)
+    pruned, result = prune(model, Budget(0.3, floor=0))
     for ending, reason in whole.items():
         named = [n for n in before if n.endswith(ending)]
         assert named, f"{name} has no parameter {ending}"
@@ -227,5 +227,6 @@ def test_tables_biases_constants_and_routers_stay_whole(name: str) -> None:
     for ending in CUT.get(name, ()):
         assert all(cut[n][0] < cut[n][1] for n in before if n.endswith(ending))
         assert any(n.endswith(ending) for n in cut)
-    included = prune(model, 0.3, floor=0, include=[f"*{ending}" for ending in whole])[1]
+    plan = prunable(model, include=[f"*{ending}" for ending in whole])
+    included = prune(model, Budget(0.3, floor=0), plan=plan)[1]
     assert {n for n in before if n.endswith(tuple(whole))} <= set(included.masks)

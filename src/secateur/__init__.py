@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from secateur.errors import SecateurError
     from secateur.export import export_onnx
     from secateur.onecall.call import prune
+    from secateur.onecall.goal import Goal
     from secateur.onecall.result import Result
     from secateur.pruning.calibration import Calibration
     from secateur.pruning.channels.coupling import channel_groups
@@ -60,6 +61,7 @@ _HOMES = {
     "GatePhase": "secateur.pruning.gates.phase",
     "GateTraining": "secateur.pruning.gates.gate_training",
     "Gates": "secateur.pruning.gates.gates",
+    "Goal": "secateur.onecall.goal",
     "LoaderData": "secateur.data.loader",
     "MaskHold": "secateur.pruning.gates.mask_hold",
     "Masks": "secateur.pruning.selecting.masks",
@@ -112,6 +114,7 @@ __all__ = [
     "GatePhase",
     "GateTraining",
     "Gates",
+    "Goal",
     "LoaderData",
     "MaskHold",
     "Masks",

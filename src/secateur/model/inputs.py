@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from secateur.arguments import Wanted
 from secateur.errors import UsageError
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -26,6 +27,20 @@ T = TypeVar("T")
 
 PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 """What may stand beside tensors; a model gets it as it is."""
+
+
+def _is_example(value: object) -> bool:
+    """Return whether a value may be the inputs of a pass: tensors are in it, and no arrays."""
+    arrays = any(type(leaf).__module__ == "numpy" for _, leaf in leaves(value))
+    known = isinstance(value, (tuple, list, Mapping, *PLAIN))
+    return not arrays and (not known or any(True for _ in tensors_in(value)))
+
+
+EXAMPLE = Wanted(
+    _is_example,
+    "the inputs of one pass: a tensor, a tuple of arguments, or a dict of arguments by the names "
+    "of forward's, with torch tensors in them and no arrays",
+)
 
 
 def arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -56,6 +56,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device that a model's parameters lie on; the CPU where it has none."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 def places_of(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
     """Return id of a parameter → every (name, owning module) it can be reached by."""
     places: dict[int, list[tuple[str, nn.Module]]] = {}

@@ -6,6 +6,9 @@ import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from secateur.onecall.goal import Goal
+from secateur.onecall.job import Job
+from secateur.onecall.pruned import Pruned
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
 
@@ -80,7 +83,7 @@ class Result:
     attempts: tuple[Attempt, ...] = ()
     """Where the budget was solved for: what was tried, in order."""
     notes: tuple[str, ...] = ()
-    """What the user ought to know: layers that keep nothing, groups of channels left whole."""
+    """What to look at: layers that keep nothing, groups of channels left whole."""
 
     @property
     def requested(self) -> float:
@@ -100,9 +103,7 @@ class Result:
             "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in rows
         ]
-        if self.excluded:
-            lines.append(f"  left whole: {_listed(self.excluded)}")
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  {remark}" for remark in self._remarks())])
 
     def _repr_html_(self) -> str:
         head, *body = self._rows()
@@ -111,15 +112,14 @@ class Result:
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
             for row in body
         ]
-        parts = [
-            f"<p><b>{html.escape(self._title())}</b></p>",
-            "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in self._summary()) + "</ul>",
-            f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
-        ]
-        if self.excluded:
-            parts.append(f"<p>left whole: {html.escape(_listed(self.excluded))}</p>")
-        parts += [f"<p>note: {html.escape(note)}</p>" for note in self.notes]
-        return "".join(parts)
+        return "".join(
+            [
+                f"<p><b>{html.escape(self._title())}</b></p>",
+                "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in self._summary()) + "</ul>",
+                f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
+                *(f"<p>{html.escape(remark)}</p>" for remark in self._remarks()),
+            ]
+        )
 
     def _title(self) -> str:
         pattern = "" if self.budget.pattern == "weight" else f", pattern {self.budget.pattern}"
@@ -136,18 +136,24 @@ class Result:
                 f"requested: {name}={limit:g}, met by {reached:.6g} at keep {self.requested:.4g} "
                 f"in {tried}"
             ]
-        figures = [("weights", self.weights), ("parameters", self.parameters)]
-        if self.macs:
-            figures.append(("multiply-adds", self.macs))
-        figures.append(("bytes", self.bytes))
-        lines += [
+        figures = {
+            "weights": self.weights,
+            "parameters": self.parameters,
+            "multiply-adds": self.macs,
+            "bytes": self.bytes,
+        }
+        return lines + [
             f"{name}: {amount.after:,} of {amount.before:,} ({amount.ratio:.4g})"
-            for name, amount in figures
+            for name, amount in figures.items()
+            if amount
         ]
-        return lines
+
+    def _remarks(self) -> list[str]:
+        whole = [f"left whole: {_listed(self.excluded)}"] if self.excluded else []
+        return whole + [f"note: {note}" for note in self.notes]
 
     def _rows(self) -> list[list[str]]:
-        head = ["layer", "shape", "kept", "of", "keep"]
+        head = ["layer", "shape", "kept", "of", "keep", "multiply-adds before"]
         rows = [
             [
                 la.name,
@@ -155,14 +161,35 @@ class Result:
                 f"{la.kept:,}",
                 f"{la.total:,}",
                 f"{la.keep:.3f}",
+                "" if la.macs is None else f"{la.macs:,}",
             ]
             for la in self.layers
         ]
-        if self.macs:
-            head.append("multiply-adds before")
-            for row, layer in zip(rows, self.layers, strict=True):
-                row.append("" if layer.macs is None else f"{layer.macs:,}")
-        return [head, *rows]
+        return [row if self.macs else row[:-1] for row in (head, *rows)]
+
+
+def result_of(job: Job, pruned: Pruned, goal: Goal | None, attempts: tuple[Attempt, ...]) -> Result:
+    """Return the account of a job that is done."""
+    cut, layers = pruned.cut, pruned.cut.layers
+    counts = job.work.parameters if job.work else {}
+    return Result(
+        criterion=job.criterion,
+        budget=pruned.budget,
+        masks=pruned.masks,
+        layers=tuple(
+            Layer(name, tuple(cut[name].shape), *layers[name], counts.get(name))
+            for name in job.plan.names
+        ),
+        excluded=dict(job.plan.excluded),
+        weights=Amount(cut.total, cut.kept),
+        parameters=Amount(job.size, pruned.parameters),
+        macs=Amount(job.work.total, pruned.macs) if job.work and pruned.macs is not None else None,
+        bytes=Amount(job.bytes, pruned.bytes),
+        recovery=pruned.recovery,
+        goal=(goal.name, goal.limit) if goal else None,
+        attempts=attempts,
+        notes=pruned.notes,
+    )
 
 
 def _listed(excluded: Mapping[str, str]) -> str:

@@ -6,17 +6,31 @@ enough to be kept in memory, and lies on the network's device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.arguments import BOOL, FUNCTION, Wanted, checked, shown
+from secateur.arguments import BOOL, FUNCTION, TENSORS, Wanted, checked, shown, whole
 from secateur.errors import UsageError
-from secateur.model.inputs import Inputs, by_name, described, finite, first, head, named, run, size
+from secateur.model.inputs import (
+    Inputs,
+    by_name,
+    described,
+    each,
+    finite,
+    first,
+    head,
+    named,
+    parts,
+    run,
+    size,
+)
 from secateur.model.modes import evaluating
+from secateur.model.parameters import device_of
 
 LEAST = 32
 """Fewer samples than these say nothing of a layer's inputs."""
@@ -26,6 +40,22 @@ Loss = Callable[[Any, Tensor], Tensor]
 SEVERAL = Wanted(
     lambda v: isinstance(v, (tuple, list)) and not any(type(t).__module__ == "numpy" for t in v),
     "a tuple of batches, each made of torch tensors",
+)
+
+
+def _usual(data: object) -> bool:
+    """Return whether data have a usual form; a pair of tensors has none: it may be one batch."""
+    if isinstance(data, (Tensor, Mapping)):
+        return named(data) is not None
+    pair = isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data)
+    batches = isinstance(data, Iterable) and not isinstance(data, (str, bytes)) and not pair
+    return batches or isinstance(data, Calibration)
+
+
+FORMS = Wanted(
+    lambda v: TENSORS.fine(v) and _usual(v),
+    "torch tensors: inputs [N, ...], a dict of them by name, or batches of inputs or of (inputs, "
+    "targets), such as a DataLoader or [(inputs, targets)]",
 )
 
 
@@ -59,6 +89,51 @@ class Calibration:
     the model gives with its outputs."""
     autocast: bool = False
     """Run the model in bf16, as it was trained."""
+
+    @classmethod
+    @checked(
+        data=FORMS,
+        loss=FUNCTION,
+        samples=whole(1, "a whole number, at least 1"),
+        autocast=BOOL,
+    )
+    def of(
+        cls,
+        data: Data,
+        loss: Loss | None = None,
+        *,
+        samples: int = 4096,
+        autocast: bool = False,
+        device: torch.device | str | None = None,
+    ) -> Calibration:
+        """Take the first samples of data in any of the usual forms.
+
+        Args:
+            data: inputs [N, ...], a dict of them by the names of forward's arguments, or batches
+                of inputs or of (inputs, targets), such as a DataLoader; augmented as in training.
+                No more batches are read than are taken.
+            loss: as in `Calibration`.
+            samples: how many are taken at most.
+            autocast: as in `Calibration`.
+            device: where the model lies; by default the data stay where they are.
+
+        Raises:
+            UsageError: a batch is neither inputs nor a pair of inputs and targets; or as
+                `Calibration`.
+        """
+        if isinstance(data, Calibration):
+            return data
+        inputs: list[Inputs] = []
+        targets: list[Tensor] = []
+        left = samples
+        moved = partial(Tensor.to, device=device)
+        for own, others in _batches(data):
+            inputs.append(each(head(own, left), moved))
+            targets += [moved(head(other, left)) for other in others]
+            left -= size(inputs[-1])
+            if left <= 0:
+                break
+        return cls(tuple(inputs), tuple(targets), loss, autocast)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -134,14 +209,8 @@ class Calibration:
 
     def first(self, count: int) -> Calibration:
         """Return the first samples, as many as there are; the batches' sizes stay."""
-        inputs, targets, left = [], [], count
-        for number, batch in enumerate(self.inputs):
-            if left > 0:
-                inputs.append(head(batch, left))
-                if self.targets:
-                    targets.append(self.targets[number][:left])
-                left -= size(batch)
-        return replace(self, inputs=tuple(inputs), targets=tuple(targets))
+        batches = [(own, *self.targets[at : at + 1]) for at, own in enumerate(self.inputs)]
+        return self.of(batches, self.loss, samples=count, autocast=self.autocast)
 
     def check(self, model: nn.Module) -> None:
         """Try one sample on a model.
@@ -149,7 +218,7 @@ class Calibration:
         Raises:
             UsageError: the model lies on another device, or does not take such inputs.
         """
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         if self.device != device:
             raise UsageError(
                 f"the calibration set lies on {self.device}, the model on {device}; "
@@ -168,3 +237,52 @@ class Calibration:
     def precision(self) -> torch.autocast:
         """Return the context to run the model in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+
+Data = Calibration | Tensor | Mapping[str, Any] | Iterable[Any]
+
+
+def first_sample(data: Data | None, device: torch.device) -> Inputs | None:
+    """Return one sample of the inputs, on a device; None where there is none to be had.
+
+    What can be read only once (an iterator) is left alone.
+    """
+    if isinstance(data, Calibration):
+        return data.example
+    if not isinstance(data, Iterable) or isinstance(data, Iterator):
+        return None
+    batch = data if isinstance(data, (Tensor, Mapping)) else next(iter(data), None)
+    inputs, _ = _divided(batch)
+    tensors = named(inputs)
+    if tensors is None or not any(tensor.dim() for tensor in tensors.values()):
+        return None
+    return each(head(inputs, 1), lambda tensor: tensor.to(device))
+
+
+def _batches(data: Data) -> Iterator[tuple[Inputs, tuple[Tensor, ...]]]:
+    """Yield the inputs of every batch, and its targets where it has them.
+
+    Raises:
+        UsageError: a batch is neither inputs nor a pair; says what it is.
+    """
+    single = isinstance(data, (Tensor, Mapping))  # and not batches of it
+    for batch in parts(data, 256) if single else data:  # type: ignore[arg-type, union-attr]
+        inputs, targets = _divided(batch)
+        tensors = named(inputs) or {}
+        samples = any(tensor.dim() for tensor in tensors.values())
+        if not samples or len(targets) > 1 or not all(isinstance(y, Tensor) for y in targets):
+            kinds = [type(part).__name__ for part in (inputs, *targets)]
+            raise UsageError(
+                f"a batch of the data is ({', '.join(kinds)}); give batches that are inputs, or a "
+                "pair of inputs and targets, where inputs are a tensor [N, ...], a dict of "
+                "arguments by the names of forward's, or in a pair a tuple of arguments, and "
+                "targets a tensor"
+            )
+        yield inputs, targets
+
+
+def _divided(batch: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the inputs of a batch, which is them or begins with them, and what follows."""
+    if isinstance(batch, (tuple, list)) and batch:
+        return batch[0], tuple(batch[1:])
+    return batch, ()

@@ -84,7 +84,7 @@ def _of_batch(
         if gradient is None:
             raise UsageError(
                 f"{purpose} needs gradients, but none reaches {name!r}: the network does not "
-                f"use it; leave it out with exclude=[{name!r}] of prune or prunable"
+                f"use it; leave it out with exclude=[{name!r}] of prunable"
             )
         if not bool(torch.isfinite(gradient).all()):
             raise ScoreError(

@@ -30,6 +30,7 @@ from secateur.pruning.selecting.patterns import parse
 
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers that normalise; their parameters are scales and shifts."""
+FIRST = "first layer"
 NO_DIRECTION = "which dimension counts inputs is not known"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
@@ -58,6 +59,14 @@ class Prunable:
             UsageError: a name is no parameter of the model.
         """
         return sum(weight.numel() for weight in parameters(model, self.names).values())
+
+    def including_first(self, model: nn.Module) -> Prunable:
+        """Return the same with the first layer among those that may, unless more keeps it whole."""
+        first = {name for name, reason in self.excluded.items() if reason == FIRST}
+        wanted = first.union(self.names)
+        names = tuple(name for name, _ in model.named_parameters() if name in wanted)
+        excluded = {name: why for name, why in self.excluded.items() if name not in first}
+        return Prunable(names, excluded, {**axes_of(model, names), **self.axes})
 
 
 @checked(
@@ -92,7 +101,8 @@ def prunable(
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
         include_first: let the first layer be cut too. It is the first linear or convolutional
             layer in order of registration, unless an embedding, a recurrent layer or attention
-            comes before it.
+            comes before it. With pattern "channel" it always may: only its inputs must stay, and
+            they do.
         exclude: globs over parameter names (`*` also matches dots), for example `"head.*"`.
         include: globs over names of parameters that are cut although they would be left whole by
             default; not what cannot be cut (frozen, integers), nor what `exclude` matches.
@@ -108,10 +118,10 @@ def prunable(
         BudgetError: the pattern is none.
     """
     model = unwrapped(model)
-    directed = parse(pattern).directed
+    shape = parse(pattern)
     places = places_of(model)
     _check_globs(places.values(), exclude=exclude, include=include)
-    first = None if include_first else _first_layer(model)
+    first = None if include_first or shape.smaller else _first_layer(model)
     gates = routing_gates(model)
     excluded: dict[str, str] = {}
     axes: dict[str, int | None] = {}
@@ -130,7 +140,7 @@ def prunable(
             if not _matches(places[id(model.get_parameter(name))], include):
                 del axes[name]
                 excluded[name] = "embedding table"
-    if directed:
+    if shape.directed:
         hint = "; example= shows it" if example is None else ""
         for name in [name for name in unknown if axes.get(name, 0) is None]:
             del axes[name]
@@ -155,10 +165,10 @@ def _check_globs(
 def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
     hint = ""
-    if "first layer" in excluded.values():
-        hint = "; include_first=True (of a study: first_layer) lets it be cut"
+    if FIRST in excluded.values():
+        hint = "; include_first=True of prunable (of a study: first_layer) lets it be cut"
     if UNKNOWN in excluded.values():
-        hint += "; include=[globs] lets raw parameters be"
+        hint += "; include=[globs] of prunable lets raw parameters be"
     if any(reason.startswith(NO_DIRECTION) for reason in excluded.values()):
         hint += '; pattern="weight" has no direction'
     return UsageError(f"the model has no prunable weight ({reasons or 'no parameters'}){hint}")
@@ -232,8 +242,6 @@ def _reasons(
         yield "bias or norm", True
     if any(leaf == "bias" or leaf.startswith("bias_") for leaf in leaves):
         yield "bias or norm", True
-    if parameter is first:
-        yield "first layer", True
     if id(parameter) in gates:
         yield "router", True
     yield from ((why, False) for why in _impossible(parameter, owners))
@@ -244,6 +252,8 @@ def _reasons(
     if not parameter.requires_grad:
         yield "frozen", False
     yield from ((why, True) for why in _no_weight(parameter, places))
+    if parameter is first:  # last: nothing else keeps it whole
+        yield FIRST, True
 
 
 def _impossible(parameter: Tensor, owners: Sequence[nn.Module]) -> Iterator[str]:

@@ -208,8 +208,9 @@ def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
     for group in groups:
         if not counts[list(group.units)].all():
             raise UsageError(
-                f"the channels of {group.name!r} belong to no weight that is scored; give scores "
-                f"of it, or leave it out with exclude=[{group.name!r}] of prune or channel_groups"
+                f"the channels of {group.name!r} belong to no weight that is scored; give its "
+                f"scores, or leave it out with exclude=[{group.name!r}] of prunable or "
+                "channel_groups"
             )
     return (sums / counts).astype(np.float32).astype(np.float64)
 

@@ -49,7 +49,7 @@ def scores(
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UsageError(
             "criterion 'wanda' knows the inputs of linear layers and convolutions, but not of "
-            f"{unknown[0]!r}{more}; leave it out with exclude={unknown} of prune or prunable, or "
+            f"{unknown[0]!r}{more}; leave it out with exclude={unknown} of prunable, or "
             "choose another criterion"
         )
     total: dict[int, Tensor] = {}
@@ -77,7 +77,7 @@ def scores(
         if not count.get(id(weight)):
             raise UsageError(
                 f"criterion 'wanda' looks at activations, but the network does not run {name!r}; "
-                f"leave it out with exclude=[{name!r}] of prune or prunable"
+                f"leave it out with exclude=[{name!r}] of prunable"
             )
         norm = (total[id(weight)] / count[id(weight)]).sqrt()
         groups, layer = norm.shape[0], owners[id(weight)]

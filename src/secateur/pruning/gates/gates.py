@@ -87,8 +87,7 @@ class Gates:
             UsageError: the model has no gates.
         """
         model = unwrapped(model)
-        buffers = dict(model.named_buffers())
-        names = [name for name, _ in model.named_parameters() if name + SUFFIX in buffers]
+        names = gated(model)
         if not names:
             raise UsageError("the model has no gates; attach them with Gates.attach(model, names)")
         return cls(model, names)
@@ -154,6 +153,12 @@ class Gates:
             owner, leaf = _owner(self._model, name)
             delattr(owner, leaf + SUFFIX)
         self._weights = {}
+
+
+def gated(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that have gates, in the model's order."""
+    buffers = dict(model.named_buffers())
+    return [name for name, _ in model.named_parameters() if name + SUFFIX in buffers]
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -42,11 +42,7 @@ def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = 
         UsageError: there are layers to recalibrate and no inputs to do it with, or the model does
             not take them. The statistics are then as they were.
     """
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
+    layers = with_statistics(model)
     if not layers:
         return 0
     before = [{name: b.clone() for name, b in layer.named_buffers()} for layer in layers]
@@ -76,6 +72,12 @@ def recalibrate(model: nn.Module, inputs: Iterable[Inputs], *, autocast: bool = 
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
     return len(layers)
+
+
+def with_statistics(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the batch norms of a model whose running statistics can be taken again."""
+    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [norm for norm in norms if norm.track_running_stats]
 
 
 def _run(model: nn.Module, batch: Inputs, where: str, autocast: bool) -> None:

@@ -132,8 +132,8 @@ def _overrides(given: object) -> tuple[tuple[str, float], ...]:
             case _:
                 raise BudgetError(
                     f"overrides has {pair!r}, but must be pairs of a glob and a keep ratio in "
-                    "(0, 1], such as {'head.*': 0.5}; to leave a parameter out altogether, give "
-                    "exclude=['head.*'] to prune or prunable"
+                    "(0, 1], such as {'head.*': 0.5}; to leave a parameter out altogether, use "
+                    "exclude=['head.*'] of prunable"
                 )
     return tuple(pairs)
 

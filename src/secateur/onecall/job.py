@@ -1,0 +1,101 @@
+"""What is cut, by what rule, and what the model amounts to before: values that all cuts share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.measure.work import Work, work
+from secateur.model.inputs import Inputs
+from secateur.model.parameters import device_of, parameters
+from secateur.onecall.pruned import file_bytes
+from secateur.pruning.calibration import Calibration, Data, Loss, first_sample
+from secateur.pruning.criteria import find
+from secateur.pruning.gates.gates import gated
+from secateur.pruning.parameters import Prunable, prunable
+from secateur.pruning.recovery.batchnorm import with_statistics
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.overrides import refuse_conflicts
+
+Recover = Literal["auto", "none", "batchnorm", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model and how it is to be cut."""
+
+    model: nn.Module
+    plan: Prunable
+    budget: Budget
+    criterion: str
+    seed: int
+    data: Calibration | None
+    example: Inputs | None
+    recover: Recover
+    size: int
+    """Parameters of the uncut model."""
+    bytes: int
+    """Of its file."""
+    work: Work | None
+    """Multiply-adds of one pass of it over the example, where there is one."""
+
+    @cached_property
+    def scores(self) -> Mapping[str, Tensor]:
+        """The criterion's scores of everything that may be cut."""
+        return self.scores_of(self.plan.names)
+
+    def scores_of(self, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return the criterion's scores of some of it."""
+        rule = find(self.criterion)
+        return rule.scores(self.model, names, seed=self.seed, calibration=self.data)
+
+
+def job_of(
+    model: nn.Module,
+    budget: Budget,
+    *,
+    plan: Prunable | None,
+    criterion: str | None,
+    data: Data | None,
+    loss: Loss | None,
+    example: Inputs | None,
+    recover: Recover,
+    seed: int,
+) -> Job:
+    """Return the job of a call of `prune`; arguments are its own.
+
+    Raises:
+        UsageError: the plan is of another model, there is no such criterion, data are needed and
+            missing, or the model does not take data or example.
+        BudgetError: overrides do not agree about a shared parameter.
+    """
+    pattern, device = budget.pattern, device_of(model)
+    if example is None:
+        example = first_sample(data, device)
+    if plan is None:
+        plan = prunable(model, pattern=pattern, example=example if pattern.directed else None)
+    elif pattern.smaller:
+        plan = plan.including_first(model)
+    parameters(model, plan.names)
+    refuse_conflicts(model, plan.names, budget)
+    criterion = criterion or ("gate" if gated(model) else "magnitude")
+    asked = recover in ("batchnorm", "reconstruct")
+    repaired = asked or (recover == "auto" and bool(with_statistics(model)))
+    seen = None  # where there is nothing that data would be looked at for
+    if data is not None and (repaired or find(criterion).needs != "nothing"):
+        seen = Calibration.of(data, loss, device=device)
+        seen.check(model)
+        example = seen.example if example is None else example
+    if asked and seen is None:
+        raise UsageError(f"recover={recover!r} looks at data; give it data=, unlabelled inputs")
+    return Job(
+        *(model, plan, budget, criterion, seed, seen, example, recover),
+        size=sum(parameter.numel() for parameter in model.parameters()),
+        bytes=file_bytes(model),
+        work=None if example is None else work(model, example),
+    )

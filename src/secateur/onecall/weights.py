@@ -1,0 +1,89 @@
+"""Single weights, n of every m, or blocks are cut: the model keeps its shapes, and has zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import nn
+
+from secateur.model.copying import copied
+from secateur.model.parameters import parameters
+from secateur.onecall.job import Job
+from secateur.onecall.pruned import Pruned, recalibrated
+from secateur.pruning.criteria import magnitude
+from secateur.pruning.gates.gates import Gates, gated
+from secateur.pruning.recovery.reconstruct import reconstruct
+from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.division import divided
+from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.ranking import Scores
+from secateur.pruning.selecting.selection import select
+from secateur.pruning.selecting.streaming import TOGETHER, select_streaming, streams
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The way of a job that leaves the model's shapes as they are."""
+
+    job: Job
+
+    @cached_property
+    def total(self) -> int:
+        """How many weights there are to choose from."""
+        return self.job.plan.total(self.job.model)
+
+    @cached_property
+    def _scores(self) -> Mapping[str, Scores]:
+        if self.job.criterion == "magnitude":  # no copy of a large model
+            return magnitude.lazy(self.job.model, self.job.plan.names)
+        return self.job.scores
+
+    def prune(self, keep: float, model: nn.Module) -> Pruned:
+        """Cut and repair a model that is as the job's, in place."""
+        job, masks = self.job, self._masks(keep)
+        Gates(model, gated(model)).remove()
+        done: tuple[str, ...] = ()
+        notes = [f"{name} keeps no weight: nothing gets through it" for name in masks.emptied]
+        if job.recover == "reconstruct" and job.data is not None:
+            found = reconstruct(model, copied(model), masks, job.data, seed=job.seed)
+            done = ("reconstruct",) if found.layers else ()
+            notes += [f"{name} is not reconstructed: {why}" for name, why in found.skipped.items()]
+        masks.apply(model)
+        return Pruned(
+            model,
+            self._budget(keep),
+            masks=masks,
+            cut=masks,
+            parameters=job.size - (masks.total - masks.kept),
+            macs=job.work.kept(masks.layers) if job.work else None,
+            recovery=done + recalibrated(model, job.recover, job.data),
+            notes=tuple(notes),
+        )
+
+    def parameters(self, keep: float) -> int:
+        """Return how many parameters are left."""
+        job, budget = self.job, self._budget(keep)
+        if budget.pattern.unit != "weights" or budget.pattern.ratio is not None:
+            masks = self._masks(keep)
+            return job.size - (masks.total - masks.kept)
+        sizes = [weight.numel() for weight in parameters(job.model, job.plan.names).values()]
+        pools = divided(budget, job.plan.names, sizes)  # K is known without ranking anything
+        kept = sum(sum(pool.guaranteed) + pool.remaining for pool in pools)
+        return job.size - sum(sizes) + kept
+
+    def macs(self, keep: float) -> int:
+        """Return how many multiply-adds of one pass are left."""
+        assert self.job.work
+        return self.job.work.kept(self._masks(keep).layers)
+
+    def _budget(self, keep: float) -> Budget:
+        return replace(self.job.budget, keep=keep)
+
+    def _masks(self, keep: float) -> Masks:
+        job, budget = self.job, self._budget(keep)
+        if job.criterion != "magnitude" and self.total > TOGETHER and streams(budget):
+            weights = parameters(job.model, job.plan.names)
+            return select_streaming(weights, job.scores_of, budget, axes=job.plan.axes)
+        return select(self._scores, budget, axes=job.plan.axes)
