@@ -134,7 +134,9 @@ def functions(message: str) -> list[str]:
 def assert_known(message: str, known: set[str]) -> None:
     """Assert that a message says whose an argument is that is not known."""
     others = set(told(message)) - known
-    assert all(re.search(rf"{n}=(\S*|\[.*\]) of (secateur\.)?prun", message) for n in others), message
+    assert all(re.search(rf"{n}=(\S*|\[.*\]) of (secateur\.)?prun", message) for n in others), (
+        message
+    )
 
 
 @pytest.mark.parametrize(("make", "arguments"), MODELS)

@@ -70,7 +70,23 @@ def test_names_and_reasons_cover_every_parameter_once(model: nn.Module) -> None:
 def test_the_first_layer_may_be_included() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Linear(4, 2))
     assert prunable(model).names == ("2.weight",)
-    assert prunable(model, include_first=True).names == ("1.weight", "2.weight")
+    everything = prunable(model, include_first=True)
+    assert everything.names == ("1.weight", "2.weight")
+    assert prunable(model, pattern="channel") == everything
+    assert prunable(model).including_first(model) == everything
+    assert everything.including_first(model) == everything
+
+
+def test_the_first_layer_is_a_reason_only_where_there_is_no_other() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    found = prunable(model)
+    assert found.excluded["0.weight"] == "frozen"
+    assert found.including_first(model) == found
+    model[1].requires_grad_(False)
+    with pytest.raises(UsageError, match=r"0\.weight: frozen") as refused:
+        prunable(model)
+    assert "include_first" not in str(refused.value)
 
 
 @pytest.mark.parametrize("first", [nn.Embedding(5, 4), nn.LSTM(4, 4)])

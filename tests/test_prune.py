@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,37 @@ def test_what_is_excluded_or_frozen_keeps_its_channels(model: nn.Module) -> None
     assert pruned.get_parameter("3.weight").shape == (8, 8, 3, 3)
 
 
+def test_channels_may_cut_the_first_layer_whatever_the_plan(model: nn.Module) -> None:
+    wanted = prune(model, 0.5, pattern="channel", example=EXAMPLE)[1]
+    assert wanted.layers[0].name == "0.weight"
+    assert "0.weight" not in wanted.excluded
+    for plan in (prunable(model), prunable(model, pattern="channel")):
+        _, found = prune(model, 0.5, pattern="channel", example=EXAMPLE, plan=plan)
+        assert found.layers == wanted.layers
+        assert found.excluded == wanted.excluded
+    model.get_parameter("0.weight").requires_grad_(False)
+    plan = prunable(model)
+    _, found = prune(model, 0.5, pattern="channel", example=EXAMPLE, plan=plan)
+    assert found.excluded["0.weight"] == "frozen"
+
+
+def test_a_budget_says_all_of_it(model: nn.Module) -> None:
+    budget = Budget(0.5, scope="layer", floor=0.1, pattern="4x1", overrides={"8.*": 1.0})
+    _, result = prune(model, budget)
+    assert result.budget == budget
+    assert result.layers[-1].keep == 1
+    assert prune(model, budget, pattern="4x1")[1].masks == result.masks
+    assert prune(model, Budget(pattern="2:4"))[1].masks == prune(model, pattern="2:4")[1].masks
+
+
+def test_a_buffer_of_another_meaning_is_no_gate() -> None:
+    model = network()
+    model.register_buffer("noise_gate", torch.zeros(3))
+    pruned, result = prune(model, 0.5, data=IMAGES)
+    assert result.criterion == "magnitude"
+    assert "noise_gate" in pruned.state_dict()
+
+
 def test_a_few_inputs_are_enough_where_nothing_looks_at_them() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
     for data in (torch.randn(3, 4), [torch.randn(3, 4)], [(torch.randn(3, 4), torch.zeros(3))]):
@@ -223,6 +255,10 @@ def test_counted_goals_are_met_to_one_weight(model: nn.Module) -> None:
         prune(model, Budget(1.0, floor=0.1), goal=Goal(params=size - TOTAL + 20))
     _, result = prune(model, goal=Goal(params=size - 700))
     assert result.parameters.after == size - 700
+    budget = Budget(0.9, scope="layer", floor=0.3)
+    _, result = prune(model, budget, goal=Goal(params=size - 700))
+    assert result.budget == replace(budget, keep=result.requested)
+    assert size - 702 <= result.parameters.after <= size - 700
     dense = work(model, EXAMPLE).total
     _, result = prune(model, goal=Goal(macs=dense // 2), example=EXAMPLE)
     assert result.macs is not None
