@@ -192,6 +192,8 @@ def test_channels_may_cut_the_first_layer_whatever_the_plan(model: nn.Module) ->
         _, found = prune(model, 0.5, pattern="channel", example=EXAMPLE, plan=plan)
         assert found.layers == wanted.layers
         assert found.excluded == wanted.excluded
+    with pytest.raises(UsageError, match="no parameter 'weight_ih_l0'"):
+        prune(model, 0.5, pattern="channel", example=EXAMPLE, plan=prunable(nn.LSTM(4, 4)))
     model.get_parameter("0.weight").requires_grad_(False)
     plan = prunable(model)
     _, found = prune(model, 0.5, pattern="channel", example=EXAMPLE, plan=plan)
@@ -359,6 +361,7 @@ def test_no_more_data_is_taken_than_asked_for(model: nn.Module) -> None:
         ({"goal": 5}, "goal is 5"),
         ({"keep": 0.1, "plan": ["3.weight"]}, r"plan is \['3.weight'\]"),
         ({"keep": 0.1, "plan": prunable(nn.LSTM(4, 4))}, "no parameter 'weight_ih_l0'"),
+        ({"keep": 0.1, "criterion": "best", "data": IMAGES}, "no criterion 'best'"),
         ({"velocity": 2}, "prune has no argument 'velocity'; the valid ones"),
         ({"patern": "2:4", "keep": 0.5}, "no argument 'patern'; did you mean 'pattern'"),
         ({"goal": Goal(max_drop=1, evaluate=lambda m: float("nan"))}, "evaluate gave nan"),

@@ -78,7 +78,7 @@ def prune(
             channels of every layer by themselves, since one rank of all would empty the widest
             layers. Patterns n:m need no `keep`.
         goal: what to solve the keep ratio for, in its place or in place of a `Budget`'s.
-        pattern: as in `Budget`, where `keep` is none.
+        pattern: as in `Budget`; where `keep` is one, the pattern is that of the budget.
         criterion: a name in `secateur.pruning.criteria.CRITERIA`; by default gate for a model
             with gates, and magnitude for others.
         data: training inputs, augmented as in training: a `Calibration`, inputs, or batches of

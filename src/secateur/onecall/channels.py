@@ -26,7 +26,8 @@ class Channels:
     """The way of a job that makes a smaller model.
 
     Raises:
-        UsageError: weights are to be reconstructed; later, there is no example to run the model on.
+        UsageError: weights are to be reconstructed; or, from its methods, there is no example to
+            run the model on.
     """
 
     job: Job

@@ -20,8 +20,8 @@ LIMITS = ("max_drop", "params", "macs", "bytes", "latency_ms")
 class Goal:
     """What a cut is to meet: exactly one limit.
 
-    `Goal(latency_ms=5)`, `Goal(max_drop=0.5, evaluate=f)`. `prune` returns the smallest keep ratio
-    found that meets `max_drop`, and the largest that meets any of the others.
+    `Goal(latency_ms=5)`, `Goal(max_drop=0.5, evaluate=f)`. `prune` takes the smallest keep ratio
+    found that meets `max_drop`, or the largest that meets any of the others.
 
     Raises:
         UsageError: not exactly one limit is given, or one of `max_drop` and `evaluate` without
@@ -30,7 +30,7 @@ class Goal:
     """
 
     max_drop: float | None = None
-    """How far `evaluate` may fall, in its own units."""
+    """How much worse the metric may get, in its own units; needs `evaluate`."""
     params: float | None = None
     """Parameters that are not cut, at most."""
     macs: float | None = None

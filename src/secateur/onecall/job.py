@@ -15,7 +15,7 @@ from secateur.model.inputs import Inputs
 from secateur.model.parameters import device_of, parameters
 from secateur.onecall.pruned import file_bytes
 from secateur.pruning.calibration import Calibration, Data, Loss, first_sample
-from secateur.pruning.criteria import find
+from secateur.pruning.criteria import Criterion, find
 from secateur.pruning.gates.gates import gated
 from secateur.pruning.parameters import Prunable, prunable
 from secateur.pruning.recovery.batchnorm import with_statistics
@@ -32,7 +32,7 @@ class Job:
     model: nn.Module
     plan: Prunable
     budget: Budget
-    criterion: str
+    criterion: Criterion
     seed: int
     data: Calibration | None
     example: Inputs | None
@@ -51,8 +51,7 @@ class Job:
 
     def scores_of(self, names: Sequence[str]) -> Mapping[str, Tensor]:
         """Return the criterion's scores of some of it."""
-        rule = find(self.criterion)
-        return rule.scores(self.model, names, seed=self.seed, calibration=self.data)
+        return self.criterion.scores(self.model, names, seed=self.seed, calibration=self.data)
 
 
 def job_of(
@@ -79,22 +78,22 @@ def job_of(
         example = first_sample(data, device)
     if plan is None:
         plan = prunable(model, pattern=pattern, example=example if pattern.directed else None)
-    elif pattern.smaller:
+    parameters(model, plan.names)  # or the plan is of another model
+    if pattern.smaller:
         plan = plan.including_first(model)
-    parameters(model, plan.names)
     refuse_conflicts(model, plan.names, budget)
-    criterion = criterion or ("gate" if gated(model) else "magnitude")
+    rule = find(criterion or ("gate" if gated(model) else "magnitude"))
     asked = recover in ("batchnorm", "reconstruct")
     repaired = asked or (recover == "auto" and bool(with_statistics(model)))
     seen = None  # where there is nothing that data would be looked at for
-    if data is not None and (repaired or find(criterion).needs != "nothing"):
+    if data is not None and (repaired or rule.needs != "nothing"):
         seen = Calibration.of(data, loss, device=device)
         seen.check(model)
         example = seen.example if example is None else example
     if asked and seen is None:
         raise UsageError(f"recover={recover!r} looks at data; give it data=, unlabelled inputs")
     return Job(
-        *(model, plan, budget, criterion, seed, seen, example, recover),
+        *(model, plan, budget, rule, seed, seen, example, recover),
         size=sum(parameter.numel() for parameter in model.parameters()),
         bytes=file_bytes(model),
         work=None if example is None else work(model, example),

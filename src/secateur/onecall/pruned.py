@@ -40,7 +40,8 @@ def recalibrated(model: nn.Module, recover: str, data: Calibration | None) -> tu
     """Recalibrate batch norms, if that is wanted and there are data; return what was done."""
     if recover == "none" or data is None:
         return ()
-    return ("batchnorm",) * bool(recalibrate(model, data.inputs, autocast=data.autocast))
+    layers = recalibrate(model, data.inputs, autocast=data.autocast)
+    return ("batchnorm",) if layers else ()
 
 
 def file_bytes(model: nn.Module, masks: Masks | None = None, budget: Budget | None = None) -> int:

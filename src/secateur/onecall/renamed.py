@@ -44,10 +44,11 @@ def renamed(prune: Called) -> Called:
                     DeprecationWarning,
                     stacklevel=2,
                 )
-        if old:
-            named |= dict(zip(("model", "keep"), given, strict=False))
-            _regroup(named, old)
-        return prune(*given[2 * bool(old) :], **named)
+        if not old:
+            return prune(*given, **named)
+        named |= dict(zip(("model", "keep"), given, strict=False))
+        _regroup(named, old)
+        return prune(*given[2:], **named)
 
     return cast(Called, wrapped)
 

@@ -173,7 +173,7 @@ def result_of(job: Job, pruned: Pruned, goal: Goal | None, attempts: tuple[Attem
     cut, layers = pruned.cut, pruned.cut.layers
     counts = job.work.parameters if job.work else {}
     return Result(
-        criterion=job.criterion,
+        criterion=job.criterion.name,
         budget=pruned.budget,
         masks=pruned.masks,
         layers=tuple(

@@ -36,7 +36,7 @@ class Weights:
 
     @cached_property
     def _scores(self) -> Mapping[str, Scores]:
-        if self.job.criterion == "magnitude":  # no copy of a large model
+        if self.job.criterion.name == "magnitude":  # no copy of a large model
             return magnitude.lazy(self.job.model, self.job.plan.names)
         return self.job.scores
 
@@ -83,7 +83,7 @@ class Weights:
 
     def _masks(self, keep: float) -> Masks:
         job, budget = self.job, self._budget(keep)
-        if job.criterion != "magnitude" and self.total > TOGETHER and streams(budget):
+        if job.criterion.name != "magnitude" and self.total > TOGETHER and streams(budget):
             weights = parameters(job.model, job.plan.names)
             return select_streaming(weights, job.scores_of, budget, axes=job.plan.axes)
         return select(self._scores, budget, axes=job.plan.axes)

@@ -111,7 +111,7 @@ class Calibration:
         Args:
             data: inputs [N, ...], a dict of them by the names of forward's arguments, or batches
                 of inputs or of (inputs, targets), such as a DataLoader; augmented as in training.
-                No more batches are read than are taken.
+                No more batches are read than are taken. A `Calibration` is returned as it is.
             loss: as in `Calibration`.
             samples: how many are taken at most.
             autocast: as in `Calibration`.
