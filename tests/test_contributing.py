@@ -64,7 +64,7 @@ def test_a_recipe_adds_one_file_that_works(end: str, tmp_path: Path) -> None:
     run = [["-W", "error", "-c", check]]
     if tests:
         found = [str(ROOT / "tests" / test) for test in tests]
-        run.append(["-m", "pytest", "-p", "no:cacheprovider", *found])
+        run.append(["-m", "pytest", "-o", f"cache_dir={tmp_path}", *found])
     for arguments in run:
         done = subprocess.run(
             [sys.executable, *arguments],
