@@ -97,7 +97,7 @@ import os, signal, sys
 from pathlib import Path
 from secateur import files
 
-files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 files.write(Path(sys.argv[1]), b"half of it")
 """
 

@@ -23,8 +23,6 @@ from secateur.compiler import artifact, bundle
 from secateur.errors import FileError, SecateurError, UsageError
 from secateur.pruning.files import stage_file
 from secateur.pruning.files.hub import from_pretrained, save_pretrained
-from secateur.pruning.files.reading import FORMAT as MODEL
-from secateur.pruning.selecting.masks import FORMAT as MASKS
 from secateur.pruning.selecting.masks import Masks
 from secateur.terminal.inspection import inspection
 
@@ -51,10 +49,10 @@ def tensors(format_name: str, field: str, text: str) -> bytes:
 
 
 READERS: dict[str, tuple[Callable[[str], bytes], Callable[[Path], object]]] = {
-    "model": (lambda text: tensors(MODEL, "description", text), secateur.read),
-    "model, looked at": (lambda text: tensors(MODEL, "description", text), inspection),
-    "masks": (lambda text: tensors(MASKS, "shapes", text), Masks.load),
-    "stage": (lambda text: tensors(stage_file.FORMAT, "state", text), stage_file.read),
+    "model": (lambda text: tensors(files.MODEL, "description", text), secateur.read),
+    "model, looked at": (lambda text: tensors(files.MODEL, "description", text), inspection),
+    "masks": (lambda text: tensors(files.MASKS, "shapes", text), Masks.load),
+    "stage": (lambda text: tensors(files.STAGE, "state", text), stage_file.read),
 }
 
 
@@ -86,7 +84,7 @@ def test_a_header_that_says_it_is_huge(
     {"dtype": "F32", "shape": [1], "data_offsets": [0, 1 << 60]},
     {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
 ])  # fmt: skip
-@pytest.mark.parametrize("format_name", [MODEL, MASKS, stage_file.FORMAT])
+@pytest.mark.parametrize("format_name", [files.MODEL, files.MASKS, files.STAGE])
 def test_a_tensor_that_says_it_is_huge(format_name: str, entry: Any, tmp_path: Path) -> None:
     header = json.dumps({"__metadata__": {"format": format_name}, "a": entry}).encode()
     path = tmp_path / "x.safetensors"

@@ -226,7 +226,7 @@ def test_a_spec_of_wrong_kinds_is_one_error(
     spec = json.loads((copy / "spec.json").read_text())
     changed(where, value)(spec)
     (copy / "spec.json").write_text(json.dumps(spec))
-    refused_everywhere(copy, digits, where.replace("/", r"\."))
+    refused_everywhere(copy, digits, where.replace("/", ".*"))
 
 
 @pytest.mark.parametrize(
@@ -302,14 +302,14 @@ def test_a_study_of_0_1_0_is_shown_and_goes_on(digits: Task, tmp_path: Path) -> 
 
 STOPPED = """
 import os, signal, sys
-from secateur import Study, classification, files
+from secateur import Study, classification
 
-real = files.os.fsync
+real = os.fsync
 def fsync(descriptor):
     if sys.argv[2] in os.readlink(f"/proc/self/fd/{descriptor}"):
         os.kill(os.getpid(), signal.SIGKILL)
     real(descriptor)
-files.os.fsync = fsync
+os.fsync = fsync
 plan = dict(keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=128, finetune=0,
             criteria=("magnitude",), device="cpu")
 Study(classification("digits", "mlp", progress=False), out=sys.argv[1], **plan).run()

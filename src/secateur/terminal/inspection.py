@@ -10,17 +10,16 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.table import Table
-from safetensors import SafetensorError, safe_open
 
 from secateur import files
 from secateur.console import Words
-from secateur.errors import FileError, StudyError, UsageError, printable
-from secateur.pruning.files.reading import FORMAT as MODEL
+from secateur.errors import StudyError, UsageError, printable
 from secateur.pruning.files.reading import read
 from secateur.study.store import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 
 Record = dict[str, Any]
+_AGAIN = "copy the file again, whole"
 
 
 def inspection(path: Path) -> RenderableType:
@@ -36,7 +35,9 @@ def inspection(path: Path) -> RenderableType:
     if path.suffix == ".json":
         return _json(path)
     if path.suffix == ".safetensors":
-        return _model(path) if _format(path) == MODEL else _tensors(path)
+        with files.open_tensors(path, remedy=_AGAIN) as tensors:
+            ours = tensors.metadata.get("format") == files.MODEL
+        return _model(path) if ours else _tensors(path)
     raise UsageError(
         f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
         + ("" if path.exists() else " that exists")
@@ -44,10 +45,8 @@ def inspection(path: Path) -> RenderableType:
 
 
 def _json(path: Path) -> RenderableType:
-    try:
+    with files.refusing(path, "give a record of a study"):
         text = json.dumps(files.read_json(path), indent=2, ensure_ascii=False)
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {path}: {error}; give a record of a study") from None
     return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
 
 
@@ -92,14 +91,6 @@ def _facts(
         yield "not pruned", f"{name}: {reason}"
 
 
-def _format(path: Path) -> str | None:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("format")
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
-
-
 def _model(path: Path) -> RenderableType:
     """Return what a file of `secateur.save` holds: the tensors of the model, not their packing."""
     state, info = read(path)
@@ -132,18 +123,14 @@ def _tensors(path: Path) -> RenderableType:
     for column in view.columns[1:]:
         column.justify = "right"
     zeros = total = 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
-                tensor = file.get_tensor(name)
-                kept = int((tensor != 0).sum())
-                zeros, total = zeros + tensor.numel() - kept, total + tensor.numel()
-                share = f"{100 * kept / tensor.numel():.1f} %" if tensor.numel() else "-"
-                shape = Words("×".join(map(str, tensor.shape)))
-                view.add_row(Words(name), shape, str(tensor.dtype)[6:], share)
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
+    with files.open_tensors(path, remedy=_AGAIN, framework="torch") as tensors:
+        for name, tensor in tensors.items():
+            kept = int((tensor != 0).sum())
+            zeros, total = zeros + tensor.numel() - kept, total + tensor.numel()
+            share = f"{100 * kept / tensor.numel():.1f} %" if tensor.numel() else "-"
+            shape = Words("×".join(map(str, tensor.shape)))
+            view.add_row(Words(name), shape, str(tensor.dtype)[6:], share)
+        metadata = tensors.metadata
     lines = [f"{key}: {value[:200]}" for key, value in metadata.items()]
     size = path.stat().st_size
     lines.append(f"{total:,} numbers, {zeros:,} of them zero; {size:,} bytes on disk")

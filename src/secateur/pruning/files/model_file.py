@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from secateur import files
@@ -25,9 +24,9 @@ from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.pruning.files import description, model_state, packed
 from secateur.pruning.files.description import Architecture, ModelInfo, Stored
-from secateur.pruning.files.reading import FORMAT, read_info, values
+from secateur.pruning.files.reading import Facts, read_info, values
 from secateur.pruning.selecting.budget import Budget
-from secateur.pruning.selecting.masks import Masks, format_of
+from secateur.pruning.selecting.masks import Masks
 
 
 @checked(path=PATH, gates=BOOL, budget=a(Budget, "a Budget"), force=BOOL)
@@ -70,7 +69,7 @@ def save(
     """
     path = files.path_of(path)
     what = "model file of secateur"
-    files.refuse_loss(path, lambda there: format_of(there) == FORMAT, what, force=force)
+    files.refuse_loss(path, lambda there: files.format_of(there) == files.MODEL, what, force=force)
     files.write(path, _content(model, masks, gates, dtype, budget, architecture, provenance))
 
 
@@ -215,7 +214,7 @@ def _content(
     sha = hashlib.sha256(info.to_json().encode())
     for content in parts.values():
         sha.update(content.data)
-    return safetensors.numpy.save(parts, _metadata(info, sha))
+    return files.content_of(parts, _metadata(info, sha))
 
 
 def _stored(
@@ -230,10 +229,6 @@ def _stored(
         raise UsageError(
             f"a {type(given).__name__} cannot be saved; give a module or its state dict (of what "
             "prune returns, the first)"
-        )
-    if not isinstance(masks, Masks | None):
-        raise UsageError(
-            f"masks is a {type(masks).__name__}; give Masks (of prune's result, result.masks)"
         )
     if dtype not in (None, torch.float16, torch.bfloat16):
         raise UsageError(f"dtype is {dtype}, but must be torch.float16, torch.bfloat16 or None")
@@ -272,7 +267,7 @@ def _info(tensors: list[Stored]) -> ModelInfo:
 
 
 def _metadata(info: ModelInfo, sha: hashlib._Hash) -> dict[str, str]:
-    return {"format": FORMAT, "description": info.to_json(), "sha256": sha.hexdigest()}
+    return files.metadata_of(files.MODEL, Facts(info.to_json(), sha.hexdigest()))
 
 
 def stored_masks(

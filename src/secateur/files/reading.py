@@ -1,0 +1,68 @@
+"""What a bad file gets, whatever was wrong with it: one error that says so, and what to do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from secateur.errors import FileError
+
+_FAULTS = (
+    *(ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError),
+    SafetensorError,
+)
+_LONGEST = 300  # characters of what another library says
+
+
+@contextmanager
+def refusing(path: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever reading a bad file, or making sense of it, raises into one error.
+
+    Args:
+        path: of the file.
+        remedy: what its owner can do, as an order: "give a file that Masks.save wrote".
+
+    Raises:
+        FileError: "cannot read PATH: what was wrong; what to do". One that was raised inside, by
+            somebody who knew more, is left as it is.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except _FAULTS as error:
+        raise FileError(f"cannot read {path}: {_why(error)}; {remedy}") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it unpacks to more than there is memory for"
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return text[:_LONGEST] or type(error).__name__
+
+
+def beginning(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file: `size` of them, or all where it has fewer.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a folder, a pipe (which would be waited for) or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex; it is not read into memory as a whole.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
