@@ -18,13 +18,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from secateur import files
 from secateur.bench import view
 from secateur.bench.result import Step
 from secateur.cli import main
 from secateur.console import Words, console, spelt
 from secateur.data.download import announce
 from secateur.errors import UsageError
+from secateur.pruning.files.reading import read_info
 from secateur.study.summary import summarise
 from secateur.terminal.inspection import inspection
 from secateur.terminal.tables import table
@@ -375,4 +375,4 @@ def test_the_help_tells_of_the_version(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_files_of_a_path_that_is_none_are_refused() -> None:
     for path in (None, 3, b"x", "a\0b"):
         with pytest.raises(UsageError, match="path"):
-            files.path_of(path)
+            read_info(path)  # type: ignore[arg-type]

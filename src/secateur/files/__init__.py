@@ -23,7 +23,7 @@ from secateur.files.tensors import (
     open_tensors,
     refuse_pickle,
 )
-from secateur.files.writing import ABANDONED, TEMPORARY, path_of, refuse_loss, sweep, write
+from secateur.files.writing import ABANDONED, TEMPORARY, refuse_loss, sweep, write
 
 __all__ = [
     "ABANDONED",
@@ -39,7 +39,6 @@ __all__ = [
     "metadata_of",
     "open_tensors",
     "parse_json",
-    "path_of",
     "read_json",
     "refuse_loss",
     "refuse_pickle",

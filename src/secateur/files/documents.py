@@ -86,11 +86,11 @@ def parse_json(text: str | bytes) -> Any:
     try:
         msgspec.json.decode(text)  # refuses what json takes: NaN, 1e999, half a character
         value = json.loads(text, object_pairs_hook=_object, parse_int=_int)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    except MemoryError:
-        raise ValueError("it unpacks to more than there is memory for") from None
-    if _is_deeper(value, _DEEPEST):
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+    except (MemoryError, RecursionError):
+        raise ValueError("it is nested too deep, or too large for the memory") from None
+    if _is_deeper([value], _DEEPEST):
         raise ValueError("it is nested too deep")
     return value
 

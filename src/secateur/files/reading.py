@@ -19,11 +19,11 @@ _LONGEST = 300  # characters of what another library says
 
 
 @contextmanager
-def refusing(path: Path, remedy: str) -> Iterator[None]:
+def refusing(path: Path | str, remedy: str) -> Iterator[None]:
     """Turn whatever reading a bad file, or making sense of it, raises into one error.
 
     Args:
-        path: of the file.
+        path: of the file, or what it is called.
         remedy: what its owner can do, as an order: "give a file that Masks.save wrote".
 
     Raises:
@@ -35,14 +35,8 @@ def refusing(path: Path, remedy: str) -> Iterator[None]:
     except FileError:
         raise
     except _FAULTS as error:
-        raise FileError(f"cannot read {path}: {_why(error)}; {remedy}") from error
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "it unpacks to more than there is memory for"
-    text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return text[:_LONGEST] or type(error).__name__
+        why = getattr(error, "strerror", None) or str(error)[:_LONGEST] or type(error).__name__
+        raise FileError(f"cannot read {path}: {why}; {remedy}") from error
 
 
 def beginning(path: Path, size: int) -> bytes:

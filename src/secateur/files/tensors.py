@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import safetensors
@@ -23,6 +23,7 @@ _REMEDIES = {
     MODEL: "give a file that secateur.save wrote",
     MASKS: "give a file that Masks.save wrote",
     STAGE: "resume from another checkpoint",
+    None: "copy the file again, whole",
 }
 _HINTS = {
     MODEL: "it holds a model: use secateur.load",
@@ -31,9 +32,6 @@ _HINTS = {
     "pt": "it holds plain tensors: use safetensors.torch.load_file",
     None: "it may hold plain tensors: use safetensors.torch.load_file",
 }
-
-Framework = Literal["numpy", "torch"]
-"""Whose tensors: torch is imported only where they are its own."""
 
 
 class Tensors:
@@ -62,11 +60,10 @@ class Tensors:
         Raises:
             ValueError: as of `validated` and `parse_json`.
         """
-        texts = {f.name: f.type is str for f in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
         given = {
-            name: self.metadata[name] if plain else parse_json(self.metadata[name])
-            for name, plain in texts.items()
-            if name in self.metadata
+            f.name: self.metadata[f.name] if f.type is str else parse_json(self.metadata[f.name])
+            for f in msgspec.structs.fields(kind)  # type: ignore[arg-type]
+            if f.name in self.metadata
         }
         return validated(given, kind)
 
@@ -77,7 +74,7 @@ def open_tensors(
     format_name: str | None = None,
     *,
     remedy: str | None = None,
-    framework: Framework = "numpy",
+    framework: str = "numpy",
 ) -> Iterator[Tensors]:
     """Open a safetensors file for a `with` statement, which makes of all that it holds.
 
@@ -86,13 +83,13 @@ def open_tensors(
         format_name: what its metadata must have as `format`: `MODEL`, `MASKS` or `STAGE`; by
             default anything.
         remedy: see `refusing`; by default that of the format.
-        framework: whose tensors to give.
+        framework: whose tensors to give, numpy or torch; only then is torch imported.
 
     Raises:
         FileError: the file is missing, truncated, a pickle or of another format; or the statement
             raises what `refusing` knows.
     """
-    with refusing(path, remedy or _REMEDIES[format_name or MODEL]):
+    with refusing(path, remedy or _REMEDIES[format_name]):
         refuse_pickle(path)
         with safetensors.safe_open(path, framework=framework) as file:
             tensors = Tensors(file)
@@ -111,11 +108,12 @@ def format_of(path: Path) -> str | None:
     Raises:
         OSError: it cannot be read.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return Tensors(file).metadata.get("format")
-    except safetensors.SafetensorError:
-        return None
+    with (
+        suppress(safetensors.SafetensorError),
+        safetensors.safe_open(path, framework="numpy") as file,
+    ):
+        return Tensors(file).metadata.get("format")
+    return None
 
 
 def metadata_of(format_name: str, facts: msgspec.Struct) -> dict[str, str]:
@@ -126,14 +124,14 @@ def metadata_of(format_name: str, facts: msgspec.Struct) -> dict[str, str]:
 
 
 def content_of(
-    tensors: Mapping[str, Any], metadata: Mapping[str, str], framework: Framework = "numpy"
+    tensors: Mapping[str, Any], metadata: Mapping[str, str], framework: str = "numpy"
 ) -> bytes:
     """Return the content of a safetensors file; write it with `write`.
 
     Args:
         tensors: contiguous, and with memory of their own.
         metadata: its strings.
-        framework: whose tensors they are.
+        framework: whose tensors they are, numpy or torch.
     """
     content: bytes = import_module(f"safetensors.{framework}").save(dict(tensors), dict(metadata))
     return content

@@ -22,19 +22,6 @@ ABANDONED = 3600.0
 """Seconds without a write after which nobody is writing a temporary file any more."""
 
 
-def path_of(given: object) -> Path:
-    """Return a path that a user gave.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if isinstance(given, (str, os.PathLike)):
-        path = os.fspath(given)
-        if isinstance(path, str) and "\0" not in path:
-            return Path(path)
-    raise UsageError(f"the path of a file is {given!r}; give a text or a Path")
-
-
 def write(path: Path, content: bytes | str) -> None:
     """Write a file so that it is never seen half-written, not even after a power cut.
 
@@ -153,12 +140,10 @@ def refuse_loss(
         ) from error
     if not there or force:
         return
-    try:
-        replaceable = ours(path)
-    except OSError:
-        replaceable = False
-    if not replaceable:
-        raise UsageError(
-            f"{path} is there already and is no {what}; choose another name, or overwrite it with "
-            "force=True (--force)"
-        )
+    with suppress(OSError):
+        if ours(path):
+            return
+    raise UsageError(
+        f"{path} is there already and is no {what}; choose another name, or overwrite it with "
+        "force=True (--force)"
+    )

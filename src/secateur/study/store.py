@@ -105,8 +105,7 @@ class Store:
                     "choose another directory with --out, or give the options it was started with"
                 )
         else:
-            text = json.dumps(self._spec.as_json(), indent=2, sort_keys=True)
-            files.write(path, text + "\n")
+            files.write(path, json.dumps(self._spec.as_json(), indent=2, sort_keys=True) + "\n")
 
     def read(self, item: Stage | Trial) -> Record | None:
         """Return the record of an item, or None when it has yet to be made.
@@ -115,13 +114,12 @@ class Store:
         warning, set aside, and counts as not made.
         """
         path = self._record(item)
-        if not path.exists():
-            return None
-        try:
-            return _verified(path, self._spec.hash, item)
-        except (OSError, ValueError) as error:
-            _set_aside(path, str(error))
-            return None
+        if path.exists():
+            try:
+                return _verified(path, self._spec.hash, item)
+            except (OSError, ValueError) as error:
+                _set_aside(path, str(error))
+        return None
 
     def write(self, item: Stage | Trial, record: Mapping[str, Any]) -> None:
         """Write a record; from then on the item is done.
@@ -255,7 +253,7 @@ def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[s
         try:
             content = read(path)
         except (OSError, ValueError) as error:
-            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 4)
+            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 3)
         else:
             yield path.stem, content
 

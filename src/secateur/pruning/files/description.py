@@ -10,15 +10,13 @@ import msgspec
 import torch
 
 from secateur import files
-from secateur.arguments import a, all_plain, refuse
+from secateur.arguments import all_plain
 from secateur.errors import UsageError
 from secateur.pruning.files import packed
 from secateur.pruning.selecting.budget import Budget, Scope
 
 Architecture = str | tuple[str, Mapping[str, Any]]
 """How a model is built: "module:name" of a class or function, alone or with its arguments."""
-
-_NAMES = {dtype: name for name, dtype in packed.DTYPES.items()}
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,36 +56,16 @@ class ModelInfo(msgspec.Struct, frozen=True):
 
     def to_json(self) -> str:
         """Return everything but the hash as JSON in one line."""
-        return files.to_json(
-            _Description(
-                [_entry(stored) for stored in self.tensors],
-                Builder.of(self.architecture),
-                Cut.of(self.budget),
-                dict(self.provenance),
-                dict(self.versions),
-                self.date,
-            )
-        )
+        entries = [_entry(stored) for stored in self.tensors]
+        known = origin(self.architecture, self.budget, self.provenance, self.versions)
+        return files.to_json(_Description(tensors=entries, date=self.date, **known))
 
 
 class Builder(msgspec.Struct):
     """An architecture, as JSON has it."""
 
     name: str
-    arguments: dict[str, Any]
-
-    @classmethod
-    def of(cls, architecture: tuple[str, Mapping[str, Any]] | None) -> Builder | None:
-        """Return what `architecture_of` gave, for JSON."""
-        return None if architecture is None else cls(architecture[0], dict(architecture[1]))
-
-    def architecture(self) -> tuple[str, Mapping[str, Any]] | None:
-        """Return what `of` was given.
-
-        Raises:
-            ValueError: it is no such thing.
-        """
-        return architecture_of((self.name, self.arguments))
+    arguments: Mapping[str, Any]
 
 
 class Cut(msgspec.Struct):
@@ -100,26 +78,10 @@ class Cut(msgspec.Struct):
     overrides: tuple[tuple[str, float], ...]
 
     @classmethod
-    def of(cls, budget: Budget | None) -> Cut | None:
-        """Return a budget for JSON.
-
-        Raises:
-            UsageError: it is none.
-        """
-        if budget is None:
-            return None
-        refuse("budget", budget, a(Budget, "a Budget"))
-        return cls(
-            budget.keep, budget.scope, float(budget.floor), str(budget.pattern), budget.overrides
-        )
-
-    def budget(self) -> Budget:
-        """Return what `of` was given.
-
-        Raises:
-            ValueError: there can be no such budget.
-        """
-        return Budget(self.keep, self.scope, self.floor, self.pattern, self.overrides)
+    def of(cls, budget: Budget) -> Cut:
+        """Return a budget for JSON."""
+        pattern, floor = str(budget.pattern), float(budget.floor)
+        return cls(budget.keep, budget.scope, floor, pattern, budget.overrides)
 
 
 class _Tied(msgspec.Struct):
@@ -127,17 +89,37 @@ class _Tied(msgspec.Struct):
     tied: str
 
 
-class _Description(msgspec.Struct):
-    tensors: list[dict[str, Any]]
-    """Each is a `_Tied` where it has `tied`, else a `Stored`."""
+class Origin(msgspec.Struct, kw_only=True):
+    """What is known of a model, as JSON has it in its file or in a folder's config.json."""
+
     architecture: Builder | None
     budget: Cut | None
-    provenance: dict[str, Any]
-    versions: dict[str, str]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+class _Description(Origin):
+    tensors: list[dict[str, Any]]
+    """Each is a `_Tied` where it has `tied`, else a `Stored`."""
     date: str
 
 
-def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]] | None:
+def origin(
+    architecture: tuple[str, Mapping[str, Any]] | None,
+    budget: Budget | None,
+    provenance: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the fields of an `Origin`."""
+    return {
+        "architecture": None if architecture is None else Builder(*architecture),
+        "budget": None if budget is None else Cut.of(budget),
+        "provenance": provenance,
+        "versions": versions,
+    }
+
+
+def architecture_of(given: Architecture | Builder | None) -> tuple[str, Mapping[str, Any]] | None:
     """Return the name and arguments of an architecture.
 
     Raises:
@@ -145,6 +127,8 @@ def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]]
     """
     if given is None:
         return None
+    if isinstance(given, Builder):
+        given = given.name, given.arguments
     pair = (given, {}) if isinstance(given, str) else given
     name, arguments = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else ("", {})
     module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
@@ -158,12 +142,13 @@ def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]]
 
 
 def json_object(what: str, given: object) -> Mapping[str, Any]:
-    """Return a mapping as it comes back from JSON.
+    """Return a mapping as it comes back from JSON; an empty one for None.
 
     Raises:
         UsageError: it is no mapping, or not of what JSON has; says what was given.
     """
     try:
+        given = {} if given is None else given
         if not isinstance(given, Mapping):
             raise TypeError(f"{type(given).__name__} is no mapping")
         back: Mapping[str, Any] = files.parse_json(
@@ -192,8 +177,8 @@ def parse(text: str, sha256: str) -> ModelInfo:
         tensors[stored.name] = stored
     return ModelInfo(
         tuple(tensors.values()),
-        None if given.architecture is None else given.architecture.architecture(),
-        None if given.budget is None else given.budget.budget(),
+        architecture_of(given.architecture),
+        None if given.budget is None else Budget(*msgspec.structs.astuple(given.budget)),
         given.provenance,
         given.versions,
         given.date,
@@ -204,7 +189,9 @@ def parse(text: str, sha256: str) -> ModelInfo:
 def _entry(stored: Stored) -> dict[str, Any]:
     if stored.tied is not None:
         return {"name": stored.name, "tied": stored.tied}
-    entry: dict[str, Any] = msgspec.to_builtins(stored, enc_hook=_NAMES.__getitem__)
+    entry: dict[str, Any] = msgspec.to_builtins(
+        stored, enc_hook=lambda dtype: str(dtype).removeprefix("torch.")
+    )
     return entry
 
 

@@ -45,16 +45,13 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 _AGAIN = "copy the folder again"
 
 
-class _Section(msgspec.Struct):
+class _Section(description.Origin):
     """What config.json says of our own."""
 
     files: dict[str, str]
     """Name → SHA-256 of each file of weights."""
-    architecture: description.Builder | None
-    budget: description.Cut | None = None
-    achieved: float | None = None
-    provenance: dict[str, Any] = {}
-    versions: dict[str, str] = {}
+    achieved: float | None
+    """The keep ratio of the masks."""
 
 
 class _Index(msgspec.Struct):
@@ -63,7 +60,14 @@ class _Index(msgspec.Struct):
     weight_map: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
 
 
-@checked(model=a(nn.Module, "a torch module"), folder=PATH, packed=BOOL, gates=BOOL)
+@checked(
+    model=a(nn.Module, "a torch module"),
+    folder=PATH,
+    packed=BOOL,
+    masks=model_file.MASKS,
+    gates=BOOL,
+    budget=model_file.BUDGET,
+)
 def save_pretrained(
     model: nn.Module,
     folder: str | Path,
@@ -102,9 +106,9 @@ def save_pretrained(
         FileError: the folder cannot be written, or its config.json is no JSON object.
     """
     folder, inner = Path(folder), unwrapped(model)
-    more = description.json_object("config", config or {})
+    more = description.json_object("config", config)
     built_by = description.architecture_of(architecture)
-    remembered = description.json_object("provenance", provenance or {})
+    remembered = description.json_object("provenance", provenance)
     if dtype is not None and not packed:
         raise UsageError("dtype is for packed=True; for the dense form give model.to(dtype)")
     state, ties = model_state.tensors_of(inner, gates=gates)
@@ -115,11 +119,12 @@ def save_pretrained(
         files.sweep(folder, "saving", folders=True)
         with tempfile.TemporaryDirectory(
             dir=folder, prefix=".saving.", suffix=files.TEMPORARY
-        ) as place:
+        ) as aside:
+            place = Path(aside)
             if packed:
                 model_file.save(
                     inner,
-                    Path(place) / PACKED,
+                    place / PACKED,
                     masks=masks,
                     gates=gates,
                     dtype=dtype,
@@ -127,21 +132,15 @@ def save_pretrained(
                     architecture=architecture,
                     provenance=provenance,
                 )
-                _settings_its_way(inner, Path(place))
-            elif callable(getattr(inner, "save_pretrained", None)):
-                _save_its_way(inner, Path(place), state)
+                _settings_its_way(inner, place)
             else:
-                files.write(Path(place) / DENSE, _dense(state, ties))
-            own = _config(Path(place))
-            written = sorted(path for path in Path(place).iterdir() if path.name != CONFIG)
-            weights = [path for path in written if path.suffix == ENDING]
+                _save_dense(inner, place, state, ties)
+            own = _config(place)
+            written = sorted(path for path in place.iterdir() if path.name != CONFIG)
             section = _Section(
-                {path.name: files.sha256_of(path) for path in weights},
-                description.Builder.of(built_by),
-                description.Cut.of(budget),
-                None if masks is None else masks.keep,
-                dict(remembered),
-                versions(),
+                files={p.name: files.sha256_of(p) for p in written if p.suffix == ENDING},
+                achieved=None if masks is None else masks.keep,
+                **description.origin(built_by, budget, remembered, versions()),
             )
             for path in written:
                 if path.name != CARD or not (folder / CARD).exists():
@@ -196,18 +195,18 @@ def from_pretrained(
     ):
         given = _config(folder).get(SECTION)
         section = files.validated(given, _Section) if given else None
-        hashes, by = (section.files, section.architecture) if section else ({}, None)
-        built_by = None if by is None else by.architecture()
+        hashes = section.files if section else {}
+        built_by = description.architecture_of(section.architecture if section else None)
     paths = [_inside(folder, name) for name in hashes or _names(folder)]
     for path, wanted in zip(paths, hashes.values(), strict=False):
-        with files.refusing(path, _AGAIN):
-            found = files.sha256_of(path)
-        if found != wanted:
-            raise FileError(
-                f"{path} is not the file that {CONFIG} was written for: it is damaged, or another "
-                f"program wrote it anew. Copy the folder again, or, if you know why, delete the "
-                f"section {SECTION!r} of {CONFIG}"
-            )
+        with files.refusing(
+            path, f"{_AGAIN} or, if you know why, delete the section {SECTION!r} of {CONFIG}"
+        ):
+            if files.sha256_of(path) != wanted:
+                raise ValueError(
+                    f"it is not the file that {CONFIG} was written for: it is damaged, or another "
+                    "program wrote it anew"
+                )
     if [path.name for path in paths] == [PACKED]:
         return model_file.load(paths[0], model, factory=factory, trust=trust)
     state, ties = _read_dense(paths)
@@ -255,9 +254,14 @@ def push_to_hub(folder: str | Path, repo_id: str, **options: Any) -> str:
 # Writing.
 
 
-def _save_its_way(model: nn.Module, place: Path, state: Mapping[str, Tensor]) -> None:
-    """Let a model save itself, without the gates that are not wanted."""
-    save: Any = model.save_pretrained
+def _save_dense(
+    model: nn.Module, place: Path, state: Mapping[str, Tensor], ties: Mapping[str, str]
+) -> None:
+    """Write plain weights; a model that can saves itself, without the gates that are not wanted."""
+    save: Any = getattr(model, "save_pretrained", None)
+    if not callable(save):
+        files.write(place / DENSE, _dense(state, ties))
+        return
     if len(state) == len(model.state_dict()):
         save(place)
     elif "state_dict" in inspect.signature(save).parameters:

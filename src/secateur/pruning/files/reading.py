@@ -37,18 +37,19 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], ModelInfo]:
     Raises:
         FileError: the file is missing, truncated, damaged, or holds something else.
     """
-    path = files.path_of(path)
+    path = Path(path)
     info = read_info(path)
     return values(path, info, packed.unpack), info
 
 
+@checked(path=PATH)
 def read_info(path: str | Path) -> ModelInfo:
     """Read what a file that `save` wrote says of itself, but no values; the hash is not checked.
 
     Raises:
         FileError: as in `read`.
     """
-    path = files.path_of(path)
+    path = Path(path)
     with files.open_tensors(path, files.MODEL) as tensors:
         facts, kinds = tensors.facts(Facts), tensors.kinds()
         info = description.parse(facts.description, facts.sha256)
@@ -66,7 +67,7 @@ def load_masks(path: str | Path) -> Masks:
     Raises:
         FileError: as in `read`, or the file was written without masks.
     """
-    path = files.path_of(path)
+    path = Path(path)
     info = read_info(path)
     names = {tensor.name for tensor in info.tensors if tensor.masked}
     if not names:

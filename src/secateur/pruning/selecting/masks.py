@@ -173,7 +173,7 @@ class Masks(Mapping[str, Tensor]):
             UsageError: there is a file that holds no masks.
             FileError: the file cannot be written.
         """
-        path = files.path_of(path)
+        path = Path(path)
         files.refuse_loss(
             path, lambda there: files.format_of(there) == files.MASKS, "file of masks", force=force
         )
@@ -182,13 +182,14 @@ class Masks(Mapping[str, Tensor]):
         files.write(path, files.content_of(packed, files.metadata_of(files.MASKS, facts)))
 
     @classmethod
+    @checked(path=PATH)
     def load(cls, path: str | Path) -> Masks:
         """Read what `save` wrote; the tensors are on the CPU.
 
         Raises:
             FileError: the file is missing, truncated, damaged, or holds something else.
         """
-        with files.open_tensors(files.path_of(path), files.MASKS) as tensors:
+        with files.open_tensors(Path(path), files.MASKS) as tensors:
             facts = tensors.facts(_Facts)
             sizes = {name: -(-math.prod(shape) // 8) for name, shape in facts.shapes.items()}
             if tensors.kinds() != {name: ("U8", [size]) for name, size in sizes.items()}:
