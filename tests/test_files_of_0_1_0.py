@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from secateur import Budget, Gates, Masks, from_pretrained, load, load_masks, read
 from secateur.compiler import artifact
+from secateur.files import MODEL, format_of
 from secateur.pruning.files import stage_file
 from secateur.pruning.files.reading import read_info
+from secateur.terminal.inspection import inspection
 
 DATA = Path(__file__).parent / "data" / "files-0.1.0"
 BUDGET = Budget(0.3, ("conv.*", "table.*"), 0.01, "weight", {"table.*": 0.5})
@@ -138,6 +142,16 @@ def test_a_folder(form: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(DATA / f"folder-{form}", tmp_path / form))
     model = from_pretrained(folder, Net())
     assert bits(model.state_dict()) == bits(net().state_dict())
+
+
+@pytest.mark.parametrize("path", sorted(DATA.rglob("*.safetensors")), ids=lambda path: path.name)
+def test_all_of_them_are_shown(path: Path) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(inspection(path))
+    text = console.export_text()
+    for name in read_info(path).tensors if format_of(path) == MODEL else ():
+        assert name.name in text
+    assert f"{path.stat().st_size:,} bytes on disk" in text
 
 
 def test_an_engine() -> None:

@@ -62,7 +62,7 @@ def test_in_a_file_of_tensors(reader: str, text: str, tmp_path: Path) -> None:
     make, read = READERS[reader]
     path = tmp_path / "x.safetensors"
     path.write_bytes(make(text))
-    with pytest.raises(FileError, match=r"x\.safetensors") as caught:
+    with pytest.raises(FileError, match=r"^cannot read .*x\.safetensors: .+; .+") as caught:
         read(path)
     assert len(str(caught.value)) < 1000
 
@@ -74,7 +74,7 @@ def test_a_header_that_says_it_is_huge(
 ) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{}" + bytes(100))
-    with pytest.raises(FileError, match=r"model\.safetensors"):
+    with pytest.raises(FileError, match=r"^cannot read .*model\.safetensors: .+; .+"):
         read(tmp_path if read is from_pretrained else path)
 
 
@@ -90,7 +90,7 @@ def test_a_tensor_that_says_it_is_huge(format_name: str, entry: Any, tmp_path: P
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     for _, read in READERS.values():
-        with pytest.raises(FileError, match=r"x\.safetensors"):
+        with pytest.raises(FileError, match=r"^cannot read .*x\.safetensors: .+; .+"):
             read(path)
 
 
@@ -145,7 +145,7 @@ def test_in_a_folder_of_c(text: str, tmp_path: Path) -> None:
 def test_in_a_record_that_is_looked_at(text: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text(text)
-    with pytest.raises(FileError, match=r"record\.json"):
+    with pytest.raises(FileError, match=r"^cannot read .*record\.json: .+; .+"):
         inspection(path)
 
 

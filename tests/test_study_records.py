@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ def test_checkpoints_of_two_seeds_that_are_swapped(
     for path in (copy / "records").glob("*magnitude*"):
         path.unlink()
     with pytest.warns(CorruptFile, match=r"seed-\d_control\.\w+ is corrupt"):
+        Study(digits, out=copy, **PLAN).run()
+    assert figures(copy) == figures(finished)
+
+
+def test_a_checkpoint_of_the_right_hash_that_holds_no_tensors(
+    finished: Path, copy: Path, digits: Task
+) -> None:
+    (copy / "checkpoints" / "seed-0_control.safetensors").write_bytes(b"no tensors")
+    content = record(copy, "seed-0_control")
+    write(copy, "seed-0_control", {**content, "checkpoint": sha256(b"no tensors").hexdigest()})
+    (copy / "records" / f"{TRIAL}.json").unlink()
+    with pytest.warns(CorruptFile, match=r"seed-0_control\.safetensors is corrupt"):
         Study(digits, out=copy, **PLAN).run()
     assert figures(copy) == figures(finished)
 

@@ -24,6 +24,7 @@ from secateur.cli import main
 from secateur.console import Words, console, spelt
 from secateur.data.download import announce
 from secateur.errors import UsageError
+from secateur.pruning.files.model_file import save
 from secateur.pruning.files.reading import read_info
 from secateur.study.summary import summarise
 from secateur.terminal.inspection import inspection
@@ -370,6 +371,16 @@ def test_the_version_is_told_at_once() -> None:
 
 def test_the_help_tells_of_the_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert "--version" in run(["--help"], monkeypatch, capsys)[1]
+
+
+def test_a_saved_model_is_shown_whatever_its_tensors(tmp_path: Path) -> None:
+    small = torch.tensor([0.5, 0, 0, 0]).to(torch.float8_e4m3fn)
+    save({"small": small, "none": torch.zeros(0, 3)}, tmp_path / "x.safetensors")
+    plain = Console(file=io.StringIO(), width=200, record=True)
+    plain.print(inspection(tmp_path / "x.safetensors"))
+    lines = {line.split()[1]: line.split() for line in plain.export_text().splitlines()[3:5]}
+    assert {"4", "float8_e4m3fn", "25.0"} <= set(lines["small"])
+    assert {"0×3", "float32", "-"} <= set(lines["none"])
 
 
 def test_files_of_a_path_that_is_none_are_refused() -> None:

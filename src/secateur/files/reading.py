@@ -56,7 +56,8 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hex; it is not read into memory as a whole.
 
     Raises:
-        OSError: it cannot be read.
+        OSError, ValueError: as of `beginning`.
     """
+    beginning(path, 0)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

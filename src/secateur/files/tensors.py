@@ -97,7 +97,7 @@ def open_tensors(
             if format_name not in (None, found):
                 hint = _HINTS.get(found, "another program wrote it, or a later secateur: upgrade")
                 raise FileError(
-                    f"cannot read {path}: its format is {found!r}, not {format_name!r}; {hint}"
+                    f"cannot read {path}: its format is {found!r:.80}, not {format_name!r}; {hint}"
                 )
             yield tensors
 

@@ -76,12 +76,9 @@ def save(
     files.refuse_loss(path, lambda there: files.format_of(there) == files.MODEL, what, force=force)
     built_by = description.architecture_of(architecture)
     remembered = description.json_object("provenance", provenance)
-    tensors: list[Stored] = []
-    parts: dict[str, packed.Array] = {}
-    for stored, content in _stored(model, masks, gates, dtype):
-        tensors.append(stored)
-        if content is not None:
-            parts[stored.name] = content
+    pairs = list(_stored(model, masks, gates, dtype))
+    parts = {stored.name: content for stored, content in pairs if content is not None}
+    tensors = [stored for stored, _ in pairs]
     info = replace(_info(tensors), architecture=built_by, budget=budget, provenance=remembered)
     sha = hashlib.sha256(info.to_json().encode())
     for content in parts.values():
@@ -103,12 +100,8 @@ def packed_bytes(
     An architecture and a provenance would add their own length. One tensor is packed at a time,
     so that it takes little memory.
     """
-    tensors: list[Stored] = []
-    sizes: dict[str, int] = {}
-    for stored, content in _stored(model, masks, gates, dtype):
-        tensors.append(stored)
-        if content is not None:
-            sizes[stored.name] = len(content)
+    tensors = [stored for stored, _ in _stored(model, masks, gates, dtype)]
+    sizes = {stored.name: stored.size for stored in tensors if stored.tied is None}
     header: dict[str, Any] = {}
     end = 0
     for name, size in sorted(sizes.items()):  # the order that safetensors writes
