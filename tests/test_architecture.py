@@ -164,5 +164,5 @@ def test_public_names_are_sorted_and_importable() -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, secateur, secateur.errors; sys.exit('torch' in sys.modules)"
+    code = "import sys, secateur, secateur.errors, secateur.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -147,7 +147,7 @@ def test_hostile_descriptions_are_refused(change: Any, saved: Any) -> None:
     path = saved[2]
     path.write_bytes(rewritten(saved, change))
     for reader in (read, load_masks, lambda p: load(p, network())):
-        with pytest.raises(FileError, match=r"damaged\.safetensors is damaged"):
+        with pytest.raises(FileError, match=r"cannot read .*damaged\.safetensors"):
             reader(path)
 
 
@@ -159,7 +159,7 @@ def test_hostile_descriptions_are_refused(change: Any, saved: Any) -> None:
 def test_hostile_json_is_refused(text: str, saved: Any) -> None:
     path = saved[2]
     path.write_bytes(hostile(saved, lambda _: text))
-    with pytest.raises(FileError, match="is damaged"):
+    with pytest.raises(FileError, match=r"cannot read .*damaged\.safetensors"):
         read(path)
 
 
@@ -200,7 +200,7 @@ def test_pickles_are_refused_with_how_to_convert(path: Path) -> None:
         (lambda: safetensors.torch.save({"x": torch.ones(2)}), "plain tensors"),
         (
             lambda: safetensors.torch.save({}, {"format": "secateur model 2"}),
-            "a later version",
+            "'secateur model 2', not 'secateur model 1'",
         ),
         (lambda: b"", "cannot read"),
         (lambda: b"\xff" * 100, "cannot read"),

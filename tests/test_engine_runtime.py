@@ -333,7 +333,7 @@ def test_every_truncation_is_found(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tiny.so"
     for length in (0, 1, 63, 64, 1000, len(content) // 2, len(content) - 64, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(FileError, match=r"tiny\.so is not a secateur engine, or is truncated"):
+        with pytest.raises(FileError, match=r"cannot read .*tiny\.so: .*truncated"):
             Engine.load(path)
 
 
@@ -341,9 +341,9 @@ def test_every_damage_is_found(content: bytes) -> None:
     for place in (0, 1000, len(content) - 65, len(content) - 64, len(content) - 50):
         damaged = bytearray(content)
         damaged[place] ^= 1
-        with pytest.raises(FileError, match=r"this engine is corrupted: its checksum is wrong"):
+        with pytest.raises(FileError, match=r"cannot read this engine: its checksum is wrong"):
             Engine(bytes(damaged))
-    with pytest.raises(FileError, match=r"corrupted"):
+    with pytest.raises(FileError, match=r"checksum is wrong"):
         Engine(content[:500] + content[501:])
 
 
@@ -375,12 +375,12 @@ def forged(text: bytes, library: int = 0, length: int | None = None) -> bytes:
     ],
 )
 def test_a_forged_description_is_refused(content: bytes) -> None:
-    with pytest.raises(FileError, match=r"this engine is corrupted"):
+    with pytest.raises(FileError, match=r"cannot read this engine: .*; "):
         Engine(content)
 
 
 def test_a_file_of_a_later_version_is_refused() -> None:
-    with pytest.raises(FileError, match=r"made by a later secateur \(9\.1\); upgrade this one"):
+    with pytest.raises(FileError, match=r"later secateur \(9\.1\).*upgrade this one"):
         artifact.read(forged(b'{"format": 2, "network": {"secateur": "9.1"}}'))
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from secateur import files
+from secateur.errors import FileError
 from secateur.files import parse_json, read_json
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -92,12 +97,127 @@ def test_all_other_json_is_read_as_it_was_written(value: object) -> None:
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
+class Port(msgspec.Struct):
+    name: str
+    shape: tuple[files.Size, ...]
+
+
+class Facts(msgspec.Struct):
+    ports: list[Port]
+    digest: str
+    note: str = ""
+
+
+FACTS = Facts([Port("x", (2, 3))], "abc")
+
+
+@pytest.mark.parametrize(
+    ("ports", "message"),
+    [
+        ([{"shape": []}], r"ports\[0\]: .*name"),
+        ([{"name": 3, "shape": []}], r"ports\[0\]\.name: .*str.*int"),
+        ([{"name": "x", "shape": [1, -2]}], r"ports\[0\]\.shape\[1\]: .*>= 0"),
+        ([{"name": "x", "shape": [2**63]}], r"ports\[0\]\.shape\[0\]: "),
+        ([{"name": "x", "shape": [True]}], r"shape\[0\]: .*int.*bool"),
+        ({}, "ports: .*array.*object"),
+        (None, "ports: .*array.*null"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named_with_its_place(ports: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        files.validated({"ports": ports, "digest": "abc"}, Facts)
+    with pytest.raises(ValueError, match=r"it: .*array"):
+        files.validated([], Facts)
+
+
+def saved(path: Path, **change: str) -> None:
+    metadata = files.metadata_of(files.MASKS, FACTS) | change
+    files.write(path, files.content_of({"a": np.arange(4, dtype=np.uint8)}, metadata))
+
+
+def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    saved(path, more="of a later secateur")
+    with files.open_tensors(path, files.MASKS) as tensors:
+        assert tensors.facts(Facts) == FACTS
+        assert tensors.kinds() == {"a": ("U8", [4])}
+        assert [(name, array.tolist()) for name, array in tensors.items()] == [("a", [0, 1, 2, 3])]
+    assert files.format_of(path) == files.MASKS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ports": "[{}]"}, r"ports\[0\]: .*name"),
+        ({"ports": "[1, 1"}, "truncated"),
+        ({"ports": '[{"name": "x", "name": "y"}]'}, "'name' twice"),
+        ({"format": files.MODEL}, f"'{files.MODEL}', not '{files.MASKS}'; .*secateur.load"),
+        ({"format": files.STAGE}, f"'{files.STAGE}', not '{files.MASKS}'; .*callback"),
+        ({"format": "pt"}, "'pt', not .*; .*load_file"),
+        ({"format": "\x1b[2J" * 1000}, "later secateur"),
+    ],
+)
+def test_facts_of_a_bad_file_are_one_error(
+    change: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.safetensors"
+    saved(path, **change)
+    with (
+        pytest.raises(FileError, match=rf"^cannot read .*x\.safetensors: .*{message}") as caught,
+        files.open_tensors(path, files.MASKS) as tensors,
+    ):
+        tensors.facts(Facts)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        ValueError("x" * 5000),
+        RecursionError(),
+        MemoryError(),
+        ZeroDivisionError(),
+        KeyError("a"),
+        RuntimeError("torch"),
+        SafetensorError("header"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_bad_file_raises_is_one_error(error: Exception, tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileError, match=r"^cannot read .*/x: .+; give another$") as caught,
+        files.refusing(tmp_path / "x", "give another"),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+    assert len(str(caught.value)) < 500
+
+
+def test_an_error_that_says_more_is_left_as_it_is() -> None:
+    with pytest.raises(FileError, match=r"^more$"), files.refusing(Path("x"), "give another"):
+        raise FileError("more")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ".", "nothing"):
+        path = tmp_path / name
+        with (
+            pytest.raises(FileError, match=rf"^cannot read {re.escape(str(path))}: .+; "),
+            files.open_tensors(path),
+        ):
+            pass
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from secateur import files
 
-files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 files.write(Path(sys.argv[1]), b"half of it")
 """
 

@@ -23,8 +23,6 @@ from secateur.compiler import artifact, bundle
 from secateur.errors import FileError, SecateurError, UsageError
 from secateur.pruning.files import stage_file
 from secateur.pruning.files.hub import from_pretrained, save_pretrained
-from secateur.pruning.files.reading import FORMAT as MODEL
-from secateur.pruning.selecting.masks import FORMAT as MASKS
 from secateur.pruning.selecting.masks import Masks
 from secateur.terminal.inspection import inspection
 
@@ -51,10 +49,10 @@ def tensors(format_name: str, field: str, text: str) -> bytes:
 
 
 READERS: dict[str, tuple[Callable[[str], bytes], Callable[[Path], object]]] = {
-    "model": (lambda text: tensors(MODEL, "description", text), secateur.read),
-    "model, looked at": (lambda text: tensors(MODEL, "description", text), inspection),
-    "masks": (lambda text: tensors(MASKS, "shapes", text), Masks.load),
-    "stage": (lambda text: tensors(stage_file.FORMAT, "state", text), stage_file.read),
+    "model": (lambda text: tensors(files.MODEL, "description", text), secateur.read),
+    "model, looked at": (lambda text: tensors(files.MODEL, "description", text), inspection),
+    "masks": (lambda text: tensors(files.MASKS, "shapes", text), Masks.load),
+    "stage": (lambda text: tensors(files.STAGE, "state", text), stage_file.read),
 }
 
 
@@ -64,7 +62,7 @@ def test_in_a_file_of_tensors(reader: str, text: str, tmp_path: Path) -> None:
     make, read = READERS[reader]
     path = tmp_path / "x.safetensors"
     path.write_bytes(make(text))
-    with pytest.raises(FileError, match=r"x\.safetensors") as caught:
+    with pytest.raises(FileError, match=r"^cannot read .*x\.safetensors: .+; .+") as caught:
         read(path)
     assert len(str(caught.value)) < 1000
 
@@ -76,7 +74,7 @@ def test_a_header_that_says_it_is_huge(
 ) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{}" + bytes(100))
-    with pytest.raises(FileError, match=r"model\.safetensors"):
+    with pytest.raises(FileError, match=r"^cannot read .*model\.safetensors: .+; .+"):
         read(tmp_path if read is from_pretrained else path)
 
 
@@ -86,13 +84,13 @@ def test_a_header_that_says_it_is_huge(
     {"dtype": "F32", "shape": [1], "data_offsets": [0, 1 << 60]},
     {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
 ])  # fmt: skip
-@pytest.mark.parametrize("format_name", [MODEL, MASKS, stage_file.FORMAT])
+@pytest.mark.parametrize("format_name", [files.MODEL, files.MASKS, files.STAGE])
 def test_a_tensor_that_says_it_is_huge(format_name: str, entry: Any, tmp_path: Path) -> None:
     header = json.dumps({"__metadata__": {"format": format_name}, "a": entry}).encode()
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     for _, read in READERS.values():
-        with pytest.raises(FileError, match=r"x\.safetensors"):
+        with pytest.raises(FileError, match=r"^cannot read .*x\.safetensors: .+; .+"):
             read(path)
 
 
@@ -130,7 +128,7 @@ def engine(text: str) -> bytes:
 def test_in_an_engine(text: str, tmp_path: Path) -> None:
     path = tmp_path / "net.so"
     path.write_bytes(engine(text))
-    with pytest.raises(FileError, match=r"net\.so is corrupted"):
+    with pytest.raises(FileError, match=r"cannot read .*net\.so: .*; "):
         secateur.Engine.load(path)
 
 
@@ -147,7 +145,7 @@ def test_in_a_folder_of_c(text: str, tmp_path: Path) -> None:
 def test_in_a_record_that_is_looked_at(text: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text(text)
-    with pytest.raises(FileError, match=r"record\.json"):
+    with pytest.raises(FileError, match=r"^cannot read .*record\.json: .+; .+"):
         inspection(path)
 
 

@@ -296,7 +296,7 @@ def test_hostile_sections_are_refused(section: Any, folder: Path) -> None:
     if section == []:  # says nothing
         assert same(from_pretrained(folder, net(1)), net())
         return
-    with pytest.raises(FileError, match="damaged"):
+    with pytest.raises(FileError, match=r"config\.json.*section 'secateur'"):
         from_pretrained(folder, net(1))
 
 
@@ -310,7 +310,7 @@ def test_folders_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="pickle"):
         from_pretrained(tmp_path, net())
     (tmp_path / DENSE).write_bytes(b"x" * 99)
-    with pytest.raises(FileError, match="cannot read weights"):
+    with pytest.raises(FileError, match=r"cannot read .*model\.safetensors"):
         from_pretrained(tmp_path, net())
     (tmp_path / DENSE).unlink()
     (tmp_path / SHARDS).write_text("{}")

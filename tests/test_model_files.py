@@ -372,9 +372,12 @@ def test_wrapped_models_keep_their_own_names(path: Path) -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda model, path: save((model, 3), path), "a tuple cannot be saved"),
-        (lambda model, path: save(model, path, masks="all"), "masks is a str; give Masks"),
-        (lambda model, path: load(path, type(model)), "give a module to fill"),
+        (lambda model, path: save((model, 3), path), r"model is \(Linear.*, 3\), but must be"),
+        (lambda model, path: save(model, path, masks="all"), "masks is 'all', but must be Masks"),
+        (
+            lambda model, path: load(path, type(model)),
+            "model is of type type, but must be",
+        ),
     ],
 )
 def test_what_is_no_model_or_mask_is_refused(ask: Any, message: str, path: Path) -> None:

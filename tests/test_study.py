@@ -232,9 +232,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     job = study(digits, tmp_path)
     with Store(tmp_path, job.spec) as store:
         full = os.open("/dev/full", os.O_WRONLY)
-        monkeypatch.setattr(
-            "secateur.files.tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary"))
-        )
+        monkeypatch.setattr("tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary")))
         (tmp_path / "temporary").write_text("")
         with pytest.raises(FileError, match="No space left on device"):
             store.write(Stage(0, "train"), {"seconds": 1})

@@ -215,7 +215,7 @@ def test_a_full_disk_ends_the_study(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(**arguments)
 
-    monkeypatch.setattr("secateur.files.tempfile.mkstemp", full)
+    monkeypatch.setattr(tempfile, "mkstemp", full)
     with pytest.raises(FileError, match=r"seed-0_control.*No space left on device"):
         run(digits, tmp_path)
     assert not failed(tmp_path)

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,18 @@ def test_checkpoints_of_two_seeds_that_are_swapped(
     assert figures(copy) == figures(finished)
 
 
+def test_a_checkpoint_of_the_right_hash_that_holds_no_tensors(
+    finished: Path, copy: Path, digits: Task
+) -> None:
+    (copy / "checkpoints" / "seed-0_control.safetensors").write_bytes(b"no tensors")
+    content = record(copy, "seed-0_control")
+    write(copy, "seed-0_control", {**content, "checkpoint": sha256(b"no tensors").hexdigest()})
+    (copy / "records" / f"{TRIAL}.json").unlink()
+    with pytest.warns(CorruptFile, match=r"seed-0_control\.safetensors is corrupt"):
+        Study(digits, out=copy, **PLAN).run()
+    assert figures(copy) == figures(finished)
+
+
 def test_two_ratios_that_print_alike_are_two_trials(digits: Task, tmp_path: Path) -> None:
     ratios = (0.1000001, 0.1, 0.09999999)
     results = Study(digits, out=tmp_path, **{**PLAN, "keep": ratios, "seeds": 1}).run()
@@ -226,7 +239,7 @@ def test_a_spec_of_wrong_kinds_is_one_error(
     spec = json.loads((copy / "spec.json").read_text())
     changed(where, value)(spec)
     (copy / "spec.json").write_text(json.dumps(spec))
-    refused_everywhere(copy, digits, where.replace("/", r"\."))
+    refused_everywhere(copy, digits, where.replace("/", ".*"))
 
 
 @pytest.mark.parametrize(
@@ -302,14 +315,14 @@ def test_a_study_of_0_1_0_is_shown_and_goes_on(digits: Task, tmp_path: Path) -> 
 
 STOPPED = """
 import os, signal, sys
-from secateur import Study, classification, files
+from secateur import Study, classification
 
-real = files.os.fsync
+real = os.fsync
 def fsync(descriptor):
     if sys.argv[2] in os.readlink(f"/proc/self/fd/{descriptor}"):
         os.kill(os.getpid(), signal.SIGKILL)
     real(descriptor)
-files.os.fsync = fsync
+os.fsync = fsync
 plan = dict(keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=128, finetune=0,
             criteria=("magnitude",), device="cpu")
 Study(classification("digits", "mlp", progress=False), out=sys.argv[1], **plan).run()

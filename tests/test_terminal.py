@@ -18,12 +18,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from secateur import files
 from secateur.bench import view
 from secateur.bench.result import Step
 from secateur.cli import main
 from secateur.console import Words, console, spelt
 from secateur.data.download import announce
+from secateur.errors import UsageError
+from secateur.pruning.files.model_file import save
+from secateur.pruning.files.reading import read_info
 from secateur.study.summary import summarise
 from secateur.terminal.inspection import inspection
 from secateur.terminal.tables import table
@@ -371,7 +373,17 @@ def test_the_help_tells_of_the_version(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "--version" in run(["--help"], monkeypatch, capsys)[1]
 
 
+def test_a_saved_model_is_shown_whatever_its_tensors(tmp_path: Path) -> None:
+    small = torch.tensor([0.5, 0, 0, 0]).to(torch.float8_e4m3fn)
+    save({"small": small, "none": torch.zeros(0, 3)}, tmp_path / "x.safetensors")
+    plain = Console(file=io.StringIO(), width=200, record=True)
+    plain.print(inspection(tmp_path / "x.safetensors"))
+    lines = {line.split()[1]: line.split() for line in plain.export_text().splitlines()[3:5]}
+    assert {"4", "float8_e4m3fn", "25.0"} <= set(lines["small"])
+    assert {"0×3", "float32", "-"} <= set(lines["none"])
+
+
 def test_files_of_a_path_that_is_none_are_refused() -> None:
     for path in (None, 3, b"x", "a\0b"):
-        with pytest.raises(files.UsageError, match="path"):
-            files.path_of(path)
+        with pytest.raises(UsageError, match="path"):
+            read_info(path)  # type: ignore[arg-type]

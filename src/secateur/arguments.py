@@ -121,6 +121,9 @@ PATH = Wanted(
     lambda v: isinstance(v, (str, os.PathLike)) and "\0" not in os.fsdecode(v),
     "a path: a text or a Path",
 )
+SOURCE = Wanted(
+    lambda v: isinstance(v, bytes) or PATH.fine(v), "the path of a file, or its content"
+)
 TENSORS = Wanted(
     lambda v: not _holds_array(v),
     "made of torch tensors; torch.from_numpy makes one of an array",

@@ -224,7 +224,7 @@ def export_onnx(
             differ; says which output, and by how much. Nothing was written.
         FileError: the file cannot be written.
     """
-    path = files.path_of(path)
+    path = Path(path)
     files.refuse_loss(path, _is_onnx, "ONNX file", force=force)  # before any work
     _check_module(model)
     names_of(example)

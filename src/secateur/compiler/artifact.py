@@ -10,6 +10,7 @@ custom section. The checksum finds damage; it does not make a file from a strang
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import numpy as np
 from secateur.compiler import targets
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, FileError
-from secateur.files import LARGEST_JSON, parse_json
+from secateur.files import LARGEST_JSON, parse_json, refusing
 
 FORMAT = 1
 """Of the JSON; a file of a later one is refused."""
@@ -91,14 +92,12 @@ def read(source: Path | bytes) -> Info:
     Raises:
         FileError: it is missing, not an engine, truncated, corrupted, or of a later version.
     """
-    if isinstance(source, bytes):
-        return _read(BytesIO(source), len(source), "this engine")
-    path = Path(source)
-    try:
-        with path.open("rb") as file:
-            return _read(file, path.stat().st_size, str(path))
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    name = "this engine" if isinstance(source, bytes) else str(source)
+    with (
+        refusing(name, "copy it again, or compile the network again"),
+        BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
+    ):
+        return _read(file, name)
 
 
 def is_engine(path: Path) -> bool:
@@ -170,11 +169,12 @@ def _instructions() -> frozenset[str]:
     return frozenset()
 
 
-def _read(file: BinaryIO, size: int, name: str) -> Info:
+def _read(file: BinaryIO, name: str) -> Info:
+    size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TAIL))
     tail = file.read(_TAIL)
     if len(tail) < _TAIL or not tail.endswith(MAGIC):
-        raise FileError(f"{name} is not a secateur engine, or is truncated; compile it again")
+        raise ValueError("it is not a secateur engine, or is truncated")
     library, length = _LENGTHS.unpack_from(tail)
     checksum = sha256()
     if library + length + _TAIL == size:
@@ -185,28 +185,25 @@ def _read(file: BinaryIO, size: int, name: str) -> Info:
             left -= len(chunk)
         checksum.update(tail[: _LENGTHS.size])
     if checksum.digest() != tail[_LENGTHS.size : -len(MAGIC)]:
-        raise FileError(f"{name} is corrupted: its checksum is wrong; copy or compile it again")
+        raise ValueError("its checksum is wrong")
     file.seek(library)
-    try:
-        content = parse_json(file.read(length))
-        network = content["network"]
-        if content["format"] > FORMAT:
-            raise FileError(
-                f"{name} was made by a later secateur ({network.get('secateur')}); upgrade this one"
-            )
-        for array in (*network["inputs"], *network["outputs"]):
-            _ = str(array["name"]), np.dtype(array["dtype"]), tuple(map(int, array["shape"]))
-        return Info(
-            target=str(content["target"]),
-            system=str(content["system"]),
-            architecture=str(content["architecture"]),
-            features=tuple(map(str, content["features"])),
-            lanes=int(content["lanes"]),
-            network={**network, "batched": bool(network["batched"])},
-            bytes=size,
+    content = parse_json(file.read(length))
+    network = content["network"]
+    if content["format"] > FORMAT:
+        raise FileError(
+            f"{name} was made by a later secateur ({network.get('secateur')}); upgrade this one"
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{name} is corrupted: its description cannot be read ({error})") from None
+    for array in (*network["inputs"], *network["outputs"]):
+        _ = str(array["name"]), np.dtype(array["dtype"]), tuple(map(int, array["shape"]))
+    return Info(
+        target=str(content["target"]),
+        system=str(content["system"]),
+        architecture=str(content["architecture"]),
+        features=tuple(map(str, content["features"])),
+        lanes=int(content["lanes"]),
+        network={**network, "batched": bool(network["batched"])},
+        bytes=size,
+    )
 
 
 def _leb(number: int) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 
 from secateur.compiler.targets import Target
 from secateur.errors import FileError, UsageError
-from secateur.files import TEMPORARY, read_json, sweep
+from secateur.files import TEMPORARY, read_json, sha256_of, sweep
 from secateur.version import VERSION
 
 RUNTIME = (
@@ -217,13 +217,8 @@ def _refuse_loss(folder: Path) -> None:
             continue
         if path.is_symlink() or not path.is_file() or name not in {MANIFEST, *written, *made}:
             raise UsageError(f"{what}holds {name}, which is not part of a bundle; {_AS_IT_IS}")
-        if name in written:
-            with path.open("rb") as file:
-                now = hashlib.file_digest(file, "sha256").hexdigest()
-            if now != written[name]:
-                raise UsageError(
-                    f"{what}its {name} was changed since secateur wrote it; {_AS_IT_IS}"
-                )
+        if name in written and sha256_of(path) != written[name]:
+            raise UsageError(f"{what}its {name} was changed since secateur wrote it; {_AS_IT_IS}")
 
 
 def _described(folder: Path, what: str) -> tuple[dict[str, str], set[str]]:

@@ -6,7 +6,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from secateur import files
 from secateur.arguments import BOOL, PATH, checked, unknown
 from secateur.compiler import destination
 from secateur.compiler.pipeline import compile_network
@@ -47,7 +46,7 @@ def compile(
     for name, value in options.items():
         if name not in OPTIONS:
             raise unknown("compile", name, (*signature(compile).parameters, *OPTIONS), value)
-    path = None if out is None else files.path_of(out)
+    path = None if out is None else Path(out)
     if path is not None:
         destination.refuse_file(path, force=force)  # before any work
     compiled = compile_network(_source(model, example), **options)
@@ -63,7 +62,7 @@ def _source(model: Any, example: Any) -> Path | bytes:
     if isinstance(model, (bytes, Path, str)):
         if example is not None:
             raise UsageError("example is for a torch module; an ONNX model knows its inputs")
-        return model if isinstance(model, bytes) else files.path_of(model)
+        return model if isinstance(model, bytes) else Path(model)
     if hasattr(model, "SerializeToString"):  # an onnx.ModelProto
         return bytes(model.SerializeToString())
     if not hasattr(model, "state_dict"):

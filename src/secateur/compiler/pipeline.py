@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from secateur import files
-from secateur.arguments import BOOL, PATH, TEXT, Wanted, checked
+from secateur.arguments import BOOL, PATH, SOURCE, TEXT, Wanted, checked
 from secateur.compiler import (
     artifact,
     bundle,
@@ -60,6 +59,7 @@ class Compiled:
     sparse: int
     dense: int
 
+    @checked(path=PATH)
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """Write the engine file, whole or not at all.
 
@@ -71,7 +71,7 @@ class Compiled:
             UsageError: there is a file that is no engine, or a folder.
             FileError: it cannot be written; what was there before stays.
         """
-        path = files.path_of(path)
+        path = Path(path)
         destination.refuse_file(path, force=force)
         files.write(path, self.content)
 
@@ -104,9 +104,7 @@ _SHAPE = Wanted(
 )
 _ARRAYS = Wanted(lambda v: all(hasattr(array, "dtype") for array in v.values()), "input → array")
 _OPTIONS = {
-    "source": Wanted(
-        lambda v: isinstance(v, (str, os.PathLike, bytes)), "an ONNX file or its content"
-    ),
+    "source": SOURCE,
     "target": TEXT,
     "input_shapes": _SHAPE,
     "fixed": _ARRAYS,
@@ -166,7 +164,7 @@ def _check_values(values: str) -> None:
 def _source(given: Path | str | bytes) -> Path | bytes:
     if isinstance(given, bytes):
         return given
-    path = files.path_of(given)
+    path = Path(given)
     destination.refuse_other(path)
     return path
 
@@ -221,7 +219,7 @@ def emit_c(
     Raises:
         UsageError: the folder is a file, or holds the model or other files.
     """
-    folder = files.path_of(folder)
+    folder = Path(folder)
     source = _source(source)
     destination.refuse_folder(folder, source, force=force)  # before any work
     if target == "native":

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur import files
-from secateur.arguments import PATH, Wanted, checked, whole
+from secateur.arguments import PATH, SOURCE, checked, whole
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
 from secateur.errors import CompileError, FileError, UsageError, printable
@@ -40,12 +39,7 @@ class Engine:
     it. The outputs do not depend on the number of threads.
     """
 
-    @checked(
-        source=Wanted(
-            lambda v: isinstance(v, bytes) or PATH.fine(v),
-            "the path of an engine file, or its content",
-        )
-    )
+    @checked(source=SOURCE)
     def __init__(self, source: Path | str | bytes, threads: int | None = None) -> None:
         """Load an engine; see `load`."""
         if threads is not None and not (is_whole(threads) and 1 <= threads <= 1024):
@@ -63,6 +57,7 @@ class Engine:
         self._pointers = ctypes.c_void_p * len(self._inputs), ctypes.c_void_p * len(self._outputs)
 
     @classmethod
+    @checked(path=PATH)
     def load(cls, path: Path | str, threads: int | None = None) -> Engine:
         """Load an engine file. It holds machine code: load only what you trust.
 
@@ -76,7 +71,7 @@ class Engine:
             CompileError: it was compiled for another machine, or cannot be loaded.
             UsageError: a number of threads that cannot be.
         """
-        return cls(files.path_of(path), threads)
+        return cls(Path(path), threads)
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """Run the network on arrays in the order of its inputs, or on a dict of them by name.

@@ -1,10 +1,15 @@
-"""What a spec and a record must look like to be used: fields, kinds and bounds."""
+"""What a spec and a record must look like to be used: fields, kinds and bounds.
+
+Fields that are not listed may hold anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from secateur.files import Size
 
 SEEDS = 10_000
 """Most seeds of a study."""
@@ -14,103 +19,110 @@ ITEMS = 100_000
 """Most stages and trials of a study, all together."""
 _LARGEST = 1e100  # of a figure: sums of squares of such are still finite
 
-
-@dataclass(frozen=True, slots=True)
-class _Is:
-    """One value, by what it must be."""
-
-    what: str
-    fine: Callable[[Any], bool]
+_Figure = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+_Amount = Annotated[float, Meta(ge=0, le=_LARGEST)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Ratio = Annotated[float, Meta(gt=0, le=1)]
+_Texts = Annotated[list[str], Meta(min_length=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Each:
-    """A list, or an object with any names, and what each of its values must be."""
-
-    container: type[list[Any]] | type[dict[str, Any]]
-    kind: _Kind
-    least: int = 0
+class _Task(Struct):
+    name: str
 
 
-_Kind = _Is | _Each | Mapping[str, Any]
+class _Metric(Struct):
+    name: str
+    unit: str
+    higher_is_better: bool
 
 
-def _number(low: float = -_LARGEST, high: float = _LARGEST) -> _Is:
-    return _Is(
-        f"a number from {low:g} to {high:g}",
-        lambda v: type(v) in (int, float) and low <= v <= high,
-    )
+class _Options(Struct):
+    floor: _Share = 0.0
+    finetune_from: _Share = 0.0
 
 
-_TEXT = _Is("a text", lambda v: isinstance(v, str))
-_COUNT = _Is("a whole number", lambda v: type(v) is int and 0 <= v < 2**63)
-_TRUTH = _Is("true or false", lambda v: isinstance(v, bool))
-_ANY = _Is("anything", lambda v: True)
-_AMOUNT = _number(0)
-_RATIO = _Is("a number in (0, 1]", lambda v: type(v) in (int, float) and 0 < v <= 1)
-_TEXTS = _Each(list, _TEXT, 1)
+class SpecFile(Struct):
+    """spec.json."""
 
-# A name that ends in ? may be missing; names that are not listed may hold anything.
-_SPEC: _Kind = {
-    "task": {"name": _TEXT},
-    "metric": {"name": _TEXT, "unit": _TEXT, "higher_is_better": _TRUTH},
-    "levels": _Each(list, _RATIO, 1),
-    "seeds": _Each(list, _COUNT, 1),
-    "criteria": _TEXTS,
-    "recovery": _TEXTS,
-    "margin": _Is("a positive number", lambda v: type(v) in (int, float) and 0 < v <= _LARGEST),
-    "confidence": _Is("a number in [0.5, 1)", lambda v: type(v) in (int, float) and 0.5 <= v < 1),
-    "options": {"floor?": _number(0, 1), "finetune_from?": _number(0, 1)},
-}
-_RUN: dict[str, Any] = {
-    "seconds?": _AMOUNT,
-    "work?": _AMOUNT,
-    "started?": _TEXT,
-    "precision?": _TEXT,
-    "versions?": _Each(dict, _TEXT),
-    "hardware?": _Each(dict, _ANY),
-}
-_TRIAL: _Kind = {
-    "trial": {"seed": _COUNT, "criterion": _TEXT, "keep": _RATIO, "recovery": _TEXT},
-    "metrics": {"validation": _number(), "test": _number()},
-    "weights": {
-        "parameters": _COUNT,
-        "prunable": _COUNT,
-        "kept": _COUNT,
-        "layers": _Each(dict, {"kept": _COUNT, "total": _COUNT}),
-    },
-    **_RUN,
-}
-_STAGE: _Kind = {
-    "stage": _TEXT,
-    "seed": _COUNT,
-    "checkpoint": _TEXT,
-    "log": _Each(list, _Each(dict, _ANY)),
-    "excluded?": _Each(dict, _TEXT),
-    "gates?": _Each(dict, {"edges": _Each(list, _ANY), "counts": _Each(list, _ANY)}),
-    **_RUN,
-}
+    task: _Task
+    metric: _Metric
+    levels: Annotated[list[_Ratio], Meta(min_length=1)]
+    seeds: Annotated[list[Size], Meta(min_length=1)]
+    criteria: _Texts
+    recovery: _Texts
+    margin: Annotated[float, Meta(gt=0, le=_LARGEST)]
+    confidence: Annotated[float, Meta(ge=0.5, lt=1)]
+    options: _Options
+
+    def __post_init__(self) -> None:
+        check_size(len(self.seeds), len(self.levels), len(self.criteria), len(self.recovery))
 
 
-def check_spec(spec: Mapping[str, Any]) -> None:
-    """Refuse a spec that nothing can be concluded with.
+class _Run(Struct, kw_only=True):
+    """What every record says of how it came about."""
 
-    Raises:
-        ValueError: a field is missing, of the wrong kind or out of its bounds; says which.
-    """
-    _check(spec, _SPEC, "")
-    check_size(
-        len(spec["seeds"]), len(spec["levels"]), len(spec["criteria"]), len(spec["recovery"])
-    )
+    seconds: _Amount = 0.0
+    work: _Amount = 0.0
+    started: str = ""
+    precision: str = ""
+    versions: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
 
 
-def check_record(record: Mapping[str, Any]) -> None:
-    """Refuse a record of a stage or a trial that no report can be made of.
+class _Trial(Struct):
+    seed: Size
+    criterion: str
+    keep: _Ratio
+    recovery: str
 
-    Raises:
-        ValueError: as in `check_spec`.
-    """
-    _check(record, _TRIAL if "trial" in record else _STAGE, "")
+
+class _Metrics(Struct):
+    validation: _Figure
+    test: _Figure
+
+
+class _Layer(Struct):
+    kept: Size
+    total: Size
+
+
+class _Weights(Struct):
+    parameters: Size
+    prunable: Size
+    kept: Size
+    layers: dict[str, _Layer]
+
+
+class TrialRecord(_Run):
+    """The record of a trial."""
+
+    trial: _Trial
+    metrics: _Metrics
+    weights: _Weights
+
+
+class _Histogram(Struct):
+    edges: list[Any]
+    counts: list[Any]
+
+
+class StageRecord(_Run):
+    """The record of a stage."""
+
+    stage: str
+    seed: Size
+    checkpoint: str
+    log: list[dict[str, Any]]
+    excluded: dict[str, str] = {}
+    gates: dict[str, _Histogram] = {}
+
+
+class Failure(Struct):
+    """What went wrong with an item."""
+
+    spec: str
+    failed: str
+    why: str
 
 
 def check_size(seeds: int, levels: int, criteria: int, recoveries: int) -> None:
@@ -127,34 +139,3 @@ def check_size(seeds: int, levels: int, criteria: int, recoveries: int) -> None:
         raise ValueError(
             f"it has up to {items:,} stages and trials, and a study has at most {ITEMS:,}"
         )
-
-
-def _check(value: Any, kind: _Kind, where: str) -> None:
-    if isinstance(kind, _Is):
-        if not kind.fine(value):
-            raise ValueError(f"{where} is {_shown(value)}, but must be {kind.what}")
-        return
-    wants_list = isinstance(kind, _Each) and kind.container is list
-    if not isinstance(value, list if wants_list else dict):
-        what = "a list" if wants_list else "an object"
-        raise ValueError(f"{where or 'it'} is {_shown(value)}, but must be {what}")
-    if isinstance(kind, _Each):
-        if len(value) < kind.least:
-            raise ValueError(f"{where} is empty")
-        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
-            _check(each, kind.kind, f"{where}.{str(name)[:80]}")
-        return
-    fields: dict[str, Any] = value  # type: ignore[assignment]  # it was looked at above
-    for name, inner in kind.items():
-        plain = name.removesuffix("?")
-        if plain in fields:
-            _check(fields[plain], inner, f"{where}.{plain}".lstrip("."))
-        elif plain == name:
-            raise ValueError(f"it has no field {f'{where}.{plain}'.lstrip('.')!r}")
-
-
-def _shown(value: object) -> str:
-    """Return a value for a message, where nothing large or deep is printed."""
-    if isinstance(value, dict | list):
-        return f"a {'list' if isinstance(value, list) else 'object'} of {len(value)}"
-    return ascii(value)[:80]

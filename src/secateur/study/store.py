@@ -14,23 +14,23 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
-import safetensors.torch
 from torch import Tensor
 
 from secateur import files
 from secateur.errors import FileError, StudyError, printable
 from secateur.study.failure import told, trace
 from secateur.study.plan import Stage, Trial
-from secateur.study.schema import check_record, check_spec
+from secateur.study.schema import Failure, SpecFile, StageRecord, TrialRecord
 from secateur.study.spec import Spec
 
 Record = dict[str, Any]
+Content = TypeVar("Content")
 
 
 class CorruptFile(UserWarning):
@@ -105,8 +105,7 @@ class Store:
                     "choose another directory with --out, or give the options it was started with"
                 )
         else:
-            text = json.dumps(self._spec.as_json(), indent=2, sort_keys=True)
-            files.write(path, text + "\n")
+            files.write(path, json.dumps(self._spec.as_json(), indent=2, sort_keys=True) + "\n")
 
     def read(self, item: Stage | Trial) -> Record | None:
         """Return the record of an item, or None when it has yet to be made.
@@ -115,13 +114,12 @@ class Store:
         warning, set aside, and counts as not made.
         """
         path = self._record(item)
-        if not path.exists():
-            return None
-        try:
-            return _verified(path, self._spec.hash, item)
-        except (OSError, ValueError) as error:
-            _set_aside(path, str(error))
-            return None
+        if path.exists():
+            try:
+                return _verified(path, self._spec.hash, item)
+            except (OSError, ValueError) as error:
+                _set_aside(path, str(error))
+        return None
 
     def write(self, item: Stage | Trial, record: Mapping[str, Any]) -> None:
         """Write a record; from then on the item is done.
@@ -160,7 +158,7 @@ class Store:
             UnwritableError: it cannot be written.
         """
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-        content = safetensors.torch.save(tensors)
+        content = files.content_of(tensors, {}, "torch")
         _write(self._checkpoint(stage), content)
         return hashlib.sha256(content).hexdigest()
 
@@ -174,14 +172,15 @@ class Store:
             return None
         path = self._checkpoint(stage)
         try:
-            content = path.read_bytes()
+            if files.sha256_of(path) != record["checkpoint"]:
+                raise ValueError("its content does not match the hash in its record")
+            with files.open_tensors(path, framework="torch") as tensors:
+                return dict(tensors.items())
         except OSError as error:
             warnings.warn(f"{path} is gone ({error.strerror}); training again", CorruptFile, 2)
-            return None
-        if hashlib.sha256(content).hexdigest() != record["checkpoint"]:
-            _set_aside(path, "its content does not match the hash in its record")
-            return None
-        return safetensors.torch.load(content)
+        except (FileError, ValueError) as error:
+            _set_aside(path, str(error))
+        return None
 
     def _record(self, item: Stage | Trial) -> Path:
         return self.directory / "records" / f"{item.id}.json"
@@ -202,7 +201,7 @@ def read_spec(directory: Path) -> Record:
     path = directory / "spec.json"
     try:
         spec = files.read_json(path)
-        check_spec(spec)
+        files.validated(spec, SpecFile)
     except FileNotFoundError:
         raise StudyError(
             f"{directory} holds no study (no spec.json); give the directory that "
@@ -228,12 +227,7 @@ def read_records(directory: Path, spec: str) -> tuple[list[Record], list[Record]
     """
     trials: list[Record] = []
     stages: list[Record] = []
-    for path in sorted((directory / "records").glob("*.json")):
-        try:
-            record = _verified(path, spec)
-        except (OSError, ValueError) as error:
-            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 2)
-            continue
+    for _, record in _readable(directory / "records", lambda path: _verified(path, spec)):
         (trials if "trial" in record else stages).append(record)
     return trials, stages
 
@@ -243,19 +237,25 @@ def read_failures(directory: Path, spec: str) -> dict[str, str]:
 
     Files that are damaged, or of another spec or item, are left out with a `CorruptFile` warning.
     """
-    found: dict[str, str] = {}
-    for path in sorted((directory / "failures").glob("*.json")):
+
+    def why(path: Path) -> str:
+        failure = files.validated(files.read_json(path), Failure)
+        if (failure.spec, failure.failed) != (spec, path.stem):
+            raise ValueError("it belongs to another study or item")
+        return printable(failure.why)
+
+    return dict(_readable(directory / "failures", why))
+
+
+def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[str, Content]]:
+    """Yield the items that a folder has a file of, and what is read of it; pass bad files over."""
+    for path in sorted(folder.glob("*.json")):
         try:
-            failure = files.read_json(path)
-            if failure.get("spec") != spec or failure.get("failed") != path.stem:
-                raise ValueError("it belongs to another study or item")
-            if not isinstance(failure.get("why"), str):
-                raise ValueError("it does not say why")
+            content = read(path)
         except (OSError, ValueError) as error:
-            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 2)
-            continue
-        found[path.stem] = printable(failure["why"])
-    return found
+            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 3)
+        else:
+            yield path.stem, content
 
 
 def _verified(path: Path, spec: str, item: Stage | Trial | None = None) -> Record:
@@ -264,20 +264,17 @@ def _verified(path: Path, spec: str, item: Stage | Trial | None = None) -> Recor
     Raises:
         OSError, ValueError: it is not; says how.
     """
-    record = files.read_json(path)
-    if "sha256" not in record:
-        raise ValueError("it is no record")
-    content = {key: value for key, value in record.items() if key != "sha256"}
-    if _digest(content) != record["sha256"]:
+    content = files.read_json(path)
+    if content.pop("sha256", None) != _digest(content):
         raise ValueError("its content does not match its own hash")
     if content.get("spec") != spec:
         raise ValueError("it belongs to another spec")
-    check_record(content)
     if "trial" in content:
-        trial = {name: content["trial"].get(name) for name in Trial.__dataclass_fields__}
-        whose: Stage | Trial = Trial(**trial)
+        trial = files.validated(content, TrialRecord).trial
+        whose: Stage | Trial = Trial(trial.seed, trial.criterion, trial.keep, trial.recovery)
     else:
-        whose = Stage(content["seed"], content["stage"])
+        stage = files.validated(content, StageRecord)
+        whose = Stage(stage.seed, stage.stage)
     if whose != item if item else whose.id != path.stem:
         raise ValueError(f"it is the record of {whose.id[:120]!a}")
     return content

@@ -10,12 +10,11 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.table import Table
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from secateur import files
 from secateur.console import Words
-from secateur.errors import FileError, StudyError, UsageError, printable
-from secateur.pruning.files.reading import FORMAT as MODEL
+from secateur.errors import UsageError, printable
 from secateur.pruning.files.reading import read
 from secateur.study.store import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
@@ -36,7 +35,9 @@ def inspection(path: Path) -> RenderableType:
     if path.suffix == ".json":
         return _json(path)
     if path.suffix == ".safetensors":
-        return _model(path) if _format(path) == MODEL else _tensors(path)
+        with files.open_tensors(path) as tensors:
+            ours = tensors.metadata.get("format") == files.MODEL
+        return _model(path) if ours else _tensors(path)
     raise UsageError(
         f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
         + ("" if path.exists() else " that exists")
@@ -44,10 +45,8 @@ def inspection(path: Path) -> RenderableType:
 
 
 def _json(path: Path) -> RenderableType:
-    try:
+    with files.refusing(path, "give a record of a study"):
         text = json.dumps(files.read_json(path), indent=2, ensure_ascii=False)
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {path}: {error}; give a record of a study") from None
     return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
 
 
@@ -56,14 +55,9 @@ def _study(directory: Path) -> RenderableType:
     trials, stages = read_records(directory, spec_hash(spec))
     failures = read_failures(directory, spec_hash(spec))
     view = Table.grid(padding=(0, 2))
-    try:
+    with files.refusing(directory, "run the study again, into another directory"):
         for name, text in _facts(spec, trials, stages, failures):
             view.add_row(name, Words(text))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"the study in {directory} is damaged ({type(error).__name__}: {error}); "
-            "run it again into another directory"
-        ) from error
     return view
 
 
@@ -92,31 +86,13 @@ def _facts(
         yield "not pruned", f"{name}: {reason}"
 
 
-def _format(path: Path) -> str | None:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("format")
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
-
-
 def _model(path: Path) -> RenderableType:
     """Return what a file of `secateur.save` holds: the tensors of the model, not their packing."""
     state, info = read(path)
-    view = Table("tensor", "shape", "type", "non-zero", "kept as", "bytes", header_style="bold")
-    for column in view.columns[1:]:
-        column.justify = "right"
+    view = _table("kept as", "bytes")
     for stored in info.tensors:
-        tensor = state[stored.name]
-        share = f"{100 * tensor.count_nonzero().item() / tensor.numel():.1f} %"
-        view.add_row(
-            Words(stored.name),
-            Words("×".join(map(str, stored.shape))),
-            str(stored.dtype).removeprefix("torch."),
-            share if tensor.numel() else "-",
-            Words(f"tied to {stored.tied}" if stored.tied else stored.form),
-            f"{stored.size:,}",
-        )
+        form = Words(f"tied to {stored.tied}" if stored.tied else stored.form)
+        view.add_row(*_facts_of(stored.name, state[stored.name]), form, f"{stored.size:,}")
     lines = [f"budget: {info.budget}"] if info.budget else []
     if info.architecture:
         lines.append(f"architecture: {info.architecture[0]} {dict(info.architecture[1])}")
@@ -128,23 +104,28 @@ def _model(path: Path) -> RenderableType:
 
 
 def _tensors(path: Path) -> RenderableType:
-    view = Table("tensor", "shape", "type", "non-zero", header_style="bold")
-    for column in view.columns[1:]:
-        column.justify = "right"
+    view = _table()
     zeros = total = 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
-                tensor = file.get_tensor(name)
-                kept = int((tensor != 0).sum())
-                zeros, total = zeros + tensor.numel() - kept, total + tensor.numel()
-                share = f"{100 * kept / tensor.numel():.1f} %" if tensor.numel() else "-"
-                shape = Words("×".join(map(str, tensor.shape)))
-                view.add_row(Words(name), shape, str(tensor.dtype)[6:], share)
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot read {path}: {error}; is it whole?") from None
+    with files.open_tensors(path, framework="torch") as tensors:
+        for name, tensor in tensors.items():
+            zeros, total = zeros + int((tensor == 0).sum()), total + tensor.numel()
+            view.add_row(*_facts_of(name, tensor))
+        metadata = tensors.metadata
     lines = [f"{key}: {value[:200]}" for key, value in metadata.items()]
     size = path.stat().st_size
     lines.append(f"{total:,} numbers, {zeros:,} of them zero; {size:,} bytes on disk")
     return Group(view, *map(Words, lines))
+
+
+def _table(*more: str) -> Table:
+    view = Table("tensor", "shape", "type", "non-zero", *more, header_style="bold")
+    for column in view.columns[1:]:
+        column.justify = "right"
+    return view
+
+
+def _facts_of(name: str, tensor: Tensor) -> tuple[RenderableType, ...]:
+    """Return what stands in the first columns of `_table`."""
+    share = f"{100 * int((tensor != 0).sum()) / tensor.numel():.1f} %" if tensor.numel() else "-"
+    shape = "×".join(map(str, tensor.shape))
+    return Words(name), Words(shape), str(tensor.dtype).removeprefix("torch."), share

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import msgspec
 import torch
 
-from secateur.arguments import a, all_plain, refuse
+from secateur import files
+from secateur.arguments import all_plain
 from secateur.errors import UsageError
-from secateur.files import parse_json
 from secateur.pruning.files import packed
-from secateur.pruning.selecting.budget import Budget
+from secateur.pruning.selecting.budget import Budget, Scope
 
 Architecture = str | tuple[str, Mapping[str, Any]]
 """How a model is built: "module:name" of a class or function, alone or with its arguments."""
 
-_NAMES = {dtype: name for name, dtype in packed.DTYPES.items()}
 
-
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     """One tensor of a model file."""
 
     name: str
     dtype: torch.dtype
-    shape: tuple[int, ...]
+    shape: tuple[files.Size, ...]
     form: packed.Form
-    count: int
+    count: files.Size
     """How many elements are stored."""
-    size: int
+    size: files.Size = msgspec.field(name="bytes")
     """Bytes in the file."""
-    masked: bool
+    masked: bool = msgspec.field(name="mask")
     """Whether what is stored (in the dense form: what is not zero) is the tensor's mask."""
     tied: str | None = None
     """The earlier tensor that this one is; it then takes no bytes of its own."""
 
 
-@dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(msgspec.Struct, frozen=True):
     """What a model file holds beside its values."""
 
     tensors: tuple[Stored, ...]
@@ -60,21 +56,70 @@ class ModelInfo:
 
     def to_json(self) -> str:
         """Return everything but the hash as JSON in one line."""
-        return json.dumps(
-            {
-                "tensors": [_entry(stored) for stored in self.tensors],
-                "architecture": architecture_fields(self.architecture),
-                "budget": budget_fields(self.budget),
-                "provenance": self.provenance,
-                "versions": self.versions,
-                "date": self.date,
-            },
-            allow_nan=False,
-            separators=(",", ":"),
-        )
+        entries = [_entry(stored) for stored in self.tensors]
+        known = origin(self.architecture, self.budget, self.provenance, self.versions)
+        return files.to_json(_Description(tensors=entries, date=self.date, **known))
 
 
-def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]] | None:
+class Builder(msgspec.Struct):
+    """An architecture, as JSON has it."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+class Cut(msgspec.Struct):
+    """A budget, as JSON has it."""
+
+    keep: float
+    scope: Scope
+    floor: float
+    pattern: str
+    overrides: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, budget: Budget) -> Cut:
+        """Return a budget for JSON."""
+        pattern, floor = str(budget.pattern), float(budget.floor)
+        return cls(budget.keep, budget.scope, floor, pattern, budget.overrides)
+
+
+class _Tied(msgspec.Struct):
+    name: str
+    tied: str
+
+
+class Origin(msgspec.Struct, kw_only=True):
+    """What is known of a model, as JSON has it in its file or in a folder's config.json."""
+
+    architecture: Builder | None
+    budget: Cut | None
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+class _Description(Origin):
+    tensors: list[dict[str, Any]]
+    """Each is a `_Tied` where it has `tied`, else a `Stored`."""
+    date: str
+
+
+def origin(
+    architecture: tuple[str, Mapping[str, Any]] | None,
+    budget: Budget | None,
+    provenance: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the fields of an `Origin`."""
+    return {
+        "architecture": None if architecture is None else Builder(*architecture),
+        "budget": None if budget is None else Cut.of(budget),
+        "provenance": provenance,
+        "versions": versions,
+    }
+
+
+def architecture_of(given: Architecture | Builder | None) -> tuple[str, Mapping[str, Any]] | None:
     """Return the name and arguments of an architecture.
 
     Raises:
@@ -82,6 +127,8 @@ def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]]
     """
     if given is None:
         return None
+    if isinstance(given, Builder):
+        given = given.name, given.arguments
     pair = (given, {}) if isinstance(given, str) else given
     name, arguments = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else ("", {})
     module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
@@ -94,39 +141,19 @@ def architecture_of(given: Architecture | None) -> tuple[str, Mapping[str, Any]]
     return name, json_object("the arguments of architecture", arguments)
 
 
-def architecture_fields(
-    architecture: tuple[str, Mapping[str, Any]] | None,
-) -> dict[str, Any] | None:
-    """Return an architecture as JSON has it."""
-    if architecture is None:
-        return None
-    return {"name": architecture[0], "arguments": architecture[1]}
-
-
-def budget_fields(budget: Budget | None) -> dict[str, Any] | None:
-    """Return a budget as JSON has it."""
-    if budget is None:
-        return None
-    refuse("budget", budget, a(Budget, "a Budget"))
-    return {
-        "keep": budget.keep,
-        "scope": budget.scope,
-        "floor": float(budget.floor),
-        "pattern": str(budget.pattern),
-        "overrides": budget.overrides,
-    }
-
-
 def json_object(what: str, given: object) -> Mapping[str, Any]:
-    """Return a mapping as it comes back from JSON.
+    """Return a mapping as it comes back from JSON; an empty one for None.
 
     Raises:
         UsageError: it is no mapping, or not of what JSON has; says what was given.
     """
     try:
+        given = {} if given is None else given
         if not isinstance(given, Mapping):
             raise TypeError(f"{type(given).__name__} is no mapping")
-        back: Mapping[str, Any] = parse_json(json.dumps(all_plain(dict(given)), allow_nan=False))
+        back: Mapping[str, Any] = files.parse_json(
+            json.dumps(all_plain(dict(given)), allow_nan=False)
+        )
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{what} cannot be written as JSON: {error}; give a dict of strings, finite numbers, "
@@ -139,104 +166,50 @@ def parse(text: str, sha256: str) -> ModelInfo:
     """Return what JSON says, if it can be meant.
 
     Raises:
-        ValueError, KeyError, TypeError: it cannot; the first says why.
+        ValueError: it cannot; says why.
     """
-    given = _mapping(parse_json(text), "the description")
+    given = files.validated(files.parse_json(text), _Description)
     tensors: dict[str, Stored] = {}
-    for entry in _list(given["tensors"], "tensors"):
-        stored = _stored(_mapping(entry, "a tensor"), tensors)
+    for entry in given.tensors:
+        stored = _stored(entry, tensors)
         if stored.name in tensors:
             raise ValueError(f"two tensors are called {stored.name[:80]!r}")
         tensors[stored.name] = stored
-    architecture, budget = given["architecture"], given["budget"]
-    versions = _mapping(given["versions"], "versions")
     return ModelInfo(
         tuple(tensors.values()),
-        parse_architecture(architecture),
-        budget and _budget(_mapping(budget, "the budget")),
-        _mapping(given["provenance"], "the provenance"),
-        {name: _text(version) for name, version in versions.items()},
-        _text(given["date"]),
+        architecture_of(given.architecture),
+        None if given.budget is None else Budget(*msgspec.structs.astuple(given.budget)),
+        given.provenance,
+        given.versions,
+        given.date,
         sha256,
     )
-
-
-def parse_architecture(given: object) -> tuple[str, Mapping[str, Any]] | None:
-    """Return what `architecture_fields` gave.
-
-    Raises:
-        ValueError, KeyError: it is something else.
-    """
-    if given is None:
-        return None
-    fields = _mapping(given, "the architecture")
-    arguments = _mapping(fields["arguments"], "the architecture's arguments")
-    return architecture_of((_text(fields["name"]), arguments))
 
 
 def _entry(stored: Stored) -> dict[str, Any]:
     if stored.tied is not None:
         return {"name": stored.name, "tied": stored.tied}
-    return {
-        "name": stored.name,
-        "dtype": _NAMES[stored.dtype],
-        "shape": stored.shape,
-        "form": stored.form,
-        "count": stored.count,
-        "bytes": stored.size,
-        "mask": stored.masked,
-    }
-
-
-def _stored(entry: Mapping[str, Any], earlier: Mapping[str, Stored]) -> Stored:
-    name = _text(entry["name"])
-    if "tied" in entry:
-        first = earlier.get(_text(entry["tied"]))
-        if first is None or first.tied is not None:
-            raise ValueError(f"{name[:80]!r} is tied to what is no tensor before it")
-        return Stored(name, first.dtype, first.shape, first.form, 0, 0, False, first.name)
-    dtype = packed.DTYPES.get(_text(entry["dtype"]))
-    if dtype is None:
-        raise ValueError(f"{entry['dtype'][:20]!r} is no dtype that this version of torch has")
-    shape = tuple(_count(size) for size in _list(entry["shape"], "a shape"))
-    count, size = _count(entry["count"]), _count(entry["bytes"])
-    form = _text(entry["form"])
-    packed.check(form, count, size, dtype, shape)
-    if not isinstance(entry["mask"], bool):
-        raise ValueError(f"the mask of {name[:80]!r} is neither true nor false")
-    return Stored(name, dtype, shape, cast(packed.Form, form), count, size, entry["mask"])
-
-
-def _budget(given: Mapping[str, Any]) -> Budget:
-    scope = given["scope"]
-    return Budget(
-        given["keep"],
-        tuple(scope) if isinstance(scope, list) else scope,
-        given["floor"],
-        _text(given["pattern"]),
-        [tuple(pair) for pair in _list(given["overrides"], "overrides")],
+    entry: dict[str, Any] = msgspec.to_builtins(
+        stored, enc_hook=lambda dtype: str(dtype).removeprefix("torch.")
     )
+    return entry
 
 
-def _mapping(given: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(given, dict):
-        raise ValueError(f"{what} is no JSON object")
-    return given
+def _stored(entry: dict[str, Any], earlier: Mapping[str, Stored]) -> Stored:
+    if "tied" in entry:
+        tied = files.validated(entry, _Tied)
+        first = earlier.get(tied.tied)
+        if first is None or first.tied is not None:
+            raise ValueError(f"{tied.name[:80]!r} is tied to what is no tensor before it")
+        return msgspec.structs.replace(
+            first, name=tied.name, count=0, size=0, masked=False, tied=first.name
+        )
+    stored = files.validated(entry, Stored, _dtype)
+    packed.check(stored.form, stored.count, stored.size, stored.dtype, stored.shape)
+    return stored
 
 
-def _list(given: object, what: str) -> list[Any]:
-    if not isinstance(given, list):
-        raise ValueError(f"{what} is no JSON array")
-    return given
-
-
-def _text(given: object) -> str:
-    if not isinstance(given, str):
-        raise ValueError(f"{str(given)[:80]} stands where a string must")
-    return given
-
-
-def _count(given: object) -> int:
-    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < 2**63:
-        raise ValueError(f"{str(given)[:80]} stands where a size must")
-    return given
+def _dtype(_: type, name: object) -> torch.dtype:
+    if not isinstance(name, str) or name not in packed.DTYPES:
+        raise ValueError(f"{str(name)[:20]!r} is no dtype that this version of torch has")
+    return packed.DTYPES[name]

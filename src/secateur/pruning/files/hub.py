@@ -8,7 +8,6 @@ SHA-256 of the files.
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import json
 import tempfile
@@ -16,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Annotated, Any
 
-import safetensors
+import msgspec
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,6 @@ from secateur.machine import versions
 from secateur.model.parameters import unwrapped
 from secateur.pruning.files import description, model_file, model_state
 from secateur.pruning.files.description import Architecture, Stored
-from secateur.pruning.files.reading import refuse_pickle
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
 
@@ -44,9 +42,32 @@ CARD = "README.md"
 SECTION = "secateur"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 """How the names of files end that hold weights, or say which file does."""
+_AGAIN = "copy the folder again"
 
 
-@checked(model=a(nn.Module, "a torch module"), folder=PATH, packed=BOOL, gates=BOOL)
+class _Section(description.Origin):
+    """What config.json says of our own."""
+
+    files: dict[str, str]
+    """Name → SHA-256 of each file of weights."""
+    achieved: float | None
+    """The keep ratio of the masks."""
+
+
+class _Index(msgspec.Struct):
+    """Where a model of several files says which of them holds what."""
+
+    weight_map: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+
+
+@checked(
+    model=a(nn.Module, "a torch module"),
+    folder=PATH,
+    packed=BOOL,
+    masks=model_file.MASKS,
+    gates=BOOL,
+    budget=model_file.BUDGET,
+)
 def save_pretrained(
     model: nn.Module,
     folder: str | Path,
@@ -85,9 +106,9 @@ def save_pretrained(
         FileError: the folder cannot be written, or its config.json is no JSON object.
     """
     folder, inner = Path(folder), unwrapped(model)
-    more = description.json_object("config", config or {})
+    more = description.json_object("config", config)
     built_by = description.architecture_of(architecture)
-    remembered = description.json_object("provenance", provenance or {})
+    remembered = description.json_object("provenance", provenance)
     if dtype is not None and not packed:
         raise UsageError("dtype is for packed=True; for the dense form give model.to(dtype)")
     state, ties = model_state.tensors_of(inner, gates=gates)
@@ -98,11 +119,12 @@ def save_pretrained(
         files.sweep(folder, "saving", folders=True)
         with tempfile.TemporaryDirectory(
             dir=folder, prefix=".saving.", suffix=files.TEMPORARY
-        ) as place:
+        ) as aside:
+            place = Path(aside)
             if packed:
                 model_file.save(
                     inner,
-                    Path(place) / PACKED,
+                    place / PACKED,
                     masks=masks,
                     gates=gates,
                     dtype=dtype,
@@ -110,22 +132,16 @@ def save_pretrained(
                     architecture=architecture,
                     provenance=provenance,
                 )
-                _settings_its_way(inner, Path(place))
-            elif callable(getattr(inner, "save_pretrained", None)):
-                _save_its_way(inner, Path(place), state)
+                _settings_its_way(inner, place)
             else:
-                files.write(Path(place) / DENSE, _dense(state, ties))
-            own = _config(Path(place))
-            written = sorted(path for path in Path(place).iterdir() if path.name != CONFIG)
-            weights = [path for path in written if path.suffix == ENDING]
-            section = {
-                "files": {path.name: _sha256(path) for path in weights},
-                "architecture": description.architecture_fields(built_by),
-                "budget": description.budget_fields(budget),
-                "achieved": None if masks is None else masks.keep,
-                "provenance": remembered,
-                "versions": versions(),
-            }
+                _save_dense(inner, place, state, ties)
+            own = _config(place)
+            written = sorted(path for path in place.iterdir() if path.name != CONFIG)
+            section = _Section(
+                files={p.name: files.sha256_of(p) for p in written if p.suffix == ENDING},
+                achieved=None if masks is None else masks.keep,
+                **description.origin(built_by, budget, remembered, versions()),
+            )
             for path in written:
                 if path.name != CARD or not (folder / CARD).exists():
                     path.replace(folder / path.name)
@@ -134,7 +150,7 @@ def save_pretrained(
             f"cannot write into {folder}: {error.strerror or error}; "
             "free some space or choose a folder that you may write to"
         ) from error
-    whole = {**there, **own, **more, SECTION: section}
+    whole = {**there, **own, **more, SECTION: msgspec.to_builtins(section)}
     files.write(folder / CONFIG, json.dumps(whole, indent=2) + "\n")
     for name in _earlier(there) - {path.name for path in written}:
         (folder / name).unlink(missing_ok=True)  # or a loader would find two models
@@ -174,23 +190,23 @@ def from_pretrained(
         UsageError: as `load`.
     """
     folder = Path(folder)
-    section = _config(folder).get(SECTION, {})
-    try:
-        hashes = dict(section["files"]) if section else {}
-        built_by = description.parse_architecture(section["architecture"]) if section else None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FileError(
-            f"the section {SECTION!r} of {folder / CONFIG} is damaged: {error!r}; write the folder "
-            "again with save_pretrained, or delete that section"
-        ) from error
+    with files.refusing(
+        folder / CONFIG, f"write the folder again, or delete the section {SECTION!r} of that file"
+    ):
+        given = _config(folder).get(SECTION)
+        section = files.validated(given, _Section) if given else None
+        hashes = section.files if section else {}
+        built_by = description.architecture_of(section.architecture if section else None)
     paths = [_inside(folder, name) for name in hashes or _names(folder)]
     for path, wanted in zip(paths, hashes.values(), strict=False):
-        if _sha256(path) != wanted:
-            raise FileError(
-                f"{path} is not the file that {CONFIG} was written for: it is damaged, or another "
-                f"program wrote it anew. Copy the folder again, or, if you know why, delete the "
-                f"section {SECTION!r} of {CONFIG}"
-            )
+        with files.refusing(
+            path, f"{_AGAIN} or, if you know why, delete the section {SECTION!r} of {CONFIG}"
+        ):
+            if files.sha256_of(path) != wanted:
+                raise ValueError(
+                    f"it is not the file that {CONFIG} was written for: it is damaged, or another "
+                    "program wrote it anew"
+                )
     if [path.name for path in paths] == [PACKED]:
         return model_file.load(paths[0], model, factory=factory, trust=trust)
     state, ties = _read_dense(paths)
@@ -238,9 +254,14 @@ def push_to_hub(folder: str | Path, repo_id: str, **options: Any) -> str:
 # Writing.
 
 
-def _save_its_way(model: nn.Module, place: Path, state: Mapping[str, Tensor]) -> None:
-    """Let a model save itself, without the gates that are not wanted."""
-    save: Any = model.save_pretrained
+def _save_dense(
+    model: nn.Module, place: Path, state: Mapping[str, Tensor], ties: Mapping[str, str]
+) -> None:
+    """Write plain weights; a model that can saves itself, without the gates that are not wanted."""
+    save: Any = getattr(model, "save_pretrained", None)
+    if not callable(save):
+        files.write(place / DENSE, _dense(state, ties))
+        return
     if len(state) == len(model.state_dict()):
         save(place)
     elif "state_dict" in inspect.signature(save).parameters:
@@ -284,7 +305,7 @@ def _dense(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> bytes:
         if tensor.dtype not in safetensors.torch._TYPES.values():
             raise UsageError(f"safetensors cannot hold {name!r}, {tensor.dtype}; give packed=True")
     own = {name: _alone(tensor) for name, tensor in state.items() if name not in ties}
-    return safetensors.torch.save(own, {**ties, "format": "pt"})
+    return files.content_of(own, {**ties, "format": "pt"}, "torch")
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -302,14 +323,13 @@ def _names(folder: Path) -> Sequence[str]:
     if (folder / DENSE).is_file():
         return [DENSE]
     if (folder / SHARDS).is_file():
-        index = _json(_inside(folder, SHARDS)).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise FileError(f"{folder / SHARDS} has no 'weight_map'; copy the folder again")
-        return sorted({str(name) for name in index.values()})
+        with files.refusing(folder / SHARDS, _AGAIN):
+            index = files.validated(files.read_json(_inside(folder, SHARDS)), _Index)
+        return sorted(set(index.weight_map.values()))
     if (folder / PACKED).is_file():
         return [PACKED]
     for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*")):
-        refuse_pickle(path)
+        files.refuse_pickle(path)
     raise FileError(
         f"there is no {DENSE} or {PACKED} in {folder}; give a folder that save_pretrained wrote"
     )
@@ -333,22 +353,8 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    return _json(_inside(folder, CONFIG)) if (folder / CONFIG).exists() else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return files.read_json(path)
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {path}: {error}; mend it or delete it") from error
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}; copy the folder again") from error
+    with files.refusing(folder / CONFIG, "mend it or delete it"):
+        return files.read_json(_inside(folder, CONFIG)) if (folder / CONFIG).exists() else {}
 
 
 def _read_dense(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -356,18 +362,12 @@ def _read_dense(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str
     state: dict[str, Tensor] = {}
     notes: dict[str, str] = {}
     for path in paths:
-        try:
-            refuse_pickle(path)
-            with safetensors.safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118
-                    if name in state:
-                        raise FileError(f"{name!r} is in {path} and in another file too")
-                    state[name] = file.get_tensor(name)
-                notes.update(file.metadata() or {})
-        except (OSError, safetensors.SafetensorError, MemoryError, RuntimeError) as error:
-            raise FileError(
-                f"cannot read weights from {path}: {error}; copy the folder again"
-            ) from error
+        with files.open_tensors(path, remedy=_AGAIN, framework="torch") as tensors:
+            for name, tensor in tensors.items():
+                if name in state:
+                    raise ValueError(f"it holds {name[:80]!r}, and so does another file")
+                state[name] = tensor
+            notes.update(tensors.metadata)
     return state, {n: first for n, first in notes.items() if n not in state and first in state}
 
 

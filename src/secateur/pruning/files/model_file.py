@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from secateur import files
@@ -25,12 +24,16 @@ from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.pruning.files import description, model_state, packed
 from secateur.pruning.files.description import Architecture, ModelInfo, Stored
-from secateur.pruning.files.reading import FORMAT, read_info, values
+from secateur.pruning.files.reading import Facts, read_info, values
 from secateur.pruning.selecting.budget import Budget
-from secateur.pruning.selecting.masks import Masks, format_of
+from secateur.pruning.selecting.masks import Masks
+
+MASKS = a(Masks, "Masks (of prune's result, result.masks)")
+_MODEL = a((nn.Module, Mapping), "a module or its state dict (of what prune returns, the first)")
+BUDGET = a(Budget, "a Budget")
 
 
-@checked(path=PATH, gates=BOOL, budget=a(Budget, "a Budget"), force=BOOL)
+@checked(model=_MODEL, path=PATH, masks=MASKS, gates=BOOL, budget=BUDGET, force=BOOL)
 def save(
     model: nn.Module | Mapping[str, Tensor],
     path: str | Path,
@@ -68,13 +71,22 @@ def save(
             not write; says which.
         FileError: the file cannot be written.
     """
-    path = files.path_of(path)
+    path = Path(path)
     what = "model file of secateur"
-    files.refuse_loss(path, lambda there: format_of(there) == FORMAT, what, force=force)
-    files.write(path, _content(model, masks, gates, dtype, budget, architecture, provenance))
+    files.refuse_loss(path, lambda there: files.format_of(there) == files.MODEL, what, force=force)
+    built_by = description.architecture_of(architecture)
+    remembered = description.json_object("provenance", provenance)
+    pairs = list(_stored(model, masks, gates, dtype))
+    parts = {stored.name: content for stored, content in pairs if content is not None}
+    tensors = [stored for stored, _ in pairs]
+    info = replace(_info(tensors), architecture=built_by, budget=budget, provenance=remembered)
+    sha = hashlib.sha256(info.to_json().encode())
+    for content in parts.values():
+        sha.update(content.data)
+    files.write(path, files.content_of(parts, _metadata(info, sha)))
 
 
-@checked(gates=BOOL, budget=a(Budget, "a Budget"))
+@checked(model=_MODEL, masks=MASKS, gates=BOOL, budget=BUDGET)
 def packed_bytes(
     model: nn.Module | Mapping[str, Tensor],
     *,
@@ -88,12 +100,8 @@ def packed_bytes(
     An architecture and a provenance would add their own length. One tensor is packed at a time,
     so that it takes little memory.
     """
-    tensors: list[Stored] = []
-    sizes: dict[str, int] = {}
-    for stored, content in _stored(model, masks, gates, dtype):
-        tensors.append(stored)
-        if content is not None:
-            sizes[stored.name] = len(content)
+    tensors = [stored for stored, _ in _stored(model, masks, gates, dtype)]
+    sizes = {stored.name: stored.size for stored in tensors if stored.tied is None}
     header: dict[str, Any] = {}
     end = 0
     for name, size in sorted(sizes.items()):  # the order that safetensors writes
@@ -104,7 +112,12 @@ def packed_bytes(
     return 8 + -(-len(text) // 8) * 8 + end  # a length, the header in whole words, the tensors
 
 
-@checked(path=PATH, factory=FUNCTION, trust=BOOL)
+@checked(
+    path=PATH,
+    model=a(nn.Module, "a module to fill, or factory= one that builds it"),
+    factory=FUNCTION,
+    trust=BOOL,
+)
 def load(
     path: str | Path,
     model: nn.Module | None = None,
@@ -131,9 +144,7 @@ def load(
             that is missing, is too many, or has another shape. The model has not changed.
         UsageError: it was not said how to get a model.
     """
-    path, given = files.path_of(path), model
-    if not isinstance(given, nn.Module | None):
-        raise UsageError(f"model is {given!r}; give a module to fill, or factory= to build one")
+    path = Path(path)
     info = read_info(path)
     if model is None:
         model = build(path, info.architecture, factory, trust)
@@ -194,30 +205,6 @@ def build(
 # Writing.
 
 
-def _content(
-    model: nn.Module | Mapping[str, Tensor],
-    masks: Masks | None,
-    gates: bool,
-    dtype: torch.dtype | None,
-    budget: Budget | None = None,
-    architecture: Architecture | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> bytes:
-    built_by = description.architecture_of(architecture)
-    remembered = description.json_object("provenance", provenance or {})
-    tensors: list[Stored] = []
-    parts: dict[str, packed.Array] = {}
-    for stored, content in _stored(model, masks, gates, dtype):
-        tensors.append(stored)
-        if content is not None:
-            parts[stored.name] = content
-    info = replace(_info(tensors), architecture=built_by, budget=budget, provenance=remembered)
-    sha = hashlib.sha256(info.to_json().encode())
-    for content in parts.values():
-        sha.update(content.data)
-    return safetensors.numpy.save(parts, _metadata(info, sha))
-
-
 def _stored(
     model: nn.Module | Mapping[str, Tensor],
     masks: Masks | None,
@@ -225,16 +212,6 @@ def _stored(
     dtype: torch.dtype | None,
 ) -> Iterator[tuple[Stored, packed.Array | None]]:
     """Yield how every tensor is stored, and its content; None for one that is tied to another."""
-    given: object = model
-    if not isinstance(given, (nn.Module, Mapping)):
-        raise UsageError(
-            f"a {type(given).__name__} cannot be saved; give a module or its state dict (of what "
-            "prune returns, the first)"
-        )
-    if not isinstance(masks, Masks | None):
-        raise UsageError(
-            f"masks is a {type(masks).__name__}; give Masks (of prune's result, result.masks)"
-        )
     if dtype not in (None, torch.float16, torch.bfloat16):
         raise UsageError(f"dtype is {dtype}, but must be torch.float16, torch.bfloat16 or None")
     state, ties = model_state.tensors_of(model, gates=gates)
@@ -272,7 +249,7 @@ def _info(tensors: list[Stored]) -> ModelInfo:
 
 
 def _metadata(info: ModelInfo, sha: hashlib._Hash) -> dict[str, str]:
-    return {"format": FORMAT, "description": info.to_json(), "sha256": sha.hexdigest()}
+    return files.metadata_of(files.MODEL, Facts(info.to_json(), sha.hexdigest()))
 
 
 def stored_masks(
@@ -289,10 +266,6 @@ def stored_masks(
         UsageError: they are of another model, or were not applied; names the first such tensor.
     """
     kept: dict[str, Tensor] = {}
-    if masks is not None and not isinstance(masks, Masks):
-        raise UsageError(
-            f"masks is a {type(masks).__name__}; give Masks (of prune's result, result.masks)"
-        )
     for name, mask in (masks or {}).items():
         if name not in state:
             raise UsageError(

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any
 
-import safetensors
-import safetensors.torch
-import torch
+import msgspec
 from torch import Tensor
 
 from secateur import files
-from secateur.errors import FileError
 from secateur.pruning.gates.stages import Stage
 
-FORMAT = "secateur stage 1"
 _PARTS = ("gates", "momentum", "order")
+
+
+class _State(msgspec.Struct):
+    stage: Stage
+    number: files.Size
+    square: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    averaged: files.Size = 0
+
+
+class _Facts(msgspec.Struct):
+    state: _State
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -38,11 +43,10 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         for part, named in parts.items()
         for name, tensor in named.items()
     }
-    facts = {"stage": state["stage"], "number": gates.get("number", 0)}
-    if gates:
-        facts |= {"square": gates["square"], "averaged": gates["averaged"]}
-    metadata = {"format": FORMAT, "state": json.dumps(facts)}
-    files.write(path, safetensors.torch.save(tensors, metadata))
+    numbers = {"number": 0} | {n: gates[n] for n in ("number", "square", "averaged") if n in gates}
+    facts = _Facts(_State(state["stage"], **numbers))
+    metadata = files.metadata_of(files.STAGE, facts)
+    files.write(path, files.content_of(tensors, metadata, "torch"))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -51,38 +55,19 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FileError: the file is missing, truncated, damaged, or holds something else.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise FileError(
-                    f"{path} holds no stage: its format is {metadata.get('format')!r}, not "
-                    f"{FORMAT!r}; give a checkpoint that the callback wrote"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FileError(f"cannot read {path}: {error}; resume from another checkpoint") from error
-    try:
-        facts = files.parse_json(metadata["state"])
-        stage, number = facts["stage"], facts["number"]
-        if stage not in get_args(Stage) or type(number) is not int or number < 0:
-            raise ValueError(f"{facts} is no stage")
-        square, averaged = facts.get("square", 0.0), facts.get("averaged", 0)
-        if type(square) is not float or not 0 <= square < math.inf:
-            raise ValueError(f"its square is {square!r}")
-        if type(averaged) is not int or averaged < 0:
-            raise ValueError(f"its averaged is {averaged!r}")
+    with files.open_tensors(path, files.STAGE, framework="torch") as tensors:
+        state = tensors.facts(_Facts).state
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in (*_PARTS, "masks")}
-        for key, tensor in tensors.items():
+        for key, (dtype, _) in tensors.kinds().items():
             part, _, name = key.partition("/")
-            if tensor.dtype != (torch.bool if part == "masks" else torch.float32):
-                raise ValueError(f"{key} is {tensor.dtype}")
-            parts[part][name] = tensor
+            if part not in parts or dtype != ("BOOL" if part == "masks" else "F32"):
+                raise ValueError(f"{key!r} is {dtype}, and no part of a stage")
+            parts[part][name] = tensors[key]
         masks = parts.pop("masks")
-        if bool(masks) != (stage == "held") or bool(parts["gates"]) != (stage == "gates"):
-            raise ValueError(f"its tensors are not those of stage {stage!r}")
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise FileError(f"{path} is damaged: {error}; resume from another checkpoint") from error
-    numbers = {"number": number, "square": square, "averaged": averaged}
-    gates = {**numbers, **parts} if stage == "gates" else {}
-    return {"stage": stage, "gates": gates, "masks": masks}
+        if bool(masks) != (state.stage == "held") or bool(parts["gates"]) != (
+            state.stage == "gates"
+        ):
+            raise ValueError(f"its tensors are not those of stage {state.stage!r}")
+    numbers = {"number": state.number, "square": state.square, "averaged": state.averaged}
+    gates = {**numbers, **parts} if state.stage == "gates" else {}
+    return {"stage": state.stage, "gates": gates, "masks": masks}

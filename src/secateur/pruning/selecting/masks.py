@@ -10,18 +10,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
 from secateur import files
 from secateur.arguments import BOOL, PATH, a, checked, shown
-from secateur.errors import FileError, UnknownNameError, UsageError
+from secateur.errors import UnknownNameError, UsageError
 from secateur.model.parameters import parameters
 
-FORMAT = "secateur masks 1"
+
+class _Facts(msgspec.Struct):
+    """What a file of masks says of itself."""
+
+    shapes: dict[str, tuple[files.Size, ...]]
+    digest: str
 
 
 class Masks(Mapping[str, Tensor]):
@@ -169,81 +173,37 @@ class Masks(Mapping[str, Tensor]):
             UsageError: there is a file that holds no masks.
             FileError: the file cannot be written.
         """
-        path = files.path_of(path)
+        path = Path(path)
         files.refuse_loss(
-            path, lambda there: format_of(there) == FORMAT, "file of masks", force=force
+            path, lambda there: files.format_of(there) == files.MASKS, "file of masks", force=force
         )
-        shapes = {name: list(mask.shape) for name, mask in self.items()}
-        metadata = {"format": FORMAT, "shapes": json.dumps(shapes), "digest": self.digest()}
+        facts = _Facts({name: tuple(mask.shape) for name, mask in self.items()}, self.digest())
         packed = {name: _pack(mask) for name, mask in self.items()}
-        files.write(path, safetensors.numpy.save(packed, metadata))
+        files.write(path, files.content_of(packed, files.metadata_of(files.MASKS, facts)))
 
     @classmethod
+    @checked(path=PATH)
     def load(cls, path: str | Path) -> Masks:
         """Read what `save` wrote; the tensors are on the CPU.
 
         Raises:
             FileError: the file is missing, truncated, damaged, or holds something else.
         """
-        path = files.path_of(path)
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-                ours = metadata.get("format") == FORMAT and set(kinds.values()) <= {"U8"}
-                packed = {name: file.get_tensor(name) for name in kinds} if ours else {}
-        except (OSError, safetensors.SafetensorError) as error:
-            raise FileError(
-                f"cannot read masks from {path}: {error}; give a file that Masks.save wrote"
-            ) from error
-        if not ours:
-            raise FileError(
-                f"{path} holds no masks: its format is {metadata.get('format')!r} with tensors of "
-                f"{sorted(set(kinds.values()))}, not {FORMAT!r}; give a file that Masks.save wrote"
-            )
-        try:
-            shapes = files.parse_json(metadata["shapes"])
-            if not isinstance(shapes, dict) or shapes.keys() != packed.keys():
-                raise ValueError("shapes and tensors have different names")
-            masks = cls({name: _unpack(bits, shapes[name]) for name, bits in packed.items()})
-            if masks.digest() != metadata["digest"]:
-                raise ValueError("the digest does not match")
-        except (
-            ArithmeticError,
-            KeyError,
-            RecursionError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as e:
-            raise FileError(
-                f"{path} is damaged: {e or type(e).__name__}; write it again with Masks.save"
-            ) from e
+        with files.open_tensors(Path(path), files.MASKS) as tensors:
+            facts = tensors.facts(_Facts)
+            sizes = {name: -(-math.prod(shape) // 8) for name, shape in facts.shapes.items()}
+            if tensors.kinds() != {name: ("U8", [size]) for name, size in sizes.items()}:
+                raise ValueError("its tensors are not those of its shapes")
+            masks = cls({n: _unpack(bits, facts.shapes[n]) for n, bits in tensors.items()})
+            if masks.digest() != facts.digest:
+                raise ValueError("its digest does not match")
         return masks
-
-
-def format_of(path: Path) -> str | None:
-    """Return what a safetensors file says that it holds; None where it says nothing, or is none.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("format")
-    except safetensors.SafetensorError:
-        return None
 
 
 def _pack(mask: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.packbits(mask.cpu().numpy().reshape(-1), bitorder="little")
 
 
-def _unpack(bits: np.ndarray[Any, np.dtype[Any]], shape: list[int]) -> Tensor:
-    if not all(isinstance(size, int) and 0 <= size < 2**63 for size in shape):
-        raise ValueError(f"{str(shape)[:80]} is no shape")
-    size = math.prod(shape)
-    if bits.shape != (-(-size // 8),):
-        raise ValueError("a tensor does not fit its shape")
-    flat = np.unpackbits(bits, count=size, bitorder="little").view(bool)
+def _unpack(bits: np.ndarray[Any, np.dtype[Any]], shape: tuple[int, ...]) -> Tensor:
+    flat = np.unpackbits(bits, count=math.prod(shape), bitorder="little").view(bool)
     return torch.from_numpy(flat).view(shape)

@@ -1,10 +1,8 @@
-"""Files are written whole or not at all, and JSON is read within bounds."""
+"""Files are written whole or not at all, and never over what a user would miss."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import re
 import shutil
@@ -13,33 +11,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
 
 from secateur.errors import FileError, UsageError
 
-LARGEST_JSON = 32 << 20
-"""Bytes of a JSON file; the largest of any use, the index of a sharded model, has some 10 MB."""
-_DEEPEST = 100  # levels; far less than what Python's own recursion bears
-_DIGITS = 300  # of a whole number: more do not go into a float
 _LONGEST = 200  # bytes of a name that a temporary file's begins with; file systems bear 255
 TEMPORARY = ".secateur-tmp"
 """What the names of temporary files and folders end with."""
 _NAME = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<ending>\.secateur-tmp)?", re.DOTALL)
 ABANDONED = 3600.0
 """Seconds without a write after which nobody is writing a temporary file any more."""
-
-
-def path_of(given: object) -> Path:
-    """Return a path that a user gave.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if isinstance(given, (str, os.PathLike)):
-        path = os.fspath(given)
-        if isinstance(path, str) and "\0" not in path:
-            return Path(path)
-    raise UsageError(f"the path of a file is {given!r}; give a text or a Path")
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -66,16 +46,13 @@ def write(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
         raise FileError(
             f"cannot write {path}: {error.strerror or error}; "
             "free some space or choose a folder that you may write to"
         ) from error
-    except BaseException:
+    finally:
         if temporary:
             temporary.unlink(missing_ok=True)
-        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -133,97 +110,6 @@ def sweep(
             shutil.rmtree(path) if folders else path.unlink()
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """Return the JSON object that a file holds; the caller says what to do where there is none.
-
-    Args:
-        path: of the file.
-        largest: how many bytes it may have; no more are read.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is too large, not JSON within the bounds of `parse_json`, or another value
-            than an object; says which, in words that go on after the file's name and a colon.
-    """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError("it is not a regular file")
-    with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"it has more than {largest:,} bytes")
-    given = parse_json(content)
-    if not isinstance(given, dict):
-        raise ValueError("it holds no JSON object")
-    return given
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text says, where every use of it is then safe.
-
-    Whatever comes back can be written, compared, copied and printed again: it is UTF-8 throughout,
-    its numbers are finite and go into a float, its objects name nothing twice, and it is at most
-    100 levels deep.
-
-    Raises:
-        ValueError: it is not so; says why.
-    """
-    try:
-        text = text.decode() if isinstance(text, bytes) else text
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    except MemoryError:
-        raise ValueError("it unpacks to more than there is memory for") from None
-    level = [value]
-    for _ in range(_DEEPEST):
-        inner: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner += each.values()
-            elif isinstance(each, list):
-                inner += each
-        if not inner:
-            break
-        level = inner
-    else:
-        raise ValueError("it is nested too deep")
-    if "\\ud" in text.lower():  # the escape of half a character: no text that can be written
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"it names {name[:80]!a} twice")
-        found[name] = value
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text[:40]} is too large")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > _DIGITS:
-        raise ValueError(f"it has a whole number of {len(text):,} digits")
-    return int(text)
-
-
 def refuse_loss(
     path: Path, ours: Callable[[Path], bool], what: str, *, force: bool = False
 ) -> None:
@@ -254,12 +140,10 @@ def refuse_loss(
         ) from error
     if not there or force:
         return
-    try:
-        replaceable = ours(path)
-    except OSError:
-        replaceable = False
-    if not replaceable:
-        raise UsageError(
-            f"{path} is there already and is no {what}; choose another name, or overwrite it with "
-            "force=True (--force)"
-        )
+    with suppress(OSError):
+        if ours(path):
+            return
+    raise UsageError(
+        f"{path} is there already and is no {what}; choose another name, or overwrite it with "
+        "force=True (--force)"
+    )
