@@ -20,7 +20,7 @@ import pytest
 
 from secateur.errors import StudyError
 from secateur.study.plan import Trial
-from secateur.study.store import CorruptFile, read_records, spec_hash
+from secateur.study.store import CorruptFile, read_records, read_spec, spec_hash
 from secateur.study.study import Study, opened, rebuild
 from secateur.study.task import Task
 from secateur.terminal.inspection import inspection
@@ -296,8 +296,10 @@ def test_a_failure_that_cannot_be_read_is_left_out(copy: Path, text: str) -> Non
         inspection(copy)
 
 
-def test_a_study_of_0_1_0_is_shown_and_goes_on(digits: Task, tmp_path: Path) -> None:
-    """Its records have neither changed nor lost anything; its spec has the same address."""
+def test_a_study_of_0_1_0_is_shown_and_another_one_is_not_put_into_it(
+    digits: Task, tmp_path: Path
+) -> None:
+    """Its records have neither changed nor lost anything; its spec lacks what is new in one."""
     out = Path(shutil.copytree(OLD, tmp_path / "old"))
     plan = {**PLAN, "seeds": 1, "criteria": ("gate",)}
     with warnings.catch_warnings():
@@ -305,12 +307,13 @@ def test_a_study_of_0_1_0_is_shown_and_goes_on(digits: Task, tmp_path: Path) -> 
         summary = rebuild(out).summary
         assert not summary.missing
         assert {row.test.mean for row in summary.rows if row.criterion == "gate"}
-        trials, stages = read_records(out, Study(digits, **plan).spec.hash)
+        trials, stages = read_records(out, spec_hash(read_spec(out)))
         assert (len(trials), len(stages)) == (4, 2)
         inspection(out)
-        events: list[str] = []
-        Study(digits, out=out, **plan).run(lambda event: events.append(event.kind))
-    assert set(events) == {"found"}
+    before = {path: path.read_bytes() for path in out.rglob("*.json")}
+    with pytest.raises(StudyError, match="a study of format 2"):
+        Study(digits, out=out, **plan).run()
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
 
 
 STOPPED = """

@@ -27,7 +27,7 @@ from secateur.errors import FileError, StudyError, printable
 from secateur.study.failure import told, trace
 from secateur.study.plan import Stage, Trial
 from secateur.study.schema import Failure, SpecFile, StageRecord, TrialRecord
-from secateur.study.spec import Spec
+from secateur.study.spec import FORMAT, Spec
 
 Record = dict[str, Any]
 Content = TypeVar("Content")
@@ -98,6 +98,12 @@ class Store:
         path = self.directory / "spec.json"
         if path.exists():
             here = read_spec(self.directory)
+            if here.get("format") != FORMAT:
+                raise StudyError(
+                    f"{self.directory} holds a study of format {here.get('format')}, of another "
+                    f"version of secateur than this one (format {FORMAT}); it can be reported, but "
+                    "not continued: choose another directory with --out"
+                )
             if here != json.loads(self._spec.canonical()):  # as a file gives it: lists, not tuples
                 raise StudyError(
                     f"{self.directory} holds a study of another spec "
