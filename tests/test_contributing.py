@@ -42,6 +42,15 @@ RECIPES = {
             "test_patterns.py::test_a_pattern_counts_what_it_keeps[row]",
         ],
     ),
+    "charts/bytes.py": (
+        "import secateur; task = secateur.classification('digits', 'mlp'); "
+        "results = secateur.Study(task, keep=(0.5, 0.1), seeds=1, epochs=1, gate_epochs=1, "
+        "calibration=64, finetune=0, criteria=('magnitude',), device='cpu').run(); "
+        "assert 'id=\"chart-bytes\"' in results.files.html.read_text(); "
+        "assert '<svg' in (results.directory / 'bytes.svg').read_text(); "
+        "assert (results.directory / 'bytes.png').exists()",
+        [],
+    ),
 }
 """The end of a recipe's file → code that uses it, and the tests of its kind that pick it up."""
 

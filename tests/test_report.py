@@ -7,6 +7,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from rich.console import Console
 from secateur.errors import FileError, StudyError
 from secateur.study import report
 from secateur.study.report import tables as page_tables
-from secateur.study.report.charts.chart import Chart, Series, Source
+from secateur.study.report.charts.chart import Chart, Series
 from secateur.study.report.columns import COLUMNS, Column
 from secateur.study.report.findings import headline
 from secateur.study.report.palette import styles
 from secateur.study.rows import csv_rows
-from secateur.study.summary import summarise
+from secateur.study.summary import Summary, summarise
 from secateur.terminal import tables as terminal_tables
 from synthetic_study import HASH, LAYERS, Record, make_spec, make_stages, make_trials
 
@@ -179,9 +180,9 @@ def test_script_is_given_the_summary(page: _Page, spec: Record) -> None:
     assert [len(line["y"]) for line in lines] == [8, 5, 5] * 3
 
 
-def size_chart(source: Source) -> Chart:
+def size_chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart:
     """A chart as somebody would add one: what it takes in bytes, over sparsity."""
-    lines = [source.summary.of(criterion, "none") for criterion in source.spec["criteria"]]
+    lines = [summary.of(criterion, "none") for criterion in spec["criteria"]]
     return Chart(
         title="How small does it get?",
         about="Curve of bytes against sparsity",
@@ -189,7 +190,7 @@ def size_chart(source: Source) -> Chart:
         series=[
             Series(
                 name=rows[0].criterion,
-                style=styles(source.spec["criteria"])[rows[0].criterion],
+                style=styles(spec["criteria"])[rows[0].criterion],
                 x=[row.keep for row in rows],
                 y=[row.estimated_bytes for row in rows],
                 hover=[f"{row.estimated_bytes} bytes" for row in rows],
@@ -199,7 +200,7 @@ def size_chart(source: Source) -> Chart:
         ],
         x="sparsity (%)",
         y=["bytes"],
-        levels=source.spec["levels"],
+        levels=spec["levels"],
     )
 
 

@@ -250,7 +250,7 @@ def test_a_nan_loss_is_recorded_and_the_other_seeds_go_on(digits: Task, tmp_path
         return net
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        bad = len(poison) == 4  # the check, the template, seed 0, seed 1
+        bad = len(poison) == 3  # the one that is copied, seed 0, seed 1
         return digits.loss(outputs, targets) * (float("nan") if bad else 1)
 
     task = replace(digits, model=model, loss=loss)

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from secateur.errors import UsageError
-from secateur.study.report.charts.chart import Source
-from secateur.study.report.charts.curve import curve
+from secateur.study.report.charts.curve import chart
 from secateur.study.report.printed import printed
 from secateur.study.spec import Options, Spec
 from secateur.study.study import Study
@@ -163,8 +162,6 @@ def test_no_line_leads_from_recalibrated_cuts_to_finetuned_ones() -> None:
         summary, rows=tuple(replace(row, dense_recovery="finetune") for row in summary.rows)
     )
     panels: dict[str, Any] = {each: {"recovery": each} for each in spec["recovery"]}
-    broken, joined = (
-        printed(curve(Source(each, spec, [])), panels)["svg"] for each in (summary, whole)
-    )
+    broken, joined = (printed(chart(each, spec, []), panels)["svg"] for each in (summary, whole))
     # one line more for each of the three criteria, in the panel of fine-tuning
     assert broken.count(b"clip-path") > joined.count(b"clip-path")

@@ -50,7 +50,7 @@ def test_every_field_changes_the_address(digits: Task) -> None:
         "lowest_keep": 0.5, "dense_steps": 0.5, "calibration": 10, "scope": "layer",
         "floor": 0.01, "first_layer": True, "margin": 1.0, "confidence": 0.9,
         "precision": "fp32", "reconstruct": 64, "teach": 0.5, "criterion_images": 64,
-        "gate_multiple": 2.0,
+        "gate_multiple": 2.0, "pattern": "1x4",
     }  # fmt: skip
     assert set(changed) == set(Options.__dataclass_fields__)
     hashes = {Spec.of(digits, replace(Options(), **{k: v})).hash for k, v in changed.items()}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from secateur.errors import SecateurError, printable
+from secateur.errors import SecateurError, UsageError, printable
 
 _LINE = 600  # characters
 _TRACE = 10_000
@@ -32,6 +34,17 @@ def told(error: BaseException) -> str:
             place = ""
         text = f"{_cut(text, _LINE - len(place))}{place}"
     return printable(_cut(text, _LINE))
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Turn an exception of the user's own code into one clear UsageError."""
+    try:
+        yield
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{what}: {told(error)}") from error
 
 
 def trace(error: BaseException) -> str:

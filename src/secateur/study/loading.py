@@ -8,15 +8,15 @@ import importlib
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from secateur.arguments import Wanted, checked
 from secateur.errors import UsageError
+from secateur.study.failure import told
 from secateur.study.task import Task
 
 FORM = "FILE.py:NAME or PACKAGE.MODULE:NAME, for example mytask.py:task"
@@ -49,9 +49,7 @@ def load_task(reference: str | os.PathLike[str]) -> Task:
     """
     reference = str(reference)
     where, _, name = reference.rpartition(":")
-    if "\0" in where:
-        raise UsageError(f"{reference!r} names no task; give {FORM}")
-    if not where or not name.isidentifier():
+    if not where or "\0" in where or not name.isidentifier():
         raise UsageError(f"{reference!r} names no task; give {FORM}")
     is_file = where.endswith(".py") or "/" in where or "\\" in where
     module, content = (_file if is_file else _module)(where, reference)
@@ -130,34 +128,14 @@ def _run(call: Callable[[], T], reference: str, module: str = "") -> T:
     """Run a user's code; what it raises becomes one clear error with the line."""
     try:
         return call()
-    except ModuleNotFoundError as error:
-        if module and error.name and f"{module}.".startswith(f"{error.name}."):
+    except (Exception, SystemExit) as error:
+        lacks = error.name if module and isinstance(error, ModuleNotFoundError) else None
+        if lacks and f"{module}.".startswith(f"{lacks}."):
             raise UsageError(
-                f"no module {error.name!r} for the task {reference!r}, neither in {Path.cwd()} nor "
+                f"no module {lacks!r} for the task {reference!r}, neither in {Path.cwd()} nor "
                 f"installed; a file is named with its ending: {FORM}"
             ) from None
-        _refuse(error, reference)
-    except (Exception, SystemExit) as error:
-        _refuse(error, reference)
-
-
-def _refuse(error: BaseException, reference: str) -> NoReturn:
-    if isinstance(error, SyntaxError) and error.filename:
-        place = f"{error.filename}, line {error.lineno}"
-        message = error.msg
-    else:
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != __file__ and not frame.filename.startswith("<frozen importlib")
-            and frame.filename != importlib.__file__
-        ]  # fmt: skip
-        own = [frame for frame in frames if frame.filename == frames[0].filename]
-        place = f"{own[-1].filename}, line {own[-1].lineno}" if own else "no line is known"
-        message = str(error)
-    raise UsageError(
-        f"cannot load the task {reference!r}: {type(error).__name__}: {message} ({place})"
-    ) from error
+        raise UsageError(f"cannot load the task {reference!r}: {told(error)}") from error
 
 
 def _first_on_path(folder: Path) -> None:

@@ -27,14 +27,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur.errors import TrainingError, UsageError
+from secateur.errors import UsageError
 from secateur.study.task import Task
 from secateur.training import Data, Epoch, Pruning, Recipe, unpruned
 
@@ -77,73 +76,58 @@ def check_training(task: Task, *, prunes: str) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class OwnTraining:
-    """Calls a task's own loop as `secateur.train` is called, and checks that it did its part."""
+def train_own(
+    task: Task,
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    loss: Callable[[Tensor, Any], Tensor],
+    *,
+    seed: int,
+    pruning: Pruning,
+    watch: Callable[[Epoch], object],
+) -> tuple[Epoch, ...]:
+    """Train as `secateur.train` does, with the loop of a task that has one.
 
-    task: Task
+    Raises:
+        UsageError: the loop never opened `pruning`, or returned something else than epochs.
+    """
+    assert task.train is not None
+    opened, seen = [0], list[Epoch]()
 
-    def __call__(
-        self,
-        model: nn.Module,
-        data: Data,
-        recipe: Recipe,
-        loss: Callable[[Tensor, Any], Tensor],
-        *,
-        seed: int,
-        pruning: Pruning = unpruned,
-        watch: Callable[[Epoch], object] = lambda epoch: None,
-    ) -> tuple[Epoch, ...]:
-        """Train as `secateur.train` does, with the task's loop.
-
-        Raises:
-            UsageError: the loop never opened `pruning`, or returned something else than epochs.
-            TrainingError: a weight is not finite afterwards; names it.
-        """
-        assert self.task.train is not None
-        opened, seen = [0], list[Epoch]()
-
-        def counted(optimizer: Optimizer) -> AbstractContextManager[object]:
-            opened[0] += 1
-            return pruning(optimizer)
-
-        def watched(epoch: Epoch) -> None:
-            self._check_epochs([epoch])
-            seen.append(epoch)
-            watch(epoch)
-
-        given = {"seed": seed, "pruning": counted, "watch": watched}
-        taken = _taken(self.task.train)
-        torch.manual_seed(seed)
-        result = self.task.train(
-            model, data, recipe, loss, **{name: given[name] for name in given if name in taken}
-        )
-        if pruning is not unpruned and not opened[0]:
-            self._refuse("never opened `with pruning(optimizer):`, so nothing was cut or held")
-        for name, tensor in model.named_parameters():
-            if not bool(torch.isfinite(tensor).all()):
-                raise TrainingError(
-                    f"after training, {name} is not finite (NaN or infinite); lower the learning "
-                    "rate, or look for invalid values in the data"
-                )
-        log = tuple(seen if result is None else self._check_epochs(result))
-        for epoch in log[len(seen) :]:
-            watch(epoch)
-        return log
-
-    def _check_epochs(self, result: Any) -> Sequence[Epoch]:
-        if not isinstance(result, Sequence) or not all(isinstance(e, Epoch) for e in result):
-            self._refuse(
-                f"gives {result!r:.80} where a sequence of secateur.training.Epoch, or None, "
-                "belongs"
-            )
-        return result  # type: ignore[no-any-return]
-
-    def _refuse(self, what: str) -> None:
+    def refuse(what: str) -> NoReturn:
         raise UsageError(
-            f"the training function of task {self.task.name!r} {what}; "
+            f"the training function of task {task.name!r} {what}; "
             "secateur.study.own_training says what it is given and must do"
         )
+
+    def epochs(result: Any) -> Sequence[Epoch]:
+        if isinstance(result, Sequence) and all(isinstance(each, Epoch) for each in result):
+            return result
+        refuse(
+            f"gives {result!r:.80} where a sequence of secateur.training.Epoch, or None, belongs"
+        )
+
+    def counted(optimizer: Optimizer) -> AbstractContextManager[object]:
+        opened[0] += 1
+        return pruning(optimizer)
+
+    def watched(epoch: Epoch) -> None:
+        seen.extend(epochs([epoch]))
+        watch(epoch)
+
+    given = {"seed": seed, "pruning": counted, "watch": watched}
+    taken = _taken(task.train)
+    torch.manual_seed(seed)
+    result = task.train(
+        model, data, recipe, loss, **{name: given[name] for name in given if name in taken}
+    )
+    if pruning is not unpruned and not opened[0]:
+        refuse("never opened `with pruning(optimizer):`, so nothing was cut or held")
+    log = tuple(seen if result is None else epochs(result))
+    for epoch in log[len(seen) :]:
+        watch(epoch)
+    return log
 
 
 def _taken(function: Callable[..., Any]) -> set[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from secateur.study.spec import Spec
+from secateur.training import Epoch
 
 DENSE = "dense"
 
@@ -55,6 +58,25 @@ class Trial:
         return Stage(self.seed, {DENSE: "train", "gate": "gates"}.get(self.criterion, "control"))
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a study tells its observer; `omitted` is an item whose stage failed."""
+
+    kind: Literal["found", "begin", "epoch", "done", "failed", "omitted"]
+    item: Stage | Trial
+    record: Mapping[str, Any] | None = None
+    epoch: Epoch | None = None
+
+
+Observer = Callable[[Event], object]
+
+
+def seed_for(item: Stage | Trial, purpose: str) -> int:
+    """Return a seed of its own for each purpose of an item's seed, equal on every machine."""
+    digest = hashlib.sha256(f"{item.seed} {purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
 def finetuned(keep: float, finetune_from: float) -> bool:
     """Return whether a study that fine-tunes does so at a keep ratio.
 
@@ -78,8 +100,7 @@ def plan(spec: Spec) -> Iterator[Stage | Trial]:
     yielded: set[Stage] = set()
     for seed in spec.seeds:
         yield Stage(seed, "train")
-        for recovery in spec.recoveries:
-            yield Trial(seed, DENSE, 1.0, recovery)
+        yield from (Trial(seed, DENSE, 1.0, recovery) for recovery in spec.recoveries)
         for criterion in spec.options.criteria:
             stage = Trial(seed, criterion, 1.0, "none").after
             if stage not in yielded:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from secateur.errors import StudyError, printable, whole
 from secateur.pruning.selecting.budget import Budget
@@ -22,6 +22,7 @@ _CHANCE_IMAGES = 1000
 _FORMULA = ("=", "+", "-", "@")
 _PARTS = ("mean", "sd", "low", "high")
 Split = Literal["validation", "test"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +123,7 @@ def made(found: BySeed, spec: Mapping[str, Any]) -> Row:
         t_interval(by_seed(found, split), spec["confidence"]) for split in ("test", "validation")
     )
     floor = spec["options"].get("floor", 0)
-    layers: dict[str, list[Mapping[str, int]]] = {}
-    collapsed: dict[str, None] = {}
-    for name, layer in (it for each in found.values() for it in each.weights["layers"].items()):
-        layers.setdefault(name, []).append(layer)
-        if _collapsed(layer, keep, floor):
-            collapsed[name] = None
+    layers = [item for each in found.values() for item in each.weights["layers"].items()]
     return Row(
         criterion=one.trial.criterion,
         recovery=one.trial.recovery,
@@ -142,11 +138,13 @@ def made(found: BySeed, spec: Mapping[str, Any]) -> Row:
         prunable=prunable,
         parameters=parameters,
         estimated_bytes=estimated_bytes(parameters, prunable, kept),
-        collapsed_layers=tuple(collapsed),
+        collapsed_layers=tuple(
+            dict.fromkeys(name for name, layer in layers if _collapsed(layer, keep, floor))
+        ),
         at_chance=limit is not None and test.mean <= limit,
         layers={
             name: (fmean(layer["kept"] for layer in seeds), seeds[0]["total"])
-            for name, seeds in layers.items()
+            for name, seeds in grouped(layers).items()
         },
     )
 
@@ -182,15 +180,21 @@ def chance_limit(spec: Mapping[str, Any]) -> float | None:
     """
     task, metric = spec["task"], spec["metric"]
     classes, images = task.get("classes"), task.get("test_images")
-    if metric["name"] != "accuracy" or not metric["higher_is_better"]:
+    accuracy = metric["name"] == "accuracy" and metric["higher_is_better"]
+    if not accuracy or not whole(classes) or classes < 2:
         return None
-    if not whole(classes) or classes < 2:
-        return None
-    if not whole(images) or images < 1:
-        images = _CHANCE_IMAGES
+    counted = images if whole(images) and images >= 1 else _CHANCE_IMAGES
     p: float = 1.0 / classes
-    limit = p + _CHANCE_ERRORS * math.sqrt(p * (1.0 - p) / images)
+    limit = p + _CHANCE_ERRORS * math.sqrt(p * (1.0 - p) / counted)
     return 100.0 * limit if metric["unit"] == "%" else limit
+
+
+def grouped(pairs: Iterable[tuple[Any, T]]) -> dict[Any, list[T]]:
+    """Return the values of each key, in the order in which they come."""
+    found: dict[Any, list[T]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def csv_rows(rows: Iterable[Row]) -> list[list[str]]:
@@ -208,8 +212,7 @@ def csv_rows(rows: Iterable[Row]) -> list[list[str]]:
         if field.name != "layers"
         for part in (_PARTS if "Interval" in str(field.type) else ("",))
     ]
-    head = [f"{name}_{part}".rstrip("_") for name, part in columns]
-    return [head] + [
+    return [[f"{name}_{part}".rstrip("_") for name, part in columns]] + [
         [
             _written(getattr(getattr(row, name), part, None) if part else getattr(row, name))
             for name, part in columns

@@ -231,12 +231,8 @@ class Spec:
     def recipe(self, stage: str) -> Recipe:
         """Return the recipe of a stage: train, gates, control or finetune."""
         o = self.options
-        if stage == "train":
-            epochs, rate = o.epochs, o.rate
-        elif stage == "finetune":
-            epochs, rate = o.finetune, o.gate_rate
-        else:
-            epochs, rate = o.gate_epochs, o.gate_rate
+        own = {"train": (o.epochs, o.rate), "finetune": (o.finetune, o.gate_rate)}
+        epochs, rate = own.get(stage, (o.gate_epochs, o.gate_rate))
         return replace(
             SHORT if stage == "finetune" else Recipe(1),
             epochs=epochs,

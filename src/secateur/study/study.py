@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from secateur.errors import StudyError, UsageError, printable
 from secateur.export import to_onnx
 from secateur.model.inputs import head
 from secateur.study import report
-from secateur.study.executors import local as execute
-from secateur.study.executors.local import Observer, feasible
+from secateur.study.executors import local
 from secateur.study.outputs import as_given
-from secateur.study.plan import Trial
-from secateur.study.preflight import model_of, tried
+from secateur.study.plan import Observer, Trial
+from secateur.study.preflight import try_out
 from secateur.study.spec import Options, Spec
 from secateur.study.store import Store, read_failures, read_records, read_spec, spec_hash
+from secateur.study.subject import Subject
 from secateur.study.summary import Summary, summarise
 from secateur.study.task import ACCURACY, LABEL_SMOOTHING, Task, classification
 
@@ -110,19 +109,18 @@ class Study:
             DataError, FileError: see their messages.
         """
         report.refuse_loss(self.directory)
-        model, task = model_of(self.task), self.task
-        feasible(model, self.spec)  # before anything is written
+        subject = Subject(self.task, self.spec, self.device)
         if not any((self.directory / "records").glob("*.json")):
-            task = tried(task, model, self.spec.options.batch_size, self.device)
+            try_out(subject)
         with Store(self.directory, self.spec) as store:
-            failures = execute.execute(task, self.spec, store, self.device, observe)
+            failures = local.execute(subject, store, observe)
+            listed = "".join(f"\n- {text}" for text in failures)
             if failures and not any((self.directory / "records").glob("*_keep-*.json")):
-                raise StudyError("nothing of the study could be done:\n" + _listed(failures))
+                raise StudyError(f"nothing of the study could be done:{listed}")
             results = rebuild(self.directory)
         if failures:
             raise StudyError(
-                f"some of the study could not be done; the rest is in {results.files.html}:\n"
-                + _listed(failures)
+                f"some of the study could not be done; the rest is in {results.files.html}:{listed}"
             )
         return results
 
@@ -158,13 +156,11 @@ class Study:
         if not 0 <= seed < options.seeds:
             raise UsageError(f"the study has seeds 0 to {options.seeds - 1}, not {seed}")
         read_spec(self.directory)  # a study that was never run has no network to give
-        offered = self.spec.recoveries
-        chosen = recovery or next(
-            r for r in ("finetune", "reconstruct", "batchnorm", "none") if r in offered
-        )
+        best = ("finetune", "reconstruct", "batchnorm", "none")
+        chosen = recovery or next(each for each in best if each in self.spec.recoveries)
         trial = Trial(seed=seed, criterion=criterion, keep=keep, recovery=chosen)
         with Store(self.directory, self.spec) as store:
-            return execute.network(self.task, self.spec, store, self.device, trial)
+            return local.network(Subject(self.task, self.spec, self.device), store, trial)
 
     @checked(keep=_KEEP, criterion=TEXT, seed=SEED)
     def onnx(self, keep: float, *, criterion: str = "gate", seed: int = 0) -> bytes:
@@ -253,10 +249,6 @@ def rebuild(directory: Path) -> Results:
     return Results(directory, summarise(spec, trials), files)
 
 
-def _listed(failures: Sequence[str]) -> str:
-    return "\n".join(f"- {text}" for text in failures)
-
-
 def _options(spec: dict[str, Any]) -> dict[str, Any]:
     return {
         **spec["options"],
@@ -290,13 +282,11 @@ def command_of(spec: dict[str, Any]) -> str:
     else:
         arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
         return f"secateur.Study(task{arguments}).run()  # task: {task['name']}"
-    for name, value in changed.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [flag, text]
+    for option, value in changed.items():
+        name = option.replace("_", "-")
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        switch = [f"--{name}" if value else f"--no-{name}"]
+        words += switch if isinstance(value, bool) else [f"--{name}", text]
     return shlex.join(["secateur", "study", *words])
 
 

@@ -7,7 +7,7 @@ and order are declared in the spec, and the error rate is that of the whole sequ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -94,6 +94,9 @@ class Summary:
         return tuple(r for r in self.rows if (r.criterion, r.recovery) == (criterion, recovery))
 
 
+_Curve = tuple[Region, dict[float, Row], Suggestion | None]
+
+
 def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Summary:
     """Summarise trial records against the spec that planned them, finished or not.
 
@@ -117,43 +120,72 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
     Raises:
         StudyError: a record lacks a field; names record and field.
     """
-    criteria, recoveries, seeds = spec["criteria"], spec["recovery"], spec["seeds"]
     levels: list[float] = sorted(spec["levels"], reverse=True)
+    plan = _planned(spec, levels)
+    outcomes = {outcome.trial: outcome for outcome in map(Outcome.of, trials)}
+    cells = _cells(outcomes[trial] for trial in plan if trial in outcomes)
+    curves = {
+        (criterion, recovery): _curve(criterion, recovery, levels, cells, spec)
+        for criterion, recovery in product(spec["criteria"], spec["recovery"])
+    }
+    dense_cells = [cells.get((DENSE, recovery, 1.0)) for recovery in spec["recovery"]]
+    return Summary(
+        metric=spec["metric"]["name"],
+        unit=spec["metric"]["unit"],
+        higher_is_better=spec["metric"]["higher_is_better"],
+        margin=spec["margin"],
+        confidence=spec["confidence"],
+        dense=tuple(made(found, spec) for found in dense_cells if found),
+        rows=_rows(curves, levels, spec),
+        regions={pair: region for pair, (region, _, _) in curves.items()},
+        comparisons=tuple(_comparisons(spec, levels, cells)),
+        suggested={pair: found for pair, (_, _, found) in curves.items() if found},
+        missing=tuple(trial.id for trial in plan if trial not in outcomes),
+        invalid=tuple(t.id for t in plan if t in outcomes and not outcomes[t].finite),
+        unplanned=tuple(sorted(trial.id for trial in outcomes.keys() - set(plan))),
+    )
+
+
+def _planned(spec: Mapping[str, Any], levels: Sequence[float]) -> list[Trial]:
+    recoveries, seeds = spec["recovery"], spec["seeds"]
     plan = [Trial(seed, DENSE, 1.0, recovery) for recovery, seed in product(recoveries, seeds)]
-    plan += [
+    return plan + [
         Trial(seed, criterion, keep, recovery)
-        for criterion, recovery, keep, seed in product(criteria, recoveries, levels, seeds)
+        for criterion, recovery, keep, seed in product(spec["criteria"], recoveries, levels, seeds)
         if _source(recovery, keep, spec) == recovery
     ]
-    outcomes = {outcome.trial: outcome for outcome in map(Outcome.of, trials)}
-    cells: dict[tuple[str, str, float], dict[int, Outcome]] = {}
-    for trial in plan:
-        if trial in outcomes and outcomes[trial].finite:
-            cell = cells.setdefault((trial.criterion, trial.recovery, trial.keep), {})
-            cell[trial.seed] = outcomes[trial]
 
-    rows: dict[tuple[str, str, float], Row] = {}
-    regions: dict[tuple[str, str], Region] = {}
-    suggested: dict[tuple[str, str], Suggestion] = {}
-    for criterion, recovery in product(criteria, recoveries):
-        reference = _dense_recovery(recovery, cells)
-        dense = cells.get((DENSE, reference, 1.0), {})
-        sources = {keep: _source(recovery, keep, spec) for keep in levels}
-        by_level = {
-            keep: cells.get((criterion, recovery, keep), {})
-            for keep, source in sources.items()
-            if source == recovery
-        }
-        regions[criterion, recovery] = region = _region(by_level, dense, spec)
-        for keep, source in sources.items():
-            if source != recovery:
-                if twin := rows.get((criterion, source, keep)):
-                    rows[criterion, recovery, keep] = replace(twin, recovery=recovery)
-                continue
-            if not (found := by_level[keep]):
-                continue
+
+def _cells(outcomes: Iterable[Outcome]) -> _Cells:
+    """Return the finite outcomes by (criterion, recovery, keep ratio), and by seed."""
+    cells: dict[tuple[str, str, float], dict[int, Outcome]] = {}
+    for trial, outcome in ((outcome.trial, outcome) for outcome in outcomes if outcome.finite):
+        cell = cells.setdefault((trial.criterion, trial.recovery, trial.keep), {})
+        cell[trial.seed] = outcome
+    return cells
+
+
+def _curve(
+    criterion: str, recovery: str, levels: Sequence[float], cells: _Cells, spec: Mapping[str, Any]
+) -> _Curve:
+    """Return the region of a (criterion, recovery), and the rows that have trials of their own."""
+    reference = _dense_recovery(recovery, cells)
+    dense = cells.get((DENSE, reference, 1.0), {})
+    own = [keep for keep in levels if _source(recovery, keep, spec) == recovery]
+    by_level = {keep: cells.get((criterion, recovery, keep), {}) for keep in own}
+    region = operating_region(
+        {keep: differences(found, dense, "test") for keep, found in by_level.items()},
+        spec["margin"],
+        spec["confidence"],
+        minimum_seeds=max(MINIMUM_SEEDS, len(spec["seeds"])),
+        higher_is_better=spec["metric"]["higher_is_better"],
+    )
+    rows: dict[float, Row] = {}
+    suggested = None
+    for keep, found in by_level.items():
+        if found:
             test = region.tests[keep]
-            rows[criterion, recovery, keep] = row = replace(
+            rows[keep] = replace(
                 made(found, spec),
                 difference=_interval(found, dense, "test", spec),
                 dense_recovery=reference if found.keys() & dense.keys() else None,
@@ -162,25 +194,21 @@ def summarise(spec: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> S
                 certified=keep in region.certified,
             )
             validation = _interval(found, dense, "validation", spec)
-            if validation is not None and _is_within_margin(validation, spec):
+            if validation and _is_within_margin(validation, spec):
                 # Levels decrease, so the last one to get here is the smallest.
-                suggested[criterion, recovery] = Suggestion(keep, validation, row)
+                suggested = Suggestion(keep, validation, rows[keep])
+    return region, rows, suggested
 
-    dense_cells = [cells.get((DENSE, recovery, 1.0)) for recovery in recoveries]
-    return Summary(
-        metric=spec["metric"]["name"],
-        unit=spec["metric"]["unit"],
-        higher_is_better=spec["metric"]["higher_is_better"],
-        margin=spec["margin"],
-        confidence=spec["confidence"],
-        dense=tuple(made(found, spec) for found in dense_cells if found),
-        rows=tuple(rows.values()),
-        regions=regions,
-        comparisons=tuple(_comparisons(spec, levels, cells)),
-        suggested=suggested,
-        missing=tuple(trial.id for trial in plan if trial not in outcomes),
-        invalid=tuple(t.id for t in plan if t in outcomes and not outcomes[t].finite),
-        unplanned=tuple(sorted(trial.id for trial in outcomes.keys() - set(plan))),
+
+def _rows(
+    curves: Mapping[tuple[str, str], _Curve], levels: Sequence[float], spec: Mapping[str, Any]
+) -> tuple[Row, ...]:
+    """Return the rows of every curve, some of which are those of another."""
+    rows = {(*pair, keep): row for pair, (_, own, _) in curves.items() for keep, row in own.items()}
+    return tuple(
+        replace(row, recovery=recovery)
+        for (criterion, recovery), keep in product(curves, levels)
+        if (row := rows.get((criterion, _source(recovery, keep, spec), keep)))
     )
 
 
@@ -195,20 +223,8 @@ def _source(recovery: str, keep: float, spec: Mapping[str, Any]) -> str:
 
 
 def _dense_recovery(recovery: str, cells: _Cells) -> str:
-    if recovery in _OWN_DENSE_ONLY:
-        return recovery
-    candidates = (recovery, "batchnorm", "none")
+    candidates = () if recovery in _OWN_DENSE_ONLY else (recovery, "batchnorm", "none")
     return next((each for each in candidates if (DENSE, each, 1.0) in cells), recovery)
-
-
-def _region(by_level: Mapping[float, BySeed], dense: BySeed, spec: Mapping[str, Any]) -> Region:
-    return operating_region(
-        {keep: differences(found, dense, "test") for keep, found in by_level.items()},
-        spec["margin"],
-        spec["confidence"],
-        minimum_seeds=max(MINIMUM_SEEDS, len(spec["seeds"])),
-        higher_is_better=spec["metric"]["higher_is_better"],
-    )
 
 
 def _comparisons(

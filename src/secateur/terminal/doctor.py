@@ -75,16 +75,24 @@ def _hardware() -> Iterator[Check]:
     if machine.bf16(torch.device("cpu")):
         yield Check("bf16 on processor", "yes", True)
     else:
-        hint = "training runs in float32; bf16 takes a processor with AVX-512 BF16 or AMX"
-        yield Check("bf16 on processor", "no", None, hint)
+        yield Check(
+            "bf16 on processor",
+            "no",
+            None,
+            "training runs in float32; bf16 takes a processor with AVX-512 BF16 or AMX",
+        )
     if cpu["gpu"]:
         half = machine.bf16(torch.device("cuda", 0))
         yield Check("CUDA", f"{cpu['gpu']}, bf16: {'yes' if half else 'no'}", True)
     elif torch.version.cuda:
         yield Check("CUDA", "no device", None, "if there is a GPU, see to its driver")
     else:
-        hint = "if there is a GPU, install a CUDA build of torch"
-        yield Check("CUDA", "torch is built without it", None, hint)
+        yield Check(
+            "CUDA",
+            "torch is built without it",
+            None,
+            "if there is a GPU, install a CUDA build of torch",
+        )
 
 
 def _threads(threads: int, cores: int) -> Check:
@@ -108,11 +116,13 @@ def _neighbours(threads: int) -> Check:
         return Check("other processes", value, True)
     # All threads of an operator wait for its last one. Where that one waits for a core, the
     # others spin: small operators were seen to take 40 times as long as on one thread.
-    hint = (
+    return Check(
+        "other processes",
+        value,
+        None,
         f"training with {threads} threads beside them can be many times slower than with "
-        f"{free}; set OMP_NUM_THREADS={free}"
+        f"{free}; set OMP_NUM_THREADS={free}",
     )
-    return Check("other processes", value, None, hint)
 
 
 def crowded(device: torch.device) -> str:
@@ -153,8 +163,12 @@ def _compiler() -> Check:
 def _npm() -> Check:
     if version := _first_line("npm", "--version"):
         return Check("npm", version, True)
-    hint = "only needed where CIFAR-10's official site cannot be reached; comes with Node.js"
-    return Check("npm", "not found", None, hint)
+    return Check(
+        "npm",
+        "not found",
+        None,
+        "only needed where CIFAR-10's official site cannot be reached; comes with Node.js",
+    )
 
 
 def _cache() -> Iterator[Check]:

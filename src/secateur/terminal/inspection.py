@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +63,25 @@ def _study(directory: Path) -> RenderableType:
 
 def _facts(
     spec: Record, trials: Sequence[Record], stages: Sequence[Record], failures: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """Yield names of facts, and the facts."""
-    summary = summarise(spec, trials)
-    yield "task", str(spec["task"]["name"])
-    yield "address", spec_hash(spec)
-    yield "criteria", ", ".join(spec["criteria"])
-    yield "keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"])
-    yield "seeds", ", ".join(map(str, spec["seeds"]))
-    yield "stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages)
-    yield "trials done", f"{len(trials)}, {len(summary.missing)} missing"
-    seconds = sum(record.get("seconds", 0) for record in (*trials, *stages))
-    work = sum(
-        record.get("work", 0) for record in (*trials, *stages)
-    )  # training, recovery, evaluating
+) -> list[tuple[str, str]]:
+    """Return names of facts, and the facts."""
+    missing, records = summarise(spec, trials).missing, (*trials, *stages)
+    seconds = sum(record.get("seconds", 0) for record in records)
+    work = sum(record.get("work", 0) for record in records)  # training, recovery, evaluating
     overhead = 100 * (1 - work / seconds) if seconds else 0.0
-    yield "seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating"
-    for item, why in failures.items():
-        yield "failed", f"{item}: {why}"
     excluded = stages[0].get("excluded", {}) if stages else {}
-    for name, reason in excluded.items():
-        yield "not pruned", f"{name}: {reason}"
+    return [
+        ("task", str(spec["task"]["name"])),
+        ("address", spec_hash(spec)),
+        ("criteria", ", ".join(spec["criteria"])),
+        ("keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"])),
+        ("seeds", ", ".join(map(str, spec["seeds"]))),
+        ("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages)),
+        ("trials done", f"{len(trials)}, {len(missing)} missing"),
+        ("seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating"),
+        *(("failed", f"{item}: {why}") for item, why in failures.items()),
+        *(("not pruned", f"{name}: {reason}") for name, reason in excluded.items()),
+    ]
 
 
 def _model(path: Path) -> RenderableType:

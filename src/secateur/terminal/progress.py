@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
@@ -10,8 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from secateur.console import Words, spinner
 from secateur.errors import printable
-from secateur.study.executors.local import Event
-from secateur.study.plan import Stage, Trial, epochs, plan
+from secateur.study.plan import Event, Stage, Trial, epochs, plan
 from secateur.study.report.units import Units
 from secateur.study.spec import Spec
 
@@ -95,29 +95,20 @@ class StudyProgress:
     def _update(self, item: Stage | Trial) -> None:
         spent = time.perf_counter() - self._begun
         left = self._seconds_left()
+        shown = f"{(left or 0) / 60:.0f} min" if (left or 0) >= 90 else f"{left or 0:.0f} s"
         self._bar.update(
             self._line,
             description=printable(f"seed {item.seed}: {_describe(item)}"),
             completed=spent / (spent + left) if left is not None else 0.0,
-            left=_duration(left),
+            left=f"{shown} left" if left else "",
         )
 
     def _seconds_left(self) -> float | None:
         if not self._epoch_seconds and not self._trial_seconds:
             return None
-        epoch = _mean(self._epoch_seconds)
-        trial = _mean(self._trial_seconds) or TRIAL_IN_EPOCHS * epoch
+        epoch = fmean(self._epoch_seconds or [0.0])
+        trial = fmean(self._trial_seconds or [0.0]) or TRIAL_IN_EPOCHS * epoch
         return sum(self._epochs.values()) * epoch + self._trials * trial
-
-
-def _duration(seconds: float | None) -> str:
-    if not seconds:
-        return ""
-    return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def _describe(item: Stage | Trial) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,49 +12,62 @@ from secateur.console import Words
 from secateur.errors import printable
 from secateur.study.report.columns import COLUMNS, Chips, headings
 from secateur.study.report.units import Units
-from secateur.study.rows import Row
+from secateur.study.rows import grouped
 from secateur.study.statistics import Interval
 from secateur.study.summary import GATE, Summary
 
 
 def table(summary: Summary) -> RenderableType:
     """Return a table of every row with its interval, and a line per operating region."""
-    units = Units.of(summary)
-    view = Table(
-        title=Text(
-            printable(
-                f"margin {summary.margin:g} {units.difference_unit}".rstrip()
-                + f", confidence {100 * summary.confidence:g} %"
-            ),
-            style="italic",
-        ),
-        header_style="bold",
-    )
+    units, words = Units.of(summary), headings(summary)
+    margin = f"margin {summary.margin:g} {units.difference_unit}".rstrip()
+    title = Text(printable(f"{margin}, confidence {words['confidence']}"), style="italic")
+    view = Table(title=title, header_style="bold")
     columns = [(column, column.terminal) for column in COLUMNS if column.terminal]
     for _, name in columns:
-        view.add_column(Words(name.format(**headings(summary)), "bold"))
+        view.add_column(Words(name.format(**words), "bold"))
     for column in view.columns[2:5]:
         column.justify = "right"
-    last = None
-    for row in summary.lines:
-        if last not in (None, (row.criterion, row.recovery)):
-            view.add_section()
-        last = (row.criterion, row.recovery)
-        view.add_row(*(_cell(column.value(row), units) for column, _ in columns))
+    for _, rows in groupby(summary.lines, lambda row: (row.criterion, row.recovery)):
+        for row in rows:
+            view.add_row(*(_cell(column.value(row), units) for column, _ in columns))
+        view.add_section()
+    return Group(view, *_lines(summary, units))
+
+
+def _lines(summary: Summary, units: Units) -> list[Words]:
+    """What stands below: operating regions, why others are refused, controls, what is missing."""
+    refused = grouped(
+        (region.refusal, f"{criterion} ({recovery})")
+        for (criterion, recovery), region in summary.regions.items()
+        if region.refusal
+    )
     lines = [
-        _region(summary, *key) for key, region in summary.regions.items() if not region.refusal
+        Words(f"operating region of {criterion}, recovery {recovery}: no level certified")
+        if (least := region.lowest_keep) is None
+        else Words(
+            f"operating region of {criterion}, recovery {recovery}: up to {100 * (1 - least):g} % "
+            "sparsity",
+            "green",
+        )
+        for (criterion, recovery), region in summary.regions.items()
+        if not region.refusal
     ]
-    refused: dict[str, list[str]] = {}
-    for (criterion, recovery), region in summary.regions.items():
-        if region.refusal:
-            refused.setdefault(region.refusal, []).append(f"{criterion} ({recovery})")
+    lines += [Words(f"{why}: {', '.join(names)}", "yellow") for why, names in refused.items()]
+    uncut = [row for row in summary.rows if row.keep == 1 and row.criterion != GATE]
+    controls = {row.recovery: row for row in reversed(uncut) if row.difference}
     lines += [
-        Words(f"{refusal}: {', '.join(names)}", "yellow") for refusal, names in refused.items()
+        Words(
+            f"control, dense trained on as long as the gates, recovery {row.recovery}: "
+            f"{_interval(row.test, units)} {summary.unit}".rstrip()
+            + f", {units.judged(row.difference.mean)} against dense"
+        )
+        for dense in summary.dense
+        if (row := controls.get(dense.recovery)) and row.difference
     ]
-    lines += [line for row in summary.dense for line in _control(summary, row)]
     if summary.missing:
         lines.append(Words(f"unfinished: {len(summary.missing)} trials are missing", "yellow"))
-    return Group(view, *lines)
+    return lines
 
 
 def _cell(value: str | Interval | Chips | None, units: Units) -> Words:
@@ -71,28 +84,3 @@ def _interval(interval: Interval, units: Units) -> str:
         return units.number(interval.mean)
     half = (interval.high - interval.low) / 2
     return f"{units.number(interval.mean)} ± {units.number(half)}"
-
-
-def _control(summary: Summary, dense: Row) -> Iterator[Words]:
-    """Say how far dense itself gets with the gates' additional training."""
-    units = Units.of(summary)
-    uncut = [
-        row
-        for row in summary.rows
-        if (row.keep, row.recovery) == (1.0, dense.recovery) and row.criterion != GATE
-    ]
-    if uncut and uncut[0].difference:
-        test = _interval(uncut[0].test, units)
-        yield Words(
-            f"control, dense trained on as long as the gates, recovery {dense.recovery}: "
-            f"{test}{' ' * bool(summary.unit)}{summary.unit}, "
-            f"{units.judged(uncut[0].difference.mean)} against dense"
-        )
-
-
-def _region(summary: Summary, criterion: str, recovery: str) -> Words:
-    region = summary.regions[criterion, recovery]
-    name = f"operating region of {criterion}, recovery {recovery}: "
-    if region.lowest_keep is None:
-        return Words(name + "no level certified")
-    return Words(f"{name}up to {100 * (1 - region.lowest_keep):g} % sparsity", "green")

@@ -10,25 +10,18 @@ from torch import nn
 
 from secateur.errors import SecateurError, StudyError
 from secateur.study.failure import told
-from secateur.study.plan import Stage, Trial, plan
-from secateur.study.runner import Event, Observer, Runner, feasible
-from secateur.study.spec import Spec
+from secateur.study.plan import Event, Observer, Stage, Trial, plan
+from secateur.study.runner import Runner
 from secateur.study.store import Store, UnwritableError
-from secateur.study.task import Task
-
-__all__ = ["Event", "Observer", "execute", "feasible", "network"]
+from secateur.study.subject import Subject
 
 
-def execute(
-    task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
-) -> tuple[str, ...]:
+def execute(subject: Subject, store: Store, observe: Observer) -> tuple[str, ...]:
     """Do every item of the plan that has no record yet.
 
     Args:
-        task: what is trained; its data is loaded once, if there is anything to do.
-        spec: of that task.
+        subject: of the study; its data is loaded if there is anything to do.
         store: open.
-        device: where to train and measure.
         observe: told of every item as it begins and ends.
 
     Returns:
@@ -37,13 +30,48 @@ def execute(
 
     Raises:
         StudyError, FileError: the study's own files cannot be read back or written.
+        UsageError: the data cannot be loaded.
         Exception: what the observer raises.
     """
-    with _deterministic(device):
-        return _execute(task, spec, store, device, observe)
+    runner: Runner | None = None
+    failures: list[str] = []
+    failed: set[Stage | Trial | None] = set()
+    of_observer: list[Exception] = []  # told from those of a task, in whose loop it is called
+
+    def observer(event: Event) -> None:
+        try:
+            observe(event)
+        except Exception as error:
+            of_observer.append(error)
+            raise
+
+    with _deterministic(subject.device):
+        for item in plan(subject.spec):
+            if item.after in failed:
+                failed.add(item)
+                observer(Event("omitted", item))
+                continue
+            if (record := store.read(item)) is not None:
+                observer(Event("found", item, record))
+                continue
+            runner = runner or Runner(subject, store, observer)
+            observer(Event("begin", item))
+            try:
+                record = runner.do(item)
+            except Exception as error:  # of the task's own code, too: the others are none the worse
+                if of_observer:
+                    raise of_observer[0] from None
+                if isinstance(error, (StudyError, UnwritableError)):
+                    raise
+                failures.append(store.write_failure(item, error))
+                failed.add(item)
+            if record is None:
+                runner.forget()  # here, where no traceback holds on to what filled the memory
+            observer(Event("done" if record else "failed", item, record))
+    return tuple(failures)
 
 
-def network(task: Task, spec: Spec, store: Store, device: torch.device, trial: Trial) -> nn.Module:
+def network(subject: Subject, store: Store, trial: Trial) -> nn.Module:
     """Return the network of a trial, cut and recovered, in evaluation mode.
 
     A stage whose checkpoint is not there, or is damaged, is trained first.
@@ -59,68 +87,15 @@ def network(task: Task, spec: Spec, store: Store, device: torch.device, trial: T
                 "mend that, and run the study again"
             )
     # also for a caller who only infers: the network may have to be trained
-    with _deterministic(device), torch.inference_mode(False), torch.enable_grad():
+    with _deterministic(subject.device), torch.inference_mode(False), torch.enable_grad():
         try:
-            return Runner(task, spec, store, device, lambda event: None).network(trial).eval()
+            return Runner(subject, store, lambda event: None).network(trial).eval()
         except SecateurError:
             raise
         except Exception as error:
             raise StudyError(
                 f"the network of {trial.id} cannot be made: {told(error)}; mend the task"
             ) from error
-
-
-def _execute(
-    task: Task, spec: Spec, store: Store, device: torch.device, observe: Observer
-) -> tuple[str, ...]:
-    runner: Runner | None = None
-    failures: list[str] = []
-    failed: set[Stage] = set()
-    observer = _Observed(observe)
-    for item in plan(spec):
-        if item.after in failed:
-            if isinstance(item, Stage):
-                failed.add(item)
-            observer(Event("omitted", item))
-            continue
-        if (record := store.read(item)) is not None:
-            observer(Event("found", item, record))
-            continue
-        runner = runner or Runner(task, spec, store, device, observer)
-        observer(Event("begin", item))
-        try:
-            record = runner.stage(item) if isinstance(item, Stage) else runner.trial(item)
-        except Exception as error:  # of the task's own code, too: the others are none the worse
-            if observer.error is not None:
-                raise observer.error from None
-            if isinstance(error, (StudyError, UnwritableError)):
-                raise
-            failures.append(store.write_failure(item, error))
-            if isinstance(item, Stage):
-                failed.add(item)
-            record = None
-        if record is None:
-            runner.forget()  # here, where no traceback holds on to what filled the memory
-            observer(Event("failed", item))
-        else:
-            observer(Event("done", item, record))
-    return tuple(failures)
-
-
-class _Observed:
-    """An observer whose exceptions are told from those of a task, in whose loop it is called."""
-
-    error: Exception | None = None
-
-    def __init__(self, observe: Observer) -> None:
-        self._observe = observe
-
-    def __call__(self, event: Event) -> None:
-        try:
-            self._observe(event)
-        except Exception as error:
-            self.error = error
-            raise
 
 
 @contextmanager

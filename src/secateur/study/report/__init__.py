@@ -13,7 +13,6 @@ from secateur import files
 from secateur.errors import FileError, UsageError
 from secateur.study.report import page
 from secateur.study.report.charts import CHARTS, PRINTED
-from secateur.study.report.charts.chart import Source
 from secateur.study.report.findings import headline
 from secateur.study.report.printed import ENDINGS, printed
 from secateur.study.report.units import recovery_name
@@ -22,7 +21,7 @@ from secateur.study.summary import summarise
 
 __all__ = ["ReportFiles", "refuse_loss", "write"]
 
-_STAGES = ("train", "gates", "control")
+_STAGES = {"train": 0, "gates": 1, "control": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,6 @@ class ReportFiles:
     svg: Path
     png: Path
     csv: Path
-
-    @classmethod
-    def of(cls, directory: Path) -> ReportFiles:
-        """Return where they are in a study directory."""
-        names = ("report.html", "curve.svg", "curve.png", "results.csv")
-        return cls(*(directory / name for name in names))
 
 
 def refuse_loss(directory: Path) -> None:
@@ -97,11 +90,11 @@ def write(
         StudyError: a record lacks a field (names both).
         FileError: a file cannot be written, for example because the disk is full.
     """
-    trials, stages = sorted(trials, key=_trial_order), sorted(stages, key=_stage_order)
-    summary = summarise(spec, trials)
+    summary = summarise(spec, trials)  # which refuses a record without a trial
+    trials = sorted(trials, key=lambda record: sorted(map(str, record["trial"].items())))
+    stages = sorted(stages, key=lambda s: (s["seed"], _STAGES.get(s["stage"], 3), s["stage"]))
     found = headline(summary, spec)
-    source = Source(summary, spec, stages)
-    charts = {name: chart for name, draw in CHARTS.items() if (chart := draw(source))}
+    charts = {n: chart for n, draw in CHARTS.items() if (chart := draw(summary, spec, stages))}
     panels = {
         recovery_name(recovery): {"recovery": recovery, "criterion": found.criterion}
         for recovery in spec["recovery"]
@@ -127,25 +120,11 @@ def write(
     )
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(csv_rows(summary.lines))
-    made = ReportFiles.of(directory)
+    names = ("report.html", "curve.svg", "curve.png", "results.csv")
+    made = ReportFiles(*(directory / name for name in names))
     # a lone surrogate, of which JSON has an escape, is no text for a file
     files.write(made.csv, table.getvalue().encode(errors="backslashreplace"))
     for name, picture in pictures.items():
         files.write(directory / name, picture)
     files.write(made.html, html.encode(errors="backslashreplace"))
     return made
-
-
-def _trial_order(record: Mapping[str, Any]) -> tuple[str, str, float, int]:
-    trial = record.get("trial", {})  # a record without one is refused by `summarise`
-    return (
-        str(trial.get("criterion")),
-        str(trial.get("recovery")),
-        -float(trial.get("keep", 0)),
-        int(trial.get("seed", 0)),
-    )
-
-
-def _stage_order(record: Mapping[str, Any]) -> tuple[int, int, str]:
-    name = str(record["stage"])
-    return int(record["seed"]), _STAGES.index(name) if name in _STAGES else len(_STAGES), name

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secateur.study.report.units import Units, percent, recovery_name
-from secateur.study.rows import Row
+from secateur.study.report.units import Units, counted, percent, recovery_name
+from secateur.study.rows import Row, grouped
 from secateur.study.statistics import MINIMUM_SEEDS, Region
-from secateur.study.summary import CONTROL, Suggestion, Summary
+from secateur.study.summary import CONTROL, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +41,26 @@ class Notice:
 def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
     """Say in one sentence how far the network may be cut, or that nothing is certified."""
     criterion, recovery = _chosen(summary, spec)
-    task = str(spec["task"]["name"])
+    task, units = str(spec["task"]["name"]), Units.of(summary)
     region = summary.regions[criterion, recovery]
-    units = Units.of(summary)
     how = f"Cut by {criterion}, {recovery_name(recovery)}"
     rows = {row.keep: row for row in summary.of(criterion, recovery)}
     row = rows.get(region.lowest_keep or 0.0)
     if not summary.rows:
         return Headline(criterion, recovery, None, f"Nothing of {task} has been cut yet.", "")
     if row is None:
-        detail = f"{how}: {_stop(summary, region)}"
-        others = _certified(summary)
+        detail, sentence = (
+            f"{how}: {_stop(summary, region)}",
+            f"No keep ratio of {task} is certified.",
+        )
+        others = [
+            f"{other}, {recovery_name(way)}, to {percent(1 - its.lowest_keep)} sparsity"
+            for (other, way), its in summary.regions.items()
+            if its.lowest_keep is not None
+        ]
         if others:
             sentence = f"{task} has no certified keep ratio with what validation data suggest."
-            detail += f" Certified are {others}."
-        else:
-            sentence = f"No keep ratio of {task} is certified."
+            detail += f" Certified are {'; '.join(others)}."
         return Headline(criterion, recovery, None, sentence, detail)
     side = "below" if summary.higher_is_better else "above"
     sentence = (
@@ -64,17 +68,20 @@ def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
         f"stays less than {units.margin(summary.margin)} {side} dense "
         f"({percent(summary.confidence)} confidence, {row.n} seeds)."
     )
-    detail = f"{how}: {units.value(row.test.mean)} {units.limits(row.test)} on test data"
-    if row.difference is not None:
-        detail += f", {units.judged(row.difference.mean)} against dense"
-    detail += f", with {row.kept:,} of {row.prunable:,} prunable weights kept."
-    for c in summary.comparisons:
-        if (c.criterion, c.other, c.recovery, c.keep) == (criterion, CONTROL, recovery, row.keep):
-            against = f"{units.judged(c.difference.mean)} {units.limits(c.difference)}"
-            detail += f" Against dense trained on for as long as the gates: {against}."
-    if region.stopped_at is not None:
-        detail += f" Further: {_stop(summary, region)}"
-    return Headline(criterion, recovery, row, sentence, detail)
+    details = [
+        f"{how}: {units.value(row.test.mean)} {units.limits(row.test)} on test data"
+        + (f", {units.judged(row.difference.mean)} against dense" if row.difference else "")
+        + f", with {row.kept:,} of {row.prunable:,} prunable weights kept.",
+        *(
+            "Against dense trained on for as long as the gates: "
+            f"{units.judged(c.difference.mean)} {units.limits(c.difference)}."
+            for c in summary.comparisons
+            if (c.criterion, c.other, c.recovery, c.keep)
+            == (criterion, CONTROL, recovery, row.keep)
+        ),
+        f"Further: {stop}" if (stop := _stop(summary, region)) else "",
+    ]
+    return Headline(criterion, recovery, row, sentence, " ".join(filter(None, details)))
 
 
 def warnings(
@@ -83,7 +90,7 @@ def warnings(
     """List what makes the figures weaker than they look, gravest first."""
     seeds, units = len(spec["seeds"]), Units.of(summary)
     lost = [row for row in summary.dense if row.at_chance]
-    collapsed, chance = tuple(_collapsed(summary)), tuple(_at_chance(summary))
+    collapsed, chance = _collapsed(summary), _at_chance(summary)
     dense = ", ".join(f"{units.value(r.test.mean)} ({recovery_name(r.recovery)})" for r in lost)
     found = (
         (
@@ -100,7 +107,7 @@ def warnings(
             failures,
             Notice(
                 "error",
-                f"{_count(len(failures), 'item')} failed",
+                f"{counted(len(failures), 'item')} failed",
                 "They, and all that depends on them, are in no figure below. What went wrong "
                 "stands in the study's folder `failures`; running the study again tries them "
                 "again.",
@@ -111,7 +118,7 @@ def warnings(
             summary.missing,
             Notice(
                 "warning",
-                f"Unfinished: {_count(len(summary.missing), 'planned trial')} missing",
+                f"Unfinished: {counted(len(summary.missing), 'planned trial')} missing",
                 "Figures below are of the trials so far and may change. Run the same command "
                 "again to go on where the study stopped.",
                 summary.missing,
@@ -121,7 +128,7 @@ def warnings(
             summary.invalid,
             Notice(
                 "warning",
-                f"{_count(len(summary.invalid), 'trial')} without a usable figure",
+                f"{counted(len(summary.invalid), 'trial')} without a usable figure",
                 "The metric is absent or not finite; these trials are in no figure below.",
                 summary.invalid,
             ),
@@ -130,7 +137,7 @@ def warnings(
             seeds < MINIMUM_SEEDS,
             Notice(
                 "warning",
-                f"Only {_count(seeds, 'seed')}",
+                f"Only {counted(seeds, 'seed')}",
                 f"Nothing is certified with fewer than {MINIMUM_SEEDS} seeds; "
                 + ("one seed has no interval either. " if seeds == 1 else "intervals are wide. ")
                 + "Run with more seeds (five for a result to publish).",
@@ -152,7 +159,7 @@ def warnings(
             summary.unplanned,
             Notice(
                 "note",
-                f"{_count(len(summary.unplanned), 'record')} that this study did not plan",
+                f"{counted(len(summary.unplanned), 'record')} that this study did not plan",
                 "They are in no figure below.",
                 summary.unplanned,
             ),
@@ -162,36 +169,17 @@ def warnings(
 
 
 def _chosen(summary: Summary, spec: Mapping[str, Any]) -> tuple[str, str]:
-    if summary.suggested:
-        return min(summary.suggested, key=lambda pair: _rank(summary, summary.suggested[pair]))
-    criteria: Sequence[str] = spec["criteria"]
-    return criteria[0], spec["recovery"][-1]
-
-
-def _certified(summary: Summary) -> str:
-    """Every operating region there is, and how far it goes."""
-    return "; ".join(
-        f"{criterion}, {recovery_name(recovery)}, to {percent(1 - region.lowest_keep)} sparsity"
-        for (criterion, recovery), region in summary.regions.items()
-        if region.lowest_keep is not None
-    )
-
-
-def _rank(summary: Summary, suggestion: Suggestion) -> tuple[float, float]:
-    """Smallest keep ratio first, then the smallest loss on validation data."""
-    gain = suggestion.validation.mean
-    return suggestion.keep, -gain if summary.higher_is_better else gain
+    """The smallest keep ratio first, then the smallest loss on validation data."""
+    better = 1 if summary.higher_is_better else -1
+    found = {pair: (s.keep, -better * s.validation.mean) for pair, s in summary.suggested.items()}
+    return min(found, key=found.__getitem__, default=(spec["criteria"][0], spec["recovery"][-1]))
 
 
 def _stop(summary: Summary, region: Region) -> str:
     """Say why the sequence of tests ended where it did."""
-    if region.refusal is not None:
-        return f"{region.refusal}."
-    if region.stopped_at is None:
-        return ""
-    test, units = region.tests[region.stopped_at], Units.of(summary)
-    if test is None:
-        return ""
+    test, units = region.tests.get(region.stopped_at or 0.0), Units.of(summary)
+    if test is None or region.stopped_at is None:
+        return f"{region.refusal}." if region.refusal else ""
     worse = -test.bound if summary.higher_is_better else test.bound
     bound, margin = units.margin(round(worse, units.digits)), units.margin(summary.margin)
     return (
@@ -200,29 +188,23 @@ def _stop(summary: Summary, region: Region) -> str:
     )
 
 
-def _collapsed(summary: Summary) -> list[str]:
+def _collapsed(summary: Summary) -> tuple[str, ...]:
     """One line per criterion and level: the same masks serve every recovery."""
-    found: dict[tuple[str, float], dict[str, None]] = {}
-    for row in summary.rows:
-        if row.collapsed_layers:
-            layers = found.setdefault((row.criterion, row.sparsity), {})
-            layers.update(dict.fromkeys(row.collapsed_layers))
-    return [
-        f"{criterion} at {percent(sparsity)} sparsity: {', '.join(layers)}"
-        for (criterion, sparsity), layers in found.items()
-    ]
+    layers = (
+        ((row.criterion, row.sparsity), name)
+        for row in summary.rows
+        for name in row.collapsed_layers
+    )
+    return tuple(
+        f"{criterion} at {percent(sparsity)} sparsity: {', '.join(dict.fromkeys(names))}"
+        for (criterion, sparsity), names in grouped(layers).items()
+    )
 
 
-def _at_chance(summary: Summary) -> list[str]:
-    found: dict[tuple[str, str], list[str]] = {}
-    for row in summary.rows:
-        if row.at_chance:
-            found.setdefault((row.criterion, row.recovery), []).append(percent(row.sparsity))
-    return [
-        f"{criterion}, {recovery_name(recovery)}, at {', '.join(levels)} sparsity"
-        for (criterion, recovery), levels in found.items()
-    ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def _at_chance(summary: Summary) -> tuple[str, ...]:
+    rows = (row for row in summary.rows if row.at_chance)
+    levels = grouped(((row.criterion, row.recovery), percent(row.sparsity)) for row in rows)
+    return tuple(
+        f"{criterion}, {recovery_name(recovery)}, at {', '.join(found)} sparsity"
+        for (criterion, recovery), found in levels.items()
+    )

@@ -29,7 +29,7 @@ from secateur.study.plan import finetuned
 from secateur.study.report import tables
 from secateur.study.report.charts.chart import Chart, Record
 from secateur.study.report.findings import Headline, Notice, warnings
-from secateur.study.report.units import Units, percent, recovery_name, size
+from secateur.study.report.units import Units, counted, percent, recovery_name, size
 from secateur.study.summary import Summary
 
 _FEW = 3  # items that a banner shows unfolded
@@ -48,8 +48,7 @@ def render(
     failures: Mapping[str, str],
 ) -> str:
     """Return the report as one HTML text: the same text for the same records."""
-    library = get_plotlyjs()
-    script = _template("charts.js") + _template("page.js")
+    library, script = get_plotlyjs(), _template("charts.js") + _template("page.js")
     first, *others = charts.items()
     frame = (
         _template("page.html")
@@ -65,7 +64,7 @@ def render(
         "title": escape(f"{task}: pruning study"),
         "task": escape(task),
         "date": f'<span class="dot">·</span> {escape(max(started)[:10])}' if started else "",
-        "seeds": _count(len(spec["seeds"]), "seed"),
+        "seeds": counted(len(spec["seeds"]), "seed"),
         "style": _template("page.css"),
         "headline": escape(headline.sentence),
         "detail": escape(headline.detail),
@@ -141,15 +140,12 @@ def _embedded(value: object) -> str:
 
 
 def _policy(*scripts: str) -> str:
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()) for each in scripts]
+    hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _template(name: str) -> str:
@@ -157,11 +153,12 @@ def _template(name: str) -> str:
 
 
 def _banner(notice: Notice) -> str:
-    if len(notice.items) <= _FEW:
-        items = f" {escape('; '.join(notice.items))}"
-    else:
-        listed = "".join(f"<li>{escape(item)}</li>" for item in notice.items)
-        items = f"<details><summary>All {len(notice.items):,}</summary><ul>{listed}</ul></details>"
+    listed = "".join(f"<li>{escape(item)}</li>" for item in notice.items)
+    items = (
+        f" {escape('; '.join(notice.items))}"
+        if len(notice.items) <= _FEW
+        else f"<details><summary>All {len(notice.items):,}</summary><ul>{listed}</ul></details>"
+    )
     return (
         f'<div class="banner {notice.severity}" role="note"><strong>{escape(notice.title)}.'
         f"</strong> {escape(notice.text)}{items}</div>"
@@ -184,29 +181,26 @@ def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
     pair = headline.criterion, headline.recovery
     dense = next((d for d in summary.dense if d.recovery == headline.recovery), None)
     row, suggestion = headline.row, summary.suggested.get(pair)
-    tiles: list[tuple[str, str, str]] = []
-    if row is not None:
-        tiles.append(("certified sparsity", percent(row.sparsity), f"cut by {row.criterion}"))
-    else:
-        measured = sum((r.criterion, r.recovery) == pair for r in summary.rows)
-        tiles.append(("certified sparsity", "none", f"{_count(measured, 'level')} measured"))
-    if row is None and suggestion is not None:
+    tiles = [("certified sparsity", "none", f"{counted(len(summary.of(*pair)), 'level')} measured")]
+    if row:
+        tiles = [("certified sparsity", percent(row.sparsity), f"cut by {row.criterion}")]
+    elif suggestion:
         row = suggestion.row
-        tiles.append(("suggested sparsity", percent(row.sparsity), "by validation data only"))
-    if row is not None:
-        tiles.append((f"test {summary.metric}", units.value(row.test.mean), units.limits(row.test)))
-    if dense is not None:
-        tiles.append(("dense", units.value(dense.test.mean), units.limits(dense.test)))
-    if row is not None:
+        tiles += [("suggested sparsity", percent(row.sparsity), "by validation data only")]
+    tested = {f"test {summary.metric}": row, "dense": dense}
+    tiles += [
+        (name, units.value(it.test.mean), units.limits(it.test))
+        for name, it in tested.items()
+        if it
+    ]
+    if row:
         whole = f"dense {size(dense.estimated_bytes)}" if dense else ""
-        tiles.append(("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"))
-        tiles.append(("size, estimated", size(row.estimated_bytes), whole))
+        tiles += [
+            ("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"),
+            ("size, estimated", size(row.estimated_bytes), whole),
+        ]
     return "".join(
         f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b>'
         f"<small>{escape(note)}</small></div>"
         for name, value, note in tiles
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -36,8 +36,8 @@ _STYLES = {
 
 def styles(criteria: Sequence[str]) -> dict[str, Style]:
     """Return the style of each criterion; one without a style of its own gets an unused one."""
-    spare = [style for name, style in _STYLES.items() if name not in criteria]
-    spare = spare or list(_STYLES.values())
+    unused = [style for name, style in _STYLES.items() if name not in criteria]
+    spare = unused or list(_STYLES.values())
     strange = [name for name in criteria if name not in _STYLES]
     own = {name: _STYLES[name] for name in criteria if name in _STYLES}
     lent = {name: spare[i % len(spare)] for i, name in enumerate(strange)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -33,7 +33,6 @@ _SETTINGS: dict[Any, Any] = {
 ENDINGS = {"svg": {"Date": None, "Creator": "secateur"}, "png": {"Software": "secateur"}}
 """Kinds of a printed figure, and what a file of it says of itself."""
 _PANEL = (4.3, 3.7)
-_DPI = 200
 _LONG = 36  # letters that stand beside an axis in one line
 _LOG_BELOW = 0.05  # keep ratio
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)
@@ -80,14 +79,24 @@ def printed(
         figure.supxlabel(chart.x, fontsize=9)
         made = {ending: io.BytesIO() for ending in ENDINGS}
         for ending, metadata in ENDINGS.items():
-            figure.savefig(made[ending], format=ending, dpi=_DPI, metadata=metadata)
+            figure.savefig(made[ending], format=ending, dpi=200, metadata=metadata)
     return {ending: file.getvalue() for ending, file in made.items()}
 
 
 def _panel(axis: Axes, chart: Chart, state: State, higher_is_better: bool) -> None:
     axis.grid(axis="y", color="#e3e6e8", linewidth=0.7)
     axis.set_axisbelow(True)
-    _scale(axis, chart.levels)
+    least = min(chart.levels)
+    axis.set_xlim(-3, 101)
+    if least < _LOG_BELOW:  # give each halving of the weights the same width
+        # never of 0, whose logarithm is not finite
+        functions = (
+            lambda x: -np.log(np.maximum(1 - np.asarray(x) / 100, 1e-12)),
+            lambda y: 100 * (1 - np.exp(-y)),
+        )
+        axis.set_xscale("function", functions=functions)
+        axis.set_xlim(-3, 100 * (1 - 0.85 * least))
+        axis.set_xticks([t for t in _TICKS if 1 - t / 100 >= 0.95 * least])
     for band in chart.bands:
         if band.when.items() <= state.items():
             _band(axis, band, higher_is_better)
@@ -96,22 +105,6 @@ def _panel(axis: Axes, chart: Chart, state: State, higher_is_better: bool) -> No
         _line(axis, series, 5 - depth / len(shown))
     if not any(series.label for series in shown):
         axis.text(0.5, 0.5, "no trial yet", transform=axis.transAxes, ha="center", color="#6a737b")
-
-
-def _scale(axis: Axes, levels: Sequence[float]) -> None:
-    """Give each halving of the weights the same width where the study goes beyond 95 %."""
-    axis.set_xlim(-3, 101)
-    least = min(levels)
-    if least < _LOG_BELOW:
-        functions = (lambda x: -np.log(_kept(x)), lambda y: 100 * (1 - np.exp(-y)))
-        axis.set_xscale("function", functions=functions)
-        axis.set_xlim(-3, 100 * (1 - 0.85 * least))
-        axis.set_xticks([t for t in _TICKS if 1 - t / 100 >= 0.95 * least])
-
-
-def _kept(sparsity: np.ndarray) -> np.ndarray:
-    """Fraction kept at a sparsity in per cent; never 0, whose logarithm is not finite."""
-    return np.maximum(1 - np.asarray(sparsity) / 100, 1e-12)
 
 
 def _band(axis: Axes, band: Band, higher_is_better: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from secateur.study.report.columns import COLUMNS, Chips, headings
 from secateur.study.report.units import Units, duration, percent, recovery_name
+from secateur.study.rows import grouped
 from secateur.study.statistics import Interval
 from secateur.study.summary import Summary
 
@@ -29,21 +30,24 @@ def results(summary: Summary) -> str:
 
 def comparisons(summary: Summary) -> str:
     """Return the paired differences between the gate and each other criterion."""
-    units = Units.of(summary)
-    mean = "mean ({points}{worse} is worse)".format(**headings(summary))
+    units, mean = Units.of(summary), "mean ({points}{worse} is worse)".format(**headings(summary))
     head = ("difference", "recovery", "sparsity", mean, "interval", "seeds")
-    body = [
+    return _table(
+        "comparisons",
+        head,
         [
-            escape(f"{c.criterion} − {c.other}"),
-            escape(recovery_name(c.recovery)),
-            percent(1 - c.keep),
-            units.number(c.difference.mean, signed=True),
-            units.limits(c.difference, signed=True),
-            str(c.difference.n),
-        ]
-        for c in summary.comparisons
-    ]
-    return _table("comparisons", head, body, left=2)
+            [
+                escape(f"{c.criterion} − {c.other}"),
+                escape(recovery_name(c.recovery)),
+                percent(1 - c.keep),
+                units.number(c.difference.mean, signed=True),
+                units.limits(c.difference, signed=True),
+                str(c.difference.n),
+            ]
+            for c in summary.comparisons
+        ],
+        left=2,
+    )
 
 
 def provenance(
@@ -54,12 +58,14 @@ def provenance(
 ) -> str:
     """Return where the figures come from: command, address, machines, versions, time."""
     records = [*stages, *trials]
-    started = sorted(str(record["started"]) for record in records if record.get("started"))
+    started = sorted(escape(str(r["started"])) for r in records if r.get("started"))
+    ends = [f"{started[0]} (first record started)", f"{started[-1]} (last)"] if started else []
+    run = " to ".join(ends if len(set(started)) > 1 else started[:1])
     lines = [
         ("command", f"<code>{escape(command)}</code>"),
         ("study (SHA-256 of its spec)", f"<code>{escape(spec_hash)}</code>"),
         ("records", f"{len(trials):,} trials, {len(stages):,} stages"),
-        ("run", _run(started)),
+        ("run", run),
         ("versions", _distinct(records, "versions")),
         ("hardware", _distinct(records, "hardware")),
         ("arithmetic", _distinct(records, "precision")),
@@ -70,23 +76,18 @@ def provenance(
 def excluded(stages: Sequence[Mapping[str, Any]]) -> str:
     """Return a sentence on the parameters that are never cut, by reason; many are counted."""
     found = {name: why for stage in stages for name, why in stage.get("excluded", {}).items()}
-    by_reason: dict[str, list[str]] = {}
-    for name, why in found.items():
-        by_reason.setdefault(str(why), []).append(str(name))
     reasons = [
         f"{', '.join(names) if len(names) <= _FEW else f'{len(names)} parameters'} ({why})"
-        for why, names in by_reason.items()
+        for why, names in grouped((why, name) for name, why in found.items()).items()
     ]
     return f"Never cut: {escape('; '.join(reasons))}." if reasons else ""
 
 
 def times(trials: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]) -> str:
     """Return the wall time of every stage and seed, and that of all trials of each seed."""
-    spent: dict[tuple[int, str], list[float]] = {}
-    for stage in stages:
-        spent.setdefault((stage["seed"], str(stage["stage"])), []).append(_seconds(stage))
-    for trial in trials:
-        spent.setdefault((trial["trial"]["seed"], "trials"), []).append(_seconds(trial))
+    done = [((stage["seed"], str(stage["stage"])), stage) for stage in stages]
+    done += [((trial["trial"]["seed"], "trials"), trial) for trial in trials]
+    spent = grouped((key, float(record.get("seconds") or 0.0)) for key, record in done)
     body = [
         [f"{escape(stage)}", str(seed), str(len(seconds)), duration(sum(seconds))]
         for (seed, stage), seconds in sorted(spent.items())
@@ -127,13 +128,6 @@ def _table(name: str, head: Sequence[str], body: Iterable[Sequence[str]], *, lef
     )
 
 
-def _run(started: Sequence[str]) -> str:
-    if not started:
-        return ""
-    first, last = escape(started[0]), escape(started[-1])
-    return first if first == last else f"{first} (first record started) to {last} (last)"
-
-
 def _distinct(records: Sequence[Mapping[str, Any]], field: str) -> str:
     """Every different value of a field, in the order in which they first stand."""
     found = dict.fromkeys(_flat(record[field]) for record in records if record.get(field))
@@ -146,7 +140,3 @@ def _flat(value: object) -> str:
     if isinstance(value, list | tuple):
         return " ".join(_flat(each) for each in value)
     return "none" if value is None else str(value)
-
-
-def _seconds(record: Mapping[str, Any]) -> float:
-    return float(record.get("seconds") or 0.0)

@@ -56,17 +56,11 @@ class Units:
         """Return the number with the metric's unit."""
         return _joined(self.number(value), self.unit)
 
-    def difference(self, value: float) -> str:
-        """Return a signed difference with its unit."""
-        return _joined(self.number(value, signed=True), self.difference_unit)
-
     def judged(self, value: float) -> str:
         """Return a signed difference with its unit, and whether it is better or worse."""
         shown = self.number(value, signed=True)
-        if float(shown.replace("−", "-")) == 0:
-            return self.difference(value)
-        verdict = "worse" if shown.startswith(self.worse_sign) else "better"
-        return f"{self.difference(value)} ({verdict})"
+        verdict = " (worse)" if shown.startswith(self.worse_sign) else " (better)"
+        return _joined(shown, self.difference_unit) + verdict * (shown[0] in "+−")
 
     def margin(self, value: float) -> str:
         """Return a margin as it was declared, with its unit."""
@@ -76,15 +70,14 @@ class Units:
         """Return `[low, high]`, or `n = 1` where a single value has no interval."""
         if interval.low is None or interval.high is None:
             return f"n = {interval.n}"
-        low = self.number(interval.low, signed=signed)
-        high = self.number(interval.high, signed=signed)
-        return f"[{low}, {high}]"
+        ends = (self.number(end, signed=signed) for end in (interval.low, interval.high))
+        return f"[{', '.join(ends)}]"
 
 
 def measure(summary: Summary) -> str:
     """Return the metric with its unit, as an axis names it, and with its direction if lower."""
-    notes = [note for note in (summary.unit,) if note]
-    notes += [] if summary.higher_is_better else ["lower is better"]
+    direction = "" if summary.higher_is_better else "lower is better"
+    notes = [note for note in (summary.unit, direction) if note]
     return f"{summary.metric} ({', '.join(notes)})" if notes else summary.metric
 
 
@@ -110,6 +103,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, as 1 seed or 3 seeds."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def recovery_name(recovery: str) -> str:

@@ -1,8 +1,7 @@
 """A chart as data: the page's script draws it, and `secateur.study.report.printed` prints it.
 
-Texts may come from records: both escape them. Only `hover` is markup, of which `plain` makes a
-text a part, and so are the texts around a chart, in which the words of
-`secateur.study.report.page` may stand, as `{{metric}}` does.
+Texts may come from records: both escape them. Only `hover` is markup, and so are the texts around a
+chart, in which the words of `secateur.study.report.page` may stand, as `{{metric}}` does.
 """
 
 from __future__ import annotations
@@ -10,27 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, Literal
 
 from secateur.study.report.palette import Style
 from secateur.study.rows import Row
 from secateur.study.statistics import Interval
-from secateur.study.summary import Summary
 
 Record = Mapping[str, Any]
 State = Mapping[str, object]
 """What is chosen on the page: criterion, recovery, seed. What has a state in `when` is drawn only
 where all of that is chosen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a chart may read: the rows in their summary, the spec, the records of the stages."""
-
-    summary: Summary
-    spec: Record
-    stages: Sequence[Record]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +111,6 @@ def runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 def number(value: object) -> float | None:
     """Return a finite number, or None: JSON has no NaN."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def plain(text: object) -> str:
-    """Return a text as markup that shows it as it is."""
-    return escape(str(text), quote=False)
 
 
 def short(names: Sequence[str]) -> list[str]:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from secateur.study.report.charts.chart import Band, Chart, Series, Source, plain, runs
+from collections.abc import Sequence
+from html import escape
+
+from secateur.study.report.charts.chart import Band, Chart, Record, Series, runs
 from secateur.study.report.palette import INK, styles
 from secateur.study.report.units import Units, percent
-from secateur.study.summary import CONTROL, GATE, Comparison
+from secateur.study.summary import CONTROL, GATE, Comparison, Summary
 
 
-def comparisons(source: Source) -> Chart | None:
+def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Draw the paired differences, side by side at each level; None where there are none."""
-    summary, units = source.summary, Units.of(source.summary)
+    units = Units.of(summary)
     found = {(c.other, c.recovery, c.keep): c for c in summary.comparisons}
     if not found:
         return None
-    style = styles(source.spec["criteria"]) | styles([CONTROL])
+    style = styles(spec["criteria"]) | styles([CONTROL])
     others = list(dict.fromkeys(other for other, _, _ in found))
     step = min(0.9, 2 / len(others))
 
     def hover(c: Comparison) -> str:
         return (
-            f"<b>{plain(f'{c.criterion} − {c.other}')}</b>, {percent(1 - c.keep)} sparse<br>"
-            f"{plain(units.judged(c.difference.mean))} {units.limits(c.difference, signed=True)}"
+            f"<b>{escape(f'{c.criterion} − {c.other}')}</b>, {percent(1 - c.keep)} sparse<br>"
+            f"{escape(units.judged(c.difference.mean))} {units.limits(c.difference, signed=True)}"
             f"<br>n = {c.difference.n}"
         )
 
     lines = [
         [found[other, recovery, row.keep] for row in run]
         for other in others
-        for recovery in source.spec["recovery"]
+        for recovery in spec["recovery"]
         for run in runs(
             [row for row in summary.of(GATE, recovery) if (other, recovery, row.keep) in found]
         )
@@ -68,5 +71,5 @@ def comparisons(source: Source) -> Chart | None:
         ],
         x="sparsity: prunable weights removed (%)",
         y=[f"gate − other ({units.difference_unit})".removesuffix(" ()")],
-        levels=source.spec["levels"],
+        levels=spec["levels"],
     )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from secateur.study.report.charts.chart import Band, Chart, Series, Source, plain, runs
+from collections.abc import Sequence
+from html import escape
+
+from secateur.study.report.charts.chart import Band, Chart, Record, Series, runs
 from secateur.study.report.palette import INK, styles
 from secateur.study.report.units import VERDICTS, Units, measure, percent
 from secateur.study.rows import Row
+from secateur.study.summary import Summary
+
+PRINTED = True
 
 
-def curve(source: Source) -> Chart:
+def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart:
     """Draw each criterion's means and intervals, dense with its margin, and operating regions."""
-    summary, units = source.summary, Units.of(source.summary)
-    style = styles(source.spec["criteria"])
+    units = Units.of(summary)
+    style = styles(spec["criteria"])
     worse = -summary.margin if summary.higher_is_better else summary.margin
 
     def hover(row: Row) -> str:
@@ -21,8 +27,8 @@ def curve(source: Source) -> Chart:
             f"n = {row.n}, {row.kept:,} weights kept",
             VERDICTS[row.verdict],
         ]
-        head = f"<b>{plain(row.criterion)}</b>, {percent(row.sparsity)} sparse"
-        return "<br>".join([head, *(plain(line) for line in lines if line)])
+        head = f"<b>{escape(row.criterion)}</b>, {percent(row.sparsity)} sparse"
+        return "<br>".join([head, *(escape(line) for line in lines if line)])
 
     bands = [
         Band(
@@ -52,8 +58,8 @@ def curve(source: Source) -> Chart:
     ]
     lines = [
         (run, style[criterion], True)
-        for criterion in source.spec["criteria"]
-        for recovery in source.spec["recovery"]
+        for criterion in spec["criteria"]
+        for recovery in spec["recovery"]
         for run in runs(summary.of(criterion, recovery))
     ]
     lines += [([dense], INK, False) for dense in summary.dense]
@@ -83,7 +89,7 @@ def curve(source: Source) -> Chart:
         bands=bands,
         x="sparsity: prunable weights removed (%)",
         y=[f"test {measure(summary)}"],
-        levels=source.spec["levels"],
+        levels=spec["levels"],
         share=summary.unit == "%" and all(0 <= row.test.mean <= 100 for row in summary.lines),
         cursor=True,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from secateur.study.report.charts.chart import Chart, Source, number, short
+from collections.abc import Sequence
+
+from secateur.study.report.charts.chart import Chart, Record, number, short
 from secateur.study.report.palette import styles
-from secateur.study.summary import GATE
+from secateur.study.summary import GATE, Summary
 
 
-def gates(source: Source) -> Chart | None:
+def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Draw each layer's importances after phase 2, by seed; None where no gate was learned."""
-    found = {stage["seed"]: stage["gates"] for stage in source.stages if stage.get("gates")}
+    found = {stage["seed"]: stage["gates"] for stage in stages if stage.get("gates")}
     if not found:
         return None
     return Chart(

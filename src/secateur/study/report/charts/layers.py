@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from itertools import product
 
-from secateur.study.report.charts.chart import Chart, Source, plain, short
+from secateur.study.report.charts.chart import Chart, Record, short
 from secateur.study.report.units import percent
 from secateur.study.rows import Row
+from secateur.study.summary import Summary
 
 
-def layers(source: Source) -> Chart | None:
+def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Show the share of each layer that each row keeps; None where no record names a layer."""
-    totals = {name: of for row in source.summary.lines for name, (_, of) in row.layers.items()}
+    totals = {name: of for row in summary.lines for name, (_, of) in row.layers.items()}
     if not totals:
         return None
 
@@ -20,14 +23,11 @@ def layers(source: Source) -> Chart | None:
             return "no record"
         kept, total = row.layers[name]
         return (
-            f"<b>{plain(name)}</b>, {percent(row.sparsity)} sparse over all<br>"
+            f"<b>{escape(name)}</b>, {percent(row.sparsity)} sparse over all<br>"
             f"{kept:,.0f} of {total:,} kept ({100 * kept / max(total, 1):.2f} %)"
         )
 
-    shown = {
-        pair: source.summary.of(*pair)
-        for pair in product(source.spec["criteria"], source.spec["recovery"])
-    }
+    shown = {pair: summary.of(*pair) for pair in product(spec["criteria"], spec["recovery"])}
     return Chart(
         title="Where are the weights taken from?",
         about="Share of weights kept in each layer at each level",

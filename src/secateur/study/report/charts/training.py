@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 
-from secateur.study.report.charts.chart import Chart, Series, Source, number, plain
+from secateur.study.report.charts.chart import Chart, Record, Series, number
 from secateur.study.report.palette import INK, Style, styles
 from secateur.study.report.units import measure
-from secateur.study.summary import GATE
+from secateur.study.summary import GATE, Summary
 
 _TINTS = {
     "train": Style("#57626b", "#9ca7b0", "", ""),
@@ -16,12 +18,12 @@ _TINTS = {
 }
 
 
-def training(source: Source) -> Chart | None:
+def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Draw loss and validation over epochs, a line for each stage and seed; None without a log."""
-    logs = {(s["seed"], str(s["stage"])): s["log"] for s in source.stages if s.get("log")}
+    logs = {(s["seed"], str(s["stage"])): s["log"] for s in stages if s.get("log")}
     if not logs:
         return None
-    panels = {"loss": "training loss", "validation": f"validation {measure(source.summary)}"}
+    panels = {"loss": "training loss", "validation": f"validation {measure(summary)}"}
     if all(number(epoch.get("validation")) is None for log in logs.values() for epoch in log):
         del panels["validation"]
     lines = []
@@ -37,7 +39,7 @@ def training(source: Source) -> Chart | None:
                     x=epochs,
                     y=figures,
                     hover=[
-                        f"{plain(stage)}, seed {seed}<br>epoch {epoch:g}: {key} {figure or 0:#.4g}"
+                        f"{escape(stage)}, seed {seed}<br>epoch {epoch:g}: {key} {figure or 0:#.4g}"
                         for epoch, figure in zip(epochs, figures, strict=True)
                     ],
                     panel=panel,
