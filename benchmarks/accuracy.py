@@ -52,12 +52,12 @@ from secateur.errors import UsageError
 from secateur.measure.accuracy import evaluate
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.gates.phase import learn_gates
+from secateur.pruning.gates.learning import learn_gates
 from secateur.pruning.gates.self_pruning import SelfPruning
 from secateur.pruning.ladder.descent import descend
+from secateur.pruning.ladder.gradual import prune_gradually
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.finetune import finetune
-from secateur.pruning.recovery.reconstruct import prune_gradually
 from secateur.study.task import TEMPERATURE, percent_correct
 from secateur.training import Data, Epoch, precision_of, train
 

@@ -12,8 +12,8 @@ from secateur.data.augmentation import Augmentation
 from secateur.errors import UsageError
 from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.ladder.descent import Rung
+from secateur.pruning.ladder.gradual import FEW, STEP
 from secateur.pruning.recovery.finetune import SHORT
-from secateur.pruning.recovery.reconstruct import FEW, STEP
 from secateur.study.spec import Options, Spec
 from secateur.training import Recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def _open(browser: Browser, address: str, *, width: int = 1280, scheme: str = "l
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     browser.get_log("browser")
     browser.get(address)
+    last = time.monotonic() + 30  # the charts come after the page, late on a busy machine
+    while not _drawn(browser, "curve") and time.monotonic() < last:
+        time.sleep(0.05)
 
 
 def _value(browser: Browser, name: str) -> Any:

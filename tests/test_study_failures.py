@@ -353,7 +353,7 @@ def test_data_that_raises_before_anything_is_written(
         pass
 
     setattr(Bad, method, raising(ZeroDivisionError("by zero")))
-    task = replace(digits, data=lambda device: Bad(digits, 0, abs))
+    task = replace(digits, data=lambda device: Bad(digits, set(), abs))
     with pytest.raises(UsageError, match=r"data of task .* ZeroDivisionError: by zero"):
         run(task, tmp_path / "study")
     assert not (tmp_path / "study").exists()
