@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -166,3 +167,20 @@ def test_public_names_are_sorted_and_importable() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, secateur, secateur.errors, secateur.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+OUTSIDE = sorted(
+    path
+    for folder in ("benchmarks", "examples")
+    for path in (Path(__file__).parent.parent / folder).glob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.name)
+def test_what_benchmarks_and_examples_import_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "secateur":
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}".removeprefix("secateur.")
+                assert full in FILES or hasattr(module, alias.name), f"{path.name}: {full}"
