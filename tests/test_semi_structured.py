@@ -28,10 +28,10 @@ def test_what_is_two_of_four() -> None:
 
 def test_a_model_on_the_cpu_is_refused_with_each_layers_reason() -> None:
     pruned, _ = prune(network(), pattern="2:4")
-    message = r"0\.weight: not 2:4.*2\.weight: on cpu; move the model to a CUDA device"
+    message = r"0\.weight: .*2:4.*2\.weight: .*cpu"
     with pytest.raises(UsageError, match=message):
         to_semi_structured(pruned)
-    with pytest.raises(UsageError, match="it has none"):
+    with pytest.raises(UsageError, match="no linear layer"):
         to_semi_structured(nn.ReLU())
 
 
@@ -105,5 +105,5 @@ def test_layers_that_are_faster_dense_stay_so(graph: bool) -> None:
     with torch.inference_mode():
         assert torch.allclose(result.model(x), dense(x), atol=1e-2)
     assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
-    with pytest.raises(UsageError, match="the example is a str"):
+    with pytest.raises(UsageError, match="str"):
         to_semi_structured(dense, example="x")
