@@ -18,7 +18,7 @@ from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import unwrapped
-from secateur.pruning.channels.tracing import watched
+from secateur.model.passes import hooked, undisturbed
 
 SIZES = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.int8: (16, 128)}
 """What rows and columns must be multiples of, by dtype: the limits of torch's kernels."""
@@ -133,12 +133,8 @@ def _inputs(
         m.register_forward_pre_hook(partial(look, name), with_kwargs=True)
         for name, m in layers.items()
     ]
-    try:
-        with watched(model):
-            run(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(hooks), undisturbed(model), torch.inference_mode():
+        run(model, example)
     return seen
 
 

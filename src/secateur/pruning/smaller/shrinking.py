@@ -13,13 +13,13 @@ from secateur.errors import UsageError
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, each, run, tensors_in
 from secateur.model.parameters import unwrapped
+from secateur.model.passes import undisturbed
 from secateur.pruning.channels import numbers
 from secateur.pruning.channels.constants import Constants, dead
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
 from secateur.pruning.channels.numbers import WAYS, Changes, Way
 from secateur.pruning.channels.slicing import cut_out
-from secateur.pruning.channels.tracing import watched
 
 TOLERANCE = 1e-4
 """How far outputs may differ, as a fraction of the largest, in float32."""
@@ -203,7 +203,7 @@ def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
             tensor.data = tensor.data.float()
-    with watched(model):
+    with undisturbed(model), torch.inference_mode():
         out = run(model, each(example, _widened))
     return [tensor.clone() for tensor in tensors_in(out) if tensor.is_floating_point()]
 

@@ -1,0 +1,88 @@
+"""A pass of a model that only looks: hooks come off, state comes back, refusals are one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secateur.errors import UsageError
+from secateur.model.modes import evaluating
+
+
+class Removable(Protocol):
+    """What torch returns for a hook."""
+
+    def remove(self) -> None:
+        """Take the hook off."""
+
+
+@contextmanager
+def hooked(hooks: Iterable[Removable]) -> Iterator[None]:
+    """Take hooks off at the end of the block, also where it raises."""
+    hooks = list(hooks)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a model inside the block in evaluation mode, and put back what a pass may change.
+
+    That is modes, buffers and the states of torch's random generators. torch's fast path for
+    attention, which hides several operators in one, is off inside.
+    """
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with evaluating(model), torch.random.fork_rng(range(torch.cuda.device_count() * cuda)):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, name, buffer, before in buffers:
+            module._buffers[name] = buffer  # a pass may have put another in its place
+            if not buffer.is_meta and not torch.equal(buffer, before):
+                buffer.copy_(before)
+
+
+@contextmanager
+def refusing(what: str, hint: str = "") -> Iterator[None]:
+    """Turn what a model raises for inputs that it does not take into one error.
+
+    Raises:
+        UsageError: `what`, the model's own message, and the hint.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise UsageError(f"{what}: {error}{hint}") from error
+
+
+def decomposed(
+    mode: TorchDispatchMode, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Run an operator as its parts, each of which the mode sees.
+
+    Returns:
+        What it gives, or NotImplemented where it has no parts.
+    """
+    if not func._can_decompose():
+        return NotImplemented
+    with mode:
+        return func.decompose(*args, **kwargs)
