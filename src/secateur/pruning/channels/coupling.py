@@ -193,9 +193,9 @@ def _axes(
 
 def _sizes(trace: Trace, parts: Ints, numbers: Ints) -> Iterator[Size]:
     seen = set()
-    for size in trace.sizes:
+    for module, sizes, given in trace.sizes:
         entries: list[int | tuple[int, ...]] = []
-        for part in size.parts:
+        for part in sizes:
             if isinstance(part, int):
                 entries.append(part)
                 continue
@@ -204,7 +204,7 @@ def _sizes(trace: Trace, parts: Ints, numbers: Ints) -> Iterator[Size]:
             line = numbers[np.moveaxis(ids, dim, 0).reshape(ids.shape[dim], -1)[:, 0]]
             cuttable = _differing(ids) == [dim] and bool((line != STAYS).any())
             entries.append(tuple(line.tolist()) if cuttable else len(line))
-        found = Size(size.module, tuple(entries), size.given)
+        found = Size(module, tuple(entries), given)
         if found.units and found not in seen:
             seen.add(found)
             yield found

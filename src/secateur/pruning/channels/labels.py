@@ -10,9 +10,9 @@ channels in them can be cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ Grid = Tensor
 class Labels:
     """What is known of one tensor; where there are no grids, nothing of it can be cut."""
 
-    grids: tuple[Grid, ...]
-    zero: bool
+    shape: tuple[int, ...]
+    grids: tuple[Grid, ...] = ()
+    zero: bool = False
     """A channel is exactly zero once everything that belongs to it is zero."""
-    pure: bool
+    pure: bool = False
     """A channel is one constant once the weights that write it are zero."""
     weight: bool = False
     """Made of parameters alone, so that what a cut zeroes in them is zero here."""
@@ -36,30 +37,34 @@ class Labels:
     """Made of buffers alone: it may follow the channels of others, and decides nothing."""
 
 
-@dataclass(frozen=True, eq=False)
-class Operand:
-    """A tensor as an operator sees it."""
-
-    shape: tuple[int, ...]
-    labels: Labels | None
-
-    @property
-    def known(self) -> Labels:
-        """Its labels, without grids where it has none."""
-        return self.labels or Labels((), zero=False, pure=False)
-
-    @property
-    def grids(self) -> tuple[Grid, ...]:
-        """Its grids, none where it has no labels."""
-        return self.labels.grids if self.labels else ()
-
-
-@dataclass(frozen=True, eq=False)
-class Met:
+class Met(NamedTuple):
     """A grid that operands came to share, and the places of those that had one."""
 
     grid: Grid
     owners: frozenset[int]
+
+
+def joint(operands: Iterable[Labels], met: Iterable[Met]) -> Labels:
+    """Return the labels of a tensor of which is true what is true of all operands with labels."""
+    known = [labels for labels in operands if labels.grids]
+    return Labels(
+        (),
+        tuple(m.grid for m in met),
+        zero=all(labels.zero for labels in known),
+        pure=all(labels.pure for labels in known),
+        weight=all(labels.weight for labels in known),
+        buffer=all(labels.buffer for labels in known),
+    )
+
+
+def on_channels(labels: Labels, ndim: int) -> Labels:
+    """Return the labels of one value a channel, [C], as those of a tensor [C, 1, ...].
+
+    Such a tensor meets an activation [N, C, ...] of `ndim` dimensions.
+    """
+    view = (-1, *[1] * (ndim - 2))
+    grids = tuple(grid.reshape(view) for grid in labels.grids)
+    return replace(labels, shape=(*labels.shape, *view[1:]), grids=grids)
 
 
 def varied(grid: Grid) -> frozenset[int]:
@@ -121,7 +126,8 @@ class Ledger:
         first = grid
         for d in dims:
             first = first.narrow(d, 0, 1)
-        self.join(grid, first)
+        if first is not grid:
+            self.join(grid, first)
         return first
 
     def fix(self, grid: Grid, dims: Iterable[int], reason: str) -> Grid | None:
@@ -138,13 +144,13 @@ class Ledger:
             return None
         return self.joined_along(grid, sorted(here))
 
-    def fix_all(self, labels: Labels, dims: Iterable[int], reason: str) -> tuple[Grid, ...]:
-        """Let dimensions keep their size in every grid of a tensor; returns what is left."""
-        dims = tuple(dims)
-        found = (self.fix(grid, dims, reason) for grid in labels.grids)
-        return tuple(grid for grid in found if grid is not None)
+    def fix_all(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
+        """Let dimensions, which may count from the end, keep their size in every grid."""
+        here = {d % len(labels.shape) for d in dims}
+        found = [self.fix(grid, here, reason) for grid in labels.grids]
+        return replace(labels, grids=tuple(grid for grid in found if grid is not None))
 
-    def meet(self, operands: Sequence[Operand], ndim: int, reason: str) -> list[Met]:
+    def meet(self, operands: Sequence[Labels], ndim: int, reason: str) -> list[Met]:
         """Tie the channels of tensors that meet element by element.
 
         Args:
@@ -155,37 +161,43 @@ class Ledger:
         Returns:
             The grids of the outcome.
         """
-        shapes = [(1,) * (ndim - len(o.shape)) + tuple(o.shape) for o in operands]
+        wide = [(1,) * (ndim - len(o.shape)) + tuple(o.shape) for o in operands]
         found = [(at, lifted(g, ndim)) for at, o in enumerate(operands) for g in o.grids]
-        weak = {at for at, o in enumerate(operands) if o.labels and o.labels.buffer}
+        buffers = {at for at, o in enumerate(operands) if o.buffer}
         outcome = []
-        for part in _linked(found):
-            sets = [varied(g) for at, g in part if at not in weak] or [varied(g) for _, g in part]
-            common = frozenset.intersection(*sets) or frozenset([min(frozenset.union(*sets))])
-            narrowed = []
-            for at, wide in part:
-                lost = varied(wide) - common
-                if at in weak and varied(wide) != common:
-                    lost = varied(wide)
-                if (grid := self.fix(wide, lost, reason)) is not None:
-                    narrowed.append((at, grid))
-            held = frozenset(at for at, _ in narrowed)
-            alone = [
-                d
-                for d in common
-                if any(shape[d] > 1 and at not in held for at, shape in enumerate(shapes))
-            ]
-            left = [
-                grid for _, wide in narrowed if (grid := self.fix(wide, alone, reason)) is not None
-            ]
-            for grid in left[1:]:
-                self.join(left[0], grid)
-            if left:
-                outcome.append(Met(left[0], held))
+        for part in linked(found):
+            common = _common(part, buffers)
+            left = self._fixed([(at, g, _lost(g, common, at in buffers)) for at, g in part], reason)
+            owners = frozenset(at for at, _ in left)
+            others = [shape for at, shape in enumerate(wide) if at not in owners]
+            alone = [d for d in common if any(shape[d] > 1 for shape in others)]
+            left = self._fixed([(at, grid, alone) for at, grid in left], reason)
+            for _, grid in left[1:]:
+                self.join(left[0][1], grid)
+            outcome += [Met(grid, owners) for _, grid in left[:1]]
         return outcome
 
+    def _fixed(
+        self, items: Iterable[tuple[int, Grid, Iterable[int]]], reason: str
+    ) -> list[tuple[int, Grid]]:
+        """Let dimensions of each grid keep their size; returns those that have others."""
+        fixed = [(at, self.fix(grid, dims, reason)) for at, grid, dims in items]
+        return [(at, grid) for at, grid in fixed if grid is not None]
 
-def _linked(items: Sequence[tuple[int, Grid]]) -> list[list[tuple[int, Grid]]]:
+
+def _common(part: Sequence[tuple[int, Grid]], buffers: Set[int]) -> frozenset[int]:
+    """Return the dimensions along which all vary; buffers are asked only where all are."""
+    sets = [varied(g) for at, g in part if at not in buffers] or [varied(g) for _, g in part]
+    return frozenset.intersection(*sets) or frozenset([min(frozenset.union(*sets))])
+
+
+def _lost(grid: Grid, common: frozenset[int], buffer: bool) -> frozenset[int]:
+    """Return the dimensions that a grid cannot keep: a buffer follows exactly, or not at all."""
+    dims = varied(grid)
+    return dims if buffer and dims != common else dims - common
+
+
+def linked(items: Sequence[tuple[int, Grid]]) -> list[list[tuple[int, Grid]]]:
     """Return (place, grid) pairs in parts that have no dimension in common."""
     parts: list[tuple[frozenset[int], list[tuple[int, Grid]]]] = []
     for item in items:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from secateur.model.inputs import tensors_in
-from secateur.pruning.channels.labels import Grid, Labels, Operand, compressed, varied
+from secateur.pruning.channels.labels import Grid, Labels, Ledger, compressed, joint, linked, varied
 from secateur.pruning.channels.tracing import Call, Tracer
 
 VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze")
 
 SPLITS = ("split", "chunk", "split_with_sizes")
 
-PICKING = {"select": "is picked by its position", "unbind": "is picked by its position"}
-TURNING = {"roll": "is rolled", "index_select": "is picked by a list of positions"}
+PICKED = "is picked by its position"
+LISTED = "is picked by a list of positions"
 
 
 def moved(tracer: Tracer, call: Call) -> None:
     """Run an operator on the labels of its first argument, for each of its outputs."""
     x = call.tensors[0]
-    labels = tracer.labels(x)
     tracer.block(call.tensors[1:], tracer.at(f"is an index of aten.{call.name}"))
-    if labels is None:
-        return
-    labels = replace(labels, grids=_fixed(tracer, call, x, labels))
+    labels = tracer.labels(x)
+    if call.name in POSITIONS:
+        dims, why = POSITIONS[call.name]
+        labels = tracer.ledger.fix_all(labels, dims(call, x.dim()), tracer.at(why))
     outs = list(tensors_in(call.out))
     if call.name in SPLITS and len({out.shape for out in outs}) == 1:
         _tie_pieces(tracer, call, labels, len(outs))
@@ -42,7 +43,7 @@ def moved(tracer: Tracer, call: Call) -> None:
             if varied(small):
                 found.append(small)
             else:
-                tracer.ledger.block(small, tracer.at("is picked by its position"))
+                tracer.ledger.block(small, tracer.at(PICKED))
             if len(varied(small)) > 1:
                 tracer.ledger.shaped.append(small)
     pure = labels.pure and call.name not in ("im2col", "tril", "triu")  # these put zeros in
@@ -64,7 +65,7 @@ def _note_numbers(tracer: Tracer, call: Call, labels: Labels, outs: list[Tensor]
         for grid in labels.grids:
             if d in varied(grid):
                 if 1 in ends:  # nobody could tell that 1 from all others
-                    tracer.ledger.block(grid.narrow(d, 0, 1), tracer.at(PICKING["select"]))
+                    tracer.ledger.block(grid.narrow(d, 0, 1), tracer.at(PICKED))
                 parts = [(grid.narrow(d, 0, end), d) if end > 1 else end for end in ends]
                 tracer.note_sizes(parts, given=True)
                 for end in {end for end in told if end < -1}:  # counted from the other side
@@ -82,22 +83,21 @@ def _applied(call: Call, full: Grid) -> object:
     return call.func(*args, **call.kwargs)
 
 
-def _fixed(tracer: Tracer, call: Call, x: Tensor, labels: Labels) -> tuple[Grid, ...]:
-    """Return the grids without dimensions whose positions the operator names."""
-    dims: list[int] = []
-    why = PICKING.get(call.name) or TURNING.get(call.name, "is picked by a list of positions")
-    if call.name in ("select", "unbind", "index_select"):
-        dims = [call.get("dim") % x.dim()]
-    elif call.name == "roll":
-        dims = [d % x.dim() for d in call.get("dims")] or list(range(x.dim()))
-    elif call.name in ("tril", "triu"):
-        dims = [x.dim() - 2, x.dim() - 1]
-        why = "is in a triangle"
-    elif call.name == "index":
-        dims = [d for d, index in enumerate(call.get("indices")) if index is not None]
-        if any(index is not None and index.dtype == torch.bool for index in call.get("indices")):
-            dims = list(range(x.dim()))
-    return tracer.ledger.fix_all(labels, dims, tracer.at(why))
+def _indexed(call: Call, ndim: int) -> Iterable[int]:
+    indices = call.get("indices")
+    if any(index is not None and index.dtype == torch.bool for index in indices):
+        return range(ndim)
+    return [d for d, index in enumerate(indices) if index is not None]
+
+
+POSITIONS: dict[str, tuple[Callable[[Call, int], Iterable[int]], str]] = {
+    **dict.fromkeys(("select", "unbind"), (lambda call, ndim: [call.get("dim")], PICKED)),
+    "index_select": (lambda call, ndim: [call.get("dim")], LISTED),
+    "index": (_indexed, LISTED),
+    "roll": (lambda call, ndim: call.get("dims") or range(ndim), "is rolled"),
+    **dict.fromkeys(("tril", "triu"), (lambda call, ndim: [-2, -1], "is in a triangle")),
+}
+"""Operators that name positions: along which dimensions, and the reason why those stay."""
 
 
 def _tie_pieces(tracer: Tracer, call: Call, labels: Labels, pieces: int) -> None:
@@ -113,8 +113,6 @@ def padded(tracer: Tracer, call: Call) -> None:
     """Rule of constant_pad_nd: what is added along channels must stay."""
     x, pad = call.get("self"), list(call.get("pad"))
     labels = tracer.labels(x)
-    if labels is None:
-        return
     touched = {x.dim() - 1 - at // 2 for at, count in enumerate(pad) if count}
     grids = []
     for grid in labels.grids:
@@ -130,59 +128,46 @@ def padded(tracer: Tracer, call: Call) -> None:
 
 def concatenated(tracer: Tracer, call: Call) -> None:
     """Rule of cat: labels one behind the other along its dimension, tied along all others."""
-    tensors = [t for t in call.get("tensors") if t.dim() == call.out.dim()]
-    ndim, d = call.out.dim(), call.get("dim") % call.out.dim()
-    known = [labels for t in tensors if (labels := tracer.labels(t))]
+    ledger, ndim = tracer.ledger, call.out.dim()
+    d = call.get("dim") % ndim
+    operands = [tracer.labels(t) for t in call.get("tensors") if t.dim() == ndim]
     why = tracer.at("is concatenated with a tensor that is not pruned")
-    beside: list[list[Grid]] = [[] for _ in tensors]
-    along: list[list[Grid]] = [[] for _ in tensors]
-    for at, tensor in enumerate(tensors):
-        labels = tracer.labels(tensor)
-        if labels:
-            own = tracer.ledger.meet([Operand(tuple(tensor.shape), labels)], ndim, why)
-            for met in own:
-                (along if d in varied(met.grid) else beside)[at].append(met.grid)
-    grids = []
-    reach = frozenset(e for found in along for grid in found for e in varied(grid))
-    if reach:
-        for at in range(len(tensors)):  # those that share another dimension go along
-            shared = [grid for grid in beside[at] if varied(grid) & reach]
-            beside[at] = [grid for grid in beside[at] if not varied(grid) & reach]
-            along[at] += shared
-        grids.append(_behind(tracer, tensors, along, (d, reach), why))
-    shapes = [[1 if e == d else size for e, size in enumerate(t.shape)] for t in tensors]
-    operands = [
-        Operand(tuple(shape), Labels(tuple(found), zero=False, pure=False))
-        for shape, found in zip(shapes, beside, strict=True)
+    parts = linked(
+        [(at, m.grid) for at, o in enumerate(operands) for m in ledger.meet([o], ndim, why)]
+    )
+    along = next((part for part in parts if any(d in varied(grid) for _, grid in part)), [])
+    rest = [pair for part in parts if part is not along for pair in part]
+    beside = [
+        Labels(tuple(1 if e == d else size for e, size in enumerate(o.shape)), _owned(rest, at))
+        for at, o in enumerate(operands)
     ]
-    grids += [met.grid for met in tracer.ledger.meet(operands, ndim, why)]
-    pure = all(labels.pure for labels in known) and not any(beside)
-    weight = all(labels.weight for labels in known) and len(known) == len(tensors)
-    zero = all(labels.zero for labels in known)
-    buffer = all(labels.buffer for labels in known)
-    tracer.put(call.out, Labels(tuple(grids), zero, pure, weight, buffer))
+    labels = joint(operands, ledger.meet(beside, ndim, why))
+    grids = [_behind(ledger, operands, along, d, why)] if along else []
+    pure = labels.pure and not rest
+    weight = all(operand.weight for operand in operands)
+    tracer.put(call.out, replace(labels, grids=(*grids, *labels.grids), pure=pure, weight=weight))
+
+
+def _owned(pairs: Iterable[tuple[int, Grid]], owner: int) -> tuple[Grid, ...]:
+    return tuple(grid for at, grid in pairs if at == owner)
 
 
 def _behind(
-    tracer: Tracer,
-    tensors: list[Tensor],
-    along: list[list[Grid]],
-    dims: tuple[int, frozenset[int]],
+    ledger: Ledger,
+    operands: Sequence[Labels],
+    along: Sequence[tuple[int, Grid]],
+    d: int,
     why: str,
 ) -> Grid:
     """Return one grid over the cat's dimension and those that its grids have beside it."""
-    d, reach = dims
-    ledger, pieces = tracer.ledger, []
-    for tensor, grids in zip(tensors, along, strict=True):
-        shape = [size if e in reach else 1 for e, size in enumerate(tensor.shape)]
-        if not grids:
-            pieces.append(ledger.fixed(shape, why))
-            continue
+    reach = frozenset[int]().union(*(varied(grid) for _, grid in along))
+    pieces = []
+    for at, operand in enumerate(operands):
+        shape = [size if e in reach else 1 for e, size in enumerate(operand.shape)]
+        grids = _owned(along, at) or (ledger.fixed(shape, why),)
         for grid in grids[1:]:
             ledger.join(grids[0], grid)
         pieces.append(grids[0].expand(shape))
-    sizes = [{piece.shape[e] for piece in pieces} for e in range(len(pieces[0].shape))]
-    assert all(len(found) == 1 for e, found in enumerate(sizes) if e != d)
     grid = torch.cat(pieces, d)
     if len(varied(grid)) > 1:
         ledger.shaped.append(grid)
@@ -192,25 +177,18 @@ def _behind(
 def stacked(tracer: Tracer, call: Call) -> None:
     """Rule of stack: tensors are tied element by element."""
     tensors, d = call.get("tensors"), call.get("dim") % call.out.dim()
-    known = [labels for t in tensors if (labels := tracer.labels(t))]
+    operands = [tracer.labels(tensor) for tensor in tensors]
     why = tracer.at("is stacked with a tensor that is not pruned")
-    met = tracer.ledger.meet([tracer.operand(t) for t in tensors], call.out.dim() - 1, why)
-    labels = Labels(
-        tuple(m.grid.unsqueeze(d) for m in met),
-        zero=all(labels.zero for labels in known),
-        pure=False,
-        weight=all(labels.weight for labels in known) and len(known) == len(tensors),
-        buffer=all(labels.buffer for labels in known),
-    )
-    tracer.put(call.out, labels)
+    labels = joint(operands, tracer.ledger.meet(operands, call.out.dim() - 1, why))
+    grids = tuple(grid.unsqueeze(d) for grid in labels.grids)
+    weight = all(operand.weight for operand in operands)
+    tracer.put(call.out, replace(labels, grids=grids, pure=False, weight=weight))
 
 
 def gated(tracer: Tracer, call: Call) -> None:
     """Rule of glu: the halves of a dimension are multiplied."""
     x, d = call.get("self"), call.get("dim") % call.out.dim()
     labels = tracer.labels(x)
-    if labels is None:
-        return
     grids = []
     for grid in labels.grids:
         if d in varied(grid):
@@ -225,7 +203,7 @@ def same(tracer: Tracer, call: Call) -> None:
     """Rule of copies: the labels stay; of tensors that only look alike, too."""
     x = call.tensors[0]
     labels = tracer.labels(x)
-    if isinstance(call.out, Tensor) and labels and call.out.shape == x.shape:
+    if isinstance(call.out, Tensor) and call.out.shape == x.shape:
         if call.name.endswith("_like"):
             labels = replace(labels, zero=call.name == "zeros_like", pure=True, weight=False)
         tracer.put(call.out, labels)
