@@ -310,7 +310,7 @@ def test_overrides_and_floors(resnet: tuple[nn.Module, Groups]) -> None:
     assert cut.kept == 26
     floored = select_channels(scores, found, Budget(0.4, floor=0.3))
     assert all(kept >= 0.3 * n for kept, n in floored.layers.values())
-    with pytest.raises(BudgetError, match=r"from 20 to 52.* from 0\.38\d* to 1\b"):
+    with pytest.raises(BudgetError, match=r" 20; .* 0\.38\d* "):
         select_channels(scores, found, Budget(0.1), minimum=4)
     with pytest.raises(BudgetError, match=r"'head' .*overrides"):
         select_channels(scores, found, Budget(0.5, overrides={"head": 1.0}))

@@ -120,7 +120,9 @@ def prunable(
     model = unwrapped(model)
     shape = parse(pattern)
     places = places_of(model)
-    _check_globs(places.values(), exclude=exclude, include=include)
+    every = [name for at in places.values() for name, _ in at]
+    refuse_unmatched(exclude, every, "exclude")
+    refuse_unmatched(include, every, "include")
     first = None if include_first or shape.smaller else _first_layer(model)
     gates = routing_gates(model)
     excluded: dict[str, str] = {}
@@ -148,18 +150,6 @@ def prunable(
     if not axes:
         raise _nothing_left(excluded)
     return Prunable(tuple(axes), excluded, axes)
-
-
-def _check_globs(
-    places: Collection[Sequence[tuple[str, nn.Module]]], **given: Sequence[str]
-) -> None:
-    for kind, globs in given.items():
-        for glob in globs:
-            if not any(fnmatchcase(name, glob) for at in places for name, _ in at):
-                raise UsageError(
-                    f"the glob {glob!r} of {kind} matches no parameter; "
-                    f"the names are {', '.join(at[0][0] for at in places)}"
-                )
 
 
 def _nothing_left(excluded: Mapping[str, str]) -> UsageError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from secateur.arguments import GLOBS, TENSORS, a, checked
-from secateur.errors import UsageError
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs
-from secateur.model.parameters import parameters, unwrapped
+from secateur.model.parameters import any_matches, parameters, refuse_unmatched, unwrapped
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.groups import STAYS, Axis, Group, Groups, Role, Size
 from secateur.pruning.channels.tracing import Trace, traced
@@ -46,16 +44,11 @@ def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] 
     """
     model = unwrapped(model)
     names = [name for name, _ in model.named_parameters()]
-    for glob in exclude:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise UsageError(
-                f"the glob {glob!r} of exclude matches no parameter; the names are "
-                f"{', '.join(names)}"
-            )
+    refuse_unmatched(exclude, names, "exclude")
     trace = traced(copied(model), example, rules.find)
     for (name, _), labels in trace.owned.items():
         for glob in exclude:
-            if fnmatchcase(name, glob):
+            if any_matches([name], [glob]):
                 trace.ledger.block(labels, f"excluded by {glob!r}")
     return coupled(trace, {n: tuple(p.shape) for n, p in parameters(model, names).items()})
 

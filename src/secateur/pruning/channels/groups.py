@@ -95,6 +95,14 @@ class Groups(Sequence[Group]):
         """How many units there are, in all groups."""
         return sum(len(group) for group in self.groups)
 
+    @property
+    def by_tensor(self) -> dict[str, list[Axis]]:
+        """The axes of every tensor that has some: name → axes."""
+        found: dict[str, list[Axis]] = {}
+        for axis in self.axes:
+            found.setdefault(axis.name, []).append(axis)
+        return found
+
     def parts(self, unit: int) -> tuple[Part, ...]:
         """Return every index of every tensor that belongs to a unit."""
         return tuple(

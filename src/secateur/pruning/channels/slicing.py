@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from secateur.pruning.channels.groups import Axis, Groups
+from secateur.pruning.channels.groups import Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,11 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
     sizes are not (see `numbers`).
     """
     places = _places(model)
-    by_name: dict[str, list[Axis]] = {}
-    for axis in groups.axes:
-        if not units.isdisjoint(axis.units):
-            by_name.setdefault(axis.name, []).append(axis)
     changed: dict[int, tuple[nn.Module, dict[str, torch.Size]]] = {}
-    for name, axes in by_name.items():
+    for name, all_axes in groups.by_tensor.items():
+        axes = [axis for axis in all_axes if not units.isdisjoint(axis.units)]
+        if not axes:
+            continue
         old = _tensor(model, name)
         new = old.detach()
         for axis in axes:
