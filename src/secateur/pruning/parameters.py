@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,20 @@ from torch.nn.utils.parametrize import ParametrizationList
 from secateur.arguments import BOOL, GLOBS, TENSORS, a, checked
 from secateur.errors import UsageError
 from secateur.model.inputs import Inputs
-from secateur.model.parameters import DTYPES, parameters, places_of, unwrapped
+from secateur.model.parameters import (
+    DTYPES,
+    any_matches,
+    parameters,
+    places_of,
+    refuse_unmatched,
+    unwrapped,
+)
 from secateur.pruning.contractions import measured
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
     declared_axis,
     is_raw,
     is_router,
-    known_axis,
     no_weight,
     routing_gates,
 )
@@ -34,6 +40,7 @@ FIRST = "first layer"
 NO_DIRECTION = "which dimension counts inputs is not known"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
+_BIAS = re.compile("bias(_.*)?")
 _LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
@@ -119,37 +126,18 @@ def prunable(
     """
     model = unwrapped(model)
     shape = parse(pattern)
-    places = places_of(model)
-    every = [name for at in places.values() for name, _ in at]
-    refuse_unmatched(exclude, every, "exclude")
-    refuse_unmatched(include, every, "include")
-    first = None if include_first or shape.smaller else _first_layer(model)
-    gates = routing_gates(model)
-    excluded: dict[str, str] = {}
-    axes: dict[str, int | None] = {}
-    for name, parameter in model.named_parameters():
-        at = places[id(parameter)]
-        reason = _reason(parameter, at, first, gates, exclude, include)
-        if reason is None:
-            axes[name] = _axis(parameter, at)
-        else:
-            excluded[name] = reason
-    unknown = [name for name, axis in axes.items() if axis is None]
-    if unknown and example is not None:
-        seen = measured(model, unknown, example)
-        axes |= seen.axes
-        for name in seen.tables:
-            if not _matches(places[id(model.get_parameter(name))], include):
-                del axes[name]
-                excluded[name] = "embedding table"
+    asked = _asked(model, include_first or shape.smaller, exclude, include)
+    reasons = {name: _reason(one, exclude) for name, one in asked.items()}
+    axes, tables = _axes(model, [one for n, one in asked.items() if reasons[n] is None], example)
+    reasons |= {name: "embedding table" for name in tables if not asked[name].wanted}
     if shape.directed:
-        hint = "; example= shows it" if example is None else ""
-        for name in [name for name in unknown if axes.get(name, 0) is None]:
-            del axes[name]
-            excluded[name] = f"{NO_DIRECTION}{hint}"
-    if not axes:
+        why = NO_DIRECTION if example is not None else f"{NO_DIRECTION}; example= shows it"
+        reasons |= {n: why for n, axis in axes.items() if axis is None and reasons[n] is None}
+    excluded = {name: why for name, why in reasons.items() if why is not None}
+    names = tuple(name for name in asked if name not in excluded)
+    if not names:
         raise _nothing_left(excluded)
-    return Prunable(tuple(axes), excluded, axes)
+    return Prunable(names, excluded, {name: axes[name] for name in names})
 
 
 def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
@@ -172,9 +160,25 @@ def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
     return {name: _axis(weight, places[id(weight)]) for name, weight in weights.items()}
 
 
+def _axes(
+    model: nn.Module, asked: Sequence[_Asked], example: Inputs | None
+) -> tuple[dict[str, int | None], frozenset[str]]:
+    """Return which dimensions count inputs, as `Prunable.axes`, and the names of tables.
+
+    What parameters and layers do not say is seen in one pass, if there is an example.
+    """
+    axes = {one.places[0][0]: _axis(one.tensor, one.places) for one in asked}
+    unknown = [name for name, axis in axes.items() if axis is None]
+    if not unknown or example is None:
+        return axes, frozenset()
+    seen = measured(model, unknown, example)
+    return axes | dict(seen.axes), seen.tables
+
+
 def _axis(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> int | None:
     """Return which dimension of a parameter counts inputs, as `Prunable.axes`."""
-    return known_axis([_axis_at(parameter, name, owner) for name, owner in places])
+    known = {_axis_at(parameter, name, owner) for name, owner in places} - {None}
+    return known.pop() if len(known) == 1 else None
 
 
 def _axis_at(parameter: Tensor, name: str, owner: nn.Module) -> int | None:
@@ -193,79 +197,102 @@ def _first_layer(model: nn.Module) -> Tensor | None:
     return layer.weight if isinstance(layer, _FIRST) else None
 
 
-def _reason(
-    parameter: nn.Parameter,
-    places: Sequence[tuple[str, nn.Module]],
-    first: Tensor | None,
-    gates: Collection[int],
-    exclude: Sequence[str],
-    include: Sequence[str],
-) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A parameter, and what its model says of it."""
+
+    tensor: nn.Parameter
+    places: Sequence[tuple[str, nn.Module]]
+    first: bool
+    """It is the first layer's weight."""
+    gate: bool
+    """It chooses among experts."""
+    wanted: bool
+    """It is to be cut although it would be left whole by default."""
+
+    @property
+    def names(self) -> list[str]:
+        """All names that it has."""
+        return [name for name, _ in self.places]
+
+    def of(self, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
+        """Return whether a module of some kinds owns it."""
+        return any(isinstance(owner, kinds) for _, owner in self.places)
+
+    def called_bias(self) -> bool:
+        """Return whether one of its names says that it is a bias."""
+        return any(_BIAS.fullmatch(name.rpartition(".")[2]) for name in self.names)
+
+
+def _asked(
+    model: nn.Module, include_first: bool, exclude: Sequence[str], include: Sequence[str]
+) -> dict[str, _Asked]:
+    """Return name → parameter, in order of registration."""
+    places = places_of(model)
+    every = [name for at in places.values() for name, _ in at]
+    refuse_unmatched(exclude, every, "exclude")
+    refuse_unmatched(include, every, "include")
+    first = None if include_first else _first_layer(model)
+    gates = routing_gates(model)
+    found = {}
+    for name, tensor in model.named_parameters():
+        at = places[id(tensor)]
+        wanted = any_matches((each for each, _ in at), include)
+        found[name] = _Asked(tensor, at, tensor is first, id(tensor) in gates, wanted)
+    return found
+
+
+_REASONS: tuple[tuple[str, bool, Callable[[_Asked], bool]], ...] = (
+    (
+        "not initialised yet: run the model once",
+        False,
+        lambda p: isinstance(p.tensor, nn.UninitializedParameter),
+    ),
+    ("embedding table", True, lambda p: p.of(_EMBEDDINGS)),
+    ("bias or norm", True, lambda p: p.of(NORMS) or p.tensor.dim() < 2 or p.called_bias()),
+    ("router", True, lambda p: p.gate),
+    (
+        "parametrized: cutting it would not cut the weight",
+        False,
+        lambda p: p.of(ParametrizationList),
+    ),
+    ("sparse layout", False, lambda p: p.tensor.layout != torch.strided),
+    ("on the meta device", False, lambda p: p.tensor.is_meta),
+    ("dtype is {dtype}", False, lambda p: p.tensor.dtype not in DTYPES),
+    ("has no weights", False, lambda p: p.tensor.numel() == 0),
+    ("a vector: one scale or token", True, lambda p: _is_vector(p.tensor) and not p.of(_LAYERS)),
+    ("frozen", False, lambda p: not p.tensor.requires_grad),
+)
+"""Why parameters are left whole: reason, whether that is advice that `include` overrules, and when
+it holds. The first that holds is given."""
+
+
+def _reason(asked: _Asked, exclude: Sequence[str]) -> str | None:
     """Return why a parameter may not be cut, or None."""
     for glob in exclude:
-        if any(fnmatchcase(name, glob) for name, _ in places):
+        if any_matches(asked.names, [glob]):
             return f"excluded by {glob!r}"
-    wanted = _matches(places, include)
-    found = _reasons(parameter, places, first, gates)
-    return next((why for why, advice in found if not (advice and wanted)), None)
+    for why, advice, holds in _REASONS:
+        if not (advice and asked.wanted) and holds(asked):
+            return why.format(dtype=str(asked.tensor.dtype).removeprefix("torch."))
+    if asked.wanted:
+        return None
+    # the first layer comes last: nothing else keeps it whole
+    return _raw_reason(asked) or (FIRST if asked.first else None)
 
 
-def _matches(places: Sequence[tuple[str, nn.Module]], globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for name, _ in places for glob in globs)
+def _is_vector(tensor: Tensor) -> bool:
+    return tensor.numel() == max(tensor.shape, default=1)
 
 
-def _reasons(
-    parameter: nn.Parameter,
-    places: Sequence[tuple[str, nn.Module]],
-    first: Tensor | None,
-    gates: Collection[int],
-) -> Iterator[tuple[str, bool]]:
-    """Yield (why a parameter may not be cut, whether that is advice and could be done)."""
-    owners = [owner for _, owner in places]
-    leaves = [name.rpartition(".")[2] for name, _ in places]
-    if isinstance(parameter, nn.UninitializedParameter):
-        yield "not initialised yet: run the model once", False
-        return
-    if any(isinstance(owner, _EMBEDDINGS) for owner in owners):
-        yield "embedding table", True
-    if any(isinstance(owner, NORMS) for owner in owners) or parameter.dim() < 2:
-        yield "bias or norm", True
-    if any(leaf == "bias" or leaf.startswith("bias_") for leaf in leaves):
-        yield "bias or norm", True
-    if id(parameter) in gates:
-        yield "router", True
-    yield from ((why, False) for why in _impossible(parameter, owners))
-    if parameter.numel() == max(parameter.shape, default=1) and not any(
-        isinstance(owner, _LAYERS) for owner in owners
-    ):
-        yield "a vector: one scale or token", True
-    if not parameter.requires_grad:
-        yield "frozen", False
-    yield from ((why, True) for why in _no_weight(parameter, places))
-    if parameter is first:  # last: nothing else keeps it whole
-        yield FIRST, True
-
-
-def _impossible(parameter: Tensor, owners: Sequence[nn.Module]) -> Iterator[str]:
-    if any(isinstance(owner, ParametrizationList) for owner in owners):
-        yield "parametrized: cutting it would not cut the weight"
-    if parameter.layout != torch.strided:
-        yield "sparse layout"
-    if parameter.is_meta:
-        yield "on the meta device"
-    if parameter.dtype not in DTYPES:
-        yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}"
-    if parameter.numel() == 0:
-        yield "has no weights"
-
-
-def _no_weight(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> Iterator[str]:
+def _raw_reason(asked: _Asked) -> str | None:
+    """Return what names and owners say of a raw parameter that is left whole, or None."""
     said: list[str | None] = []
-    for name, owner in places:
+    for name, owner in asked.places:
         if not is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList)):
             said.append("router" if is_router(name, owner) else None)
-        elif parameter.dim() > 1:
-            said.append(no_weight(name, owner, parameter))
-    yield from (why for why in said if why not in (None, UNKNOWN))
-    if said and None not in said:  # known under none of its names
-        yield UNKNOWN
+        elif asked.tensor.dim() > 1:
+            said.append(no_weight(name, owner, asked.tensor))
+    known = [why for why in said if why not in (None, UNKNOWN)]
+    nowhere = UNKNOWN if said and None not in said else None  # known under none of its names
+    return next(iter(known), nowhere)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from secateur.pruning.layers import is_transposed
+
 UNKNOWN = "not known to be a weight"
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -75,10 +77,8 @@ def is_raw(name: str, owner: nn.Module, layers: tuple[type[nn.Module], ...]) -> 
         owner: the module that it is registered in; a layer's subclass may own raw ones too.
         layers: the classes that are known.
     """
-    theirs = type(owner).__name__ == "Conv1D" and hasattr(owner, "nf")  # transformers'
-    if not (theirs or isinstance(owner, layers)):
-        return True
-    return _OF_LAYERS.fullmatch(name.rpartition(".")[2]) is None
+    layer = isinstance(owner, layers) or is_transposed(owner)
+    return not layer or _OF_LAYERS.fullmatch(name.rpartition(".")[2]) is None
 
 
 def no_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
@@ -159,17 +159,13 @@ def routing_gates(model: nn.Module) -> frozenset[int]:
     a module that has experts it chooses among them, if it gives fewer features than it takes.
     """
     found: set[int] = set()
-    for module in model.modules():
-        if not _has_experts(module):
-            continue
+    for module in filter(_has_experts, model.modules()):
         for name, child in module.named_children():
             if _is_gate(name):
-                found.update(id(p) for p in child.parameters() if _narrows(p))
-        for name, parameter in module.named_parameters(recurse=False):
-            # of a raw one it is not known which way round it is
-            matrix = not isinstance(parameter, nn.UninitializedParameter) and parameter.dim() == 2
-            if matrix and parameter.shape[0] != parameter.shape[1] and _is_gate(name):
-                found.add(id(parameter))
+                found |= {id(weight) for weight in child.parameters() if _narrows(weight)}
+        for name, raw in module.named_parameters(recurse=False):
+            if _is_gate(name) and (_narrows(raw) or _narrows(raw, transposed=True)):
+                found.add(id(raw))  # which way round it is, is not known
     return frozenset(found)
 
 
@@ -177,11 +173,12 @@ def _is_gate(name: str) -> bool:
     return _GATE.fullmatch("_".join(_words(name))) is not None
 
 
-def _narrows(weight: Tensor) -> bool:
+def _narrows(weight: Tensor, *, transposed: bool = False) -> bool:
     """Return whether a layer's weight gives fewer features than it takes."""
-    if isinstance(weight, nn.UninitializedParameter):
+    if isinstance(weight, nn.UninitializedParameter) or weight.dim() != 2:
         return False
-    return weight.dim() == 2 and weight.shape[0] < weight.shape[1]
+    outputs, inputs = weight.shape[::-1] if transposed else weight.shape
+    return outputs < inputs
 
 
 def _has_experts(module: nn.Module) -> bool:
@@ -203,12 +200,6 @@ def declared_axis(owner: nn.Module, parameter: Tensor) -> int | None:
     if not experts or parameter.dim() != 3:
         return None
     return -2 if transposed else -1
-
-
-def known_axis(axes: Sequence[int | None]) -> int | None:
-    """Return the one axis that those who know one agree about, or None."""
-    known = {axis for axis in axes if axis is not None}
-    return known.pop() if len(known) == 1 else None
 
 
 def _words(name: str) -> list[str]:
