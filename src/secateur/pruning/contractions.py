@@ -9,18 +9,18 @@ whose rows are picked by positions is a table.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, run, tensors_in
-from secateur.model.modes import evaluating
+from secateur.model.passes import decomposed, refusing, undisturbed
 
 Dims = tuple[int | None, ...]
 """For each dimension of a tensor, the parameter's dimension that it is; None where it is none."""
@@ -58,42 +58,15 @@ def measured(model: nn.Module, names: Sequence[str], example: Inputs) -> Measure
         UsageError: the model does not take the example.
     """
     follower = _Follower({name: model.get_parameter(name) for name in names}, model, example)
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    fast = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)  # it hides products in one operator
-        with torch.random.fork_rng(list(devices)), evaluating(model), torch.no_grad(), follower:
-            run(model, example)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            f"{type(model).__name__} does not take the example: {error}; give the inputs of one "
-            "pass as example="
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for name, buffer in model.named_buffers():
-            if name in kept:
-                buffer.copy_(kept[name])
+    refusal = f"{type(model).__name__} does not take the example"
+    hint = "; give the inputs of one pass as example="
+    with refusing(refusal, hint), undisturbed(model), torch.no_grad(), follower:
+        run(model, example)
     return follower.measured()
 
 
-class _Tensors:
-    """A set of tensors that keeps none of them alive."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._known: dict[int, weakref.ref[Tensor]] = {}
-        for tensor in tensors:
-            self.add(tensor)
-
-    def add(self, tensor: Tensor) -> None:
-        self._known[id(tensor)] = weakref.ref(tensor)
-
-    def __contains__(self, tensor: Tensor) -> bool:
-        known = self._known.get(id(tensor))
-        return known is not None and known() is tensor  # ids are given out again
+CONSTANT, WEIGHTS, INPUTS = range(3)
+"""What a tensor was made of; what was made of several things counts as the last of them."""
 
 
 class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -102,13 +75,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, parameters: Mapping[str, Tensor], model: nn.Module, example: Inputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = parameters
-        self._views: dict[int, tuple[weakref.ref[Tensor], _View]] = {}
+        # neither keeps tensors alive
+        self._views: MutableMapping[Tensor, _View] = WeakTensorKeyDictionary()
+        self._origins: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
         for name, parameter in parameters.items():
-            self._know(parameter, _View(name, tuple(range(parameter.dim()))))
+            self._views[parameter] = _View(name, tuple(range(parameter.dim())))
         self._seen: dict[str, set[int | None]] = {name: set() for name in parameters}
         self._tables: set[str] = set()
-        self._activations = _Tensors(list(tensors_in(example)))
-        self._made_of_weights = _Tensors(list(model.parameters()))
+        self._origins.update(dict.fromkeys(model.parameters(), WEIGHTS))
+        self._origins.update(dict.fromkeys(tensors_in(example), INPUTS))
 
     def measured(self) -> Measured:
         """Return what the uses agree about."""
@@ -117,19 +92,21 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def view(self, tensor: object) -> _View | None:
         """Return which part of a parameter a tensor is, if it is one."""
-        known = self._views.get(id(tensor))
-        return known[1] if known and known[0]() is tensor else None  # ids are given out again
+        return self._views.get(tensor) if isinstance(tensor, Tensor) else None
 
-    def _know(self, tensor: Tensor, view: _View) -> None:
-        self._views[id(tensor)] = weakref.ref(tensor), view
+    def _origin(self, tensor: Tensor) -> int:
+        """Return what a tensor, or what it is a view of, was made of."""
+        found = self._origins.get(tensor, CONSTANT)
+        base = tensor._base
+        return found if base is None else max(found, self._origins.get(base, CONSTANT))
 
     def _counts(self, view: _View, other: Tensor) -> bool:
         """Return whether a product with another tensor shows something; one of weights hides it."""
-        if self.view(other) is None and _has(self._activations, other):
-            return True
-        if self.view(other) is not None or _has(self._made_of_weights, other):
+        origin = self._origin(other)
+        if self.view(other) is not None or origin == WEIGHTS:
             self.unknown(view)
-        return False  # a constant, such as the zeros that a recurrent layer starts with
+            return False
+        return origin == INPUTS  # no constant, such as the zeros that a recurrent layer starts with
 
     def unknown(self, view: _View) -> None:
         """Note a use of a parameter that cannot be followed."""
@@ -171,103 +148,79 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose() and func.namespace == "aten":
-            with self:
-                out = func.decompose(*args, **kwargs)
+        if func.namespace == "aten":
+            out = decomposed(self, func, args, kwargs)
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
-        name = func._schema.name.partition("::")[2]
-        self._note(name, args, kwargs, out)
+        self._note(func._schema.name.partition("::")[2], args, kwargs, out)
         self._descend(args, kwargs, out)
         return out
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """Note what an operator does with parts of parameters."""
-        followed: tuple[object, ...] = ()
-        if name in _PRODUCTS:
-            factors, note = _PRODUCTS[name]
-            note(self, args)
-            followed = tuple(args[at] for at in factors)
-        elif name in _SCALINGS and len(args) > 1:
-            first, second = args[:2]
-            scaled, by = (second, first) if self.view(first) is None else (first, second)
-            if (view := self.view(scaled)) and (not isinstance(by, Tensor) or by.dim() == 0):
-                self._follow(view, view.dims, out)
-                followed = (scaled,)
-        elif args and (view := self.view(args[0])) is not None and name in _MOVES:
-            if name in _LOOKUPS and _looked_up(view.dims, args):
-                self.table(view)
-            else:
-                self._follow(view, _MOVES[name](view.dims, args, kwargs, out), out)
-            followed = (args[0],)
-        elif name.endswith("_like") or name.startswith("new_"):
+        if name.endswith("_like") or name.startswith("new_"):
             return  # only the shape is used
+        followed = _USES[name](self, args, kwargs, out) if name in _USES else ()
         for tensor in tensors_in((args, kwargs)):
             if (view := self.view(tensor)) and not any(tensor is one for one in followed):
                 self.unknown(view)
 
-    def _follow(self, view: _View, dims: Dims | None, out: Any) -> None:
+    def follow(self, view: _View, dims: Dims | None, out: Any) -> None:
+        """Note that what an operator returned are parts of a parameter."""
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if dims is not None and len(dims) == tensor.dim():
-                self._know(tensor, _View(view.name, dims))
+                self._views[tensor] = _View(view.name, dims)
             else:
                 self.unknown(view)
 
     def _descend(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Remember whether what an operator returns comes from the inputs, or from weights."""
+        """Remember what was made of inputs or weights."""
         given = list(tensors_in((args, kwargs)))
-        for kind in (self._activations, self._made_of_weights):
-            if any(_has(kind, tensor) for tensor in given):
-                for tensor in tensors_in(out):
-                    kind.add(tensor)
-                    # what is written into a part is in the whole, too
-                    if tensor._base is not None and any(tensor is one for one in given):
-                        kind.add(tensor._base)
-                return
+        origin = max(map(self._origin, given), default=CONSTANT)
+        for tensor in tensors_in(out) if origin else ():
+            self._origins[tensor] = origin
+            # what is written into a part is in the whole, too
+            if tensor._base is not None and any(tensor is one for one in given):
+                self._origins[tensor._base] = origin
 
 
-def _has(kind: _Tensors, tensor: Tensor) -> bool:
-    return tensor in kind or (tensor._base is not None and tensor._base in kind)
+Use = Callable[[_Follower, Any, Any, Any], tuple[object, ...]]
+"""Notes how an operator uses parts of parameters, and returns those that it knows what to do with;
+it is given the follower, arguments, keyword arguments and what came out."""
 
 
-Product = tuple[tuple[int, ...], Callable[[_Follower, Any], None]]
-"""Which arguments are factors, and what is to be noted of them."""
-
-
-def _matrices(left: int, right: int) -> Product:
-    def note(follower: _Follower, args: Any) -> None:
+def _matrices(left: int, right: int) -> Use:
+    def note(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
         follower.product(args[left], args[right], -1, -2)
         follower.product(args[right], args[left], -2, -1)
+        return args[left], args[right]
 
-    return (left, right), note
+    return note
 
 
-def _vector(matrix: int) -> Product:
-    def note(follower: _Follower, args: Any) -> None:
+def _vector(matrix: int) -> Use:
+    def note(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
         follower.product(args[matrix], args[matrix + 1], -1, -2)
+        return (args[matrix],)
 
-    return (matrix,), note
+    return note
 
 
-def _convolved(follower: _Follower, args: Any) -> None:
+def _convolved(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
     follower.convolution(args[1], args[0], bool(args[6]))
+    return (args[1],)
 
 
-_PRODUCTS: dict[str, Product] = {
-    "mm": _matrices(0, 1),
-    "bmm": _matrices(0, 1),
-    "addmm": _matrices(1, 2),
-    "baddbmm": _matrices(1, 2),
-    "_addmm_activation": _matrices(1, 2),
-    "_grouped_mm": _matrices(0, 1),
-    "grouped_mm_fallback": _matrices(0, 1),  # of transformers
-    "mv": _vector(0),
-    "addmv": _vector(1),
-    "convolution": ((1,), _convolved),
-}
-_SCALINGS = ("mul", "div")
-"""Of one number, they leave a weight what it is."""
+def _scaled(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
+    """Times one number, a weight is what it was."""
+    scaled, by = args[:2] if follower.view(args[0]) is not None else args[1::-1]
+    view = follower.view(scaled)
+    if view is None or (isinstance(by, Tensor) and by.dim()):
+        return ()
+    follower.follow(view, view.dims, out)
+    return (scaled,)
+
 
 Move = Callable[[Dims, tuple[Any, ...], Mapping[str, Any], Any], Dims | None]
 
@@ -302,19 +255,13 @@ def _reshaped(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
     """Let dimensions stay what they are where their size and their place among others does."""
     if not out.numel() or out.numel() != args[0].numel():  # empty, or read as another dtype
         return None
-    before = [(size, dim) for size, dim in zip(args[0].shape, dims, strict=True) if size != 1]
-    after = [(size, at) for at, size in enumerate(out.shape) if size != 1]
-    found: list[int | None] = [None] * out.dim()
-    while before and after:
-        (one, dim), (other, at) = before.pop(0), after.pop(0)
-        if one == other:
-            found[at] = dim
-        while one != other:  # dimensions that were merged or taken apart
-            if one < other:
-                one *= before.pop(0)[0]
-            else:
-                other *= after.pop(0)[0]
-    return tuple(found)
+    before = dict(zip(_spans(args[0].shape), dims, strict=True))
+    return tuple(before.get(span) if span[1] != 1 else None for span in _spans(out.shape))
+
+
+def _spans(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Return for each dimension the product of the sizes before it, and its size."""
+    return [(math.prod(shape[:at]), size) for at, size in enumerate(shape)]
 
 
 def _expanded(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
@@ -349,21 +296,38 @@ def _chosen(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
     return (*dims[:at], None, *dims[at + 1 :])
 
 
-_MOVES: dict[str, Move] = {
-    **dict.fromkeys(("detach", "alias", "clone", "_to_copy", "slice", "split"), _same),
-    **dict.fromkeys(("split_with_sizes", "contiguous", "lift_fresh"), _same),
-    **dict.fromkeys(("t", "transpose"), _transposed),
-    **dict.fromkeys(("select", "unbind"), _dropped),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze"), _reshaped),
-    "permute": _permuted,
-    "unsqueeze": _added,
-    "expand": _expanded,
-    "index": _indexed,
-    "index_select": _chosen,
-    **dict.fromkeys(("embedding", "_embedding_bag", "embedding_bag", "gather"), _lost),
-    "_embedding_bag_forward_only": _lost,
+def _moved(move: Move, *, looks_up: bool = False) -> Use:
+    def note(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
+        if view := follower.view(args[0]):
+            if looks_up and _looked_up(view.dims, args):
+                follower.table(view)
+            else:
+                follower.follow(view, move(view.dims, args, kwargs, out), out)
+        return (args[0],)
+
+    return note
+
+
+_USES: dict[str, Use] = {
+    **dict.fromkeys(("mm", "bmm", "_grouped_mm"), _matrices(0, 1)),
+    "grouped_mm_fallback": _matrices(0, 1),  # of transformers
+    **dict.fromkeys(("addmm", "baddbmm", "_addmm_activation"), _matrices(1, 2)),
+    "mv": _vector(0),
+    "addmv": _vector(1),
+    "convolution": _convolved,
+    **dict.fromkeys(("mul", "div"), _scaled),
+    **dict.fromkeys(("detach", "alias", "clone", "_to_copy", "slice", "split"), _moved(_same)),
+    **dict.fromkeys(("split_with_sizes", "contiguous", "lift_fresh"), _moved(_same)),
+    **dict.fromkeys(("t", "transpose"), _moved(_transposed)),
+    **dict.fromkeys(("select", "unbind"), _moved(_dropped)),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze"), _moved(_reshaped)),
+    "permute": _moved(_permuted),
+    "unsqueeze": _moved(_added),
+    "expand": _moved(_expanded),
+    "index": _moved(_indexed, looks_up=True),
+    "index_select": _moved(_chosen, looks_up=True),
+    **dict.fromkeys(("embedding", "gather", "embedding_bag"), _moved(_lost, looks_up=True)),
+    **dict.fromkeys(
+        ("_embedding_bag", "_embedding_bag_forward_only"), _moved(_lost, looks_up=True)
+    ),
 }
-_LOOKUPS = (
-    *("index", "index_select", "embedding", "embedding_bag", "_embedding_bag", "gather"),
-    "_embedding_bag_forward_only",
-)
