@@ -250,6 +250,23 @@ def test_a_dense_model_stays_as_it_is() -> None:
     assert (result.removed, result.folded, result.after) == ({}, (), result.before)
 
 
+class Tied(nn.Module):
+    """A layer whose channels are added to each other in another order, so that all go together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(y + y.view(-1, 2, 2).transpose(1, 2).reshape(-1, 4))
+
+
+def test_a_model_without_channels_to_cut_stays_as_it_is() -> None:
+    result = found(Tied(), torch.ones(2, 3))
+    assert (result.removed, result.after) == ({}, result.before)
+
+
 def test_channels_that_nobody_reads_go() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1))

@@ -15,7 +15,7 @@ from secateur.model.inputs import Inputs, each, run, tensors_in
 from secateur.model.parameters import unwrapped
 from secateur.model.passes import undisturbed
 from secateur.pruning.channels import numbers
-from secateur.pruning.channels.constants import Constants, dead
+from secateur.pruning.channels.constants import Fold, dead, fold
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
 from secateur.pruning.channels.numbers import WAYS, Changes, Way
@@ -88,18 +88,18 @@ def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
         base = copied(model)
         cut.apply(base)
         models = (base, _audible(base, cut))
-        small, taken, failed, _ = _without(models, groups, units, Constants(()), example)
+        small, taken, failed, _ = _without(models, groups, units, (), example)
         return Shrunk(small, taken, failed, (), before, _count(small))
     small, folded = copied(model), set[str]()
     removed: dict[str, int] = {}
     refused: dict[str, str] = {}
     while True:
-        groups, units, constants = dead(small, example)
+        groups, units, folds = dead(small, example)
         left = frozenset(u for g in groups if g.name not in refused for u in g.units) & units
         if not left:
             break
         models = (small, small)
-        small, taken, failed, changed = _without(models, groups, left, constants, example)
+        small, taken, failed, changed = _without(models, groups, left, folds, example)
         refused |= failed
         folded |= changed
         for name, count in taken.items():
@@ -134,7 +134,7 @@ def _without(
     models: tuple[nn.Module, nn.Module],
     groups: Groups,
     units: frozenset[int],
-    constants: Constants,
+    folds: Sequence[Fold],
     example: Inputs,
 ) -> tuple[nn.Module, dict[str, int], dict[str, str], frozenset[str]]:
     """Take units out of a model.
@@ -143,7 +143,7 @@ def _without(
         models: the model, and one with the same zeros and sizes on which trials are made.
         groups: of both.
         units: which to take out.
-        constants: what is folded then.
+        folds: constants that weights read of them.
         example: inputs.
 
     Returns:
@@ -160,7 +160,7 @@ def _without(
         model: nn.Module, gone: frozenset[int], new: Changes
     ) -> tuple[nn.Module, frozenset[str]]:
         small = copied(model)
-        changed, axes = constants.fold(small, gone)
+        changed, axes = fold(small, folds, gone)
         cut_out(small, replace(groups, axes=(*groups.axes, *axes)), gone)
         numbers.apply(small, new)
         return small, changed
