@@ -223,9 +223,8 @@ def _stays(
         outputs = [labels for labels in dims if written[labels].any()]
         labels = np.concatenate([_NO_LABELS, *(outputs or dims[:1])])
         staying = labels[units[labels] == STAYS]
-        follows = any(
-            (units[other] != STAYS).any() for other in dims[1:]
-        )  # a table, others' channels
+        # a table may have channels that follow those of others
+        follows = any((units[other] != STAYS).any() for other in dims[1:])
         if len(shape) < 2 or (not outputs and follows) or (outputs and not len(staying)):
             continue
         used = outputs or any((blocks[other] != NONE).any() for other in dims)

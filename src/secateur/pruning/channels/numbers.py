@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from secateur.pruning.channels.groups import Size
 from secateur.pruning.channels.tracing import has_fixed_sizes
+from secateur.pruning.layers import is_transposed
 
 OTHERS = re.compile(
     r"^(attention_)?head_(dim|size)$|dim_head|kernel|stride|padding|window|patch|bucket|vocab"
@@ -80,16 +81,15 @@ def changes(model: nn.Module, sizes: Sequence[tuple[Size, Way | None]], units: S
     wanted: Changes = {}
     for (path, way), here in found.items():
         module = model.get_submodule(path)
-        if has_fixed_sizes(module) or hasattr(module, "nx"):
+        if has_fixed_sizes(module) or is_transposed(module):
             continue
-        table = _Table(here, units, way)
         held = {
             name: wanted.get((path, name), value)
             for name, value in vars(module).items()
             if name not in _TORCHS
         }
-        for name, value in table.attributes(held).items():
-            wanted[path, name] = value
+        new = _Table(here, units, way).attributes(held)
+        wanted |= {(path, name): value for name, value in new.items()}
     return wanted
 
 
@@ -113,8 +113,8 @@ class _Table:
     def __init__(self, sizes: Sequence[Size], units: Set[int], way: Way) -> None:
         self._way = way
         self._rows: list[tuple[list[int], list[int]]] = []
-        told: dict[int, list[int]] = {}
-        seen: dict[int, list[int]] = {}
+        news: dict[int, dict[int, None]] = {}  # in order, each once
+        told: set[int] = set()
         for size in sorted(sizes, key=lambda size: not size.given):
             old = [part if isinstance(part, int) else len(part) for part in size.parts]
             new = [
@@ -124,39 +124,26 @@ class _Table:
             if old != new:
                 self._rows.append((old, new))
             for part, before, after in zip(size.parts, old, new, strict=True):
-                into = told if size.given else seen
-                if not isinstance(part, int) and after not in into.setdefault(before, []):
-                    into[before].append(after)
-        if way.choice == "given":
-            self._news = {**seen, **told}
-        else:
-            self._news = {
-                old: list(dict.fromkeys([*told.get(old, ()), *seen.get(old, ())]))
-                for old in told.keys() | seen.keys()
-            }
-        self._news = {old: news for old, news in self._news.items() if news != [old]}
+                if isinstance(part, int) or (not size.given and before in told):
+                    continue
+                news.setdefault(before, {})[after] = None
+                if size.given and way.choice == "given":
+                    told.add(before)
+        self._news = {old: list(new) for old, new in news.items() if list(new) != [old]}
 
     def attributes(self, held: Mapping[str, Any]) -> dict[str, Any]:
         """Return attribute → new value of those that change."""
-        changed = self._plain(held)
-        if self._way.reach != "numbers":
-            for name, value in held.items():
-                if name not in changed and not OTHERS.search(name):
-                    new = self._within(value, 0)
-                    if new is not value:
-                        changed[name] = new
-        return changed
+        return self._numbers(held) if self._way.reach == "numbers" else self._items(held, -1)
 
-    def _plain(self, held: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those that are numbers."""
-        changed: dict[str, Any] = {}
-        by_size: dict[int, list[str]] = {}
+    def _numbers(self, held: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return what changes of the entries that are numbers."""
+        changed: dict[Any, Any] = {}
+        by_size: dict[int, list[Any]] = {}
         for name, value in held.items():
-            if _number(value) and abs(value) in self._news and not OTHERS.search(name):
+            if _number(value) and abs(value) in self._news and not _of_others(name):
                 by_size.setdefault(abs(value), []).append(name)
         for size, fitting in by_size.items():
-            likely = [name for name in fitting if any(part in name for part in LIKELIER)]
-            names = likely or fitting
+            names = [name for name in fitting if _likelier(name)] or fitting
             for name, new in zip(names, self._chosen(size, len(names)), strict=True):
                 changed[name] = _like(held[name], new)
         return changed
@@ -168,55 +155,35 @@ class _Table:
             return [news[min(at, len(news) - 1)] for at in range(places)]
         return [news[0 if self._way.choice == "given" else -1]] * places
 
+    def _items(self, held: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
+        """Return what changes of all entries."""
+        changed = self._numbers(held)
+        for name, value in held.items():
+            if name not in changed and not _number(value) and not _of_others(name):
+                new = self._within(value, depth + 1)
+                if new is not value:
+                    changed[name] = new
+        return changed
+
     def _within(self, value: Any, depth: int) -> Any:
         """Return a container with its numbers changed: another one, or the same if none did."""
         if depth > DEEPEST:
             return value
+        changed: dict[Any, Any] = {}
         if isinstance(value, slice):
-            ends = self._sequence([value.start, value.stop], depth)
-            return value if ends is None else slice(ends[0], ends[1], value.step)
-        if isinstance(value, (tuple, list, MutableSequence)) and not isinstance(value, bytearray):
-            new = self._sequence(list(value), depth)
-            return value if new is None else _rebuilt(value, new)
-        if isinstance(value, Mapping):
-            items = self._items(dict(value), depth)
-            return value if items is None else _with_items(value, items)
-        if self._way.reach == "objects" and _is_record(value):
-            items = self._items(vars(value), depth)
-            return value if items is None else _with_attributes(value, items)
-        return value
+            changed = self._sequence([value.start, value.stop], depth)
+        elif isinstance(value, (tuple, list, MutableSequence)) and not isinstance(value, bytearray):
+            changed = self._sequence(list(value), depth)
+        elif isinstance(value, Mapping):
+            changed = self._items(dict(value), depth)
+        elif self._way.reach == "objects" and _is_record(value):
+            changed = self._items(vars(value), depth)
+        return _with(value, changed) if changed else value
 
-    def _items(self, held: Mapping[Any, Any], depth: int) -> dict[Any, Any] | None:
-        """Return the entries that change, or None."""
-        named = {key: v for key, v in held.items() if isinstance(key, str) and key}
-        changed: dict[Any, Any] = dict(self._plain(named))
-        for key, value in held.items():
-            if key in changed or (isinstance(key, str) and OTHERS.search(key)):
-                continue
-            if _number(value):
-                if not isinstance(key, str) and abs(value) in self._news:
-                    changed[key] = _like(value, self._chosen(abs(value), 1)[0])
-                continue
-            new = self._within(value, depth + 1)
-            if new is not value:
-                changed[key] = new
-        return changed or None
-
-    def _sequence(self, values: list[Any], depth: int) -> list[Any] | None:
-        """Return a sequence's values with its numbers changed, or None."""
+    def _sequence(self, values: list[Any], depth: int) -> dict[int, Any]:
+        """Return what changes of a sequence: place → new value."""
         row = self._matching(values)
-        if row is not None:
-            return row if row != values else None
-        new = list(values)
-        for size in {abs(v) for v in values if _number(v)} & self._news.keys():
-            at = [place for place, v in enumerate(values) if _number(v) and abs(v) == size]
-            for place, chosen in zip(at, self._chosen(size, len(at)), strict=True):
-                new[place] = _like(values[place], chosen)
-        for place, value in enumerate(values):
-            if not _number(value):
-                new[place] = self._within(value, depth + 1)
-        same = all(one is other for one, other in zip(new, values, strict=True))
-        return None if same else new
+        return dict(enumerate(row)) if row else self._items(dict(enumerate(values)), depth)
 
     def _matching(self, values: list[Any]) -> list[Any] | None:
         """Return what becomes of a sequence that stands in a row of sizes; -1 fits any size."""
@@ -224,8 +191,7 @@ class _Table:
             return None
         if not any(v is not None and v > 0 for v in values):
             return None
-        rows = sorted(self._rows, key=lambda row: len(row[0]) != len(values))
-        for old, new in rows:
+        for old, new in sorted(self._rows, key=lambda row: len(row[0]) != len(values)):
             for at in range(len(old) - len(values) + 1):
                 spans = list(zip(values, old[at:], new[at:], strict=False))
                 if all(v in (None, -1) or v == was for v, was, _ in spans):
@@ -237,6 +203,14 @@ class _Table:
 
 def _number(value: object) -> bool:
     return type(value) is int or isinstance(value, np.integer)
+
+
+def _of_others(name: object) -> bool:
+    return isinstance(name, str) and OTHERS.search(name) is not None
+
+
+def _likelier(name: object) -> bool:
+    return isinstance(name, str) and any(part in name for part in LIKELIER)
 
 
 def _like(value: Any, new: int) -> Any:
@@ -251,28 +225,20 @@ def _is_record(value: object) -> bool:
     return hasattr(value, "__dict__") and type(value).__module__ != "builtins"
 
 
-def _rebuilt(value: Any, new: list[Any]) -> Any:
-    """Return a sequence of the same kind with other values."""
+def _with(value: Any, changed: Mapping[Any, Any]) -> Any:
+    """Return a slice, sequence, mapping or object of the same kind with some entries changed."""
+    if isinstance(value, slice):
+        return slice(changed.get(0, value.start), changed.get(1, value.stop), value.step)
     if isinstance(value, (tuple, list)):
         make: Callable[..., Any] = getattr(type(value), "_make", type(value))
-        return make(new)
-    other = copy.deepcopy(value)
-    for place, item in enumerate(new):
-        other[place] = item
-    return other
-
-
-def _with_items(value: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
-    if not isinstance(value, MutableMapping):
-        return {**value, **items}
-    other = copy.copy(value)
-    for key, item in items.items():
-        other[key] = item
-    return other
-
-
-def _with_attributes(value: Any, items: Mapping[str, Any]) -> Any:
-    other = copy.copy(value)
-    for name, item in items.items():
-        object.__setattr__(other, name, item)  # frozen dataclasses too
+        return make([changed.get(at, item) for at, item in enumerate(value)])
+    if isinstance(value, Mapping) and not isinstance(value, MutableMapping):
+        return {**value, **changed}
+    sequence = isinstance(value, MutableSequence)
+    other = copy.deepcopy(value) if sequence else copy.copy(value)
+    for name, item in changed.items():
+        if sequence or isinstance(value, MutableMapping):
+            other[name] = item
+        else:
+            object.__setattr__(other, name, item)  # frozen dataclasses too
     return other
