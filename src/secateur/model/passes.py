@@ -59,18 +59,22 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
+_MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What a model, or a loss, raises for what it does not take."""
+
+
 @contextmanager
 def refusing(what: str, hint: str = "") -> Iterator[None]:
-    """Turn what a model raises for inputs that it does not take into one error.
+    """Turn what a model, or a loss, raises for what it does not take into one error.
 
     Raises:
-        UsageError: `what`, the model's own message, and the hint.
+        UsageError: `what`, the original message, and the hint.
     """
     try:
         yield
     except UsageError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+    except _MISFITS as error:
         raise UsageError(f"{what}: {error}{hint}") from error
 
 

@@ -29,15 +29,14 @@ from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import parameters, unwrapped
+from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import by_outputs, is_layer, weight_of
-from secateur.pruning.moments import Moments, moments
+from secateur.pruning.moments import Moments, Norm, moments
 from secateur.pruning.selecting.masks import Masks
 
 CHUNK = 2**24
 """Numbers of the systems solved together, at most, unless one is larger: 128 MB."""
-
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +152,20 @@ def _solve(
 ) -> tuple[float, float]:
     """Solve one layer; return its relative error before and after."""
     layer = model.get_submodule(path)
-    weight, reference = weight_of(layer), dense.get_submodule(path)
+    weight = weight_of(layer)
     groups, size, outputs = found.cross.shape
     shape = (groups, outputs, size - 1)
-    start = weight.detach().double().reshape(shape)
-    prior = weight_of(reference).detach().double().reshape(shape)
-    offset, free = _offset(layer, found.norm, dense, model)
-    offset = offset.reshape(groups, outputs, 1)
-    support = torch.cat(
-        [by_outputs(layer, mask).reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2
-    )
-    solved = torch.cat([start, offset], 2)
-    before = _error(solved, found)
+    intercept = _intercept(layer, found.norms)
+    free = intercept is not None
+    offset = found.outputs.new_zeros(groups, outputs, 1)
+    if intercept is not None:
+        offset = intercept.double().reshape(offset.shape)
+    movable = torch.full_like(offset, free, dtype=torch.bool)
+    support = torch.cat([by_outputs(layer, mask).reshape(shape), movable], 2)
+    start = torch.cat([weight.detach().double().reshape(shape), offset], 2)
+    prior = weight_of(dense.get_submodule(path)).detach().double().reshape(shape)
     goal = torch.cat([prior, offset], 2)
+    before, solved = _error(start, found), start.clone()
     for group in range(groups):
         penalty = damping * found.inputs[group].diagonal()[:-1].mean().clamp_min(1e-12)
         matrix = found.inputs[group].clone()
@@ -178,10 +178,10 @@ def _solve(
             solved[group, rows] = _restricted(matrix, right[rows], kept, solved[group, rows])
     errors = _error(solved, found)
     better = (errors < before) & solved.isfinite().all(2)
-    solved = torch.where(better[..., None], solved, torch.cat([start, offset], 2))
+    solved = torch.where(better[..., None], solved, start)
     weight.copy_(solved[..., :-1].reshape(weight.shape))
     if free:
-        _give(layer, found.norm, dense, model, solved[..., -1].flatten())
+        _set_intercept(layer, found.norms, solved[..., -1].flatten())
     spread = (found.outputs - found.cross[:, -1].square()).clamp_min(1e-12)
     after = torch.where(better, errors, before)
     return (before.sum() / spread.sum()).item(), (after.sum() / spread.sum()).item()
@@ -216,15 +216,9 @@ def _restricted(matrix: Tensor, right: Tensor, kept: Tensor, fallback: Tensor) -
     solution = torch.cholesky_solve((right.gather(1, at) * real)[..., None], factor)[..., 0]
     result = torch.zeros_like(fallback)
     result.scatter_add_(1, at, torch.where(real, solution, 0.0))
-    return torch.where((info == 0)[:, None], _keeping(result, fallback, at, real), fallback)
-
-
-def _keeping(result: Tensor, fallback: Tensor, at: Tensor, real: Tensor) -> Tensor:
-    """Put back the intercept where it was not solved for."""
-    last = result.shape[1] - 1
-    solved = ((at == last) & real).any(1)
-    result[:, last] = torch.where(solved, result[:, last], fallback[:, last])
-    return result
+    intercept = ((at == result.shape[1] - 1) & real).any(1)  # was solved for
+    result[:, -1] = torch.where(intercept, result[:, -1], fallback[:, -1])
+    return torch.where((info == 0)[:, None], result, fallback)
 
 
 def _error(weights: Tensor, found: Moments) -> Tensor:
@@ -234,62 +228,40 @@ def _error(weights: Tensor, found: Moments) -> Tensor:
     return (quadratic - 2 * linear + found.outputs).clamp_min(0)
 
 
-def _offset(
-    layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module
-) -> tuple[Tensor, bool]:
-    """Return the intercept that the layer has now, float64 [outputs], and whether it may move."""
-    weight = weight_of(layer)
+def _intercept(layer: nn.Module, norms: tuple[Norm, Norm] | None) -> Tensor | None:
+    """Return the intercept that the layer has now, [outputs]; None where it cannot move."""
     if isinstance(layer.bias, Tensor):
-        return layer.bias.detach().double(), True
-    zeros = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
-    if isinstance(norm, Norm) and norm.running_mean is not None:
-        before = _twin(norm, model, dense).running_mean
-        assert isinstance(before, Tensor)
-        return (before - norm.running_mean).double(), True
-    return zeros, False
+        return layer.bias.detach()
+    if norms is None or norms[0].running_mean is None or norms[1].running_mean is None:
+        return None
+    return norms[1].running_mean - norms[0].running_mean
 
 
-def _give(
-    layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module, value: Tensor
-) -> None:
+def _set_intercept(layer: nn.Module, norms: tuple[Norm, Norm] | None, value: Tensor) -> None:
     if isinstance(layer.bias, Tensor):
         layer.bias.copy_(value)
-        return
-    assert isinstance(norm, Norm)
-    assert norm.running_mean is not None
-    before = _twin(norm, model, dense).running_mean
-    assert isinstance(before, Tensor)
-    norm.running_mean.copy_(before - value)
-
-
-def _twin(module: nn.Module, model: nn.Module, dense: nn.Module) -> nn.Module:
-    path = next(path for path, here in model.named_modules() if here is module)
-    return dense.get_submodule(path)
+    elif norms and norms[0].running_mean is not None and norms[1].running_mean is not None:
+        norms[0].running_mean.copy_(norms[1].running_mean - value)
 
 
 def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], dict[str, str]]:
     """Return the paths of the layers that can be solved, as they run, and why others cannot."""
     skipped: dict[str, str] = {}
     paths: list[str] = []
-    modules = dict(model.named_modules())
     for name in masks:
         path, _, leaf = name.rpartition(".")
-        owner = modules[path]
+        owner = model.get_submodule(path)
         if is_layer(owner) and leaf == "weight":
             paths.append(path)
         else:
             skipped[name] = f"{type(owner).__name__} is neither linear nor a convolution"
     ran: list[str] = []
-    hooks = [
-        modules[path].register_forward_hook(lambda *_, path=path: ran.append(path))
+    hooks = hooked(
+        model.get_submodule(path).register_forward_hook(lambda *_, path=path: ran.append(path))
         for path in paths
-    ]
-    try:
-        with torch.inference_mode():
-            run(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    )
+    with hooks, torch.inference_mode():
+        run(model, example)
     skipped |= {_weight_of(p): "the network does not run it" for p in paths if p not in ran}
     return list(dict.fromkeys(ran)), skipped
 
