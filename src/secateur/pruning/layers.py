@@ -38,6 +38,11 @@ def weight_of(layer: nn.Module) -> Tensor:
     return by_outputs(layer, cast(Tensor, layer.weight))
 
 
+def weight_name(path: str) -> str:
+    """Return the name of a layer's weight; the layer may be the whole model, at path ""."""
+    return f"{path}.weight" if path else "weight"
+
+
 def groups_of(layer: nn.Module) -> int:
     """Return how many groups of inputs have outputs of their own."""
     return layer.groups if isinstance(layer, Convolution) else 1

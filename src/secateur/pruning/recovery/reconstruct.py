@@ -31,7 +31,7 @@ from secateur.model.modes import evaluating
 from secateur.model.parameters import parameters, unwrapped
 from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.layers import by_outputs, is_layer, weight_of
+from secateur.pruning.layers import by_outputs, is_layer, weight_name, weight_of
 from secateur.pruning.moments import Moments, Norm, moments
 from secateur.pruning.selecting.masks import Masks
 
@@ -136,7 +136,7 @@ def _sweep(
     order, skipped = _order(model, masks, calibration.example)
     for path in order:
         start = time.perf_counter()
-        name = _weight_of(path)
+        name = weight_name(path)
         found = moments(model, dense, path, calibration, positions=positions, seed=seed)
         if found is None:
             skipped[name] = "the dense network does not run it"
@@ -262,12 +262,8 @@ def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], 
     )
     with hooks, torch.inference_mode():
         run(model, example)
-    skipped |= {_weight_of(p): "the network does not run it" for p in paths if p not in ran}
+    skipped |= {weight_name(p): "the network does not run it" for p in paths if p not in ran}
     return list(dict.fromkeys(ran)), skipped
-
-
-def _weight_of(path: str) -> str:
-    return f"{path}.weight" if path else "weight"  # a layer may be the whole model
 
 
 def _check_twins(model: nn.Module, dense: nn.Module, masks: Masks) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from secateur.model.inputs import Inputs, run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import unwrapped
 from secateur.model.passes import hooked, undisturbed
+from secateur.pruning.layers import read_by, weight_name
 
 SIZES = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.int8: (16, 128)}
 """What rows and columns must be multiples of, by dtype: the limits of torch's kernels."""
@@ -59,50 +60,58 @@ def to_semi_structured(
             so, as with `torch.compile(mode="reduce-overhead")`.
 
     Raises:
-        UsageError: the model lies elsewhere, this torch has no such tensors, or no layer can be
-            converted, and says why of each; or the example is none.
+        UsageError: no layer can be converted; says why of each. Or the example is none.
     """
     model = unwrapped(model)
+    names, left = _convertible(model)
+    small = copied(model)
+    layers = {name: small.get_submodule(name) for name in names}
+    seen = {} if example is None else _inputs(small, layers, example)
+    times: dict[str, tuple[float, float]] = {}
+    for name, layer in layers.items():
+        weight, sparse = weight_name(name), _converted(layer)
+        why = None
+        if name in seen:
+            x = seen.pop(name)
+            times[weight], why = _timed(partial(layer, x), partial(sparse, x), graph)
+        elif example is not None:
+            why = "the example does not reach it"
+        if why is None:
+            layer.weight = sparse.weight
+        else:
+            left[weight] = why
+    converted = tuple(weight for weight in map(weight_name, names) if weight not in left)
+    if example is None or not converted:
+        return SemiStructured(small, converted, left, times)
+    with evaluating(model), evaluating(small):
+        whole, why = _timed(partial(run, model, example), partial(run, small, example), graph)
+    if why is not None:
+        left |= dict.fromkeys(converted, f"the model as a whole: {why}")
+        small, converted = copied(model), ()
+    return SemiStructured(small, converted, left, times, whole)
+
+
+def _convertible(model: nn.Module) -> tuple[list[str], dict[str, str]]:
+    """Return the linear layers that can be converted, and why other layers' weights cannot.
+
+    Raises:
+        UsageError: none can; says why of each.
+    """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    left = {f"{name}.weight": why for name, m in layers.items() if (why := _refusal(m.weight))}
+    left = {weight_name(n): why for n, m in layers.items() if (why := _refusal(m.weight))}
     if len(left) == len(layers):
         reasons = "; ".join(f"{name}: {why}" for name, why in left.items()) or "it has none"
         raise UsageError(f"no linear layer can be made semi-structured ({reasons})")
-    if not hasattr(torch.sparse, "to_sparse_semi_structured"):  # older than 2.1
-        raise UsageError(
-            f"torch {torch.__version__} has no semi-structured tensors; install a newer one"
-        )
-    original, model = model, copied(model)
-    names = [name for name in layers if f"{name}.weight" not in left]
-    dense = {name: module for name, module in model.named_modules() if name in names}
-    seen = {} if example is None else _inputs(model, dense, example)
-    times: dict[str, tuple[float, float]] = {}
-    for name, layer in dense.items():
-        weight = f"{name}.weight"
-        if example is not None and name not in seen:
-            left[weight] = "the example does not reach it"
-            continue
-        sparse = _converted(layer)
-        if name in seen:
-            x = seen.pop(name)
-            runs = [partial(layer, x), partial(sparse, x)]
-            before, after = cuda_milliseconds(runs, graph=graph)
-            times[weight] = before, after
-            if after >= before:
-                left[weight] = f"dense is as fast: {before:.3f} ms against {after:.3f} ms"
-                continue
-        layer.weight = sparse.weight
-    converted = tuple(f"{name}.weight" for name in names if f"{name}.weight" not in left)
-    if example is None or not converted:
-        return SemiStructured(model, converted, left, times)
-    with evaluating(original), evaluating(model):
-        pair = [partial(run, original, example), partial(run, model, example)]
-        before, after = cuda_milliseconds(pair, graph=graph)
-    if after >= before:
-        why = f"the model is as fast dense: {before:.3f} ms against {after:.3f} ms"
-        left |= dict.fromkeys(converted, why)
-        model, converted = copied(original), ()
-    return SemiStructured(model, converted, left, times, (before, after))
+    return [name for name in layers if weight_name(name) not in left], left
+
+
+def _timed(
+    dense: Callable[[], object], sparse: Callable[[], object], graph: bool
+) -> tuple[tuple[float, float], str | None]:
+    """Return the milliseconds of both, and where the sparse one is not faster, that it is not."""
+    before, after = cuda_milliseconds([dense, sparse], graph=graph)
+    why = None if after < before else f"dense is as fast: {before:.3f} ms against {after:.3f} ms"
+    return (before, after), why
 
 
 def _converted(layer: nn.Module) -> nn.Linear:
@@ -125,7 +134,7 @@ def _inputs(
     def look(
         name: str, _: nn.Module, given: tuple[Tensor, ...], by_name: dict[str, Tensor]
     ) -> None:
-        x = given[0] if given else by_name["input"]
+        x = read_by(given, by_name)
         if name not in seen or x.numel() > seen[name].numel():
             seen[name] = x.detach().clone()
 
@@ -150,7 +159,7 @@ def _refusal(weight: Tensor) -> str | None:
         return "this GPU has no sparse tensor cores; they came with compute capability 8.0"
     rows, columns = SIZES[weight.dtype]
     if weight.shape[0] % rows or weight.shape[1] % columns:
-        return f"{tuple(weight.shape)} are no multiples of {rows} and {columns}"
+        return f"{tuple(weight.shape)} are not multiples of {rows} and {columns}"
     return None
 
 
