@@ -117,33 +117,20 @@ def reconstruct(
     try:
         with evaluating(model, dense):
             masks.apply(model)
-            return _sweep(model, dense, masks, calibration, damping, positions, seed)
+            done: list[Reconstructed] = []
+            order, skipped = _order(model, masks, calibration.example)
+            for path in order:
+                start, name = time.perf_counter(), weight_name(path)
+                found = moments(model, dense, path, calibration, positions=positions, seed=seed)
+                if found is None:
+                    skipped[name] = "the dense network does not run it"
+                    continue
+                before, after = _solve(model, dense, path, masks[name], found, damping)
+                done.append(Reconstructed(name, before, after, time.perf_counter() - start))
+            return Reconstruction(tuple(done), skipped)
     except BaseException:
         model.load_state_dict(state)
         raise
-
-
-def _sweep(
-    model: nn.Module,
-    dense: nn.Module,
-    masks: Masks,
-    calibration: Calibration,
-    damping: float,
-    positions: int,
-    seed: int,
-) -> Reconstruction:
-    done: list[Reconstructed] = []
-    order, skipped = _order(model, masks, calibration.example)
-    for path in order:
-        start = time.perf_counter()
-        name = weight_name(path)
-        found = moments(model, dense, path, calibration, positions=positions, seed=seed)
-        if found is None:
-            skipped[name] = "the dense network does not run it"
-            continue
-        before, after = _solve(model, dense, path, masks[name], found, damping)
-        done.append(Reconstructed(name, before, after, time.perf_counter() - start))
-    return Reconstruction(tuple(done), skipped)
 
 
 @torch.no_grad()

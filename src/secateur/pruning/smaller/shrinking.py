@@ -82,29 +82,26 @@ def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
         UsageError: the model does not take the example, or the cut belongs to another model.
     """
     model = unwrapped(model)
-    before = _count(model)
+    small = copied(model)
     if cut is not None:
-        groups, units = cut.groups, cut.cut
-        base = copied(model)
-        cut.apply(base)
-        models = (base, _audible(base, cut))
-        small, taken, failed, _ = _without(models, groups, units, (), example)
-        return Shrunk(small, taken, failed, (), before, _count(small))
-    small, folded = copied(model), set[str]()
+        cut.apply(small)
     removed: dict[str, int] = {}
     refused: dict[str, str] = {}
+    folded: set[str] = set()
     while True:
-        groups, units, folds = dead(small, example)
+        groups, units, folds = dead(small, example) if cut is None else (cut.groups, cut.cut, ())
         left = frozenset(u for g in groups if g.name not in refused for u in g.units) & units
-        if not left:
+        if not left and cut is None:
             break
-        models = (small, small)
-        small, taken, failed, changed = _without(models, groups, left, folds, example)
+        probe = small if cut is None else _audible(small, cut)
+        small, taken, failed, changed = _without((small, probe), groups, left, folds, example)
         refused |= failed
         folded |= changed
         for name, count in taken.items():
             removed[name] = removed.get(name, 0) + count
-    return Shrunk(small, removed, refused, tuple(sorted(folded)), before, _count(small))
+        if cut is not None:
+            break
+    return Shrunk(small, removed, refused, tuple(sorted(folded)), _count(model), _count(small))
 
 
 def _count(model: nn.Module) -> int:

@@ -30,7 +30,7 @@ def moved(tracer: Tracer, call: Call) -> None:
         labels = tracer.ledger.fix_all(labels, dims(call, x.dim()), tracer.at(why))
     outs = list(tensors_in(call.out))
     if call.name in SPLITS and len({out.shape for out in outs}) == 1:
-        _tie_pieces(tracer, call, labels, len(outs))
+        _tied(tracer.ledger, labels, call.get("dim") % x.dim(), len(outs))
     grids: list[list[Grid]] = [[] for _ in outs]
     for grid in labels.grids:
         full = grid.expand(x.shape)
@@ -100,13 +100,18 @@ POSITIONS: dict[str, tuple[Callable[[Call, int], Iterable[int]], str]] = {
 """Operators that name positions: along which dimensions, and the reason why those stay."""
 
 
-def _tie_pieces(tracer: Tracer, call: Call, labels: Labels, pieces: int) -> None:
-    """Cut together the same place of equal pieces, so that they stay equal."""
-    for grid in labels.grids:
-        d = call.get("dim") % grid.dim()
-        if d in varied(grid):
-            parts = grid.unflatten(d, (pieces, -1))  # type: ignore[no-untyped-call]
-            tracer.ledger.joined_along(parts, [d])
+def _tied(ledger: Ledger, labels: Labels, d: int, pieces: int) -> list[Grid]:
+    """Cut together the same place of equal pieces, so that they stay equal.
+
+    Returns:
+        The grids of one piece.
+    """
+    return [
+        ledger.joined_along(grid.unflatten(d, (pieces, -1)), [d]).squeeze(d)  # type: ignore[no-untyped-call]
+        if d in varied(grid)
+        else grid
+        for grid in labels.grids
+    ]
 
 
 def padded(tracer: Tracer, call: Call) -> None:
@@ -189,14 +194,7 @@ def gated(tracer: Tracer, call: Call) -> None:
     """Rule of glu: the halves of a dimension are multiplied."""
     x, d = call.get("self"), call.get("dim") % call.out.dim()
     labels = tracer.labels(x)
-    grids = []
-    for grid in labels.grids:
-        if d in varied(grid):
-            halves = grid.unflatten(d, (2, -1))  # type: ignore[no-untyped-call]
-            grids.append(tracer.ledger.joined_along(halves, [d]).squeeze(d))
-        else:
-            grids.append(grid)
-    tracer.put(call.out, replace(labels, grids=tuple(grids)))
+    tracer.put(call.out, replace(labels, grids=tuple(_tied(tracer.ledger, labels, d, 2))))
 
 
 def same(tracer: Tracer, call: Call) -> None:
