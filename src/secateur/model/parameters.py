@@ -24,7 +24,7 @@ def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """Return name → parameter: the model's own tensors, not copies.
 
     Raises:
-        UsageError: a name is no parameter of the model.
+        UsageError: a name is not a parameter of the model.
     """
     model = unwrapped(model)
     found: dict[str, Tensor] = {}

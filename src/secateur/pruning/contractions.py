@@ -1,9 +1,9 @@
-"""Which dimension of a raw parameter counts inputs, seen in one pass of its model.
+"""Which dimension of a raw parameter counts inputs, as one pass of its model shows.
 
-A parameter is followed through what only rearranges it (transposes, slices, one expert of many)
-to the products with activations, what depends on the inputs, that it takes part in. The dimension
-that such a product adds up counts inputs; what is left of the last two counts outputs. A parameter
-that has any other use (a product with another parameter, a sum, attention) stays unknown, and one
+A parameter is followed through operators that only rearrange it (transposes, slices, one expert of
+many) to its products with activations, which are tensors that depend on the inputs. The dimension
+that such a product sums over counts inputs; the other of the last two counts outputs. A parameter
+with any other use (a product with another parameter, a sum, attention) stays unknown, and one
 whose rows are picked by positions is a table.
 """
 
@@ -23,35 +23,35 @@ from secateur.model.inputs import Inputs, run, tensors_in
 from secateur.model.passes import decomposed, refusing, undisturbed
 
 Dims = tuple[int | None, ...]
-"""For each dimension of a tensor, the parameter's dimension that it is; None where it is none."""
+"""For each dimension of a tensor, which dimension of the parameter it is, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor that holds nothing but a part of a parameter, or all of it."""
+    """A tensor that holds a part of a parameter, or all of it, and nothing else."""
 
     name: str
     dims: Dims
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one pass shows of some parameters."""
+class Uses:
+    """How one pass uses some parameters."""
 
     axes: Mapping[str, int | None]
-    """Which dimension counts inputs, as `Prunable.axes`: None where no product with an activation
-    was seen, or several that disagree, or another use."""
+    """Which dimension counts inputs, as in `Prunable.axes`. None without a product with an
+    activation, where products disagree, and where there is another use."""
     tables: frozenset[str]
-    """Those whose rows are looked up."""
+    """Parameters whose rows are looked up."""
 
 
-def measured(model: nn.Module, names: Sequence[str], example: Inputs) -> Measured:
-    """Run a model once and say how it uses some of its parameters.
+def uses_of(model: nn.Module, names: Sequence[str], example: Inputs) -> Uses:
+    """Run a model once and return how it uses some of its parameters.
 
     Args:
         model: run once, in evaluation mode and without gradients; modes, buffers and the state of
             torch's random generators are put back.
-        names: of the parameters that are looked at.
+        names: of the parameters.
         example: inputs of one pass.
 
     Raises:
@@ -62,15 +62,15 @@ def measured(model: nn.Module, names: Sequence[str], example: Inputs) -> Measure
     hint = "; give the inputs of one pass as example="
     with refusing(refusal, hint), undisturbed(model), torch.no_grad(), follower:
         run(model, example)
-    return follower.measured()
+    return follower.uses_of()
 
 
 CONSTANT, WEIGHTS, INPUTS = range(3)
-"""What a tensor was made of; what was made of several things counts as the last of them."""
+"""What a tensor was computed from. Of several, the last counts."""
 
 
 class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Knows of every tensor which part of a parameter it is, and notes what products add up."""
+    """Knows which part of a parameter each tensor is, and notes what products sum over."""
 
     def __init__(self, parameters: Mapping[str, Tensor], model: nn.Module, example: Inputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -85,28 +85,28 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._origins.update(dict.fromkeys(model.parameters(), WEIGHTS))
         self._origins.update(dict.fromkeys(tensors_in(example), INPUTS))
 
-    def measured(self) -> Measured:
-        """Return what the uses agree about."""
+    def uses_of(self) -> Uses:
+        """Return what all uses of each parameter show together."""
         axes = {name: seen.pop() if len(seen) == 1 else None for name, seen in self._seen.items()}
-        return Measured(axes, frozenset(self._tables))
+        return Uses(axes, frozenset(self._tables))
 
     def view(self, tensor: object) -> _View | None:
-        """Return which part of a parameter a tensor is, if it is one."""
+        """Return which part of a parameter a tensor is, or None."""
         return self._views.get(tensor) if isinstance(tensor, Tensor) else None
 
     def _origin(self, tensor: Tensor) -> int:
-        """Return what a tensor, or what it is a view of, was made of."""
+        """Return what a tensor was computed from, or the tensor that it is a view of."""
         found = self._origins.get(tensor, CONSTANT)
         base = tensor._base
         return found if base is None else max(found, self._origins.get(base, CONSTANT))
 
     def _counts(self, view: _View, other: Tensor) -> bool:
-        """Return whether a product with another tensor shows something; one of weights hides it."""
+        """Return whether a product with another tensor shows inputs; a weight hides them."""
         origin = self._origin(other)
         if self.view(other) is not None or origin == WEIGHTS:
             self.unknown(view)
             return False
-        return origin == INPUTS  # no constant, such as the zeros that a recurrent layer starts with
+        return origin == INPUTS  # not a constant, such as the first state of a recurrent layer
 
     def unknown(self, view: _View) -> None:
         """Note a use of a parameter that cannot be followed."""
@@ -117,28 +117,28 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._tables.add(view.name)
         self.unknown(view)
 
-    def product(self, tensor: object, other: Tensor, added_up: int, left: int) -> None:
-        """Note a product with a matrix, or a stack of them.
+    def product(self, tensor: object, other: Tensor, summed: int, kept: int) -> None:
+        """Note a product of matrices, or of stacks of matrices.
 
         Args:
-            tensor: the factor.
+            tensor: one factor.
             other: the other factor.
-            added_up: its dimension that is added up.
-            left: the other one of its matrices.
+            summed: the dimension of `tensor` that the product sums over.
+            kept: the other dimension of its matrices.
         """
         view = self.view(tensor)
         if view is not None and self._counts(view, other):
-            inputs, outputs = view.dims[added_up], view.dims[left]
+            inputs, outputs = view.dims[summed], view.dims[kept]
             size = self._parameters[view.name].dim()
             if inputs is not None and size > 2:
-                # a stack, if its matrices are the last two dimensions; all others count outputs,
-                # or matrices, where the last one counts inputs
+                # a stack if the last two dimensions are its matrices; or if the last one counts
+                # inputs, since all others then count outputs or matrices
                 stack = inputs == size - 1 or (inputs, outputs) == (size - 2, size - 1)
                 inputs = inputs - size if stack else None
             self._seen[view.name].add(inputs)
 
     def convolution(self, weight: object, signal: Tensor, transposed: bool) -> None:
-        """Note a convolution with a weight, whose kernels are not taken apart."""
+        """Note a convolution with a whole weight; a part of one shows nothing."""
         view = self.view(weight)
         if view is not None and self._counts(view, signal):
             whole = view.dims == tuple(range(self._parameters[view.name].dim()))
@@ -158,7 +158,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Note what an operator does with parts of parameters."""
+        """Note how an operator uses parts of parameters."""
         if name.endswith("_like") or name.startswith("new_"):
             return  # only the shape is used
         followed = _USES[name](self, args, kwargs, out) if name in _USES else ()
@@ -167,7 +167,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.unknown(view)
 
     def follow(self, view: _View, dims: Dims | None, out: Any) -> None:
-        """Note that what an operator returned are parts of a parameter."""
+        """Note that an operator returned parts of a parameter."""
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if dims is not None and len(dims) == tensor.dim():
                 self._views[tensor] = _View(view.name, dims)
@@ -175,19 +175,18 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.unknown(view)
 
     def _descend(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Remember what was made of inputs or weights."""
+        """Note what an operator computed from inputs or weights."""
         given = list(tensors_in((args, kwargs)))
         origin = max(map(self._origin, given), default=CONSTANT)
         for tensor in tensors_in(out) if origin else ():
             self._origins[tensor] = origin
-            # what is written into a part is in the whole, too
+            # writing into a view writes into its base
             if tensor._base is not None and any(tensor is one for one in given):
                 self._origins[tensor._base] = origin
 
 
 Use = Callable[[_Follower, Any, Any, Any], tuple[object, ...]]
-"""Notes how an operator uses parts of parameters, and returns those that it knows what to do with;
-it is given the follower, arguments, keyword arguments and what came out."""
+"""(follower, arguments, keyword arguments, outputs) → the arguments whose use it has noted."""
 
 
 def _matrices(left: int, right: int) -> Use:
@@ -213,7 +212,7 @@ def _convolved(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[o
 
 
 def _scaled(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
-    """Times one number, a weight is what it was."""
+    """Note that a weight times a number is used like the weight."""
     scaled, by = args[:2] if follower.view(args[0]) is not None else args[1::-1]
     view = follower.view(scaled)
     if view is None or (isinstance(by, Tensor) and by.dim()):
@@ -252,7 +251,7 @@ def _added(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
 
 
 def _reshaped(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
-    """Let dimensions stay what they are where their size and their place among others does."""
+    """Return dimensions that keep their size and their place in memory; others become None."""
     if not out.numel() or out.numel() != args[0].numel():  # empty, or read as another dtype
         return None
     before = dict(zip(_spans(args[0].shape), dims, strict=True))
@@ -269,7 +268,7 @@ def _expanded(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
 
 
 def _indexed(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
-    """One dimension is taken by a tensor of positions, whose own come in its place."""
+    """Replace a dimension that a tensor of positions indexes by that tensor's dimensions."""
     at = [number for number, index in enumerate(args[1]) if index is not None]
     if len(at) != 1 or args[1][at[0]].dtype == torch.bool:
         return None
@@ -277,7 +276,7 @@ def _indexed(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
 
 
 def _looked_up(dims: Dims, args: tuple[Any, ...]) -> bool:
-    """Return whether positions pick rows of matrices, and not whole matrices of a stack."""
+    """Return whether positions pick rows of matrices rather than matrices of a stack."""
     if isinstance(args[1], Tensor):  # of an embedding
         return True
     if isinstance(args[1], int):  # the dimension that index_select and gather pick from

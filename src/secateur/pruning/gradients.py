@@ -1,4 +1,4 @@
-"""Gradients of a calibration set's loss, with nothing left behind in the model."""
+"""Gradients of a calibration set's loss, which leave the model as it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.training import in_float32
 def gradients(
     model: nn.Module, names: Sequence[str], calibration: Calibration, *, batch: int, purpose: str
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield name → ∂L/∂w, float32, of one small batch after the other, in evaluation mode.
+    """Yield name → ∂L/∂w, float32, for one small batch after the other, in evaluation mode.
 
     `parameter.grad`, running statistics and training modes stay as they were.
 
@@ -27,12 +27,12 @@ def gradients(
         model: as trained.
         names: parameters of the model.
         calibration: with targets and a loss.
-        batch: samples of a batch, at most.
-        purpose: who asks, for error messages: "criterion 'taylor'".
+        batch: how many samples a batch has at most.
+        purpose: who needs them, for error messages, such as "criterion 'taylor'".
 
     Raises:
         UsageError: a parameter takes no gradient, or none reaches it; names the first. Or the
-            loss cannot be taken of the model's outputs, or is no scalar.
+            loss does not take the model's outputs, or is not a scalar.
         ScoreError: a gradient is not finite; names the parameter.
     """
     model = unwrapped(model)

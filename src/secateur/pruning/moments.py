@@ -1,6 +1,6 @@
-"""What a layer reads and should give: second moments of its inputs, and with its wanted outputs.
+"""Second moments of a layer's inputs and of the outputs that it should have.
 
-Both networks run on the same images; the pruned one gives the inputs, the dense one the outputs.
+Both networks run on the same images: the inputs are the pruned one's, the outputs the dense one's.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Use:
     inputs: Tensor
     outputs: Tensor
     norm: Norm | None = None
-    """The batch norm that reads the output directly, if one does."""
+    """The batch norm that reads the output directly, if there is one."""
     beside: Tensor | None = None
-    """What is added to the (normalised) output, as the shortcut of a residual block is."""
+    """What is added to the (normalised) output, such as the shortcut of a residual block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,18 @@ class Moments:
     outputs: Tensor
     """E[y²], [groups, outputs / groups]."""
     norms: tuple[Norm, Norm] | None
-    """The batch norm that alone reads this layer, of the pruned network and of the dense one."""
+    """The batch norm that alone reads this layer, in the pruned network and in the dense one."""
     samples: int
 
 
 class _Enough(Exception):  # noqa: N818, as StopIteration
-    """Ends a pass in which nothing is left to see."""
+    """Ends a pass when nothing is left to see."""
 
 
 class _Watch(TorchFunctionMode):
-    """Sees what a layer reads and gives, the norm behind it, and what is added to that.
+    """Sees a layer's inputs and outputs, the norm behind it, and what is added to its output.
 
-    Only while its hooks are there.
+    It does so until its hooks are taken off.
     """
 
     def __init__(self, model: nn.Module, layer: nn.Module) -> None:
@@ -80,7 +80,7 @@ class _Watch(TorchFunctionMode):
                 self.hooks.append(module.register_forward_hook(self._normalise))
 
     def look(self, batch: Inputs) -> list[Use]:
-        """Run the model on a batch; from the second on, only to where all had been seen."""
+        """Run the model on a batch; after the first, only until all has been seen."""
         self._passes, self._begun, self._uses, self._given = self._passes + 1, 0, [], []
         with torch.inference_mode(), self, suppress(_Enough):
             run(self._model, batch)
@@ -127,18 +127,18 @@ def moments(
     positions: int,
     seed: int,
 ) -> Moments | None:
-    """Return a layer's moments over some batches, or None where the pass never reaches it.
+    """Return a layer's moments over some batches, or None if a pass never reaches it.
 
-    Wanted of the pruned layer is what the dense one gives; where its normalised output is added
-    to something else, then also what that other branch lacks: the sum is what is read on.
+    The pruned layer should give what the dense one gives. Where its normalised output is added to
+    another branch, it should also make up for what that branch lacks, since the sum is read on.
 
     Args:
-        pruned: gives the inputs; in evaluation mode.
-        dense: gives the outputs; in evaluation mode.
+        pruned: the network that gives the inputs, in evaluation mode.
+        dense: the network that gives the outputs, in evaluation mode.
         path: of the layer in both.
-        calibration: inputs of the networks, and the precision that they run in.
-        positions: how many positions of each image's plane are looked at, at most, in a
-            convolution; drawn at random, the same in both networks.
+        calibration: inputs of the networks, and the precision to run in.
+        positions: how many positions of each image's plane a convolution uses at most; drawn at
+            random, the same in both networks.
         seed: of these draws.
     """
     layer, other = pruned.get_submodule(path), dense.get_submodule(path)
@@ -174,7 +174,7 @@ def moments(
 
 
 def _lacking(ours: Use, theirs: Use) -> Tensor | float:
-    """Return what to add to a layer's output so that the sum behind it becomes the dense one."""
+    """Return what to add to a layer's output so that the sum behind it is the dense one."""
     if ours.beside is None or theirs.beside is None:
         return 0.0
     lacking, norm = theirs.beside.float() - ours.beside.float(), ours.norm
@@ -185,7 +185,7 @@ def _lacking(ours: Use, theirs: Use) -> Tensor | float:
     slope = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         slope = slope * norm.weight
-    # a channel that its norm all but shuts cannot make up for anything
+    # a channel that its norm nearly shuts cannot make up for anything
     shut = slope.abs() < 0.1 * slope.abs().median()
     share = torch.where(shut, 0.0, 1 / torch.where(shut, 1.0, slope))
     return lacking * share.view(1, -1, *[1] * (lacking.dim() - 2))

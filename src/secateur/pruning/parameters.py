@@ -1,4 +1,4 @@
-"""Which parameters may be cut, and a named reason for each that may not."""
+"""Which parameters may be cut, and why each of the others may not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from secateur.model.parameters import (
     refuse_unmatched,
     unwrapped,
 )
-from secateur.pruning.contractions import measured
+from secateur.pruning.contractions import uses_of
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
     declared_axis,
     is_raw,
     is_router,
-    no_weight,
+    not_a_weight,
     routing_gates,
 )
 from secateur.pruning.selecting.patterns import parse
@@ -46,32 +46,32 @@ _LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttent
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """Which parameters of a model may be cut; every parameter is in exactly one of the two."""
+    """Which parameters of a model may be cut: each is in `names` or in `excluded`."""
 
     names: tuple[str, ...]
-    """Those that may, in order of registration."""
+    """Parameters that may be cut, in order of registration."""
     excluded: Mapping[str, str]
-    """Those that may not, and why: name → reason."""
+    """Parameters that may not be cut: name → reason."""
     axes: Mapping[str, int | None] = field(default_factory=dict)
-    """Which dimension of each of those that may counts its layer's inputs: name → 0 for
-    transposed convolutions and transformers' Conv1D, 1 for all other layers. Negative for a stack
-    of matrices, whose other one of the last two dimensions counts outputs: -1 for experts
-    [experts, outputs, inputs], -2 for [experts, inputs, outputs]. None for a raw parameter of
-    which that is not known."""
+    """Which dimension of each parameter in `names` counts its layer's inputs: 0 for transposed
+    convolutions and transformers' Conv1D, 1 for all other layers. Negative for a stack of
+    matrices, where the other of the last two dimensions counts outputs: -1 for experts
+    [experts, outputs, inputs], -2 for [experts, inputs, outputs]. None for a raw parameter where
+    that is not known."""
 
     def total(self, model: nn.Module) -> int:
         """Return how many prunable weights the model has.
 
         Raises:
-            UsageError: a name is no parameter of the model.
+            UsageError: a name is not a parameter of the model.
         """
         return sum(weight.numel() for weight in parameters(model, self.names).values())
 
     def including_first(self, model: nn.Module) -> Prunable:
-        """Return the same with the first layer among those that may, unless more keeps it whole."""
+        """Return the same with the first layer in `names`, unless another reason excludes it."""
         first = {name for name, reason in self.excluded.items() if reason == FIRST}
-        wanted = first.union(self.names)
-        names = tuple(name for name, _ in model.named_parameters() if name in wanted)
+        included = first.union(self.names)
+        names = tuple(name for name, _ in model.named_parameters() if name in included)
         excluded = {name: why for name, why in self.excluded.items() if name not in first}
         return Prunable(names, excluded, {**axes_of(model, names), **self.axes})
 
@@ -95,8 +95,8 @@ def prunable(
     """Say of every parameter whether it may be cut.
 
     Prunable are the weights of linear, convolutional, recurrent and attention layers, and raw
-    parameters (of modules that are no such layer) of two or more dimensions whose name says that
-    they are weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
+    parameters (those of other modules) of two or more dimensions whose name says that they are
+    weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
     (anything of fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales,
     tokens), embedding and position tables, tokens and queries, state-space constants, routers of
     experts (what its path or class calls router, and gates beside experts that give fewer features
@@ -111,30 +111,32 @@ def prunable(
             comes before it. With pattern "channel" it always may: only its inputs must stay, and
             they do.
         exclude: globs over parameter names (`*` also matches dots), for example `"head.*"`.
-        include: globs over names of parameters that are cut although they would be left whole by
-            default; not what cannot be cut (frozen, integers), nor what `exclude` matches.
-        pattern: as in `Budget`. With n:m and blocks, which go along the inputs, parameters are
-            left whole of which it is not known which dimension counts inputs.
+        include: globs over names of parameters to cut although they are left whole by default;
+            what cannot be cut (frozen, integers) and what `exclude` matches stays whole.
+        pattern: as in `Budget`. With n:m and blocks, which run along the inputs, a parameter is
+            left whole if it is not known which of its dimensions counts inputs.
         example: inputs of one pass. Where raw parameters do not say which dimension counts inputs,
             the model is run once, in evaluation mode, to see how they are multiplied by
-            activations; those that are looked up are tables, and left whole with every pattern.
+            activations. Those whose rows are looked up are tables, and left whole with any pattern.
 
     Raises:
         UsageError: a glob matches no parameter, or nothing is left to cut; lists the reasons. Or
             the model does not take the example.
-        BudgetError: the pattern is none.
+        BudgetError: there is no such pattern.
     """
     model = unwrapped(model)
-    shape = parse(pattern)
-    asked = _asked(model, include_first or shape.smaller, exclude, include)
-    reasons = {name: _reason(one, exclude) for name, one in asked.items()}
-    axes, tables = _axes(model, [one for n, one in asked.items() if reasons[n] is None], example)
-    reasons |= {name: "embedding table" for name in tables if not asked[name].wanted}
-    if shape.directed:
+    parsed = parse(pattern)
+    candidates = _candidates(model, include_first or parsed.smaller, exclude, include)
+    reasons = {name: _reason(one, exclude) for name, one in candidates.items()}
+    axes, tables = _axes(
+        model, [one for n, one in candidates.items() if reasons[n] is None], example
+    )
+    reasons |= {name: "embedding table" for name in tables if not candidates[name].included}
+    if parsed.directed:
         why = NO_DIRECTION if example is not None else f"{NO_DIRECTION}; example= shows it"
         reasons |= {n: why for n, axis in axes.items() if axis is None and reasons[n] is None}
     excluded = {name: why for name, why in reasons.items() if why is not None}
-    names = tuple(name for name in asked if name not in excluded)
+    names = tuple(name for name in candidates if name not in excluded)
     if not names:
         raise _nothing_left(excluded)
     return Prunable(names, excluded, {name: axes[name] for name in names})
@@ -161,17 +163,17 @@ def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
 
 
 def _axes(
-    model: nn.Module, asked: Sequence[_Asked], example: Inputs | None
+    model: nn.Module, candidates: Sequence[_Candidate], example: Inputs | None
 ) -> tuple[dict[str, int | None], frozenset[str]]:
     """Return which dimensions count inputs, as `Prunable.axes`, and the names of tables.
 
-    What parameters and layers do not say is seen in one pass, if there is an example.
+    What parameters and layers do not say, one pass on the example shows.
     """
-    axes = {one.places[0][0]: _axis(one.tensor, one.places) for one in asked}
+    axes = {one.places[0][0]: _axis(one.tensor, one.places) for one in candidates}
     unknown = [name for name, axis in axes.items() if axis is None]
     if not unknown or example is None:
         return axes, frozenset()
-    seen = measured(model, unknown, example)
+    seen = uses_of(model, unknown, example)
     return axes | dict(seen.axes), seen.tables
 
 
@@ -198,8 +200,8 @@ def _first_layer(model: nn.Module) -> Tensor | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A parameter, and what its model says of it."""
+class _Candidate:
+    """A parameter, and what its model says about it."""
 
     tensor: nn.Parameter
     places: Sequence[tuple[str, nn.Module]]
@@ -207,8 +209,8 @@ class _Asked:
     """It is the first layer's weight."""
     gate: bool
     """It chooses among experts."""
-    wanted: bool
-    """It is to be cut although it would be left whole by default."""
+    included: bool
+    """A glob of `include` matches it."""
 
     @property
     def names(self) -> list[str]:
@@ -224,9 +226,9 @@ class _Asked:
         return any(_BIAS.fullmatch(name.rpartition(".")[2]) for name in self.names)
 
 
-def _asked(
+def _candidates(
     model: nn.Module, include_first: bool, exclude: Sequence[str], include: Sequence[str]
-) -> dict[str, _Asked]:
+) -> dict[str, _Candidate]:
     """Return name → parameter, in order of registration."""
     places = places_of(model)
     every = [name for at in places.values() for name, _ in at]
@@ -237,12 +239,12 @@ def _asked(
     found = {}
     for name, tensor in model.named_parameters():
         at = places[id(tensor)]
-        wanted = any_matches((each for each, _ in at), include)
-        found[name] = _Asked(tensor, at, tensor is first, id(tensor) in gates, wanted)
+        included = any_matches((each for each, _ in at), include)
+        found[name] = _Candidate(tensor, at, tensor is first, id(tensor) in gates, included)
     return found
 
 
-_REASONS: tuple[tuple[str, bool, Callable[[_Asked], bool]], ...] = (
+_REASONS: tuple[tuple[str, bool, Callable[[_Candidate], bool]], ...] = (
     (
         "not initialised yet: run the model once",
         False,
@@ -263,36 +265,36 @@ _REASONS: tuple[tuple[str, bool, Callable[[_Asked], bool]], ...] = (
     ("a vector: one scale or token", True, lambda p: _is_vector(p.tensor) and not p.of(_LAYERS)),
     ("frozen", False, lambda p: not p.tensor.requires_grad),
 )
-"""Why parameters are left whole: reason, whether that is advice that `include` overrules, and when
-it holds. The first that holds is given."""
+"""Why parameters are left whole: the reason, whether `include` overrules it, and the test. The
+first that applies is given."""
 
 
-def _reason(asked: _Asked, exclude: Sequence[str]) -> str | None:
+def _reason(candidate: _Candidate, exclude: Sequence[str]) -> str | None:
     """Return why a parameter may not be cut, or None."""
     for glob in exclude:
-        if any_matches(asked.names, [glob]):
+        if any_matches(candidate.names, [glob]):
             return f"excluded by {glob!r}"
     for why, advice, holds in _REASONS:
-        if not (advice and asked.wanted) and holds(asked):
-            return why.format(dtype=str(asked.tensor.dtype).removeprefix("torch."))
-    if asked.wanted:
+        if not (advice and candidate.included) and holds(candidate):
+            return why.format(dtype=str(candidate.tensor.dtype).removeprefix("torch."))
+    if candidate.included:
         return None
     # the first layer comes last: nothing else keeps it whole
-    return _raw_reason(asked) or (FIRST if asked.first else None)
+    return _raw_reason(candidate) or (FIRST if candidate.first else None)
 
 
 def _is_vector(tensor: Tensor) -> bool:
     return tensor.numel() == max(tensor.shape, default=1)
 
 
-def _raw_reason(asked: _Asked) -> str | None:
-    """Return what names and owners say of a raw parameter that is left whole, or None."""
+def _raw_reason(candidate: _Candidate) -> str | None:
+    """Return why names and owners leave a raw parameter whole, or None."""
     said: list[str | None] = []
-    for name, owner in asked.places:
+    for name, owner in candidate.places:
         if not is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList)):
             said.append("router" if is_router(name, owner) else None)
-        elif asked.tensor.dim() > 1:
-            said.append(no_weight(name, owner, asked.tensor))
+        elif candidate.tensor.dim() > 1:
+            said.append(not_a_weight(name, owner, candidate.tensor))
     known = [why for why in said if why not in (None, UNKNOWN)]
     nowhere = UNKNOWN if said and None not in said else None  # known under none of its names
     return next(iter(known), nowhere)

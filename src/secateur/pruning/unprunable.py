@@ -28,25 +28,25 @@ _HOOKS: dict[type, str] = {
         "secateur.from_torch_prune(model), which returns them"
     ),
     WeightNorm: (
-        "computes its weight anew by torch.nn.utils.weight_norm; take that away with "
+        "computes its weight by torch.nn.utils.weight_norm in every pass; remove that with "
         "torch.nn.utils.remove_weight_norm first"
     ),
 }
-"""Hooks that put something else in a weight's place."""
+"""Hooks that replace a weight in every pass."""
 
 
 def refuse_unprunable(model: object) -> nn.Module:
     """Return the module inside wrappers, if it is one whose weights can be ranked and cut.
 
     Raises:
-        UsageError: it is none, or one that is compiled to TorchScript, sharded, quantised, masked
-            by torch.nn.utils.prune, or has parameters without values, in a sparse layout, or that
-            share memory in part; names the first such parameter or layer.
+        UsageError: it is not a module; it is compiled to TorchScript, sharded, quantised, or masked
+            by torch.nn.utils.prune; or it has parameters without values, in a sparse layout, or
+            that share memory in part. Names the first such parameter or layer.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(
-            f"a torch module is what can be pruned, but this is a {type(model).__name__}; build "
-            "the model, and fill it with its state dict if that is what you have"
+            f"only a torch module can be pruned, but this is of type {type(model).__name__}; build "
+            "the model, and load its state dict into it if that is what you have"
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
@@ -61,7 +61,7 @@ def refuse_unprunable(model: object) -> nn.Module:
 
 
 def refuse_sharded(model: nn.Module) -> None:
-    """Refuse a model of which every process holds only a part: ranking takes all weights.
+    """Refuse a model of which each process holds only a part: ranking takes all weights.
 
     Raises:
         UsageError: the model is under FSDP, DeepSpeed or tensor parallelism; says which.
@@ -80,7 +80,7 @@ def refuse_sharded(model: nn.Module) -> None:
 
 
 def refuse_inference(model: nn.Module) -> None:
-    """Refuse, before it is cut in place, a model whose tensors nobody may change.
+    """Refuse to cut a model in place whose tensors may not be changed.
 
     Raises:
         UsageError: a parameter was made in inference mode; names it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from secateur.model.copying import copied
 from secateur.model.inputs import Inputs
 from secateur.pruning.channels import rules
 from secateur.pruning.channels.coupling import coupled
-from secateur.pruning.channels.groups import STAYS, Axis, Groups, Role
+from secateur.pruning.channels.groups import STAYS, Axis, Bools, Groups, Ints, Role
 from secateur.pruning.channels.tracing import Reading, Trace, traced
 from secateur.pruning.layers import is_layer
-
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +25,23 @@ class Fold:
 
     weight: str
     dim: int
-    units: np.ndarray[Any, np.dtype[np.int64]]
-    """For each index of the dimension its unit, or STAYS."""
+    units: Ints
+    """For each index of its inputs, dimension `dim`, the unit, or STAYS."""
     values: Tensor
     """What it reads there, float64."""
     outputs: tuple[int, ...] | None
-    """The same of the dimension of its outputs; None where all of them stay."""
+    """For each index of its outputs the unit, or STAYS; None where all of them stay."""
 
 
 def fold(
     model: nn.Module, folds: Sequence[Fold], units: Set[int]
 ) -> tuple[frozenset[str], list[Axis]]:
-    """Add to biases what weights read of constant channels, in place.
+    """Add to biases what weights make of constant channels, in place.
 
-    The weights' own columns stay; they go when the units are cut out.
+    The weights' columns are left; they go when the units are cut out.
 
     Returns:
-        The layers whose bias has changed, or is new; and the axes of new biases.
+        The layers whose bias is changed or new, and the axes of new biases.
     """
     changed, axes = set(), []
     for each in folds:
@@ -68,8 +66,10 @@ def fold(
     return frozenset(changed), axes
 
 
-def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], tuple[Fold, ...]]:
-    """Return a model's groups, the units that do nothing in it, and constants to be folded.
+def dead_units(
+    model: nn.Module, example: Inputs
+) -> tuple[Groups, frozenset[int], tuple[Fold, ...]]:
+    """Return a model's groups, the units that do nothing in it, and the constants to fold.
 
     At least one index of every dimension of every tensor is left.
     """
@@ -100,7 +100,7 @@ def dead(model: nn.Module, example: Inputs) -> tuple[Groups, frozenset[int], tup
 
 
 def _live(model: nn.Module, groups: Groups) -> dict[Role, Bools]:
-    """Return role → which units have a weight that is not zero in tensors of that role."""
+    """Return role → which units have a non-zero weight in tensors of that role."""
     live = {role: np.zeros(groups.units, bool) for role in get_args(Role)}
     for axis in groups.axes:
         if axis.name in groups.shapes:
@@ -112,7 +112,7 @@ def _live(model: nn.Module, groups: Groups) -> dict[Role, Bools]:
 
 
 def _weight_of(trace: Trace, reading: Reading) -> str | None:
-    """Return the name of the weight that reads, where it is one whole dimension of one."""
+    """Return the name of the weight that reads, if it does with a whole dimension."""
     if reading.weight is None:
         return None
     labels = reading.weight.cpu()
@@ -123,7 +123,7 @@ def _weight_of(trace: Trace, reading: Reading) -> str | None:
 def _folds(
     model: nn.Module, trace: Trace, readers: Sequence[str | None], groups: Groups
 ) -> Iterator[Fold]:
-    """Yield the weights whose constants can be folded: they are used once, in a plain layer."""
+    """Yield the weights whose constants can be folded: those used once, by a plain layer."""
     for name, reading in zip(readers, trace.readings, strict=True):
         if name is None or readers.count(name) > 1 or not name.endswith("weight"):
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -16,27 +15,23 @@ from secateur.model.copying import copied
 from secateur.model.inputs import Inputs
 from secateur.model.parameters import any_matches, parameters, refuse_unmatched, unwrapped
 from secateur.pruning.channels import rules
-from secateur.pruning.channels.groups import STAYS, Axis, Group, Groups, Role, Size
+from secateur.pruning.channels.groups import STAYS, Axis, Bools, Group, Groups, Ints, Role, Size
 from secateur.pruning.channels.labels import Grid
 from secateur.pruning.channels.tracing import Trace, traced
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
-
 _NO_LABELS = np.zeros(0, np.int64)
 
-NONE = 2**62
-"""No block: later than all."""
+NO_BLOCK = 2**62
+"""In place of a reason's index where there is none; larger than all."""
 
 
 @checked(model=a(nn.Module, "a torch module"), example=TENSORS, exclude=GLOBS)
 def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] = ()) -> Groups:
     """Find the channels, neurons and heads that can be cut, and what goes with each.
 
-    The model runs once, in evaluation mode, on a copy, and every ATen operator that runs says
-    what it does to the channels that it meets. What only happens in training, or for other
-    inputs, is not seen. Channels that reach the outputs, or an operator without a rule, stay.
+    A copy of the model runs once, in evaluation mode, and a rule for each ATen operator says what
+    it does to channels. What happens only in training, or for other inputs, is not seen. Channels
+    that reach the outputs, or an operator without a rule, stay.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -60,19 +55,19 @@ def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] 
 
 
 def coupled(trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Groups, Ints]:
-    """Return the groups that a trace shows, and for every label the number of its unit, or STAYS.
+    """Return the groups that a trace shows, and each label's unit, or STAYS.
 
     Args:
-        trace: what one pass has shown.
+        trace: of one pass.
         shapes: name → shape of all parameters.
     """
-    parts, blocks = _boxed(trace)
+    parts, blocks = _joined_to_boxes(trace)
     written = _marked(trace, trace.written)
     read = _marked(trace, [r.weight for r in trace.readings if r.weight is not None])
     owned = {at: labels.numpy() for at, labels in trace.owned.items()}
     free = np.zeros(len(blocks), bool)
     free[parts[written]] = True
-    free &= blocks == NONE
+    free &= blocks == NO_BLOCK
     members = _layers([parts[labels[written[labels]]] for labels in owned.values()], free)
     numbers = np.full(len(free), STAYS, np.int64)
     order = np.array([part for member in members for part in member], np.int64)
@@ -96,7 +91,7 @@ def coupled(trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Groups
 
 
 def _marked(trace: Trace, grids: Iterable[Grid]) -> Bools:
-    """Return which labels stand in some grids."""
+    """Return which labels are in some grids."""
     found = np.zeros(trace.ledger.count, bool)
     for grid in grids:
         found[grid.reshape(-1).cpu().numpy()] = True
@@ -110,7 +105,7 @@ def _role(written: Bools, read: Bools) -> Role:
 
 
 def _group(axes: Sequence[Axis], units: range) -> Group:
-    """Return the group of some units, with the weights that write them."""
+    """Return the group of some units, named by the first weight that writes them."""
     writers = dict.fromkeys(
         axis.name
         for axis in axes
@@ -120,7 +115,7 @@ def _group(axes: Sequence[Axis], units: range) -> Group:
 
 
 def components(edges: Sequence[Ints], count: int) -> Ints:
-    """Return for each label the number of its component; numbers rise with first labels."""
+    """Return each label's component; components are numbered by their first labels."""
     pairs = np.concatenate([np.zeros((2, 0), np.int64), *edges], 1)
     graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
     raw = connected_components(graph, directed=False)[1]
@@ -130,23 +125,23 @@ def components(edges: Sequence[Ints], count: int) -> Ints:
     return ranks[inverse]
 
 
-def _boxed(trace: Trace) -> tuple[Ints, Ints]:
-    """Join labels until what is kept of every grid must be a box.
+def _joined_to_boxes(trace: Trace) -> tuple[Ints, Ints]:
+    """Join labels until whatever is kept of a grid is a box.
 
-    Where labels still differ along several dimensions of a grid, the largest of these is the one
-    from which indices can be cut.
+    Where labels still differ along several dimensions of a grid, indices are cut only from the
+    largest of these.
 
     Returns:
-        Each label's component; and each component's place of the first reason to stay, or NONE.
+        Each label's component, and each component's first reason to stay, or NO_BLOCK.
     """
     ledger = trace.ledger
     grids = [grid.cpu() for grid in ledger.shaped]
     while True:
         parts = components(ledger.edges, ledger.count)
-        blocks = np.full(int(parts.max(initial=-1)) + 1, NONE, np.int64)
+        blocks = np.full(int(parts.max(initial=-1)) + 1, NO_BLOCK, np.int64)
         for at, (labels, _) in enumerate(ledger.blocks):
             np.minimum.at(blocks, parts[labels], at)
-        free = [grid for grid in grids if (blocks[parts[grid.numpy()]] == NONE).any()]
+        free = [grid for grid in grids if (blocks[parts[grid.numpy()]] == NO_BLOCK).any()]
         differing = [(grid, _differing(parts[grid.numpy()])) for grid in free]
         if all(len(dims) < 2 for _, dims in differing):
             return parts, blocks
@@ -155,6 +150,7 @@ def _boxed(trace: Trace) -> tuple[Ints, Ints]:
 
 
 def _differing(ids: Ints) -> list[int]:
+    """Return the dimensions along which values differ."""
     return [
         d
         for d, size in enumerate(ids.shape)
@@ -163,7 +159,7 @@ def _differing(ids: Ints) -> list[int]:
 
 
 def _layers(writes: Sequence[Ints], free: Bools) -> list[list[int]]:
-    """Return free components in parts that share a weight's outputs; parts of one are left out."""
+    """Group free components that the same weights write; a component of its own is left out."""
     written = [parts[free[parts]] for parts in writes]
     edges = [np.stack([parts, np.full_like(parts, parts[0])]) for parts in written if len(parts)]
     layers = components(edges, len(free))
@@ -194,8 +190,8 @@ def _size(part: int | tuple[Grid, int], parts: Ints, units: Ints) -> int | tuple
 
 
 def _floors(trace: Trace, units: Ints) -> tuple[tuple[int, ...], ...]:
-    """Return the sets of units that tensors consist of, where none of their channels stay."""
-    sets = {tuple(np.unique(units[grid.cpu().numpy()]).tolist()) for grid in trace.held}
+    """Return the units of each tensor of which no channel stays, so that one unit must."""
+    sets = {tuple(np.unique(units[grid.cpu().numpy()]).tolist()) for grid in trace.seen}
     return tuple(sorted((s for s in sets if s[0] != STAYS), key=lambda s: (len(s), s)))
 
 
@@ -209,11 +205,11 @@ def _stays(
     """Return name → reason of the weights whose outputs, or some of them, cannot be cut.
 
     Args:
-        trace: which tensors have which labels, and the reasons.
+        trace: of one pass.
         shapes: name → shape of all parameters.
-        units: of every label, or STAYS.
-        blocks: for every label the place of the first reason to stay, or NONE.
-        written: whether labels are of a weight's outputs.
+        units: each label's unit, or STAYS.
+        blocks: each label's first reason to stay, or NO_BLOCK.
+        written: whether each label belongs to a weight's outputs.
     """
     reasons = {}
     for name, shape in shapes.items():
@@ -223,16 +219,16 @@ def _stays(
         outputs = [labels for labels in dims if written[labels].any()]
         labels = np.concatenate([_NO_LABELS, *(outputs or dims[:1])])
         staying = labels[units[labels] == STAYS]
-        # a table may have channels that follow those of others
+        # the channels of a table may follow those of another tensor
         follows = any((units[other] != STAYS).any() for other in dims[1:])
         if len(shape) < 2 or (not outputs and follows) or (outputs and not len(staying)):
             continue
-        used = outputs or any((blocks[other] != NONE).any() for other in dims)
+        used = outputs or any((blocks[other] != NO_BLOCK).any() for other in dims)
         reason = "not used as a weight for this example"
         if used:
-            cause = int(blocks[staying].min(initial=NONE))
+            cause = int(blocks[staying].min(initial=NO_BLOCK))
             reason = "all of its channels go together"
-            if cause != NONE:
+            if cause != NO_BLOCK:
                 reason = trace.ledger.blocks[cause][1]
             if len(staying) < len(labels):
                 reason = f"{len(staying):,} of {len(labels):,}: {reason}"

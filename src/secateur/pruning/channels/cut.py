@@ -1,4 +1,4 @@
-"""Scores and a budget give whole channels that are cut, and masks that say so."""
+"""Whole channels are cut by scores and a budget; masks say which."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from secateur.arguments import SEED, a, checked
 from secateur.errors import BudgetError, ScoreError, UsageError
-from secateur.pruning.channels.groups import STAYS, Groups
+from secateur.pruning.channels.groups import STAYS, Bools, Groups, Ints
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.division import divided
 from secateur.pruning.selecting.masks import Masks
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,23 +116,25 @@ def select_channels(
 
     A unit's score is the mean of its weights' scores: those of every row that writes it and every
     column that reads it, in all scored tensors, each weight once. Equal scores are ordered by the
-    units' numbers, lowest first. Of every weight that writes channels the best units are kept
-    first, so that with the channels that stay it keeps `minimum`, or as many as it has; and of
-    every group those that the budget's floor asks; and of every tensor inside the network, such
-    as a slice that one layer reads, one at least. With scope "layer" every group keeps its share
-    of K, and with a tuple of globs every scope does; globs, those of overrides too, match the
-    names of the weights that write a group.
+    units' numbers, lowest first.
 
-    Cuts are nested with `multiple=1`: of the same scores, a smaller keep ratio keeps nothing that
-    a larger one cuts.
+    Some units are kept at any keep ratio. Every weight that writes channels keeps its best ones,
+    so that together with the channels that stay it has `minimum`, or all; every group keeps what
+    the budget's floor asks for; and every tensor inside the network, such as a slice that one
+    layer reads, keeps one. With scope "layer" every group keeps its share of K, and with a tuple
+    of globs every scope does. Globs, also those of overrides, match the names of the weights that
+    write a group.
+
+    With `multiple=1` cuts are nested: for the same scores, a smaller keep ratio keeps no unit
+    that a larger one cuts.
 
     Args:
         scores: name → floating tensor shaped as the parameter, higher is more important.
         groups: of the same model.
-        budget: how many units to keep, and where; its pattern is not looked at.
-        minimum: units that every weight keeps at least, 1 or more.
+        budget: how many units to keep, and where; its pattern is ignored.
+        minimum: how many units every weight keeps at least; 1 or more.
         multiple: every group keeps the nearest multiple of this many units, at least one multiple
-            and at most all of its units. K is then only aimed at: `kept` says what is reached.
+            and at most all of its units. K is then only approached: `kept` says what is reached.
 
     Raises:
         BudgetError: K is out of what floors and overrides leave possible, or a glob matches no
@@ -174,7 +174,7 @@ def select_channels(
 def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
     """Return the mean score of every unit's scored weights, float64 [units].
 
-    It is rounded to float32, so that the order in which a machine adds does not matter.
+    It is rounded to float32, so that the order of additions on a machine does not matter.
 
     Raises:
         ScoreError: scores are NaN or infinite, or not shaped as the parameter; names the tensor.
@@ -198,7 +198,7 @@ def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
             free = units != STAYS
             np.add.at(sums, units[free], line[free])
             np.add.at(counts, units[free], tensor.numel() / len(units))
-            for other in axes[:at]:  # what belongs to a unit by both dimensions counts once
+            for other in axes[:at]:  # a weight of a unit along both dimensions counts once
                 both = np.asarray(other.units)
                 same = (both[:, None] == units[None, :]) & free[None, :]
                 if same.any():
@@ -218,7 +218,7 @@ def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
 
 
 def _line(tensor: Tensor, dims: tuple[int, ...]) -> Floats:
-    """Return the sum over all other dimensions, float64."""
+    """Return a tensor's sum over all other dimensions, float64."""
     rest = [d for d in range(tensor.dim()) if d not in dims]
     total = tensor.detach().double()
     found: Floats = (total.sum(rest) if rest else total).cpu().numpy()
@@ -226,7 +226,7 @@ def _line(tensor: Tensor, dims: tuple[int, ...]) -> Floats:
 
 
 def _ranked(units: Ints, means: Floats, first: Bools) -> Ints:
-    """Return units in the order in which they are kept: those marked first, then by their means."""
+    """Return units in the order in which they are kept: marked ones first, then by their means."""
     return units[np.lexsort((units, -means[units], ~first[units]))]
 
 
@@ -240,13 +240,13 @@ def _certain(groups: Groups, means: Floats, budget: Budget, minimum: int) -> Boo
         if axis.role == "writes":
             best.append((units[units != STAYS], minimum - axis.units.count(STAYS)))
     for units, count in sorted(best, key=lambda of: len(of[0])):  # slices first, then the whole
-        # what is kept for a slice counts for the whole
+        # units kept for a slice count for the whole
         certain[_ranked(units, means, certain)[: max(count, 0)]] = True
     return certain
 
 
 def _kept(groups: Groups, means: Floats, certain: Bools, budget: Budget) -> Bools:
-    """Return which units are kept: those that are certain, and the best of all others."""
+    """Return which units are kept: the certain ones, and the best of all others."""
     members = [np.asarray(group.units) for group in groups]
     names, sizes = [group.tensors for group in groups], [len(group) for group in groups]
     least = [int(certain[units].sum()) for units in members]
@@ -269,7 +269,7 @@ def _masks(scores: Mapping[str, Tensor], groups: Groups, kept: Bools) -> dict[st
     masks = {}
     for name, axes in groups.by_tensor.items():
         if name not in groups.shapes:
-            continue  # a buffer: statistics of what is zero do no harm, and a variance of 0 would
+            continue  # a buffer: it does no harm where channels are zero, but a variance of 0 would
         shape = groups.shapes[name]
         mask = torch.ones(shape, dtype=torch.bool)
         for axis in axes:

@@ -13,34 +13,33 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, run, tensors_in
 from secateur.model.passes import Removable, decomposed, hooked, refusing, undisturbed
-from secateur.pruning.channels.labels import Grid, Labels, Ledger, varied
+from secateur.pruning.channels.labels import Grid, Labels, Ledger, varying
 
 OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules whose sizes torch checks against numbers that they were made with."""
 
-FIXED_MODULES = "torch.nn"
-
 
 def has_fixed_sizes(module: nn.Module) -> bool:
     """Return whether a module is torch's own, whose numbers follow from its tensors."""
-    return type(module).__module__.startswith(FIXED_MODULES) and not isinstance(
+    return type(module).__module__.startswith("torch.nn") and not isinstance(
         module, (nn.Unflatten, nn.Sequential, nn.ModuleList, nn.ModuleDict)
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One use of channels by something that adds them up, so that they end there."""
+    """One place where channels are summed over, so that they end there."""
 
     channels: Grid
     """The labels of what is read, one per channel, flat."""
     weight: Grid | None
-    """Of the reading weight's indices, as long as `channels`; None where no weight reads."""
+    """The labels of the reading weight's inputs, as many; None where no weight reads."""
     values: Tensor | None
-    """What the first place of each channel held, float64, as long as `channels`."""
+    """What the first place of each channel held, float64, as many."""
     labels: Labels
+    """What is known about the tensor that is read."""
     foldable: bool
-    """A constant that is read may be added to the bias instead."""
+    """A constant channel may be added to the layer's bias instead."""
 
 
 Sizes = Sequence[int | tuple[Grid, int]]
@@ -57,11 +56,11 @@ class Trace:
     written: list[Grid] = field(default_factory=list)
     """Labels of weights' outputs: what makes a channel."""
     readings: list[Reading] = field(default_factory=list)
-    held: list[Grid] = field(default_factory=list)
-    """Grids of all tensors that were seen: none of them may be left without channels."""
+    seen: list[Grid] = field(default_factory=list)
+    """Grids of all tensors that were seen: none may be left without channels."""
     sizes: list[tuple[str, Sizes, bool]] = field(default_factory=list)
-    """Sizes that a module's own code may have as numbers: the module's path, the sizes, and
-    whether an operator was told them, or they only came of it."""
+    """Sizes that a module's own code may hold as numbers: the module's path, the sizes, and
+    whether an operator was given them; else they are only what it returned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ Rule = Callable[["Tracer", Call], None]
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Carries labels from operator to operator; one without a rule lets its channels stay."""
+    """Carries labels from operator to operator; channels that reach one without a rule stay."""
 
     def __init__(self, rules: Callable[[Any, str], Rule | None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -103,12 +102,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.ledger = self.trace.ledger
 
-    def own(self, name: str, tensor: Tensor, *, weight: bool) -> None:
+    def label(self, name: str, tensor: Tensor, *, weight: bool) -> None:
         """Label every dimension of a parameter or buffer."""
         grids = []
         for d, size in enumerate(tensor.shape):
             if size > 1:
-                labels = self.ledger.fresh(size)
+                labels = self.ledger.new(size)
                 self.trace.owned[name, d] = labels
                 shape = [1] * tensor.dim()
                 shape[d] = size
@@ -118,26 +117,26 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.put(tensor, replace(owned, weight=weight, buffer=not weight))
 
     def labels(self, tensor: Tensor) -> Labels:
-        """Return what is known of a tensor, in its own shape."""
+        """Return what is known about a tensor."""
         known = self._known.get(id(tensor))
         return known[1] if known else Labels(tuple(tensor.shape))
 
     def put(self, tensor: Tensor, labels: Labels) -> None:
-        """Say what is known of a tensor from now on; it is kept, so that its id stays its own."""
+        """Record what is known about a tensor; it is kept alive, so that its id stays its own."""
         if not labels.grids:
             self._known.pop(id(tensor), None)
         else:
             self._known[id(tensor)] = (tensor, replace(labels, shape=tuple(tensor.shape)))
-            self.trace.held.extend(labels.grids)
+            self.trace.seen.extend(labels.grids)
 
     def block(self, values: object, reason: str) -> None:
-        """Let all channels of the tensors in a structure stay."""
+        """Record that all channels of the tensors in a structure stay, and why."""
         for tensor in tensors_in(values):
             for grid in self.labels(tensor).grids:
                 self.ledger.block(grid, reason)
 
-    def at(self, what: str) -> str:
-        """Return a reason with the place where it came up."""
+    def reason(self, what: str) -> str:
+        """Return a reason with the path of the module that runs."""
         path = self.path[-1][0] if self.path else ""
         return f"{what} in {path}" if path else what
 
@@ -150,7 +149,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         *,
         foldable: bool = False,
     ) -> None:
-        """Remember that channels are read; weights and values of another number are left out."""
+        """Record that channels are read; a weight or values of another size are left out."""
         count = channels.numel()
         self.trace.readings.append(
             Reading(
@@ -165,7 +164,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
     def note_sizes(self, parts: Sizes, *, given: bool) -> None:
-        """Remember sizes that the code of the module that runs may have as numbers."""
+        """Record sizes that the code of the module that runs may hold as numbers."""
         varying = any(not isinstance(part, int) for part in parts)
         if varying and self.path and not has_fixed_sizes(self.path[-1][1]):
             self.trace.sizes.append((self.path[-1][0], parts, given))
@@ -174,7 +173,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return a tensor's sizes, each with the grid that varies along it."""
         found: list[int | tuple[Grid, int]] = list(tensor.shape)
         for grid in self.labels(tensor).grids:
-            for d in varied(grid):
+            for d in varying(grid):
                 found[d] = (grid, d)
         return found
 
@@ -198,7 +197,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kind = f"nn.{type(opaque[1]).__name__}"
             self.block([args, kwargs], f"{opaque[0]} is an {kind}, whose sizes are fixed")
         elif rule is None:
-            self.block([args, kwargs], self.at(f"reaches aten.{name}, which has no rule"))
+            self.block([args, kwargs], self.reason(f"reaches aten.{name}, which has no rule"))
         else:
             rule(self, Call(func, name, args, kwargs, out))
         return out
@@ -208,7 +207,7 @@ def traced(model: nn.Module, example: Inputs, rules: Callable[[Any, str], Rule |
     """Run a model once and return what was seen.
 
     Args:
-        model: a copy that nobody else needs: a model may keep things of its first pass.
+        model: a copy that nobody else needs, since a model may keep things from its first pass.
         example: its inputs; small ones are enough.
         rules: operator and name → its rule.
 
@@ -217,10 +216,10 @@ def traced(model: nn.Module, example: Inputs, rules: Callable[[Any, str], Rule |
     """
     tracer = Tracer(rules)
     for name, parameter in model.named_parameters():
-        tracer.own(name, parameter, weight=True)
+        tracer.label(name, parameter, weight=True)
     for name, buffer in model.named_buffers():
         if buffer.is_floating_point():
-            tracer.own(name, buffer, weight=False)
+            tracer.label(name, buffer, weight=False)
     hooks = [h for path, module in model.named_modules() for h in _followed(tracer, path, module)]
     refusal = refusing("the model does not take the example")
     with hooked(hooks), refusal, undisturbed(model), torch.inference_mode(), tracer:
@@ -235,7 +234,7 @@ def traced(model: nn.Module, example: Inputs, rules: Callable[[Any, str], Rule |
 
 
 def _followed(tracer: Tracer, path: str, module: nn.Module) -> list[Removable]:
-    """Let the tracer know while a module runs."""
+    """Return hooks that tell the tracer while a module runs."""
 
     def enter(module: nn.Module, args: object) -> None:
         tracer.path.append((path, module))

@@ -1,13 +1,13 @@
-"""Layer-wise reconstruction: the kept weights are solved again, so that layers give what they gave.
+"""Layer-wise reconstruction: kept weights are solved again so that layers give what they gave.
 
-Layer after layer, in the order in which they run, the kept weights w of every output are those
-that minimise
+Layer after layer, in the order in which they run, the kept weights w of every output are set to
+those that minimise
 
     mean ‖y - w·x - b‖² + λ ‖w - w_dense‖²        over calibration images and positions,
 
-where x is what the layer really reads in the pruned network, whose earlier layers have been
-repaired already, and y what the layer gave in the dense one (in front of a sum: what makes the
-sum the dense one). Unlabelled images are all that it takes; the masks do not change.
+where x is what the layer reads in the pruned network, whose earlier layers are already repaired,
+and y what the layer gives in the dense one (in front of a sum: what makes the sum the dense one).
+It takes only unlabelled images, and the masks do not change.
 
 Sources: Optimal Brain Surgeon (Hassibi & Stork 1993) gives the update for one weight and a
 quadratic loss; Dong et al. 2017 (arXiv:1705.07565) apply it layer by layer; SparseGPT (Frantar &
@@ -36,12 +36,12 @@ from secateur.pruning.moments import Moments, Norm, moments
 from secateur.pruning.selecting.masks import Masks
 
 CHUNK = 2**24
-"""Numbers of the systems solved together, at most, unless one is larger: 128 MB."""
+"""How many numbers the systems solved together have at most, 128 MB, unless one has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstructed:
-    """How far one layer's output was from the dense network's, and is now."""
+    """How far one layer's output is from the dense network's, before and after."""
 
     name: str
     """Of the weight."""
@@ -53,15 +53,15 @@ class Reconstructed:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """What was done, in the order in which the layers run."""
+    """The reconstructed layers, in the order in which they run."""
 
     layers: tuple[Reconstructed, ...]
     skipped: Mapping[str, str]
-    """Masked parameters that were left as they are: name → reason."""
+    """Masked parameters that were left as they were: name → reason."""
 
     @property
     def seconds(self) -> float:
-        """Time that the layers took together."""
+        """Time that all layers took."""
         return sum(layer.seconds for layer in self.layers)
 
 
@@ -88,13 +88,14 @@ def reconstruct(
 ) -> Reconstruction:
     """Solve the kept weights of a pruned network again, in place.
 
-    Exactly the weights in `masks` may be non-zero afterwards. A batch norm that alone reads a
-    layer gets the intercept b through its running mean, and its variances stay the dense ones,
-    which the outputs match; recalibration afterwards is not needed, but possible. Where a layer
-    cannot be improved (its error would not fall) it is left as it was.
+    Exactly the weights in `masks` may be non-zero afterwards. If a batch norm alone reads a layer,
+    its running mean takes up the intercept b, and its variances stay the dense ones, which the
+    outputs match: recalibration afterwards is possible, but not needed. A layer whose error would
+    not fall is left as it was.
 
-    Memory: one layer's moments, two float64 matrices of (d + 1)² for each group of a convolution
-    of d inputs an output, some of the systems solved from them, and the activations of a batch.
+    Memory: one layer's moments, which are two float64 matrices of (d + 1)² for each group of a
+    convolution with d inputs an output; some of the systems solved from them; and the activations
+    of a batch.
 
     Args:
         model: the pruned network, or the dense one: the masks are applied first.
@@ -102,13 +103,12 @@ def reconstruct(
         masks: of the model.
         calibration: unlabelled inputs, a few hundred to a few thousand; on the model's device.
         damping: λ in units of the mean E[x²] of a layer's inputs; positive.
-        positions: positions of each image's plane, at most, that a convolution is solved from.
+        positions: how many positions of each image's plane a convolution uses at most.
         seed: of the draw of the positions.
 
     Raises:
         UsageError: the masks or the calibration set do not fit the model, `dense` is another
-            architecture, or an argument is out of its range. The model's weights are then as
-            they were.
+            architecture, or an argument is out of its range. The model's weights are put back.
     """
     model, dense = unwrapped(model), unwrapped(dense)
     calibration.check(model)
@@ -175,12 +175,12 @@ def _solve(
 
 
 def _batches(support: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows of like support, [r], and the indices of their support, [r, k], padded by -1."""
+    """Yield rows with supports of similar size, [r], and their indices, [r, k], padded with -1."""
     counts = support.sum(1)
     order = counts.argsort(stable=True)
     at = 0
     while at < len(order):
-        # from the widest down, so that the first row of a batch says how wide its systems are
+        # from the widest down, so that the first row of a batch is as wide as its systems
         width = int(counts[order[len(order) - 1 - at]])
         many = max(1, CHUNK // max(1, width * width))
         rows = order[max(0, len(order) - at - many) : len(order) - at]
@@ -232,7 +232,7 @@ def _set_intercept(layer: nn.Module, norms: tuple[Norm, Norm] | None, value: Ten
 
 
 def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], dict[str, str]]:
-    """Return the paths of the layers that can be solved, as they run, and why others cannot."""
+    """Return the paths of the layers to solve, in the order they run, and why others are not."""
     skipped: dict[str, str] = {}
     paths: list[str] = []
     for name in masks:

@@ -22,7 +22,7 @@ class Pool(NamedTuple):
     members: Sequence[int]
     """The tensors' places in the list."""
     guaranteed: Sequence[int]
-    """How many of its highest scores each of them keeps in any case."""
+    """How many of its own highest scores each tensor keeps."""
     remaining: int
     """How many more are kept: the highest of all others in the pool."""
 
@@ -39,20 +39,20 @@ def divided(
 
     Args:
         budget: its keep ratio, scope, floor and overrides.
-        names: of the tensors; of a group, those of all weights that write its channels.
-        sizes: how many units of the budget's pattern (weights, blocks) each has; one at least in
-            all.
-        certain: how many units each group keeps in any case; of tensors the budget says it.
-        unit: what units are called, where that is not the pattern's word.
+        names: of the tensors; for a group of channels, of all weights that write them.
+        sizes: how many units of the budget's pattern (weights, blocks) each has; at least one in
+            total.
+        certain: how many units each group keeps at any keep ratio; left out for tensors, for
+            which the budget says it.
+        unit: what messages call the units, if not what the pattern calls them.
 
     Returns:
         Pools, every tensor in one of them: the counts of all add up to K.
 
     Raises:
-        BudgetError: K is out of what floors and overrides leave possible, or a glob matches no
-            name.
+        BudgetError: floors and overrides make K impossible, or a glob matches no name.
     """
-    # globs first: one that is misspelt is the likelier reason of whatever else is wrong
+    # globs first: a misspelt one is the likelier cause of anything else that is wrong
     scopes = matches(names, budget.scope, "scope") if isinstance(budget.scope, tuple) else None
     fixed = _overridden(budget, names, sizes, certain or [min(1, size) for size in sizes])
     least = dict(enumerate(certain or map(budget.least, sizes)))
@@ -75,7 +75,7 @@ def divided(
 
 
 def _parts(free: Iterable[int], scopes: Sequence[int] | None) -> list[list[int]]:
-    """Return the places of tensors in parts, each of which keeps its share of K."""
+    """Group the places of tensors by scope; each group keeps its share of K."""
     parts: dict[int, list[int]] = {}
     for at in free:
         parts.setdefault(scopes[at] if scopes else 0, []).append(at)
@@ -85,7 +85,7 @@ def _parts(free: Iterable[int], scopes: Sequence[int] | None) -> list[list[int]]
 def _overridden(
     budget: Budget, names: Sequence[Names], sizes: Sequence[int], least: Sequence[int]
 ) -> dict[int, int]:
-    """Return how many units overrides keep of the tensors that they match: place → count."""
+    """Return how many units the tensors keep that overrides match: place → count."""
     globs = [glob for glob, _ in budget.overrides]
     return {
         at: min(sizes[at], max(least[at], round(budget.overrides[place][1] * sizes[at])))
@@ -160,15 +160,18 @@ def _refuse_impossible(
     unit: str,
     most: str,
 ) -> None:
-    """Refuse a K that floors and overrides leave no room for, and say which keep ratio they do.
+    """Refuse a K that floors and overrides make impossible.
 
     Args:
-        budget: which gives K.
+        budget: gives K.
         sizes: of all tensors.
         fixed: how many units the tensors keep that overrides match: place → count.
-        free: how many units all others keep at least.
+        free: how many units the others keep at least: place → count.
         unit: what the units are called.
-        most: of groups of channels, which take most; also says that they are such groups.
+        most: for groups of channels, a hint which of them take most; empty for tensors.
+
+    Raises:
+        BudgetError: says what takes too many, and which keep ratios are possible.
     """
     k, total, taken = budget.count(sum(sizes)), sum(sizes), sum(fixed.values())
     floors, room = sum(free.values()), sum(sizes[at] for at in free)
@@ -195,7 +198,7 @@ def _refuse_impossible(
 
 
 def _most(names: Sequence[Names], counts: Mapping[int, int]) -> str:
-    """Say which groups of channels take most in any case."""
+    """Return a hint which groups of channels keep most units at least."""
     order = sorted(counts, key=lambda at: -counts[at])[:3]
     return "; most are taken by " + ", ".join(f"{names[at][0]!r} ({counts[at]})" for at in order)
 

@@ -1,4 +1,4 @@
-"""2:4 weights on NVIDIA GPUs: torch's own semi-structured tensors in place of dense ones."""
+"""2:4 weights on NVIDIA GPUs: torch's semi-structured tensors in place of dense ones."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class SemiStructured:
     model: nn.Module
     """For inference: its converted weights take no gradient."""
     converted: tuple[str, ...]
-    """The linear layers' weights that the GPU now skips half of."""
+    """Weights of linear layers; the GPU now skips half of each."""
     left: dict[str, str]
-    """Those that stay dense: name → reason."""
+    """Weights of linear layers that stay dense: name → reason."""
     milliseconds: dict[str, tuple[float, float]]
     """With an example: name of the weight → time of its layer dense, and converted."""
     whole: tuple[float, float] | None = None
-    """With an example, where layers were converted: time of the model dense, and converted."""
+    """With an example, if layers were converted: time of the model dense, and converted."""
 
 
 @checked(model=a(nn.Module, "a torch module"), example=TENSORS, graph=BOOL)
@@ -47,20 +47,21 @@ def to_semi_structured(
 ) -> SemiStructured:
     """Convert the linear layers of a model that was cut 2:4, in a copy, for inference.
 
-    The GPU's sparse tensor cores then do half of the multiplications, but torch takes half a
-    millisecond to start each of them, and small layers lose. With an example every layer is timed
-    on what it gets there, and stays dense where that is as fast; then the model is, likewise.
+    The GPU's sparse tensor cores do half of the multiplications, but torch takes half a millisecond
+    to start each product, so small layers lose. With an example, every layer is timed on its inputs
+    there and stays dense if that is as fast; then the whole model is timed in the same way.
 
     Args:
         model: on a CUDA device of compute capability 8.0 or newer, in float16 or bfloat16.
             Not changed.
         example: inputs as the model takes them (a tensor, several arguments, or a dict of
-            them), on its device, as many as it is to get.
+            them), on its device, in a batch as large as it will be used with.
         graph: time layers in a CUDA graph, which starts them without Python: for models that run
-            so, as with `torch.compile(mode="reduce-overhead")`.
+            in one, as with `torch.compile(mode="reduce-overhead")`.
 
     Raises:
-        UsageError: no layer can be converted; says why of each. Or the example is none.
+        UsageError: no layer can be converted; says why for each. Or the example is not inputs of
+            a model.
     """
     model = unwrapped(model)
     names, left = _convertible(model)
@@ -92,10 +93,10 @@ def to_semi_structured(
 
 
 def _convertible(model: nn.Module) -> tuple[list[str], dict[str, str]]:
-    """Return the linear layers that can be converted, and why other layers' weights cannot.
+    """Return the linear layers that can be converted, and why the weights of others cannot.
 
     Raises:
-        UsageError: none can; says why of each.
+        UsageError: none can; says why for each.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     left = {weight_name(n): why for n, m in layers.items() if (why := _refusal(m.weight))}
@@ -108,7 +109,7 @@ def _convertible(model: nn.Module) -> tuple[list[str], dict[str, str]]:
 def _timed(
     dense: Callable[[], object], sparse: Callable[[], object], graph: bool
 ) -> tuple[tuple[float, float], str | None]:
-    """Return the milliseconds of both, and where the sparse one is not faster, that it is not."""
+    """Return the milliseconds of both, and why to stay dense if the sparse one is no faster."""
     before, after = cuda_milliseconds([dense, sparse], graph=graph)
     why = None if after < before else f"dense is as fast: {before:.3f} ms against {after:.3f} ms"
     return (before, after), why
@@ -128,7 +129,7 @@ def _converted(layer: nn.Module) -> nn.Linear:
 def _inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], example: Inputs
 ) -> dict[str, Tensor]:
-    """Return what each layer gets: name → the input with the most rows, where it is used often."""
+    """Return name → the layer's input; of several, the largest."""
     seen: dict[str, Tensor] = {}
 
     def look(

@@ -26,7 +26,7 @@ def find(func: Any, name: str) -> Rule | None:
     if name in RULES and (name, func._overloadname) not in OTHER_FORMS:
         return RULES[name]
     if channelwise.PLANES.fullmatch(name):
-        return channelwise.planes
+        return channelwise.spatial
     if torch.Tag.pointwise in func.tags or name in pointwise.NAMES:
         return pointwise.pointwise
     return None

@@ -1,4 +1,4 @@
-"""Operators that add products up: layers with weights, matrix products, attention."""
+"""Operators that sum products: layers with weights, matrix products, attention."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from secateur.pruning.channels.labels import Grid, Labels, on_channels, varied
+from secateur.pruning.channels.labels import Grid, Labels, over_channels, varying
 from secateur.pruning.channels.tracing import Call, Tracer
 
 UNLABELLED = "meets a tensor that is not pruned along with it"
+UNLABELLED_GROUPS = "is in a grouped convolution of channels that are not pruned"
 
 
 def contracted(
@@ -37,44 +38,50 @@ def contracted(
     space = sorted({*dims[0], *dims[1], *out})
     summed = frozenset(d for d, letter in enumerate(space) if letter not in out)
     spread = [_spread(labels, of, space) for labels, of in zip(operands, dims, strict=True)]
-    ends, passes = zip(*(_parted(tracer, labels, summed) for labels in spread), strict=True)
-    _end(tracer, ends, read, foldable)
-    met = tracer.ledger.meet(passes, len(space), tracer.at(UNLABELLED))
+    ends, passes = zip(
+        *(_ending_and_passing(tracer, labels, summed) for labels in spread), strict=True
+    )
+    _sum_over(tracer, ends, read, foldable)
+    tied = tracer.ledger.tie(passes, len(space), tracer.reason(UNLABELLED))
     first, second = passes
     if second.weight:
-        tracer.trace.written.extend(m.grid for m in met if m.owners == {1})
+        tracer.trace.written.extend(t.grid for t in tied if t.owners == {1})
     sizes = [max(first.shape[d], second.shape[d]) for d in range(len(space))]
     return Labels(
         tuple(sizes[space.index(letter)] for letter in out),
-        tuple(_gathered(m.grid, out, space) for m in met),
-        zero=all(any(passes[at].zero for at in m.owners) for m in met),
-        pure=second.weight and all(m.owners == {1} for m in met),
+        tuple(_gathered(t.grid, out, space) for t in tied),
+        zero=all(any(passes[at].zero for at in t.owners) for t in tied),
+        pure=second.weight and all(t.owners == {1} for t in tied),
         weight=first.weight and second.weight,
         buffer=all(labels.buffer for labels in operands if labels.grids),
     )
 
 
-def _parted(tracer: Tracer, labels: Labels, summed: frozenset[int]) -> tuple[Labels, Labels]:
+def _ending_and_passing(
+    tracer: Tracer, labels: Labels, summed: frozenset[int]
+) -> tuple[Labels, Labels]:
     """Return the labels that end in a sum over some dimensions, and those that pass."""
-    ends = tuple(grid for grid in labels.grids if varied(grid) <= summed)
+    ends = tuple(grid for grid in labels.grids if varying(grid) <= summed)
     passes = tuple(
-        tracer.ledger.joined_along(grid, sorted(varied(grid) & summed))
+        tracer.ledger.joined_along(grid, sorted(varying(grid) & summed))
         for grid in labels.grids
-        if not varied(grid) <= summed
+        if not varying(grid) <= summed
     )
     return replace(labels, grids=ends), replace(labels, grids=passes)
 
 
-def _end(tracer: Tracer, operands: Sequence[Labels], values: Tensor | None, foldable: bool) -> None:
-    """Tie the channels over which two tensors are contracted."""
+def _sum_over(
+    tracer: Tracer, operands: Sequence[Labels], values: Tensor | None, foldable: bool
+) -> None:
+    """Tie the channels over which two tensors are multiplied and summed."""
     first, second = operands
     if not (first.weight or second.weight or first.zero or second.zero):
         for grid in (*first.grids, *second.grids):
-            tracer.ledger.block(grid, tracer.at("is added up while it need not be zero"))
+            tracer.ledger.block(grid, tracer.reason("is summed over but need not be zero"))
         return
-    for met in tracer.ledger.meet(operands, len(first.shape), tracer.at(UNLABELLED)):
+    for tied in tracer.ledger.tie(operands, len(first.shape), tracer.reason(UNLABELLED)):
         mine, other = (
-            next((g for g in labels.grids if varied(g) == varied(met.grid)), met.grid)
+            next((g for g in labels.grids if varying(g) == varying(tied.grid)), tied.grid)
             for labels in operands
         )
         if second.weight:
@@ -97,7 +104,7 @@ def _spread(labels: Labels, letters: str, space: list[str]) -> Labels:
 
 
 def _gathered(grid: Grid, out: str, space: list[str]) -> Grid:
-    """Return a grid over all letters as one over the outcome's."""
+    """Return a grid over all letters as one over those of the outcome."""
     for d in range(len(space) - 1, -1, -1):
         if space[d] not in out:
             grid = grid.select(d, 0)
@@ -105,14 +112,14 @@ def _gathered(grid: Grid, out: str, space: list[str]) -> Grid:
     return grid.permute([left.index(letter) for letter in out])
 
 
-def _put_sum(tracer: Tracer, out: Tensor, labels: Labels, bias: Labels | None) -> None:
-    """Say what is known of the sum of a product and a bias, if there is one."""
+def _put_with_bias(tracer: Tracer, out: Tensor, labels: Labels, bias: Labels | None) -> None:
+    """Record what is known about a product plus a bias, if there is one."""
     if bias is not None:
         operands = [replace(labels, shape=tuple(out.shape)), bias]
-        met = tracer.ledger.meet(operands, out.dim(), tracer.at(UNLABELLED))
+        tied = tracer.ledger.tie(operands, out.dim(), tracer.reason(UNLABELLED))
         labels = replace(
             labels,
-            grids=tuple(m.grid for m in met),
+            grids=tuple(t.grid for t in tied),
             zero=labels.zero and bias.zero,
             weight=labels.weight and bias.weight,
         )
@@ -132,7 +139,7 @@ def linear(tracer: Tracer, call: Call) -> None:
         read=first,
         foldable=True,
     )
-    _put_sum(tracer, call.out, labels, None if bias is None else tracer.labels(bias))
+    _put_with_bias(tracer, call.out, labels, None if bias is None else tracer.labels(bias))
 
 
 def matmul(tracer: Tracer, call: Call) -> None:
@@ -155,7 +162,7 @@ def matmul(tracer: Tracer, call: Call) -> None:
         read=values,
         foldable=plain,
     )
-    _put_sum(tracer, call.out, labels, bias)
+    _put_with_bias(tracer, call.out, labels, bias)
 
 
 def einsum(tracer: Tracer, call: Call) -> None:
@@ -166,12 +173,14 @@ def einsum(tracer: Tracer, call: Call) -> None:
     tensors = call.tensors
     plain = arrow and "." not in equation and len(parts) == len(tensors) == 2
     if not plain or any(len(set(part)) < len(part) for part in (*parts, out)):
-        tracer.block(tensors, tracer.at(f"reaches aten.einsum as {equation!r}"))
+        tracer.block(tensors, tracer.reason(f"reaches aten.einsum as {equation!r}"))
         return
     alone = (set(parts[0]) ^ set(parts[1])) - set(out)
     first, second = (
-        tracer.ledger.fix_all(
-            tracer.labels(tensor), map(part.index, alone & set(part)), tracer.at("is added up")
+        tracer.ledger.fix(
+            tracer.labels(tensor),
+            map(part.index, alone & set(part)),
+            tracer.reason("is summed over"),
         )
         for tensor, part in zip(tensors, parts, strict=True)
     )
@@ -184,10 +193,10 @@ def attention(tracer: Tracer, call: Call) -> None:
     fixed = {}
     for name in ("query", "key", "value"):
         labels = tracer.labels(call.get(name))
-        labels = ledger.fix_all(labels, [-2], tracer.at("is attended over"))
+        labels = ledger.fix(labels, [-2], tracer.reason("is attended over"))
         if name != "value" and call.get("scale") is None:
-            why = tracer.at("scales attention by the size of a head")
-            labels = ledger.fix_all(labels, [-1], why)
+            why = tracer.reason("scales attention by the size of a head")
+            labels = ledger.fix(labels, [-1], why)
         fixed[name] = labels
     q, k, v = fixed.values()
     if call.get("enable_gqa") and q.shape[-3] != k.shape[-3]:
@@ -197,8 +206,8 @@ def attention(tracer: Tracer, call: Call) -> None:
     operands = [replace(scores, zero=False)]
     if mask is not None:
         operands.append(tracer.labels(mask))
-    met = ledger.meet(operands, len(q.shape), tracer.at(UNLABELLED))
-    weights = Labels(scores.shape, tuple(m.grid for m in met))
+    tied = ledger.tie(operands, len(q.shape), tracer.reason(UNLABELLED))
+    weights = Labels(scores.shape, tuple(t.grid for t in tied))
     labels = contracted(tracer, (weights, v), (f"{batch}ls", f"{batch}sv"), f"{batch}lv")
     tracer.put(call.out, replace(labels, pure=False))
 
@@ -216,9 +225,9 @@ def convolution(tracer: Tracer, call: Call) -> None:
     """Rule of convolution, transposed or not, in any number of groups."""
     x, weight, bias = call.get("input"), call.get("weight"), call.get("bias")
     transposed = call.get("transposed")
-    why = tracer.at("is a position of a convolution's kernel or plane")
-    given = tracer.ledger.fix_all(tracer.labels(x), (0, *range(2, x.dim())), why)
-    kernel = tracer.ledger.fix_all(tracer.labels(weight), range(2, weight.dim()), why)
+    why = tracer.reason("is a position of a convolution's kernel or plane")
+    given = tracer.ledger.fix(tracer.labels(x), (0, *range(2, x.dim())), why)
+    kernel = tracer.ledger.fix(tracer.labels(weight), range(2, weight.dim()), why)
     if call.get("groups") == 1:
         plane = "pqrst"[: x.dim() - 2]
         labels = contracted(
@@ -231,8 +240,8 @@ def convolution(tracer: Tracer, call: Call) -> None:
         )
     else:
         labels = _grouped(tracer, given, kernel, call)
-    raised = None if bias is None else on_channels(tracer.labels(bias), x.dim())
-    _put_sum(tracer, call.out, labels, raised)
+    raised = None if bias is None else over_channels(tracer.labels(bias), x.dim())
+    _put_with_bias(tracer, call.out, labels, raised)
 
 
 def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
@@ -242,13 +251,13 @@ def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
     """
     ledger, groups, transposed = tracer.ledger, call.get("groups"), call.get("transposed")
     inputs, outputs = x.shape[1], call.out.shape[1]
-    given, first, second = _line(x, 1), _line(weight, 0), _line(weight, 1)
+    given, first, second = _flat_grid(x, 1), _flat_grid(weight, 0), _flat_grid(weight, 1)
     depthwise = inputs == groups and (not transposed or outputs == groups)
     writes, reads = (first, second) if depthwise or not transposed else (second, first)
     if writes is None or (given is None and (reads is not None or inputs == groups)):
         for grid in (given, first, second):
             if grid is not None:
-                why = tracer.at("is in a grouped convolution of channels that are not pruned")
+                why = tracer.reason(UNLABELLED_GROUPS)
                 ledger.block(grid, why)
         return Labels(x.shape)
     if depthwise and given is not None:
@@ -262,9 +271,9 @@ def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
     return Labels((), (out.reshape(1, -1, *[1] * (len(x.shape) - 2)),), zero=True, pure=True)
 
 
-def _line(labels: Labels, d: int) -> Grid | None:
+def _flat_grid(labels: Labels, d: int) -> Grid | None:
     """Return the grid along one dimension alone, flat, if there is one."""
-    return next((grid.reshape(-1) for grid in labels.grids if varied(grid) == {d}), None)
+    return next((grid.reshape(-1) for grid in labels.grids if varying(grid) == {d}), None)
 
 
 def _read_in_groups(
@@ -272,7 +281,7 @@ def _read_in_groups(
 ) -> None:
     """Tie what the groups of a convolution read to its weight's inputs, place by place."""
     if reads is None:
-        why = tracer.at("is in a grouped convolution of channels that are not pruned")
+        why = tracer.reason(UNLABELLED_GROUPS)
         tracer.ledger.block(given, why)
         return
     places = given.reshape(groups, -1)
@@ -285,9 +294,9 @@ def _read_in_groups(
 def embedding(tracer: Tracer, call: Call) -> None:
     """Rule of embedding(weight [V, C], indices [..]) → [.., C]."""
     weight, indices = call.get("weight"), call.get("indices")
-    tracer.block(indices, tracer.at("is an index into a table"))
-    why = tracer.at("is looked up by its index")
-    labels = tracer.ledger.fix_all(tracer.labels(weight), [0], why)
+    tracer.block(indices, tracer.reason("is an index into a table"))
+    why = tracer.reason("is looked up by its index")
+    labels = tracer.ledger.fix(tracer.labels(weight), [0], why)
     shape = (1,) * indices.dim() + (-1,)
     out = tuple(grid.reshape(shape) for grid in labels.grids)
     if labels.weight:

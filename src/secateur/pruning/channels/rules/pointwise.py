@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from secateur.pruning.channels.labels import Labels, joint, varied
+from secateur.pruning.channels.labels import Labels, joint, varying
 from secateur.pruning.channels.tracing import Call, Tracer
 
 NAMES = ("hardswish", "leaky_relu", "_prelu_kernel", "rsub", "floor_divide")
@@ -22,12 +22,12 @@ def pointwise(tracer: Tracer, call: Call) -> None:
     tensors, out = call.tensors, call.out
     zero, finite = _at_zero(tracer, call)
     if why := _refusal(tracer, call, finite):
-        tracer.block(tensors, tracer.at(why))
+        tracer.block(tensors, tracer.reason(why))
         return
     operands = [tracer.labels(tensor) for tensor in tensors]
-    why = tracer.at("meets a tensor that is not pruned along with it")
-    labels = joint(operands, tracer.ledger.meet(operands, out.dim(), why))
-    dims = frozenset(d for grid in labels.grids for d in varied(grid))
+    why = tracer.reason("meets a tensor that is not pruned along with it")
+    labels = joint(operands, tracer.ledger.tie(operands, out.dim(), why))
+    dims = frozenset(d for grid in labels.grids for d in varying(grid))
     placed = any((o.weight or o.buffer) and _beside(o, dims, out.dim()) for o in operands)
     scalars = all(o.grids or t.numel() == 1 for o, t in zip(operands, tensors, strict=True))
     pure = scalars and labels.pure and not placed
