@@ -1,29 +1,23 @@
-"""A pass of a model that only looks: hooks come off, state comes back, refusals are one error."""
+"""Passes that only look at a model: hooks come off, state is put back, misfits are one error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from secateur.errors import UsageError
 from secateur.model.modes import evaluating
 
 
-class Removable(Protocol):
-    """What torch returns for a hook."""
-
-    def remove(self) -> None:
-        """Take the hook off."""
-
-
 @contextmanager
-def hooked(hooks: Iterable[Removable]) -> Iterator[None]:
-    """Take hooks off at the end of the block, also where it raises."""
+def hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Take hooks off at the end of the block, also if it raises."""
     hooks = list(hooks)
     try:
         yield
@@ -34,10 +28,10 @@ def hooked(hooks: Iterable[Removable]) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a model inside the block in evaluation mode, and put back what a pass may change.
+    """Put a model into evaluation mode inside the block, and put back what a pass may change.
 
-    That is modes, buffers and the states of torch's random generators. torch's fast path for
-    attention, which hides several operators in one, is off inside.
+    That is modes, buffers and the states of torch's random generators. Inside, torch's fast path
+    for attention is off: it hides several operators in one.
     """
     buffers = [
         (module, name, buffer, buffer.detach().clone())
@@ -45,11 +39,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with evaluating(model), torch.random.fork_rng(range(torch.cuda.device_count() * cuda)):
+        with evaluating(model), torch.random.fork_rng(devices):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -16,9 +16,9 @@ def is_layer(module: object) -> TypeGuard[nn.Module]:
 
 
 def is_transposed(module: object) -> bool:
-    """Return whether a module is transformers' Conv1D: linear, its weight [inputs, outputs].
+    """Return whether a module is transformers' Conv1D, a linear layer of weight [inputs, outputs].
 
-    It is known without an import.
+    It is recognised without an import.
     """
     if not isinstance(module, nn.Module) or not hasattr(module, "nf"):
         return False
@@ -26,9 +26,9 @@ def is_transposed(module: object) -> bool:
 
 
 def by_outputs(layer: nn.Module, values: Tensor) -> Tensor:
-    """Return a view of what is shaped as a layer's weight with the outputs first.
+    """Return a view of a tensor shaped like a layer's weight, with the outputs first.
 
-    The same call turns it back.
+    Called again, it turns that back.
     """
     return values.T if is_transposed(layer) else values
 

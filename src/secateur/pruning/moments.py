@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from secateur.model.inputs import Inputs, run
-from secateur.model.passes import Removable, hooked
+from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import Convolution, groups_of, read_by, weight_of
 
@@ -73,7 +74,9 @@ class _Watch(TorchFunctionMode):
         self._given: list[Tensor] = []  # by each use: its output, or what its norm gives
         # modules begun in this pass, and how many had when something was last seen
         self._passes = self._begun = self._last = 0
-        self.hooks: list[Removable] = [layer.register_forward_hook(self._keep, with_kwargs=True)]
+        self.hooks: list[RemovableHandle] = [
+            layer.register_forward_hook(self._keep, with_kwargs=True)
+        ]
         for module in model.modules():
             self.hooks.append(module.register_forward_pre_hook(self._begin))
             if isinstance(module, Norm):

@@ -1,4 +1,4 @@
-"""Indices taken out of a module's tensors, and the numbers that torch's layers keep of them."""
+"""Indices taken out of a module's tensors, and the sizes that torch's layers hold set to fit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
     """Take units out of every parameter and buffer of a model, in place.
 
     Tensors that are shared stay shared; names, dtypes, devices and `requires_grad` stay; gradients
-    are lost. Numbers that torch's layers check or print are set; those that other modules keep of
-    sizes are not (see `numbers`).
+    are lost. Sizes that torch's layers check or print are set; those that other modules hold are
+    not (see `numbers`).
     """
     places = _places(model)
     changed: dict[nn.Module, dict[str, torch.Size]] = {}
@@ -45,7 +45,7 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Return id of a parameter or buffer → every module that holds it, and under which name."""
+    """Return id of a parameter or buffer → every (module, name) that holds it."""
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -56,11 +56,11 @@ def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 def _layer_numbers(
     module: nn.Module, before: Mapping[str, torch.Size]
 ) -> Iterator[tuple[str, int]]:
-    """Yield the numbers of torch's layers and of transformers' Conv1D, from their tensors.
+    """Yield (attribute, size) of torch's layers and transformers' Conv1D, from their tensors.
 
     Args:
-        module: whose tensors are cut already.
-        before: the shapes that those had which were cut.
+        module: its tensors are cut already.
+        before: name → shape before the cut, of the tensors that were cut.
     """
     weight = getattr(module, "weight", None)
     if isinstance(module, _NormBase):

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, run, tensors_in
-from secateur.model.passes import Removable, decomposed, hooked, refusing, undisturbed
+from secateur.model.passes import decomposed, hooked, refusing, undisturbed
 from secateur.pruning.channels.labels import Grid, Labels, Ledger, varying
 
 OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -233,7 +234,7 @@ def traced(model: nn.Module, example: Inputs, rules: Callable[[Any, str], Rule |
     return tracer.trace
 
 
-def _followed(tracer: Tracer, path: str, module: nn.Module) -> list[Removable]:
+def _followed(tracer: Tracer, path: str, module: nn.Module) -> list[RemovableHandle]:
     """Return hooks that tell the tracer while a module runs."""
 
     def enter(module: nn.Module, args: object) -> None:

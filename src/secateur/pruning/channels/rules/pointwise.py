@@ -1,4 +1,4 @@
-"""Operators that treat every element by itself, and meet others by broadcasting."""
+"""Operators that combine tensors element by element, with broadcasting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("hardswish", "leaky_relu", "_prelu_kernel", "rsub", "floor_divide")
 """Pointwise operators that some versions of torch do not mark as such."""
 
 PROBES = (-1.7, 0.9, 2.3)
-"""What stands in for values that may be anything."""
+"""Values that stand in for any value."""
 
 
 def pointwise(tracer: Tracer, call: Call) -> None:
@@ -42,21 +42,21 @@ def _refusal(tracer: Tracer, call: Call, finite: bool) -> str | None:
     if not finite:
         return f"reaches aten.{call.name}, which is not finite at zero"
     if call.func._schema.is_mutable and not tracer.labels(call.tensors[0]).grids:
-        return "is written into a tensor that is not pruned"  # what else looks at it cannot know
+        return "is written into a tensor that is not pruned"  # views of it would not follow
     return None
 
 
 def _beside(operand: Labels, dims: frozenset[int], ndim: int) -> bool:
-    """Return whether an operand has another size than 1 beside the outcome's channels."""
+    """Return whether an operand also varies in dimensions other than the outcome's channels."""
     ahead = ndim - len(operand.shape)
     return any(size > 1 and ahead + d not in dims for d, size in enumerate(operand.shape))
 
 
 def _at_zero(tracer: Tracer, call: Call) -> tuple[bool, bool]:
-    """Ask the operator what it gives where channels are zero, whatever else it meets.
+    """Run the operator with zeros for channels and any values for all else.
 
     Returns:
-        Whether it is zero, and whether it is finite.
+        Whether the result is zero, and whether it is finite.
     """
 
     def stand_in(value: object) -> object:
