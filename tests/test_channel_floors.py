@@ -123,9 +123,9 @@ def test_random_networks_are_cut_to_the_least_that_can_be(seed: int) -> None:
     scores = {name: p.detach().abs() for name, p in model.named_parameters() if p.dim() > 1}
     earlier = None
     reached = []
-    with pytest.raises(BudgetError, match=r"most are taken by '") as refused:
+    with pytest.raises(BudgetError, match=r"'\S+' \(\d+\)") as refused:
         select_channels(scores, groups, Budget(1e-9, "layer"))
-    found = re.search(r"a keep ratio from ([\d.]+) to 1;", str(refused.value))
+    found = re.search(r"at least ([\d.]+)", str(refused.value))
     assert found
     least = float(found[1])
     for keep in (0.9, 0.7, 0.4, 0.25, 0.12, least):

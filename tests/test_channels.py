@@ -55,12 +55,12 @@ EXPECTED = {
 STAY = {
     "plain": {"13.weight": "output of the network"},
     "vit": {"patches.weight": "layer_norm", "blocks.0.attention.proj.weight": "layer_norm"},
-    "gpt": {"tokens.weight": "looked up by its index", "places.weight": "layer_norm"},
-    "llama": {"o.weight": "aten.mean looks along channels in norm1"},
+    "gpt": {"tokens.weight": "index", "places.weight": "layer_norm"},
+    "llama": {"o.weight": "in norm1"},
     "mha": {"attention.in_proj_weight": "attention is an nn.MultiheadAttention"},
     "encoder": {"self_attn.in_proj_weight": "self_attn is an nn.MultiheadAttention"},
     "lstm": {"rnn.weight_ih_l0": "rnn is an nn.LSTM"},
-    "resnet20": {"layer2.0.conv2.weight": "16 of 32: is a channel that padding adds"},
+    "resnet20": {"layer2.0.conv2.weight": "16 of 32: "},
 }
 
 
@@ -150,19 +150,19 @@ class Through(nn.Module):
 @pytest.mark.parametrize(
     ("between", "words"),
     [
-        (lambda x: torch.fft.fft(x).real, "aten._fft_r2c, which has no rule"),
-        (lambda x: x.softmax(-1), "softmax looks along channels"),
-        (lambda x: x.log(), "not finite at zero"),
-        (lambda x: 1 / x, "not finite at zero"),
-        (lambda x: x + torch.arange(8.0), "meets a tensor that is not pruned"),
-        (lambda x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]], "picked by a list of positions"),
+        (lambda x: torch.fft.fft(x).real, "aten._fft_r2c"),
+        (lambda x: x.softmax(-1), "aten.softmax"),
+        (lambda x: x.log(), "aten.log"),
+        (lambda x: 1 / x, "aten.reciprocal"),
+        (lambda x: x + torch.arange(8.0), "not pruned"),
+        (lambda x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]], "position"),
         (lambda x: x.roll(1, -1), "is rolled"),
-        (lambda x: x - x.mean(-1, keepdim=True), "mean looks along channels"),
-        (lambda x: torch.zeros_like(x).copy_(x), "aten.copy, which has no rule"),
-        (lambda x: x * x[:, 2:3], "picked by its position"),
-        (lambda x: x @ torch.eye(8), "meets a tensor that is not pruned"),
-        (lambda x: x.sigmoid().sum(-1, keepdim=True).expand(-1, 8), "sum looks along channels"),
-        (lambda x: nn.functional.group_norm(x, 2), "group_norm takes statistics"),
+        (lambda x: x - x.mean(-1, keepdim=True), "aten.mean"),
+        (lambda x: torch.zeros_like(x).copy_(x), "aten.copy"),
+        (lambda x: x * x[:, 2:3], "position"),
+        (lambda x: x @ torch.eye(8), "not pruned"),
+        (lambda x: x.sigmoid().sum(-1, keepdim=True).expand(-1, 8), "aten.sum"),
+        (lambda x: nn.functional.group_norm(x, 2), "group_norm"),
     ],
 )
 def test_channels_that_cannot_be_told_apart_stay(between: object, words: str) -> None:
@@ -193,15 +193,15 @@ def test_an_excluded_tensor_keeps_its_channels() -> None:
     found = channel_groups(model, example, exclude=["3.*"])
     assert [group.name for group in found] == ["7.weight", "11.weight"]  # 0 is read by 3
     assert found.blocked["3.weight"] == "excluded by '3.*'"
-    with pytest.raises(UsageError, match=r"'nothing' of exclude matches no parameter.*0\.weight"):
+    with pytest.raises(UsageError, match=r"'nothing' of exclude .*0\.weight"):
         channel_groups(model, example, exclude=["nothing"])
-    with pytest.raises(UsageError, match=r"exclude is .*list of globs"):
+    with pytest.raises(UsageError, match="exclude is '3"):
         channel_groups(model, example, exclude="3.*")
 
 
 @pytest.mark.parametrize(
     ("example", "words"),
-    [(torch.ones(2, 5), "does not take the example"), ("text", "is a str"), (7, "is a int")],
+    [(torch.ones(2, 5), "example: .*2x5"), ("text", "str"), (7, "int")],
 )
 def test_an_example_that_is_none(example: object, words: str) -> None:
     with pytest.raises(UsageError, match=words):
@@ -310,27 +310,27 @@ def test_overrides_and_floors(resnet: tuple[nn.Module, Groups]) -> None:
     assert cut.kept == 26
     floored = select_channels(scores, found, Budget(0.4, floor=0.3))
     assert all(kept >= 0.3 * n for kept, n in floored.layers.values())
-    with pytest.raises(BudgetError, match=r"from 20 to 52: a keep ratio from 0\.38\d* to 1"):
+    with pytest.raises(BudgetError, match=r" 20; .* 0\.38\d* "):
         select_channels(scores, found, Budget(0.1), minimum=4)
-    with pytest.raises(BudgetError, match="matches no prunable parameter"):
+    with pytest.raises(BudgetError, match=r"'head' .*overrides"):
         select_channels(scores, found, Budget(0.5, overrides={"head": 1.0}))
 
 
 def test_bad_requests(resnet: tuple[nn.Module, Groups]) -> None:
     model, found = resnet
     scores = magnitudes(model)
-    for bad in ({"minimum": 0}, {"multiple": 0}):
-        with pytest.raises(BudgetError, match="must be 1 or more"):
-            select_channels(scores, found, Budget(0.5), **bad)
+    for bad in ("minimum", "multiple"):
+        with pytest.raises(BudgetError, match=f"{bad} is 0"):
+            select_channels(scores, found, Budget(0.5), **{bad: 0})
     broken = {**scores, "0.0.weight": scores["0.0.weight"] * torch.nan}
-    with pytest.raises(ScoreError, match=r"'0\.0\.weight' are NaN or infinite"):
+    with pytest.raises(ScoreError, match=r"'0\.0\.weight'.* infinite"):
         select_channels(broken, found, Budget(0.5))
-    with pytest.raises(ScoreError, match=r"'0\.0\.weight' have shape \(2, 2\)"):
+    with pytest.raises(ScoreError, match=r"'0\.0\.weight' .*\(2, 2\)"):
         select_channels({**scores, "0.0.weight": torch.ones(2, 2)}, found, Budget(0.5))
-    with pytest.raises(UsageError, match="belong to no weight that is scored"):
+    with pytest.raises(UsageError, match=r"exclude=\['1\.a\.0\.weight'\]"):
         select_channels({"0.0.weight": scores["0.0.weight"]}, found, Budget(0.5))
     linear = channel_groups(nn.Linear(3, 2), torch.ones(1, 3))
-    with pytest.raises(UsageError, match=r"no channels that can be cut .*output of the network"):
+    with pytest.raises(UsageError, match="weight: output of the network"):
         select_channels({"weight": torch.ones(2, 3)}, linear, Budget(0.5))
 
 
@@ -391,11 +391,11 @@ def test_a_cut_of_another_model_changes_nothing() -> None:
     cut = half(model, example)
     other, _ = made("reused")
     before = copy.deepcopy(other.state_dict())
-    with pytest.raises(UsageError, match="no parameter"):
+    with pytest.raises(UsageError, match=r"'a\."):
         cut.apply(other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
     reused = half(*made("reused"))
-    with pytest.raises(UsageError, match="cuts of different models"):
+    with pytest.raises(UsageError, match="groups differ"):
         cut.nested_in(reused)
 
 

@@ -100,9 +100,9 @@ def test_globs_exclude_by_name() -> None:
     assert set(found.names) == {n for n in PRUNABLE if not n.startswith(("conv", "head"))}
     assert found.excluded["conv1.bias"] == found.excluded["conv3.weight"] == "excluded by 'conv*'"
     assert found.excluded["head.weight"] == "excluded by 'head.weight'"
-    with pytest.raises(UsageError, match=r"'tail\.\*'.*matches no parameter.*conv1\.weight"):
+    with pytest.raises(UsageError, match=r"'tail\.\*' of exclude .*conv1\.weight"):
         prunable(model, exclude=["head.*", "tail.*"])
-    with pytest.raises(UsageError, match="list of globs"):
+    with pytest.raises(UsageError, match=r"exclude is 'head"):
         prunable(model, exclude="head.*")
 
 
@@ -168,7 +168,7 @@ def test_wrapped_models_have_the_names_of_the_model_inside() -> None:
     assert prunable(nn.DataParallel(model)) == prunable(model)
     assert prunable(torch.compile(model, backend="eager")) == prunable(model)
     assert prunable(model).total(nn.DataParallel(model)) == 8
-    with pytest.raises(UsageError, match=r"no parameter '1\.weight'"):
+    with pytest.raises(UsageError, match=r"'1\.weight'"):
         prunable(model).total(nn.Linear(3, 3))
 
 

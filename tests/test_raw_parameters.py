@@ -129,7 +129,7 @@ def test_scores_of_which_it_is_not_known_are_refused_by_name() -> None:
     plan = prunable(model)
     scores = {name: model.get_parameter(name).detach().abs() for name in plan.names}
     for pattern in ("2:4", "1x4"):
-        with pytest.raises(UsageError, match=r"which dimension of 'weight' counts inputs"):
+        with pytest.raises(UsageError, match="'weight'"):
             select(scores, Budget(0.5, pattern=pattern), axes=plan.axes)
     gates = Gates.attach(model, plan.names)
     phase, optimizer = GatePhase(pattern="2:4"), torch.optim.SGD(model.parameters(), 0.1)
@@ -158,7 +158,7 @@ def test_looking_changes_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-    with pytest.raises(UsageError, match="does not take the example"):
+    with pytest.raises(UsageError, match=r"example: .*5x9"):
         prunable(model, pattern="2:4", example=torch.randn(5, 9))
     with pytest.raises(BudgetError, match="pattern is '2-4'"):
         prunable(model, pattern="2-4")
@@ -329,9 +329,9 @@ def test_globs_include_what_would_be_left_whole() -> None:
     staged.start(model, torch.optim.SGD(model.parameters(), 0.1))
     staged.reach(0)
     assert "codes" in staged.finish()
-    with pytest.raises(UsageError, match=r"'tail\.\*' of include matches no parameter"):
+    with pytest.raises(UsageError, match=r"'tail\.\*' of include"):
         prunable(model, include=["tail.*"])
-    with pytest.raises(UsageError, match=r"include is 'codes'.*list of globs"):
+    with pytest.raises(UsageError, match=r"include is 'codes'"):
         prunable(model, include="codes")
     only = named(codes=(4, 4))
     with pytest.raises(UsageError, match=r"codes: not known to be a weight.*include="):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from secateur import Budget, prunable, prune
-from secateur.pruning.contractions import measured
+from secateur.pruning.contractions import uses_of
 
 TEXT = {
     "vocab_size": 64,
@@ -194,7 +194,7 @@ def test_experts_are_cut_along_their_inputs(name: str) -> None:
     assert {plan.axes[n] for n in found} == {known}
     example = {"input_ids": torch.arange(3, 21).reshape(2, 9)}
     # what a model says of its experts is what it does with them
-    assert set(measured(model, list(found), example).axes.values()) == {seen}
+    assert set(uses_of(model, list(found), example).axes.values()) == {seen}
     for given in (None, example):
         pruned, result = prune(model, pattern="2:4", example=given)
         for n in found:

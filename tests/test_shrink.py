@@ -168,7 +168,7 @@ def test_sizes_in_code_are_refused_by_name_and_the_rest_shrinks() -> None:
     cut = half(model, x)
     result = shrink(model, cut, x)
     assert list(result.refused) == ["0.attention.qkv.weight"]
-    assert "fails: shape '[2, 5, 16]' is invalid" in result.refused["0.attention.qkv.weight"]
+    assert "'[2, 5, 16]'" in result.refused["0.attention.qkv.weight"]
     assert list(result.removed) == ["0.mlp.0.weight", "1.attention.qkv.weight", "1.mlp.0.weight"]
     cut.apply(model)
     assert same(model, result.model, x)
@@ -229,9 +229,9 @@ def test_bf16_and_wrapped_models() -> None:
 
 def test_a_cut_of_another_model_is_refused() -> None:
     model, x = made("gated")
-    with pytest.raises(UsageError, match="no parameter"):
+    with pytest.raises(UsageError, match=r"'a\."):
         shrink(made("reused")[0], half(model, x), x)
-    with pytest.raises(UsageError, match="does not take the example"):
+    with pytest.raises(UsageError, match=r"example: .*2x5"):
         shrink(model, None, torch.ones(2, 5))
 
 
@@ -248,6 +248,23 @@ def test_a_dense_model_stays_as_it_is() -> None:
     model, x = made("resnet")
     result = found(model, x)
     assert (result.removed, result.folded, result.after) == ({}, (), result.before)
+
+
+class Tied(nn.Module):
+    """A layer whose channels are added to each other in another order, so that all go together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(y + y.view(-1, 2, 2).transpose(1, 2).reshape(-1, 4))
+
+
+def test_a_model_without_channels_to_cut_stays_as_it_is() -> None:
+    result = found(Tied(), torch.ones(2, 3))
+    assert (result.removed, result.after) == ({}, result.before)
 
 
 def test_channels_that_nobody_reads_go() -> None:

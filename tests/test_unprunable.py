@@ -46,10 +46,10 @@ def normed() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (shared, r"'1\.weight' and '2\.weight' are two parameters over the same memory"),
-        (overlapping, r"'1\.weight' and '2\.weight' are two parameters over the same memory"),
+        (shared, r"'1\.weight' and '2\.weight' .*memory"),
+        (overlapping, r"'1\.weight' and '2\.weight' .*memory"),
         (expanded, r"'1\.weight' is expanded"),
-        (normed, r"1 \(Linear\) computes its weight anew by torch\.nn\.utils\.weight_norm"),
+        (normed, r"1 \(Linear\) .*torch\.nn\.utils\.weight_norm"),
     ],
 )
 @pytest.mark.parametrize("in_place", [False, True])

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, described, run
-from secateur.model.modes import evaluating
+from secateur.model.passes import refusing, undisturbed
 
 aten = torch.ops.aten
 
@@ -64,27 +63,9 @@ def work(model: nn.Module, example: Inputs) -> Work:
         UsageError: the model does not take the example.
     """
     counter = _Counter(model)
-    kept = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)  # it hides products in one operator
-        with evaluating(model), torch.no_grad(), counter:
-            run(model, example)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise UsageError(
-            f"{type(model).__name__} does not take the example {described(example)}: {error}"
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, name, buffer, before in kept:
-            module._buffers[name] = buffer  # a pass may have put another in its place
-            if not torch.equal(buffer, before):
-                buffer.copy_(before)
+    refusal = f"{type(model).__name__} does not take the example {described(example)}"
+    with refusing(refusal), undisturbed(model), torch.no_grad(), counter:
+        run(model, example)
     return Work(dict(counter.parameters), counter.activations)
 
 

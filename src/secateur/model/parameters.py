@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from secateur.errors import UsageError
+from secateur.errors import SecateurError, UsageError
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The dtypes that weights and scores may have."""
+
+LISTED = 20
+"""How many names a message lists."""
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
@@ -20,7 +24,7 @@ def parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """Return name → parameter: the model's own tensors, not copies.
 
     Raises:
-        UsageError: a name is no parameter of the model.
+        UsageError: a name is not a parameter of the model.
     """
     model = unwrapped(model)
     found: dict[str, Tensor] = {}
@@ -69,3 +73,28 @@ def places_of(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
             name = f"{path}.{leaf}" if path else leaf
             places.setdefault(id(parameter), []).append((name, module))
     return places
+
+
+def any_matches(names: Iterable[str], globs: Sequence[str]) -> bool:
+    """Return whether a glob matches a name; `*` also matches dots."""
+    return any(fnmatchcase(name, glob) for name in names for glob in globs)
+
+
+def refuse_unmatched(
+    globs: Iterable[str],
+    names: Sequence[str],
+    of: str,
+    error: type[SecateurError] = UsageError,
+) -> None:
+    """Refuse a glob that matches no name: it is misspelt.
+
+    Raises:
+        SecateurError: of the given kind; names the glob, what it was given for, and the names.
+    """
+    for glob in globs:
+        if not any_matches(names, [glob]):
+            more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+            raise error(
+                f"the glob {glob!r} of {of} matches no parameter; "
+                f"the names are {', '.join(names[:LISTED])}{more}"
+            )

@@ -31,6 +31,7 @@ from secateur.model.inputs import (
 )
 from secateur.model.modes import evaluating
 from secateur.model.parameters import device_of
+from secateur.model.passes import refusing
 
 LEAST = 32
 """Fewer samples than these say nothing of a layer's inputs."""
@@ -224,15 +225,11 @@ class Calibration:
                 f"the calibration set lies on {self.device}, the model on {device}; "
                 "put both on one device"
             )
-        try:
-            # not inference_mode: what a model keeps of its first pass could never be trained with
-            with evaluating(model), torch.no_grad(), self.precision():
-                run(model, self.example)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise UsageError(
-                "the model does not take the calibration set's inputs, "
-                f"{described(self.inputs[0], samples=False)}: {error}"
-            ) from error
+        inputs = described(self.inputs[0], samples=False)
+        refusal = refusing(f"the model does not take the calibration set's inputs, {inputs}")
+        # not inference_mode: what a model keeps of its first pass could never be trained with
+        with refusal, evaluating(model), torch.no_grad(), self.precision():
+            run(model, self.example)
 
     def precision(self) -> torch.autocast:
         """Return the context to run the model in."""

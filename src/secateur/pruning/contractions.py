@@ -1,135 +1,112 @@
-"""Which dimension of a raw parameter counts inputs, seen in one pass of its model.
+"""Which dimension of a raw parameter counts inputs, as one pass of its model shows.
 
-A parameter is followed through what only rearranges it (transposes, slices, one expert of many)
-to the products with activations, what depends on the inputs, that it takes part in. The dimension
-that such a product adds up counts inputs; what is left of the last two counts outputs. A parameter
-that has any other use (a product with another parameter, a sum, attention) stays unknown, and one
+A parameter is followed through operators that only rearrange it (transposes, slices, one expert of
+many) to its products with activations, which are tensors that depend on the inputs. The dimension
+that such a product sums over counts inputs; the other of the last two counts outputs. A parameter
+with any other use (a product with another parameter, a sum, attention) stays unknown, and one
 whose rows are picked by positions is a table.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, run, tensors_in
-from secateur.model.modes import evaluating
+from secateur.model.passes import decomposed, refusing, undisturbed
 
 Dims = tuple[int | None, ...]
-"""For each dimension of a tensor, the parameter's dimension that it is; None where it is none."""
+"""For each dimension of a tensor, which dimension of the parameter it is, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor that holds nothing but a part of a parameter, or all of it."""
+    """A tensor that holds a part of a parameter, or all of it, and nothing else."""
 
     name: str
     dims: Dims
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one pass shows of some parameters."""
+class Uses:
+    """How one pass uses some parameters."""
 
     axes: Mapping[str, int | None]
-    """Which dimension counts inputs, as `Prunable.axes`: None where no product with an activation
-    was seen, or several that disagree, or another use."""
+    """Which dimension counts inputs, as in `Prunable.axes`. None without a product with an
+    activation, where products disagree, and where there is another use."""
     tables: frozenset[str]
-    """Those whose rows are looked up."""
+    """Parameters whose rows are looked up."""
 
 
-def measured(model: nn.Module, names: Sequence[str], example: Inputs) -> Measured:
-    """Run a model once and say how it uses some of its parameters.
+def uses_of(model: nn.Module, names: Sequence[str], example: Inputs) -> Uses:
+    """Run a model once and return how it uses some of its parameters.
 
     Args:
         model: run once, in evaluation mode and without gradients; modes, buffers and the state of
             torch's random generators are put back.
-        names: of the parameters that are looked at.
+        names: of the parameters.
         example: inputs of one pass.
 
     Raises:
         UsageError: the model does not take the example.
     """
     follower = _Follower({name: model.get_parameter(name) for name in names}, model, example)
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    fast = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)  # it hides products in one operator
-        with torch.random.fork_rng(list(devices)), evaluating(model), torch.no_grad(), follower:
-            run(model, example)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            f"{type(model).__name__} does not take the example: {error}; give the inputs of one "
-            "pass as example="
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for name, buffer in model.named_buffers():
-            if name in kept:
-                buffer.copy_(kept[name])
-    return follower.measured()
+    refusal = f"{type(model).__name__} does not take the example"
+    hint = "; give the inputs of one pass as example="
+    with refusing(refusal, hint), undisturbed(model), torch.no_grad(), follower:
+        run(model, example)
+    return follower.uses_of()
 
 
-class _Tensors:
-    """A set of tensors that keeps none of them alive."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._known: dict[int, weakref.ref[Tensor]] = {}
-        for tensor in tensors:
-            self.add(tensor)
-
-    def add(self, tensor: Tensor) -> None:
-        self._known[id(tensor)] = weakref.ref(tensor)
-
-    def __contains__(self, tensor: Tensor) -> bool:
-        known = self._known.get(id(tensor))
-        return known is not None and known() is tensor  # ids are given out again
+CONSTANT, WEIGHTS, INPUTS = range(3)
+"""What a tensor was computed from. Of several, the last counts."""
 
 
 class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Knows of every tensor which part of a parameter it is, and notes what products add up."""
+    """Knows which part of a parameter each tensor is, and notes what products sum over."""
 
     def __init__(self, parameters: Mapping[str, Tensor], model: nn.Module, example: Inputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = parameters
-        self._views: dict[int, tuple[weakref.ref[Tensor], _View]] = {}
+        # neither keeps tensors alive
+        self._views: MutableMapping[Tensor, _View] = WeakTensorKeyDictionary()
+        self._origins: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
         for name, parameter in parameters.items():
-            self._know(parameter, _View(name, tuple(range(parameter.dim()))))
+            self._views[parameter] = _View(name, tuple(range(parameter.dim())))
         self._seen: dict[str, set[int | None]] = {name: set() for name in parameters}
         self._tables: set[str] = set()
-        self._activations = _Tensors(list(tensors_in(example)))
-        self._made_of_weights = _Tensors(list(model.parameters()))
+        self._origins.update(dict.fromkeys(model.parameters(), WEIGHTS))
+        self._origins.update(dict.fromkeys(tensors_in(example), INPUTS))
 
-    def measured(self) -> Measured:
-        """Return what the uses agree about."""
+    def uses_of(self) -> Uses:
+        """Return what all uses of each parameter show together."""
         axes = {name: seen.pop() if len(seen) == 1 else None for name, seen in self._seen.items()}
-        return Measured(axes, frozenset(self._tables))
+        return Uses(axes, frozenset(self._tables))
 
     def view(self, tensor: object) -> _View | None:
-        """Return which part of a parameter a tensor is, if it is one."""
-        known = self._views.get(id(tensor))
-        return known[1] if known and known[0]() is tensor else None  # ids are given out again
+        """Return which part of a parameter a tensor is, or None."""
+        return self._views.get(tensor) if isinstance(tensor, Tensor) else None
 
-    def _know(self, tensor: Tensor, view: _View) -> None:
-        self._views[id(tensor)] = weakref.ref(tensor), view
+    def _origin(self, tensor: Tensor) -> int:
+        """Return what a tensor was computed from, or the tensor that it is a view of."""
+        found = self._origins.get(tensor, CONSTANT)
+        base = tensor._base
+        return found if base is None else max(found, self._origins.get(base, CONSTANT))
 
     def _counts(self, view: _View, other: Tensor) -> bool:
-        """Return whether a product with another tensor shows something; one of weights hides it."""
-        if self.view(other) is None and _has(self._activations, other):
-            return True
-        if self.view(other) is not None or _has(self._made_of_weights, other):
+        """Return whether a product with another tensor shows inputs; a weight hides them."""
+        origin = self._origin(other)
+        if self.view(other) is not None or origin == WEIGHTS:
             self.unknown(view)
-        return False  # a constant, such as the zeros that a recurrent layer starts with
+            return False
+        return origin == INPUTS  # not a constant, such as the first state of a recurrent layer
 
     def unknown(self, view: _View) -> None:
         """Note a use of a parameter that cannot be followed."""
@@ -140,28 +117,28 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._tables.add(view.name)
         self.unknown(view)
 
-    def product(self, tensor: object, other: Tensor, added_up: int, left: int) -> None:
-        """Note a product with a matrix, or a stack of them.
+    def product(self, tensor: object, other: Tensor, summed: int, kept: int) -> None:
+        """Note a product of matrices, or of stacks of matrices.
 
         Args:
-            tensor: the factor.
+            tensor: one factor.
             other: the other factor.
-            added_up: its dimension that is added up.
-            left: the other one of its matrices.
+            summed: the dimension of `tensor` that the product sums over.
+            kept: the other dimension of its matrices.
         """
         view = self.view(tensor)
         if view is not None and self._counts(view, other):
-            inputs, outputs = view.dims[added_up], view.dims[left]
+            inputs, outputs = view.dims[summed], view.dims[kept]
             size = self._parameters[view.name].dim()
             if inputs is not None and size > 2:
-                # a stack, if its matrices are the last two dimensions; all others count outputs,
-                # or matrices, where the last one counts inputs
+                # a stack if the last two dimensions are its matrices; or if the last one counts
+                # inputs, since all others then count outputs or matrices
                 stack = inputs == size - 1 or (inputs, outputs) == (size - 2, size - 1)
                 inputs = inputs - size if stack else None
             self._seen[view.name].add(inputs)
 
     def convolution(self, weight: object, signal: Tensor, transposed: bool) -> None:
-        """Note a convolution with a weight, whose kernels are not taken apart."""
+        """Note a convolution with a whole weight; a part of one shows nothing."""
         view = self.view(weight)
         if view is not None and self._counts(view, signal):
             whole = view.dims == tuple(range(self._parameters[view.name].dim()))
@@ -171,103 +148,78 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose() and func.namespace == "aten":
-            with self:
-                out = func.decompose(*args, **kwargs)
+        if func.namespace == "aten":
+            out = decomposed(self, func, args, kwargs)
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
-        name = func._schema.name.partition("::")[2]
-        self._note(name, args, kwargs, out)
+        self._note(func._schema.name.partition("::")[2], args, kwargs, out)
         self._descend(args, kwargs, out)
         return out
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Note what an operator does with parts of parameters."""
-        followed: tuple[object, ...] = ()
-        if name in _PRODUCTS:
-            factors, note = _PRODUCTS[name]
-            note(self, args)
-            followed = tuple(args[at] for at in factors)
-        elif name in _SCALINGS and len(args) > 1:
-            first, second = args[:2]
-            scaled, by = (second, first) if self.view(first) is None else (first, second)
-            if (view := self.view(scaled)) and (not isinstance(by, Tensor) or by.dim() == 0):
-                self._follow(view, view.dims, out)
-                followed = (scaled,)
-        elif args and (view := self.view(args[0])) is not None and name in _MOVES:
-            if name in _LOOKUPS and _looked_up(view.dims, args):
-                self.table(view)
-            else:
-                self._follow(view, _MOVES[name](view.dims, args, kwargs, out), out)
-            followed = (args[0],)
-        elif name.endswith("_like") or name.startswith("new_"):
+        """Note how an operator uses parts of parameters."""
+        if name.endswith("_like") or name.startswith("new_"):
             return  # only the shape is used
+        followed = _USES[name](self, args, kwargs, out) if name in _USES else ()
         for tensor in tensors_in((args, kwargs)):
             if (view := self.view(tensor)) and not any(tensor is one for one in followed):
                 self.unknown(view)
 
-    def _follow(self, view: _View, dims: Dims | None, out: Any) -> None:
+    def follow(self, view: _View, dims: Dims | None, out: Any) -> None:
+        """Note that an operator returned parts of a parameter."""
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if dims is not None and len(dims) == tensor.dim():
-                self._know(tensor, _View(view.name, dims))
+                self._views[tensor] = _View(view.name, dims)
             else:
                 self.unknown(view)
 
     def _descend(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Remember whether what an operator returns comes from the inputs, or from weights."""
+        """Note what an operator computed from inputs or weights."""
         given = list(tensors_in((args, kwargs)))
-        for kind in (self._activations, self._made_of_weights):
-            if any(_has(kind, tensor) for tensor in given):
-                for tensor in tensors_in(out):
-                    kind.add(tensor)
-                    # what is written into a part is in the whole, too
-                    if tensor._base is not None and any(tensor is one for one in given):
-                        kind.add(tensor._base)
-                return
+        origin = max(map(self._origin, given), default=CONSTANT)
+        for tensor in tensors_in(out) if origin else ():
+            self._origins[tensor] = origin
+            # writing into a view writes into its base
+            if tensor._base is not None and any(tensor is one for one in given):
+                self._origins[tensor._base] = origin
 
 
-def _has(kind: _Tensors, tensor: Tensor) -> bool:
-    return tensor in kind or (tensor._base is not None and tensor._base in kind)
+Use = Callable[[_Follower, Any, Any, Any], tuple[object, ...]]
+"""(follower, arguments, keyword arguments, outputs) → the arguments whose use it has noted."""
 
 
-Product = tuple[tuple[int, ...], Callable[[_Follower, Any], None]]
-"""Which arguments are factors, and what is to be noted of them."""
-
-
-def _matrices(left: int, right: int) -> Product:
-    def note(follower: _Follower, args: Any) -> None:
+def _matrices(left: int, right: int) -> Use:
+    def note(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
         follower.product(args[left], args[right], -1, -2)
         follower.product(args[right], args[left], -2, -1)
+        return args[left], args[right]
 
-    return (left, right), note
+    return note
 
 
-def _vector(matrix: int) -> Product:
-    def note(follower: _Follower, args: Any) -> None:
+def _vector(matrix: int) -> Use:
+    def note(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
         follower.product(args[matrix], args[matrix + 1], -1, -2)
+        return (args[matrix],)
 
-    return (matrix,), note
+    return note
 
 
-def _convolved(follower: _Follower, args: Any) -> None:
+def _convolved(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
     follower.convolution(args[1], args[0], bool(args[6]))
+    return (args[1],)
 
 
-_PRODUCTS: dict[str, Product] = {
-    "mm": _matrices(0, 1),
-    "bmm": _matrices(0, 1),
-    "addmm": _matrices(1, 2),
-    "baddbmm": _matrices(1, 2),
-    "_addmm_activation": _matrices(1, 2),
-    "_grouped_mm": _matrices(0, 1),
-    "grouped_mm_fallback": _matrices(0, 1),  # of transformers
-    "mv": _vector(0),
-    "addmv": _vector(1),
-    "convolution": ((1,), _convolved),
-}
-_SCALINGS = ("mul", "div")
-"""Of one number, they leave a weight what it is."""
+def _scaled(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
+    """Note that a weight times a number is used like the weight."""
+    scaled, by = args[:2] if follower.view(args[0]) is not None else args[1::-1]
+    view = follower.view(scaled)
+    if view is None or (isinstance(by, Tensor) and by.dim()):
+        return ()
+    follower.follow(view, view.dims, out)
+    return (scaled,)
+
 
 Move = Callable[[Dims, tuple[Any, ...], Mapping[str, Any], Any], Dims | None]
 
@@ -299,22 +251,16 @@ def _added(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
 
 
 def _reshaped(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
-    """Let dimensions stay what they are where their size and their place among others does."""
+    """Return dimensions that keep their size and their place in memory; others become None."""
     if not out.numel() or out.numel() != args[0].numel():  # empty, or read as another dtype
         return None
-    before = [(size, dim) for size, dim in zip(args[0].shape, dims, strict=True) if size != 1]
-    after = [(size, at) for at, size in enumerate(out.shape) if size != 1]
-    found: list[int | None] = [None] * out.dim()
-    while before and after:
-        (one, dim), (other, at) = before.pop(0), after.pop(0)
-        if one == other:
-            found[at] = dim
-        while one != other:  # dimensions that were merged or taken apart
-            if one < other:
-                one *= before.pop(0)[0]
-            else:
-                other *= after.pop(0)[0]
-    return tuple(found)
+    before = dict(zip(_spans(args[0].shape), dims, strict=True))
+    return tuple(before.get(span) if span[1] != 1 else None for span in _spans(out.shape))
+
+
+def _spans(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Return for each dimension the product of the sizes before it, and its size."""
+    return [(math.prod(shape[:at]), size) for at, size in enumerate(shape)]
 
 
 def _expanded(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
@@ -322,7 +268,7 @@ def _expanded(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
 
 
 def _indexed(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
-    """One dimension is taken by a tensor of positions, whose own come in its place."""
+    """Replace a dimension that a tensor of positions indexes by that tensor's dimensions."""
     at = [number for number, index in enumerate(args[1]) if index is not None]
     if len(at) != 1 or args[1][at[0]].dtype == torch.bool:
         return None
@@ -330,7 +276,7 @@ def _indexed(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims | None:
 
 
 def _looked_up(dims: Dims, args: tuple[Any, ...]) -> bool:
-    """Return whether positions pick rows of matrices, and not whole matrices of a stack."""
+    """Return whether positions pick rows of matrices rather than matrices of a stack."""
     if isinstance(args[1], Tensor):  # of an embedding
         return True
     if isinstance(args[1], int):  # the dimension that index_select and gather pick from
@@ -349,21 +295,38 @@ def _chosen(dims: Dims, args: Any, kwargs: Any, out: Any) -> Dims:
     return (*dims[:at], None, *dims[at + 1 :])
 
 
-_MOVES: dict[str, Move] = {
-    **dict.fromkeys(("detach", "alias", "clone", "_to_copy", "slice", "split"), _same),
-    **dict.fromkeys(("split_with_sizes", "contiguous", "lift_fresh"), _same),
-    **dict.fromkeys(("t", "transpose"), _transposed),
-    **dict.fromkeys(("select", "unbind"), _dropped),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze"), _reshaped),
-    "permute": _permuted,
-    "unsqueeze": _added,
-    "expand": _expanded,
-    "index": _indexed,
-    "index_select": _chosen,
-    **dict.fromkeys(("embedding", "_embedding_bag", "embedding_bag", "gather"), _lost),
-    "_embedding_bag_forward_only": _lost,
+def _moved(move: Move, *, looks_up: bool = False) -> Use:
+    def note(follower: _Follower, args: Any, kwargs: Any, out: Any) -> tuple[object, ...]:
+        if view := follower.view(args[0]):
+            if looks_up and _looked_up(view.dims, args):
+                follower.table(view)
+            else:
+                follower.follow(view, move(view.dims, args, kwargs, out), out)
+        return (args[0],)
+
+    return note
+
+
+_USES: dict[str, Use] = {
+    **dict.fromkeys(("mm", "bmm", "_grouped_mm"), _matrices(0, 1)),
+    "grouped_mm_fallback": _matrices(0, 1),  # of transformers
+    **dict.fromkeys(("addmm", "baddbmm", "_addmm_activation"), _matrices(1, 2)),
+    "mv": _vector(0),
+    "addmv": _vector(1),
+    "convolution": _convolved,
+    **dict.fromkeys(("mul", "div"), _scaled),
+    **dict.fromkeys(("detach", "alias", "clone", "_to_copy", "slice", "split"), _moved(_same)),
+    **dict.fromkeys(("split_with_sizes", "contiguous", "lift_fresh"), _moved(_same)),
+    **dict.fromkeys(("t", "transpose"), _moved(_transposed)),
+    **dict.fromkeys(("select", "unbind"), _moved(_dropped)),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze"), _moved(_reshaped)),
+    "permute": _moved(_permuted),
+    "unsqueeze": _moved(_added),
+    "expand": _moved(_expanded),
+    "index": _moved(_indexed, looks_up=True),
+    "index_select": _moved(_chosen, looks_up=True),
+    **dict.fromkeys(("embedding", "gather", "embedding_bag"), _moved(_lost, looks_up=True)),
+    **dict.fromkeys(
+        ("_embedding_bag", "_embedding_bag_forward_only"), _moved(_lost, looks_up=True)
+    ),
 }
-_LOOKUPS = (
-    *("index", "index_select", "embedding", "embedding_bag", "_embedding_bag", "gather"),
-    "_embedding_bag_forward_only",
-)

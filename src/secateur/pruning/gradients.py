@@ -1,4 +1,4 @@
-"""Gradients of a calibration set's loss, with nothing left behind in the model."""
+"""Gradients of a calibration set's loss, which leave the model as it was."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from secateur.errors import ScoreError, UsageError
 from secateur.model.inputs import Inputs, each, parts, run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import parameters, unwrapped
+from secateur.model.passes import refusing
 from secateur.pruning.calibration import Calibration
 from secateur.training import in_float32
 
@@ -18,7 +19,7 @@ from secateur.training import in_float32
 def gradients(
     model: nn.Module, names: Sequence[str], calibration: Calibration, *, batch: int, purpose: str
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield name → ∂L/∂w, float32, of one small batch after the other, in evaluation mode.
+    """Yield name → ∂L/∂w, float32, for one small batch after the other, in evaluation mode.
 
     `parameter.grad`, running statistics and training modes stay as they were.
 
@@ -26,12 +27,12 @@ def gradients(
         model: as trained.
         names: parameters of the model.
         calibration: with targets and a loss.
-        batch: samples of a batch, at most.
-        purpose: who asks, for error messages: "criterion 'taylor'".
+        batch: how many samples a batch has at most.
+        purpose: who needs them, for error messages, such as "criterion 'taylor'".
 
     Raises:
         UsageError: a parameter takes no gradient, or none reaches it; names the first. Or the
-            loss cannot be taken of the model's outputs, or is no scalar.
+            loss does not take the model's outputs, or is not a scalar.
         ScoreError: a gradient is not finite; names the parameter.
     """
     model = unwrapped(model)
@@ -69,10 +70,7 @@ def _of_batch(
         inputs = each(inputs, _normal)
         with calibration.precision():
             outputs = run(model, inputs)
-        if targets is None:
-            loss = _own_loss(outputs, purpose)
-        else:
-            loss = _loss(calibration, outputs, _normal(targets), purpose)
+        loss = _loss(calibration, outputs, targets, purpose)
         if not loss.requires_grad:
             raise UsageError(
                 f"{purpose} needs gradients, but the model's outputs carry none; it may run "
@@ -95,39 +93,37 @@ def _of_batch(
     return result
 
 
-def _loss(calibration: Calibration, outputs: object, targets: Tensor, purpose: str) -> Tensor:
-    assert calibration.loss is not None
-    one = isinstance(outputs, Tensor)
-    try:
-        loss = calibration.loss(in_float32(outputs), targets)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
-        what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        hint = "" if one else "; take the tensor out of the model's outputs in the loss"
-        raise UsageError(
-            f"{purpose} needs a loss, but the one that was given does not take outputs "
-            f"{what} and targets {targets.dtype} {list(targets.shape)}: {error}{hint}"
-        ) from error
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        what = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise UsageError(
-            f"{purpose} needs a loss that is a scalar tensor, but the one that was given gives "
-            f"{what}; let it return the mean over the batch"
+def _loss(
+    calibration: Calibration, outputs: object, targets: Tensor | None, purpose: str
+) -> Tensor:
+    """Return the calibration's loss; without targets, the model's own of its labels."""
+    if calibration.loss is None or targets is None:
+        loss = getattr(outputs, "loss", None)
+        if loss is None and isinstance(outputs, Mapping):
+            loss = outputs.get("loss")
+        loss = in_float32(loss)
+        wrong = (
+            f", but the model gives none with its outputs, a {type(outputs).__name__}; put its "
+            "labels into the batches, or give targets and loss="
         )
+    else:
+        what, hint = (
+            type(outputs).__name__,
+            "; take the tensor out of the model's outputs in the loss",
+        )
+        if isinstance(outputs, Tensor):
+            what, hint = str(list(outputs.shape)), ""
+        given = f"outputs {what} and targets {targets.dtype} {list(targets.shape)}"
+        with refusing(f"{purpose} needs a loss, but the one given does not take {given}", hint):
+            loss = calibration.loss(in_float32(outputs), _normal(targets))
+        got = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        wrong = (
+            f" that is a scalar tensor, but the one given gives {got}; let it return the mean "
+            "over the batch"
+        )
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise UsageError(f"{purpose} needs a loss{wrong}")
     return loss
-
-
-def _own_loss(outputs: object, purpose: str) -> Tensor:
-    """Return the loss that a model gives of labels among its arguments."""
-    loss = getattr(outputs, "loss", None)
-    if loss is None and isinstance(outputs, Mapping):
-        loss = outputs.get("loss")
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise UsageError(
-            f"{purpose} needs a loss, but the model gives none with its outputs, "
-            f"a {type(outputs).__name__}; put its labels into the batches, or give targets and "
-            "loss="
-        )
-    return loss.float()
 
 
 def _normal(tensor: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ def is_layer(module: object) -> TypeGuard[nn.Module]:
 
 
 def is_transposed(module: object) -> bool:
-    """Return whether a module is transformers' Conv1D: linear, its weight [inputs, outputs].
+    """Return whether a module is transformers' Conv1D, a linear layer of weight [inputs, outputs].
 
-    It is known without an import.
+    It is recognised without an import.
     """
     if not isinstance(module, nn.Module) or not hasattr(module, "nf"):
         return False
@@ -26,9 +26,9 @@ def is_transposed(module: object) -> bool:
 
 
 def by_outputs(layer: nn.Module, values: Tensor) -> Tensor:
-    """Return a view of what is shaped as a layer's weight with the outputs first.
+    """Return a view of a tensor shaped like a layer's weight, with the outputs first.
 
-    The same call turns it back.
+    Called again, it turns that back.
     """
     return values.T if is_transposed(layer) else values
 
@@ -36,6 +36,11 @@ def by_outputs(layer: nn.Module, values: Tensor) -> Tensor:
 def weight_of(layer: nn.Module) -> Tensor:
     """Return a view of a layer's weight, [outputs, inputs / groups, ...kernel]."""
     return by_outputs(layer, cast(Tensor, layer.weight))
+
+
+def weight_name(path: str) -> str:
+    """Return the name of a layer's weight; the layer may be the whole model, at path ""."""
+    return f"{path}.weight" if path else "weight"
 
 
 def groups_of(layer: nn.Module) -> int:

@@ -1,39 +1,42 @@
-"""What a layer reads and should give: second moments of its inputs, and with its wanted outputs.
+"""Second moments of a layer's inputs and of the outputs that it should have.
 
-Both networks run on the same images; the pruned one gives the inputs, the dense one the outputs.
+Both networks run on the same images: the inputs are the pruned one's, the outputs the dense one's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from secateur.model.inputs import Inputs, run
+from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import Convolution, groups_of, read_by, weight_of
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
 _ADDITIONS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__}
 
 
 @dataclass(slots=True)
-class Seen:
-    """What one pass showed of a layer; a layer that is used several times has several entries."""
+class Use:
+    """What one pass showed of one use of a layer."""
 
-    inputs: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    norms: list[nn.Module | None] = field(default_factory=list)
-    """The batch norm that reads each output directly, if one does."""
-    beside: list[Tensor | None] = field(default_factory=list)
-    """What is added to the (normalised) output, as the shortcut of a residual block is."""
+    inputs: Tensor
+    outputs: Tensor
+    norm: Norm | None = None
+    """The batch norm that reads the output directly, if there is one."""
+    beside: Tensor | None = None
+    """What is added to the (normalised) output, such as the shortcut of a residual block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,92 +52,72 @@ class Moments:
     """E[x yᵀ], [groups, d + 1, outputs / groups]."""
     outputs: Tensor
     """E[y²], [groups, outputs / groups]."""
-    norm: nn.Module | None
-    """The pruned network's batch norm that alone reads this layer, if there is one."""
+    norms: tuple[Norm, Norm] | None
+    """The batch norm that alone reads this layer, in the pruned network and in the dense one."""
     samples: int
 
 
 class _Enough(Exception):  # noqa: N818, as StopIteration
-    """Ends a pass in which nothing is left to see."""
+    """Ends a pass when nothing is left to see."""
 
 
-@contextmanager
-def watched(model: nn.Module, layer: nn.Module) -> Iterator[Callable[[Inputs], Seen]]:
-    """Give a function that runs the model on a batch and returns what it showed of the layer.
+class _Watch(TorchFunctionMode):
+    """Sees a layer's inputs and outputs, the norm behind it, and what is added to its output.
 
-    The first pass runs to its end; the later ones stop where it had shown everything.
+    It does so until its hooks are taken off.
     """
-    seen = Seen()
-    passes = begun = last = 0  # modules begun in this pass, and when something was last seen
 
-    def note() -> None:
-        nonlocal last
-        last = max(last, begun)
+    def __init__(self, model: nn.Module, layer: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._uses: list[Use] = []
+        self._given: list[Tensor] = []  # by each use: its output, or what its norm gives
+        # modules begun in this pass, and how many had when something was last seen
+        self._passes = self._begun = self._last = 0
+        self.hooks: list[RemovableHandle] = [
+            layer.register_forward_hook(self._keep, with_kwargs=True)
+        ]
+        for module in model.modules():
+            self.hooks.append(module.register_forward_pre_hook(self._begin))
+            if isinstance(module, Norm):
+                self.hooks.append(module.register_forward_hook(self._normalise))
 
-    adding = _Adding(seen, note)
+    def look(self, batch: Inputs) -> list[Use]:
+        """Run the model on a batch; after the first, only until all has been seen."""
+        self._passes, self._begun, self._uses, self._given = self._passes + 1, 0, [], []
+        with torch.inference_mode(), self, suppress(_Enough):
+            run(self._model, batch)
+        return self._uses
 
-    def begin(*_: object) -> None:
-        nonlocal begun
-        begun += 1
-        if passes > 1 and begun > last:
+    def _begin(self, *_: object) -> None:
+        self._begun += 1
+        if self._passes > 1 and self._begun > self._last:
             raise _Enough
 
-    def keep(
-        _: nn.Module, inputs: tuple[Any, ...], by_name: dict[str, Any], output: Tensor
+    def _keep(
+        self, _: nn.Module, inputs: tuple[Any, ...], by_name: dict[str, Any], output: Tensor
     ) -> None:
-        seen.inputs.append(read_by(inputs, by_name).clone())  # what follows may work in place
-        seen.outputs.append(output.clone())
-        seen.norms.append(None)
-        seen.beside.append(None)
-        adding.wanted.append(output)
-        note()
+        # copies: what follows may work in place
+        self._uses.append(Use(read_by(inputs, by_name).clone(), output.clone()))
+        self._given.append(output)
+        self._last = max(self._last, self._begun)
 
-    def normalise(norm: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        for at, given in enumerate(adding.wanted):
-            if inputs and inputs[0] is given and seen.norms[at] is None:
-                seen.norms[at] = norm
-                adding.wanted[at] = output
-                note()
-
-    norms = [module for module in model.modules() if isinstance(module, _NORMS)]
-    hooks = [layer.register_forward_hook(keep, with_kwargs=True)]
-    hooks += [norm.register_forward_hook(normalise) for norm in norms]
-    hooks += [module.register_forward_pre_hook(begin) for module in model.modules()]
-
-    def look(batch: Inputs) -> Seen:
-        nonlocal passes, begun
-        passes, begun = passes + 1, 0
-        for part in (seen.inputs, seen.outputs, seen.norms, seen.beside, adding.wanted):
-            part.clear()
-        with torch.inference_mode(), adding, suppress(_Enough):
-            run(model, batch)
-        return seen
-
-    try:
-        yield look
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class _Adding(TorchFunctionMode):
-    """Sees what is added to a wanted tensor."""
-
-    def __init__(self, seen: Seen, note: Callable[[], None]) -> None:
-        super().__init__()
-        self._seen, self._note = seen, note
-        self.wanted: list[Tensor] = []
+    def _normalise(self, norm: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        for at, use in enumerate(self._uses):
+            if inputs and inputs[0] is self._given[at] and use.norm is None:
+                assert isinstance(norm, Norm)
+                use.norm, self._given[at] = norm, output
+                self._last = max(self._last, self._begun)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         if func in _ADDITIONS and len(args) > 1:
-            for at, wanted in enumerate(self.wanted):
+            for use, given in zip(self._uses, self._given, strict=True):
                 for one, other in ((args[0], args[1]), (args[1], args[0])):
-                    if one is wanted and isinstance(other, Tensor) and other.shape == one.shape:
-                        # in place, the sum would overwrite it
-                        self._seen.beside[at] = other.clone()
-                        self._note()
+                    if one is given and isinstance(other, Tensor) and other.shape == one.shape:
+                        use.beside = other.clone()  # in place, the sum would overwrite it
+                        self._last = max(self._last, self._begun)
         return func(*args, **(kwargs or {}))
 
 
@@ -147,18 +130,18 @@ def moments(
     positions: int,
     seed: int,
 ) -> Moments | None:
-    """Return a layer's moments over some batches, or None where the pass never reaches it.
+    """Return a layer's moments over some batches, or None if a pass never reaches it.
 
-    Wanted of the pruned layer is what the dense one gives; where its normalised output is added
-    to something else, then also what that other branch lacks: the sum is what is read on.
+    The pruned layer should give what the dense one gives. Where its normalised output is added to
+    another branch, it should also make up for what that branch lacks, since the sum is read on.
 
     Args:
-        pruned: gives the inputs; in evaluation mode.
-        dense: gives the outputs; in evaluation mode.
+        pruned: the network that gives the inputs, in evaluation mode.
+        dense: the network that gives the outputs, in evaluation mode.
         path: of the layer in both.
-        calibration: inputs of the networks, and the precision that they run in.
-        positions: how many positions of each image's plane are looked at, at most, in a
-            convolution; drawn at random, the same in both networks.
+        calibration: inputs of the networks, and the precision to run in.
+        positions: how many positions of each image's plane a convolution uses at most; drawn at
+            random, the same in both networks.
         seed: of these draws.
     """
     layer, other = pruned.get_submodule(path), dense.get_submodule(path)
@@ -170,16 +153,17 @@ def moments(
     inputs = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
     cross = torch.zeros(groups, size, per_group, dtype=torch.float64, device=device)
     outputs = torch.zeros(groups, per_group, dtype=torch.float64, device=device)
-    samples, norms = 0, set[nn.Module | None]()
+    samples, norms = 0, set[tuple[Norm | None, Norm | None]]()
     generator = torch.Generator().manual_seed(seed)
-    with watched(pruned, layer) as look_pruned, watched(dense, other) as look_dense:
+    ours, theirs = _Watch(pruned, layer), _Watch(dense, other)
+    with hooked([*ours.hooks, *theirs.hooks]):
         for batch in calibration.inputs:
             with calibration.precision():
-                ours, theirs = look_pruned(batch), look_dense(batch)
-            for use in range(len(ours.inputs)):
-                norms.add(ours.norms[use])
-                wanted = theirs.outputs[use] + _lacking(ours, theirs, use)
-                x, y = _rows(layer, ours.inputs[use], wanted, positions, generator)
+                uses = list(zip(ours.look(batch), theirs.look(batch), strict=False))
+            for here, there in uses:
+                norms.add((here.norm, there.norm))
+                wanted = there.outputs + _lacking(here, there)
+                x, y = _rows(layer, here.inputs, wanted, positions, generator)
                 x = F.pad(x, (0, 1), value=1.0)
                 inputs += (x.transpose(1, 2) @ x).double()
                 cross += (x.transpose(1, 2) @ y).double()
@@ -187,25 +171,24 @@ def moments(
                 samples += x.shape[1]
     if not samples:
         return None
-    norm = norms.pop() if len(norms) == 1 else None
-    return Moments(inputs / samples, cross / samples, outputs / samples, norm, samples)
+    pruned_norm, dense_norm = norms.pop() if len(norms) == 1 else (None, None)
+    both = (pruned_norm, dense_norm) if pruned_norm and dense_norm else None
+    return Moments(inputs / samples, cross / samples, outputs / samples, both, samples)
 
 
-def _lacking(ours: Seen, theirs: Seen, use: int) -> Tensor | float:
-    """Return what to add to a layer's output so that the sum behind it becomes the dense one."""
-    here, there, norm = ours.beside[use], theirs.beside[use], ours.norms[use]
-    if here is None or there is None:
+def _lacking(ours: Use, theirs: Use) -> Tensor | float:
+    """Return what to add to a layer's output so that the sum behind it is the dense one."""
+    if ours.beside is None or theirs.beside is None:
         return 0.0
-    lacking = there.float() - here.float()
+    lacking, norm = theirs.beside.float() - ours.beside.float(), ours.norm
     if norm is None:
         return lacking
-    assert isinstance(norm, _NORMS)
     if norm.running_var is None:
         return 0.0
     slope = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         slope = slope * norm.weight
-    # a channel that its norm all but shuts cannot make up for anything
+    # a channel that its norm nearly shuts cannot make up for anything
     shut = slope.abs() < 0.1 * slope.abs().median()
     share = torch.where(shut, 0.0, 1 / torch.where(shut, 1.0, slope))
     return lacking * share.view(1, -1, *[1] * (lacking.dim() - 2))

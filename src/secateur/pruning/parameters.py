@@ -1,10 +1,10 @@
-"""Which parameters may be cut, and a named reason for each that may not."""
+"""Which parameters may be cut, and why each of the others may not."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,21 @@ from torch.nn.utils.parametrize import ParametrizationList
 from secateur.arguments import BOOL, GLOBS, TENSORS, a, checked
 from secateur.errors import UsageError
 from secateur.model.inputs import Inputs
-from secateur.model.parameters import DTYPES, parameters, places_of, unwrapped
-from secateur.pruning.contractions import measured
+from secateur.model.parameters import (
+    DTYPES,
+    any_matches,
+    parameters,
+    places_of,
+    refuse_unmatched,
+    unwrapped,
+)
+from secateur.pruning.contractions import uses_of
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
     declared_axis,
     is_raw,
     is_router,
-    known_axis,
-    no_weight,
+    not_a_weight,
     routing_gates,
 )
 from secateur.pruning.selecting.patterns import parse
@@ -34,37 +40,38 @@ FIRST = "first layer"
 NO_DIRECTION = "which dimension counts inputs is not known"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
+_BIAS = re.compile("bias(_.*)?")
 _LAYERS = (*_FIRST, *_EMBEDDINGS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """Which parameters of a model may be cut; every parameter is in exactly one of the two."""
+    """Which parameters of a model may be cut: each is in `names` or in `excluded`."""
 
     names: tuple[str, ...]
-    """Those that may, in order of registration."""
+    """Parameters that may be cut, in order of registration."""
     excluded: Mapping[str, str]
-    """Those that may not, and why: name → reason."""
+    """Parameters that may not be cut: name → reason."""
     axes: Mapping[str, int | None] = field(default_factory=dict)
-    """Which dimension of each of those that may counts its layer's inputs: name → 0 for
-    transposed convolutions and transformers' Conv1D, 1 for all other layers. Negative for a stack
-    of matrices, whose other one of the last two dimensions counts outputs: -1 for experts
-    [experts, outputs, inputs], -2 for [experts, inputs, outputs]. None for a raw parameter of
-    which that is not known."""
+    """Which dimension of each parameter in `names` counts its layer's inputs: 0 for transposed
+    convolutions and transformers' Conv1D, 1 for all other layers. Negative for a stack of
+    matrices, where the other of the last two dimensions counts outputs: -1 for experts
+    [experts, outputs, inputs], -2 for [experts, inputs, outputs]. None for a raw parameter where
+    that is not known."""
 
     def total(self, model: nn.Module) -> int:
         """Return how many prunable weights the model has.
 
         Raises:
-            UsageError: a name is no parameter of the model.
+            UsageError: a name is not a parameter of the model.
         """
         return sum(weight.numel() for weight in parameters(model, self.names).values())
 
     def including_first(self, model: nn.Module) -> Prunable:
-        """Return the same with the first layer among those that may, unless more keeps it whole."""
+        """Return the same with the first layer in `names`, unless another reason excludes it."""
         first = {name for name, reason in self.excluded.items() if reason == FIRST}
-        wanted = first.union(self.names)
-        names = tuple(name for name, _ in model.named_parameters() if name in wanted)
+        included = first.union(self.names)
+        names = tuple(name for name, _ in model.named_parameters() if name in included)
         excluded = {name: why for name, why in self.excluded.items() if name not in first}
         return Prunable(names, excluded, {**axes_of(model, names), **self.axes})
 
@@ -88,8 +95,8 @@ def prunable(
     """Say of every parameter whether it may be cut.
 
     Prunable are the weights of linear, convolutional, recurrent and attention layers, and raw
-    parameters (of modules that are no such layer) of two or more dimensions whose name says that
-    they are weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
+    parameters (those of other modules) of two or more dimensions whose name says that they are
+    weights, such as `weight`, `gate_up_proj` or `W_q`. Not prunable are biases and norms
     (anything of fewer than two dimensions), vectors of other shapes ([C, 1, 1], [1, 1, D]: scales,
     tokens), embedding and position tables, tokens and queries, state-space constants, routers of
     experts (what its path or class calls router, and gates beside experts that give fewer features
@@ -104,62 +111,35 @@ def prunable(
             comes before it. With pattern "channel" it always may: only its inputs must stay, and
             they do.
         exclude: globs over parameter names (`*` also matches dots), for example `"head.*"`.
-        include: globs over names of parameters that are cut although they would be left whole by
-            default; not what cannot be cut (frozen, integers), nor what `exclude` matches.
-        pattern: as in `Budget`. With n:m and blocks, which go along the inputs, parameters are
-            left whole of which it is not known which dimension counts inputs.
+        include: globs over names of parameters to cut although they are left whole by default;
+            what cannot be cut (frozen, integers) and what `exclude` matches stays whole.
+        pattern: as in `Budget`. With n:m and blocks, which run along the inputs, a parameter is
+            left whole if it is not known which of its dimensions counts inputs.
         example: inputs of one pass. Where raw parameters do not say which dimension counts inputs,
             the model is run once, in evaluation mode, to see how they are multiplied by
-            activations; those that are looked up are tables, and left whole with every pattern.
+            activations. Those whose rows are looked up are tables, and left whole with any pattern.
 
     Raises:
         UsageError: a glob matches no parameter, or nothing is left to cut; lists the reasons. Or
             the model does not take the example.
-        BudgetError: the pattern is none.
+        BudgetError: there is no such pattern.
     """
     model = unwrapped(model)
-    shape = parse(pattern)
-    places = places_of(model)
-    _check_globs(places.values(), exclude=exclude, include=include)
-    first = None if include_first or shape.smaller else _first_layer(model)
-    gates = routing_gates(model)
-    excluded: dict[str, str] = {}
-    axes: dict[str, int | None] = {}
-    for name, parameter in model.named_parameters():
-        at = places[id(parameter)]
-        reason = _reason(parameter, at, first, gates, exclude, include)
-        if reason is None:
-            axes[name] = _axis(parameter, at)
-        else:
-            excluded[name] = reason
-    unknown = [name for name, axis in axes.items() if axis is None]
-    if unknown and example is not None:
-        seen = measured(model, unknown, example)
-        axes |= seen.axes
-        for name in seen.tables:
-            if not _matches(places[id(model.get_parameter(name))], include):
-                del axes[name]
-                excluded[name] = "embedding table"
-    if shape.directed:
-        hint = "; example= shows it" if example is None else ""
-        for name in [name for name in unknown if axes.get(name, 0) is None]:
-            del axes[name]
-            excluded[name] = f"{NO_DIRECTION}{hint}"
-    if not axes:
+    parsed = parse(pattern)
+    candidates = _candidates(model, include_first or parsed.smaller, exclude, include)
+    reasons = {name: _reason(one, exclude) for name, one in candidates.items()}
+    axes, tables = _axes(
+        model, [one for n, one in candidates.items() if reasons[n] is None], example
+    )
+    reasons |= {name: "embedding table" for name in tables if not candidates[name].included}
+    if parsed.directed:
+        why = NO_DIRECTION if example is not None else f"{NO_DIRECTION}; example= shows it"
+        reasons |= {n: why for n, axis in axes.items() if axis is None and reasons[n] is None}
+    excluded = {name: why for name, why in reasons.items() if why is not None}
+    names = tuple(name for name in candidates if name not in excluded)
+    if not names:
         raise _nothing_left(excluded)
-    return Prunable(tuple(axes), excluded, axes)
-
-
-def _check_globs(
-    places: Collection[Sequence[tuple[str, nn.Module]]], **given: Sequence[str]
-) -> None:
-    for kind, globs in given.items():
-        for glob in globs:
-            if not any(fnmatchcase(name, glob) for at in places for name, _ in at):
-                raise UsageError(
-                    f"the glob {glob!r} of {kind} matches no parameter; "
-                    f"the names are {', '.join(at[0][0] for at in places)}"
-                )
+    return Prunable(names, excluded, {name: axes[name] for name in names})
 
 
 def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
@@ -182,9 +162,25 @@ def axes_of(model: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
     return {name: _axis(weight, places[id(weight)]) for name, weight in weights.items()}
 
 
+def _axes(
+    model: nn.Module, candidates: Sequence[_Candidate], example: Inputs | None
+) -> tuple[dict[str, int | None], frozenset[str]]:
+    """Return which dimensions count inputs, as `Prunable.axes`, and the names of tables.
+
+    What parameters and layers do not say, one pass on the example shows.
+    """
+    axes = {one.places[0][0]: _axis(one.tensor, one.places) for one in candidates}
+    unknown = [name for name, axis in axes.items() if axis is None]
+    if not unknown or example is None:
+        return axes, frozenset()
+    seen = uses_of(model, unknown, example)
+    return axes | dict(seen.axes), seen.tables
+
+
 def _axis(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> int | None:
     """Return which dimension of a parameter counts inputs, as `Prunable.axes`."""
-    return known_axis([_axis_at(parameter, name, owner) for name, owner in places])
+    known = {_axis_at(parameter, name, owner) for name, owner in places} - {None}
+    return known.pop() if len(known) == 1 else None
 
 
 def _axis_at(parameter: Tensor, name: str, owner: nn.Module) -> int | None:
@@ -203,79 +199,102 @@ def _first_layer(model: nn.Module) -> Tensor | None:
     return layer.weight if isinstance(layer, _FIRST) else None
 
 
-def _reason(
-    parameter: nn.Parameter,
-    places: Sequence[tuple[str, nn.Module]],
-    first: Tensor | None,
-    gates: Collection[int],
-    exclude: Sequence[str],
-    include: Sequence[str],
-) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A parameter, and what its model says about it."""
+
+    tensor: nn.Parameter
+    places: Sequence[tuple[str, nn.Module]]
+    first: bool
+    """It is the first layer's weight."""
+    gate: bool
+    """It chooses among experts."""
+    included: bool
+    """A glob of `include` matches it."""
+
+    @property
+    def names(self) -> list[str]:
+        """All names that it has."""
+        return [name for name, _ in self.places]
+
+    def of(self, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
+        """Return whether a module of some kinds owns it."""
+        return any(isinstance(owner, kinds) for _, owner in self.places)
+
+    def called_bias(self) -> bool:
+        """Return whether one of its names says that it is a bias."""
+        return any(_BIAS.fullmatch(name.rpartition(".")[2]) for name in self.names)
+
+
+def _candidates(
+    model: nn.Module, include_first: bool, exclude: Sequence[str], include: Sequence[str]
+) -> dict[str, _Candidate]:
+    """Return name → parameter, in order of registration."""
+    places = places_of(model)
+    every = [name for at in places.values() for name, _ in at]
+    refuse_unmatched(exclude, every, "exclude")
+    refuse_unmatched(include, every, "include")
+    first = None if include_first else _first_layer(model)
+    gates = routing_gates(model)
+    found = {}
+    for name, tensor in model.named_parameters():
+        at = places[id(tensor)]
+        included = any_matches((each for each, _ in at), include)
+        found[name] = _Candidate(tensor, at, tensor is first, id(tensor) in gates, included)
+    return found
+
+
+_REASONS: tuple[tuple[str, bool, Callable[[_Candidate], bool]], ...] = (
+    (
+        "not initialised yet: run the model once",
+        False,
+        lambda p: isinstance(p.tensor, nn.UninitializedParameter),
+    ),
+    ("embedding table", True, lambda p: p.of(_EMBEDDINGS)),
+    ("bias or norm", True, lambda p: p.of(NORMS) or p.tensor.dim() < 2 or p.called_bias()),
+    ("router", True, lambda p: p.gate),
+    (
+        "parametrized: cutting it would not cut the weight",
+        False,
+        lambda p: p.of(ParametrizationList),
+    ),
+    ("sparse layout", False, lambda p: p.tensor.layout != torch.strided),
+    ("on the meta device", False, lambda p: p.tensor.is_meta),
+    ("dtype is {dtype}", False, lambda p: p.tensor.dtype not in DTYPES),
+    ("has no weights", False, lambda p: p.tensor.numel() == 0),
+    ("a vector: one scale or token", True, lambda p: _is_vector(p.tensor) and not p.of(_LAYERS)),
+    ("frozen", False, lambda p: not p.tensor.requires_grad),
+)
+"""Why parameters are left whole: the reason, whether `include` overrules it, and the test. The
+first that applies is given."""
+
+
+def _reason(candidate: _Candidate, exclude: Sequence[str]) -> str | None:
     """Return why a parameter may not be cut, or None."""
     for glob in exclude:
-        if any(fnmatchcase(name, glob) for name, _ in places):
+        if any_matches(candidate.names, [glob]):
             return f"excluded by {glob!r}"
-    wanted = _matches(places, include)
-    found = _reasons(parameter, places, first, gates)
-    return next((why for why, advice in found if not (advice and wanted)), None)
+    for why, advice, holds in _REASONS:
+        if not (advice and candidate.included) and holds(candidate):
+            return why.format(dtype=str(candidate.tensor.dtype).removeprefix("torch."))
+    if candidate.included:
+        return None
+    # the first layer comes last: nothing else keeps it whole
+    return _raw_reason(candidate) or (FIRST if candidate.first else None)
 
 
-def _matches(places: Sequence[tuple[str, nn.Module]], globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for name, _ in places for glob in globs)
+def _is_vector(tensor: Tensor) -> bool:
+    return tensor.numel() == max(tensor.shape, default=1)
 
 
-def _reasons(
-    parameter: nn.Parameter,
-    places: Sequence[tuple[str, nn.Module]],
-    first: Tensor | None,
-    gates: Collection[int],
-) -> Iterator[tuple[str, bool]]:
-    """Yield (why a parameter may not be cut, whether that is advice and could be done)."""
-    owners = [owner for _, owner in places]
-    leaves = [name.rpartition(".")[2] for name, _ in places]
-    if isinstance(parameter, nn.UninitializedParameter):
-        yield "not initialised yet: run the model once", False
-        return
-    if any(isinstance(owner, _EMBEDDINGS) for owner in owners):
-        yield "embedding table", True
-    if any(isinstance(owner, NORMS) for owner in owners) or parameter.dim() < 2:
-        yield "bias or norm", True
-    if any(leaf == "bias" or leaf.startswith("bias_") for leaf in leaves):
-        yield "bias or norm", True
-    if id(parameter) in gates:
-        yield "router", True
-    yield from ((why, False) for why in _impossible(parameter, owners))
-    if parameter.numel() == max(parameter.shape, default=1) and not any(
-        isinstance(owner, _LAYERS) for owner in owners
-    ):
-        yield "a vector: one scale or token", True
-    if not parameter.requires_grad:
-        yield "frozen", False
-    yield from ((why, True) for why in _no_weight(parameter, places))
-    if parameter is first:  # last: nothing else keeps it whole
-        yield FIRST, True
-
-
-def _impossible(parameter: Tensor, owners: Sequence[nn.Module]) -> Iterator[str]:
-    if any(isinstance(owner, ParametrizationList) for owner in owners):
-        yield "parametrized: cutting it would not cut the weight"
-    if parameter.layout != torch.strided:
-        yield "sparse layout"
-    if parameter.is_meta:
-        yield "on the meta device"
-    if parameter.dtype not in DTYPES:
-        yield f"dtype is {str(parameter.dtype).removeprefix('torch.')}"
-    if parameter.numel() == 0:
-        yield "has no weights"
-
-
-def _no_weight(parameter: Tensor, places: Sequence[tuple[str, nn.Module]]) -> Iterator[str]:
+def _raw_reason(candidate: _Candidate) -> str | None:
+    """Return why names and owners leave a raw parameter whole, or None."""
     said: list[str | None] = []
-    for name, owner in places:
+    for name, owner in candidate.places:
         if not is_raw(name, owner, (*_LAYERS, *NORMS, ParametrizationList)):
             said.append("router" if is_router(name, owner) else None)
-        elif parameter.dim() > 1:
-            said.append(no_weight(name, owner, parameter))
-    yield from (why for why in said if why not in (None, UNKNOWN))
-    if said and None not in said:  # known under none of its names
-        yield UNKNOWN
+        elif candidate.tensor.dim() > 1:
+            said.append(not_a_weight(name, owner, candidate.tensor))
+    known = [why for why in said if why not in (None, UNKNOWN)]
+    nowhere = UNKNOWN if said and None not in said else None  # known under none of its names
+    return next(iter(known), nowhere)

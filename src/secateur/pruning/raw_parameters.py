@@ -1,8 +1,8 @@
-"""Raw parameters, those that no known layer owns: which are weights, by what they are called.
+"""Which raw parameters, those that no known layer owns, are weights: their names decide.
 
 A layer of torch says what its parameters are for; a raw parameter is only a tensor with a name.
-Position tables, tokens, scales and routers are added, looked up or few, and a cut of them costs
-much and saves nothing. So a raw parameter counts as a weight only where its name says so.
+Position tables, tokens, scales and routers are added, looked up or small: cutting them costs much
+and saves nothing. So a raw parameter counts as a weight only if its name says so.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+
+from secateur.pruning.layers import is_transposed
 
 UNKNOWN = "not known to be a weight"
 
@@ -22,20 +24,20 @@ _KINDS = {
     "token or query": r"tokens?|query|queries|latents?|prompts?|probe|pad",
     "scale": r"scales?|scaling|gamma|beta|alpha|lambda|temperature|layerscale",
 }
-"""What names say that belong to no weight: reason → words, of which one is enough."""
+"""Words in names of parameters that are not weights: reason → words, of which one is enough."""
 _OWNED = {
     "position table": _KINDS["position table"],
     "embedding table": _KINDS["embedding table"] + r"|lookup|vocab|vocabulary|vectors",
     "bias or norm": _KINDS["bias or norm"],
 }
-"""What the class of the owner may say instead, of a name such as `weight` that says nothing."""
+"""Words in the owner's class that decide where the name, such as `weight`, says nothing."""
 _LAYERS = re.compile(
     r"linear|dense|fc|projections?|proj|conv|ffn|forward|mlp|mixer|head|attention|attn|cell|lstm"
     r"|gru|rnn"
 )
-"""What classes are, by their last word, whose other words say nothing of their weights."""
+"""Last words of classes that are layers; their other words do not describe their weights."""
 _ENDINGS = ("d", "layer", "block", "module", "v")
-"""Last words of classes that say nothing."""
+"""Last words of classes that are ignored."""
 _CONSTANT = re.compile(r"A|D|dt|A_?log|time_(decay|first|mix\w*)", re.IGNORECASE)
 _PROJECTION = re.compile(r"proj|projection")
 _WEIGHT = re.compile(
@@ -44,15 +46,15 @@ _WEIGHT = re.compile(
 _SHORT = re.compile(
     r"[Ww][a-z](_?\d+)?|[Ww](kv|qk|in|out)|[UV]\d*|U_?[a-z]|up|down|kv|experts?|[qo]"
 )
-"""Names of a few letters that are weights: Wq, wi_0, up, XLNet's q and o; of more, W_query."""
+"""Short names of weights: Wq, wi_0, up, XLNet's q and o."""
 _TABLE = "W_E"
-"""TransformerLens's name of its table of embeddings."""
+"""TransformerLens's embedding table."""
 _NEUTRAL = re.compile(r"weights?|kernels?|matrix|w|[uv]\d*", re.IGNORECASE)
-_NO_WEIGHT = re.compile(
+_NOT_A_WEIGHT = re.compile(
     r"masks?|adj|adjacency|transitions?|laplacian|affinity|covariance|distances?|costs?|loss|losses"
     r"|rel|relative|freqs?|mem|memory|null"
 )
-"""Words that no weight has: `weight_mask`, `adjacency_matrix`, `rel_w`."""
+"""Words that weights never have: `weight_mask`, `adjacency_matrix`, `rel_w`."""
 _IMPORTANCE = re.compile(r"(layers?|class|classes|tasks?|samples?)_weights?")
 _ROUTER = {"router", "routers", "routing"}
 _EXPERTS = {"expert", "experts"}
@@ -68,26 +70,24 @@ _OF_LAYERS = re.compile(r"weight|weight_\w+|[a-z]+_proj_weight|bias|bias_\w+|in_
 
 
 def is_raw(name: str, owner: nn.Module, layers: tuple[type[nn.Module], ...]) -> bool:
-    """Return whether a parameter is none of those that a known layer has by itself.
+    """Return whether a parameter is not one that a known layer has by itself.
 
     Args:
         name: of the parameter.
-        owner: the module that it is registered in; a layer's subclass may own raw ones too.
-        layers: the classes that are known.
+        owner: the module that registers it; a subclass of a layer may own raw ones too.
+        layers: the known classes.
     """
-    theirs = type(owner).__name__ == "Conv1D" and hasattr(owner, "nf")  # transformers'
-    if not (theirs or isinstance(owner, layers)):
-        return True
-    return _OF_LAYERS.fullmatch(name.rpartition(".")[2]) is None
+    layer = isinstance(owner, layers) or is_transposed(owner)
+    return not layer or _OF_LAYERS.fullmatch(name.rpartition(".")[2]) is None
 
 
-def no_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
+def not_a_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
     """Return why a raw parameter of two or more dimensions is not cut by default, or None.
 
     Args:
-        name: of the parameter; in a list or dict of parameters, the list's name stands for it.
-        owner: the module that it is registered in.
-        parameter: only its shape is looked at.
+        name: of the parameter; in a list or dict of parameters, the list's name counts too.
+        owner: the module that registers it.
+        parameter: only its shape is used.
     """
     *path, leaf = name.split(".")
     kind = _words(type(owner).__name__)
@@ -97,7 +97,7 @@ def no_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
     words = _words(leaf)
     if _CONSTANT.fullmatch(leaf):
         return "state-space constant"
-    # a gate may be a gated layer's, too; that of experts has fewer outputs than inputs
+    # a gated layer has gates too; the gate of experts has fewer outputs than inputs
     gate = "gate" in path[-1:] and not _INNER.intersection(kind)
     if is_router(name, owner) or (gate and parameter.shape[0] < parameter.shape[-1]):
         return "router"
@@ -112,9 +112,9 @@ def no_weight(name: str, owner: nn.Module, parameter: Tensor) -> str | None:
 
 
 def _said(words: Sequence[str]) -> str | None:
-    """Return what the words of a name say of a parameter that is no weight."""
+    """Return what the words of a name say a parameter is, if not a weight."""
     if not words or _PROJECTION.fullmatch(words[-1]):
-        return None  # a projection of positions or tokens is a weight, and a table of them is none
+        return None  # a projection of positions or tokens is a weight, unlike a table of them
     kinds = dict(_KINDS)
     if words[0] == "w" or re.fullmatch(r"w|weights?|kernels?|w?qkv", words[-1]):
         del kinds["token or query"]  # W_query makes queries
@@ -123,7 +123,7 @@ def _said(words: Sequence[str]) -> str | None:
 
 def _named_weight(leaf: str, words: Sequence[str], owner: nn.Module) -> bool:
     """Return whether a parameter's own name says that it is a weight."""
-    if any(map(_NO_WEIGHT.fullmatch, words)) or _IMPORTANCE.fullmatch(leaf):
+    if any(map(_NOT_A_WEIGHT.fullmatch, words)) or _IMPORTANCE.fullmatch(leaf):
         return False
     if leaf in ("k", "v"):  # in attention; Transformer-XL's u and v are biases
         return isinstance(getattr(owner, "q", None), Tensor)
@@ -138,7 +138,7 @@ def _is_layer(words: Sequence[str]) -> bool:
 
 
 def _kind(words: Sequence[str], kinds: Mapping[str, str]) -> str | None:
-    """Return the first of some kinds, reason → words, that one of the words says."""
+    """Return the first reason of `kinds`, reason → words, that one of the words gives."""
     found = (why for why in kinds if any(re.fullmatch(kinds[why], word) for word in words))
     return next(found, None)
 
@@ -159,17 +159,13 @@ def routing_gates(model: nn.Module) -> frozenset[int]:
     a module that has experts it chooses among them, if it gives fewer features than it takes.
     """
     found: set[int] = set()
-    for module in model.modules():
-        if not _has_experts(module):
-            continue
+    for module in filter(_has_experts, model.modules()):
         for name, child in module.named_children():
             if _is_gate(name):
-                found.update(id(p) for p in child.parameters() if _narrows(p))
-        for name, parameter in module.named_parameters(recurse=False):
-            # of a raw one it is not known which way round it is
-            matrix = not isinstance(parameter, nn.UninitializedParameter) and parameter.dim() == 2
-            if matrix and parameter.shape[0] != parameter.shape[1] and _is_gate(name):
-                found.add(id(parameter))
+                found |= {id(weight) for weight in child.parameters() if _narrows(weight)}
+        for name, raw in module.named_parameters(recurse=False):
+            if _is_gate(name) and (_narrows(raw) or _narrows(raw, transposed=True)):
+                found.add(id(raw))  # it may be transposed
     return frozenset(found)
 
 
@@ -177,11 +173,12 @@ def _is_gate(name: str) -> bool:
     return _GATE.fullmatch("_".join(_words(name))) is not None
 
 
-def _narrows(weight: Tensor) -> bool:
+def _narrows(weight: Tensor, *, transposed: bool = False) -> bool:
     """Return whether a layer's weight gives fewer features than it takes."""
-    if isinstance(weight, nn.UninitializedParameter):
+    if isinstance(weight, nn.UninitializedParameter) or weight.dim() != 2:
         return False
-    return weight.dim() == 2 and weight.shape[0] < weight.shape[1]
+    outputs, inputs = weight.shape[::-1] if transposed else weight.shape
+    return outputs < inputs
 
 
 def _has_experts(module: nn.Module) -> bool:
@@ -203,12 +200,6 @@ def declared_axis(owner: nn.Module, parameter: Tensor) -> int | None:
     if not experts or parameter.dim() != 3:
         return None
     return -2 if transposed else -1
-
-
-def known_axis(axes: Sequence[int | None]) -> int | None:
-    """Return the one axis that those who know one agree about, or None."""
-    known = {axis for axis in axes if axis is not None}
-    return known.pop() if len(known) == 1 else None
 
 
 def _words(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,36 @@ _SHARDED = {
     "FullyShardedDataParallel": "FSDP",
     "FSDPModule": "FSDP",
     "DeepSpeedEngine": "DeepSpeed",
+    "DTensor": "FSDP or tensor parallelism (DTensor)",
+    "ds_id": "DeepSpeed ZeRO-3",
 }
+"""Classes of modules and of tensors, and a tensor's attribute, by which sharding is known."""
+
+_HOOKS: dict[type, str] = {
+    BasePruningMethod: (
+        "is masked by torch.nn.utils.prune; make its masks permanent with "
+        "secateur.from_torch_prune(model), which returns them"
+    ),
+    WeightNorm: (
+        "computes its weight by torch.nn.utils.weight_norm in every pass; remove that with "
+        "torch.nn.utils.remove_weight_norm first"
+    ),
+}
+"""Hooks that replace a weight in every pass."""
 
 
 def refuse_unprunable(model: object) -> nn.Module:
     """Return the module inside wrappers, if it is one whose weights can be ranked and cut.
 
     Raises:
-        UsageError: it is none, or one that is compiled to TorchScript, sharded, quantised, masked
-            by torch.nn.utils.prune, or has parameters without values, in a sparse layout, or that
-            share memory in part; names the first such parameter or layer.
+        UsageError: it is not a module; it is compiled to TorchScript, sharded, quantised, or masked
+            by torch.nn.utils.prune; or it has parameters without values, in a sparse layout, or
+            that share memory in part. Names the first such parameter or layer.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(
-            f"a torch module is what can be pruned, but this is a {type(model).__name__}; build "
-            "the model, and fill it with its state dict if that is what you have"
+            f"only a torch module can be pruned, but this is of type {type(model).__name__}; build "
+            "the model, and load its state dict into it if that is what you have"
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
@@ -40,28 +55,23 @@ def refuse_unprunable(model: object) -> nn.Module:
         )
     inner = unwrapped(model)
     refuse_sharded(inner)
-    if reason := next(_layers(inner), None):
-        raise UsageError(reason)
-    for name, parameter in inner.named_parameters():
-        if wrong := _tensor(parameter):
-            raise UsageError(f"{name!r} {wrong}")
-    _refuse_shared_memory(inner)
+    for fault in chain(_layers(inner), _tensors(inner), _shared_memory(inner)):
+        raise UsageError(fault)
     return inner
 
 
 def refuse_sharded(model: nn.Module) -> None:
-    """Refuse a model of which every process holds only a part: ranking takes all weights.
+    """Refuse a model of which each process holds only a part: ranking takes all weights.
 
     Raises:
         UsageError: the model is under FSDP, DeepSpeed or tensor parallelism; says which.
     """
-    kinds = (kind.__name__ for module in model.modules() for kind in type(module).__mro__)
-    found = next((_SHARDED[kind] for kind in kinds if kind in _SHARDED), None)
-    for parameter in model.parameters():
-        if found is None and type(parameter.data).__name__ == "DTensor":
-            found = "FSDP or tensor parallelism (DTensor)"
-        if found is None and hasattr(parameter, "ds_id"):
-            found = "DeepSpeed ZeRO-3"
+    modules = (kind.__name__ for module in model.modules() for kind in type(module).__mro__)
+    tensors = (type(parameter.data).__name__ for parameter in model.parameters())
+    marks = ("ds_id" for parameter in model.parameters() if hasattr(parameter, "ds_id"))
+    found = next(
+        (_SHARDED[sign] for sign in chain(modules, tensors, marks) if sign in _SHARDED), None
+    )
     if found is not None:
         raise UsageError(
             f"the model is sharded by {found}, but gates and masks take every weight in every "
@@ -70,7 +80,7 @@ def refuse_sharded(model: nn.Module) -> None:
 
 
 def refuse_inference(model: nn.Module) -> None:
-    """Refuse, before it is cut in place, a model whose tensors nobody may change.
+    """Refuse to cut a model in place whose tensors may not be changed.
 
     Raises:
         UsageError: a parameter was made in inference mode; names it.
@@ -89,49 +99,44 @@ def _layers(model: nn.Module) -> Iterator[str]:
         where = f"{path or 'the model'} ({kind.__name__})"
         if "quantized" in kind.__module__.split("."):
             yield f"{where} is quantised; prune the model before it is quantised"
-        hooks = list(module._forward_pre_hooks.values())
-        if any(isinstance(hook, BasePruningMethod) for hook in hooks):
-            yield (
-                f"{where} is masked by torch.nn.utils.prune; make its masks permanent with "
-                "secateur.from_torch_prune(model), which returns them"
-            )
-        if any(isinstance(hook, WeightNorm) for hook in hooks):
-            yield (
-                f"{where} computes its weight anew by torch.nn.utils.weight_norm; take that away "
-                "with torch.nn.utils.remove_weight_norm first"
-            )
+        for hook in module._forward_pre_hooks.values():
+            yield from (f"{where} {why}" for of, why in _HOOKS.items() if isinstance(hook, of))
 
 
-def _tensor(parameter: Tensor) -> str | None:
-    """Return what makes a parameter impossible to cut, or None."""
-    if isinstance(parameter, nn.UninitializedParameter):
-        return "is not initialised yet: run the model once"
-    if parameter.is_meta:
-        return "is on the meta device and has no values; build the model with values"
-    if parameter.layout != torch.strided:
-        return f"has a sparse layout ({parameter.layout}); make it dense with to_dense()"
-    if parameter.numel() > 1 and 0 in parameter.stride():
-        places = zip(parameter.stride(), parameter.shape, strict=True)
-        if any(stride == 0 and size > 1 for stride, size in places):
-            return "is expanded: several of its weights are one number; make it contiguous"
-    return None
-
-
-def _refuse_shared_memory(model: nn.Module) -> None:
-    """Refuse parameters that are views of the same memory: cutting one would cut the other."""
-    spans: list[tuple[int, int, int, str]] = []
+def _tensors(model: nn.Module) -> Iterator[str]:
+    """Say what makes parameters impossible to cut."""
     for name, parameter in model.named_parameters():
-        if parameter.numel():
-            start = parameter.data_ptr()
-            reach = sum(
-                (n - 1) * s for n, s in zip(parameter.shape, parameter.stride(), strict=True)
-            )
-            end = start + (reach + 1) * parameter.element_size()
-            spans.append((hash(parameter.device), start, end, name))
-    spans.sort()
+        if isinstance(parameter, nn.UninitializedParameter):
+            yield f"{name!r} is not initialised yet: run the model once"
+        elif parameter.is_meta:
+            yield f"{name!r} is on the meta device and has no values; build the model with values"
+        elif parameter.layout != torch.strided:
+            layout = parameter.layout
+            yield f"{name!r} has a sparse layout ({layout}); make it dense with to_dense()"
+        elif any(
+            stride == 0 and size > 1
+            for stride, size in zip(parameter.stride(), parameter.shape, strict=True)
+        ):
+            yield f"{name!r} is expanded: several weights are one number; make it contiguous"
+
+
+def _shared_memory(model: nn.Module) -> Iterator[str]:
+    """Find parameters that are views of the same memory: cutting one would cut the other."""
+    spans = sorted(
+        (hash(parameter.device), *_span(parameter), name)
+        for name, parameter in model.named_parameters()
+        if parameter.numel()
+    )
     for (device, _, end, one), (other_device, start, _, other) in pairwise(spans):
         if device == other_device and start < end:
-            raise UsageError(
+            yield (
                 f"{one!r} and {other!r} are two parameters over the same memory; share the "
                 "parameter itself (tie the weights), or clone one of them"
             )
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor's memory begins and ends."""
+    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.data_ptr()
+    return start, start + (reach + 1) * tensor.element_size()

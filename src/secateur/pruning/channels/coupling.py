@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -12,27 +11,27 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from secateur.arguments import GLOBS, TENSORS, a, checked
-from secateur.errors import UsageError
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs
-from secateur.model.parameters import parameters, unwrapped
+from secateur.model.parameters import any_matches, parameters, refuse_unmatched, unwrapped
 from secateur.pruning.channels import rules
-from secateur.pruning.channels.groups import STAYS, Axis, Group, Groups, Role, Size
+from secateur.pruning.channels.groups import STAYS, Axis, Bools, Group, Groups, Ints, Role, Size
+from secateur.pruning.channels.labels import Grid
 from secateur.pruning.channels.tracing import Trace, traced
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+_NO_LABELS = np.zeros(0, np.int64)
 
-NONE = 2**62
-"""No block: later than all."""
+NO_BLOCK = 2**62
+"""In place of a reason's index where there is none; larger than all."""
 
 
 @checked(model=a(nn.Module, "a torch module"), example=TENSORS, exclude=GLOBS)
 def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] = ()) -> Groups:
     """Find the channels, neurons and heads that can be cut, and what goes with each.
 
-    The model runs once, in evaluation mode, on a copy, and every ATen operator that runs says
-    what it does to the channels that it meets. What only happens in training, or for other
-    inputs, is not seen. Channels that reach the outputs, or an operator without a rule, stay.
+    A copy of the model runs once, in evaluation mode, and a rule for each ATen operator says what
+    it does to channels. What happens only in training, or for other inputs, is not seen. Channels
+    that reach the outputs, or an operator without a rule, stay.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -46,73 +45,77 @@ def channel_groups(model: nn.Module, example: Inputs, *, exclude: Sequence[str] 
     """
     model = unwrapped(model)
     names = [name for name, _ in model.named_parameters()]
-    for glob in exclude:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise UsageError(
-                f"the glob {glob!r} of exclude matches no parameter; the names are "
-                f"{', '.join(names)}"
-            )
+    refuse_unmatched(exclude, names, "exclude")
     trace = traced(copied(model), example, rules.find)
     for (name, _), labels in trace.owned.items():
         for glob in exclude:
-            if fnmatchcase(name, glob):
+            if any_matches([name], [glob]):
                 trace.ledger.block(labels, f"excluded by {glob!r}")
-    return coupled(trace, {n: tuple(p.shape) for n, p in parameters(model, names).items()})
+    return coupled(trace, {n: tuple(p.shape) for n, p in parameters(model, names).items()})[0]
 
 
-def coupled(trace: Trace, shapes: dict[str, tuple[int, ...]]) -> Groups:
-    """Return the groups that a trace shows.
+def coupled(trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Groups, Ints]:
+    """Return the groups that a trace shows, and each label's unit, or STAYS.
 
     Args:
-        trace: what one pass has shown.
+        trace: of one pass.
         shapes: name → shape of all parameters.
     """
-    parts = _boxed(trace)
-    first = _first_blocks(trace, parts)
-    written = np.zeros(trace.ledger.count, bool)
-    for grid in trace.written:
-        written[grid.reshape(-1).cpu().numpy()] = True
-    read = np.zeros(trace.ledger.count, bool)
-    for reading in trace.readings:
-        if reading.weight is not None:
-            read[reading.weight.cpu().numpy()] = True
-    free = np.zeros(len(first), bool)
-    free[parts[written]] = True
-    free &= first == NONE
+    parts, blocks = _joined_to_boxes(trace)
+    written = _marked(trace, trace.written)
+    read = _marked(trace, [r.weight for r in trace.readings if r.weight is not None])
     owned = {at: labels.numpy() for at, labels in trace.owned.items()}
-    members = _layers(
-        [parts[labels][free[parts[labels]] & written[labels]] for labels in owned.values()], free
-    )
+    free = np.zeros(len(blocks), bool)
+    free[parts[written]] = True
+    free &= blocks == NO_BLOCK
+    members = _layers([parts[labels[written[labels]]] for labels in owned.values()], free)
     numbers = np.full(len(free), STAYS, np.int64)
-    for count, unit in enumerate(unit for member in members for unit in member):
-        numbers[unit] = count
-    axes = tuple(_axes(owned, parts, numbers, written, read))
-    found, start = [], 0
-    for member in members:
-        units = range(start, start + len(member))
-        start += len(member)
-        writers = dict.fromkeys(
-            axis.name
-            for axis in axes
-            if axis.role == "writes" and any(unit in units for unit in axis.units)
-        )
-        found.append(Group(next(iter(writers)), units, tuple(writers)))
-    return Groups(
-        tuple(found),
-        axes,
-        tuple(_sizes(trace, parts, numbers)),
-        _floors(trace, parts, numbers),
-        {
-            name: shapes[name]
-            for name in dict.fromkeys(axis.name for axis in axes)
-            if name in shapes
-        },
-        _stays(trace, owned, shapes, (parts, first, numbers, written)),
+    order = np.array([part for member in members for part in member], np.int64)
+    numbers[order] = np.arange(len(order))
+    units = numbers[parts]
+    axes = tuple(
+        Axis(name, dim, _role(written[labels], read[labels]), tuple(units[labels].tolist()))
+        for (name, dim), labels in owned.items()
+        if (units[labels] != STAYS).any()
     )
+    ends = [0, *accumulate(len(member) for member in members)]
+    groups = Groups(
+        tuple(_group(axes, range(start, end)) for start, end in pairwise(ends)),
+        axes,
+        tuple(_sizes(trace, parts, units)),
+        _floors(trace, units),
+        {axis.name: shapes[axis.name] for axis in axes if axis.name in shapes},
+        _stays(trace, shapes, units, blocks[parts], written),
+    )
+    return groups, units
+
+
+def _marked(trace: Trace, grids: Iterable[Grid]) -> Bools:
+    """Return which labels are in some grids."""
+    found = np.zeros(trace.ledger.count, bool)
+    for grid in grids:
+        found[grid.reshape(-1).cpu().numpy()] = True
+    return found
+
+
+def _role(written: Bools, read: Bools) -> Role:
+    if written.any():
+        return "writes"
+    return "reads" if read.any() else "along"
+
+
+def _group(axes: Sequence[Axis], units: range) -> Group:
+    """Return the group of some units, named by the first weight that writes them."""
+    writers = dict.fromkeys(
+        axis.name
+        for axis in axes
+        if axis.role == "writes" and any(unit in units for unit in axis.units)
+    )
+    return Group(next(iter(writers)), units, tuple(writers))
 
 
 def components(edges: Sequence[Ints], count: int) -> Ints:
-    """Return for each label the number of its component; numbers rise with first labels."""
+    """Return each label's component; components are numbered by their first labels."""
     pairs = np.concatenate([np.zeros((2, 0), np.int64), *edges], 1)
     graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
     raw = connected_components(graph, directed=False)[1]
@@ -122,32 +125,32 @@ def components(edges: Sequence[Ints], count: int) -> Ints:
     return ranks[inverse]
 
 
-def _boxed(trace: Trace) -> Ints:
-    """Return each label's component, once what is kept of every grid must be a box.
+def _joined_to_boxes(trace: Trace) -> tuple[Ints, Ints]:
+    """Join labels until whatever is kept of a grid is a box.
 
-    Where labels still differ along several dimensions of a grid, the largest of these is the one
-    from which indices can be cut.
+    Where labels still differ along several dimensions of a grid, indices are cut only from the
+    largest of these.
+
+    Returns:
+        Each label's component, and each component's first reason to stay, or NO_BLOCK.
     """
     ledger = trace.ledger
     grids = [grid.cpu() for grid in ledger.shaped]
     while True:
         parts = components(ledger.edges, ledger.count)
-        first = _first_blocks(trace, parts)
-        joined = False
-        for grid in grids:
-            ids = parts[grid.numpy()]
-            if bool((first[ids] != NONE).all()):
-                continue
-            dims = _differing(ids)
-            if len(dims) > 1:
-                carrier = max(dims, key=lambda d: ids.shape[d])
-                ledger.joined_along(grid, [d for d in dims if d != carrier])
-                joined = True
-        if not joined:
-            return parts
+        blocks = np.full(int(parts.max(initial=-1)) + 1, NO_BLOCK, np.int64)
+        for at, (labels, _) in enumerate(ledger.blocks):
+            np.minimum.at(blocks, parts[labels], at)
+        free = [grid for grid in grids if (blocks[parts[grid.numpy()]] == NO_BLOCK).any()]
+        differing = [(grid, _differing(parts[grid.numpy()])) for grid in free]
+        if all(len(dims) < 2 for _, dims in differing):
+            return parts, blocks
+        for grid, dims in differing:
+            ledger.joined_along(grid, sorted(dims, key=lambda d: -grid.shape[d])[1:])
 
 
 def _differing(ids: Ints) -> list[int]:
+    """Return the dimensions along which values differ."""
     return [
         d
         for d, size in enumerate(ids.shape)
@@ -155,97 +158,79 @@ def _differing(ids: Ints) -> list[int]:
     ]
 
 
-def _first_blocks(trace: Trace, parts: Ints) -> Ints:
-    """Return for each component the place of the first reason to stay, or NONE."""
-    first = np.full(int(parts.max(initial=-1)) + 1, NONE, np.int64)
-    for at, (labels, _) in enumerate(trace.ledger.blocks):
-        np.minimum.at(first, parts[labels], at)
-    return first
-
-
-def _layers(axes: Sequence[Ints], free: np.ndarray[Any, Any]) -> list[list[int]]:
-    """Return components in parts that share a weight's outputs; parts of one are left out."""
-    edges = [np.stack([units, np.full_like(units, units[0])]) for units in axes if len(units)]
+def _layers(writes: Sequence[Ints], free: Bools) -> list[list[int]]:
+    """Group free components that the same weights write; a component of its own is left out."""
+    written = [parts[free[parts]] for parts in writes]
+    edges = [np.stack([parts, np.full_like(parts, parts[0])]) for parts in written if len(parts)]
     layers = components(edges, len(free))
     members: dict[int, list[int]] = {}
-    for unit in np.flatnonzero(free):
-        members.setdefault(int(layers[unit]), []).append(int(unit))
-    return [units for units in members.values() if len(units) > 1]
+    for part in np.flatnonzero(free):
+        members.setdefault(int(layers[part]), []).append(int(part))
+    return [member for member in members.values() if len(member) > 1]
 
 
-def _axes(
-    owned: dict[tuple[str, int], Ints],
-    parts: Ints,
-    numbers: Ints,
-    written: np.ndarray[Any, Any],
-    read: np.ndarray[Any, Any],
-) -> Iterator[Axis]:
-    for (name, dim), labels in owned.items():
-        units = numbers[parts[labels]]
-        if (units != STAYS).any():
-            role: Role = "along"
-            if written[labels].any():
-                role = "writes"
-            elif read[labels].any():
-                role = "reads"
-            yield Axis(name, dim, role, tuple(units.tolist()))
-
-
-def _sizes(trace: Trace, parts: Ints, numbers: Ints) -> Iterator[Size]:
+def _sizes(trace: Trace, parts: Ints, units: Ints) -> Iterator[Size]:
     seen = set()
-    for size in trace.sizes:
-        entries: list[int | tuple[int, ...]] = []
-        for part in size.parts:
-            if isinstance(part, int):
-                entries.append(part)
-                continue
-            grid, dim = part
-            ids = parts[grid.cpu().numpy()]
-            line = numbers[np.moveaxis(ids, dim, 0).reshape(ids.shape[dim], -1)[:, 0]]
-            cuttable = _differing(ids) == [dim] and bool((line != STAYS).any())
-            entries.append(tuple(line.tolist()) if cuttable else len(line))
-        found = Size(size.module, tuple(entries), size.given)
+    for module, sizes, given in trace.sizes:
+        entries = tuple(_size(part, parts, units) for part in sizes)
+        found = Size(module, entries, given)
         if found.units and found not in seen:
             seen.add(found)
             yield found
 
 
-def _floors(trace: Trace, parts: Ints, numbers: Ints) -> tuple[tuple[int, ...], ...]:
-    """Return the sets of units that tensors consist of, where none of their channels stay."""
-    sets = set()
-    for grid in trace.held:
-        units = np.unique(numbers[parts[grid.cpu().numpy()]])
-        if units[0] != STAYS:
-            sets.add(tuple(units.tolist()))
-    return tuple(sorted(sets, key=lambda units: (len(units), units)))
+def _size(part: int | tuple[Grid, int], parts: Ints, units: Ints) -> int | tuple[int, ...]:
+    """Return the units of a dimension's indices, or its size where none can be cut."""
+    if isinstance(part, int):
+        return part
+    grid, dim = part[0].cpu().numpy(), part[1]
+    line = units[np.moveaxis(grid, dim, 0).reshape(grid.shape[dim], -1)[:, 0]]
+    cuttable = _differing(parts[grid]) == [dim] and bool((line != STAYS).any())
+    return tuple(line.tolist()) if cuttable else len(line)
+
+
+def _floors(trace: Trace, units: Ints) -> tuple[tuple[int, ...], ...]:
+    """Return the units of each tensor of which no channel stays, so that one unit must."""
+    sets = {tuple(np.unique(units[grid.cpu().numpy()]).tolist()) for grid in trace.seen}
+    return tuple(sorted((s for s in sets if s[0] != STAYS), key=lambda s: (len(s), s)))
 
 
 def _stays(
     trace: Trace,
-    owned: dict[tuple[str, int], Ints],
-    shapes: dict[str, tuple[int, ...]],
-    known: tuple[Ints, Ints, Ints, np.ndarray[Any, Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    units: Ints,
+    blocks: Ints,
+    written: Bools,
 ) -> dict[str, str]:
-    """Return name → reason of the weights whose outputs, or some of them, cannot be cut."""
-    parts, first, numbers, written = known
+    """Return name → reason of the weights whose outputs, or some of them, cannot be cut.
+
+    Args:
+        trace: of one pass.
+        shapes: name → shape of all parameters.
+        units: each label's unit, or STAYS.
+        blocks: each label's first reason to stay, or NO_BLOCK.
+        written: whether each label belongs to a weight's outputs.
+    """
     reasons = {}
     for name, shape in shapes.items():
-        if len(shape) < 2:
-            continue
-        dims = [owned[name, d] for d in range(len(shape)) if (name, d) in owned]
+        dims = [
+            trace.owned[at].numpy() for d in range(len(shape)) if (at := (name, d)) in trace.owned
+        ]
         outputs = [labels for labels in dims if written[labels].any()]
-        labels = np.concatenate([np.zeros(0, np.int64), *(outputs or dims[:1])])
-        staying = labels[numbers[parts[labels]] == STAYS]
-        if not outputs and any((numbers[parts[ids]] != STAYS).any() for ids in dims[1:]):
-            continue  # a table whose channels follow those of others
-        if not outputs and not any((first[parts[ids]] != NONE).any() for ids in dims):
-            reasons[name] = "not used as a weight for this example"
-        elif len(staying) or not outputs:
-            causes = first[parts[staying]] if len(staying) else np.array([NONE])
-            if (blocks := causes[causes != NONE]).size:
-                reason = trace.ledger.blocks[int(blocks.min())][1]
-            else:
-                reason = "all of its channels go together"
-            some = len(staying) < len(labels)
-            reasons[name] = f"{len(staying):,} of {len(labels):,}: {reason}" if some else reason
+        labels = np.concatenate([_NO_LABELS, *(outputs or dims[:1])])
+        staying = labels[units[labels] == STAYS]
+        # the channels of a table may follow those of another tensor
+        follows = any((units[other] != STAYS).any() for other in dims[1:])
+        if len(shape) < 2 or (not outputs and follows) or (outputs and not len(staying)):
+            continue
+        used = outputs or any((blocks[other] != NO_BLOCK).any() for other in dims)
+        reason = "not used as a weight for this example"
+        if used:
+            cause = int(blocks[staying].min(initial=NO_BLOCK))
+            reason = "all of its channels go together"
+            if cause != NO_BLOCK:
+                reason = trace.ledger.blocks[cause][1]
+            if len(staying) < len(labels):
+                reason = f"{len(staying):,} of {len(labels):,}: {reason}"
+        reasons[name] = reason
     return reasons

@@ -1,8 +1,8 @@
-"""Scores and a budget give whole channels that are cut, and masks that say so."""
+"""Whole channels are cut by scores and a budget; masks say which."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from secateur.arguments import SEED, a, checked
 from secateur.errors import BudgetError, ScoreError, UsageError
-from secateur.pruning.channels.groups import STAYS, Axis, Groups
+from secateur.pruning.channels.groups import STAYS, Bools, Groups, Ints
 from secateur.pruning.selecting.budget import Budget
-from secateur.pruning.selecting.division import matches, shares
+from secateur.pruning.selecting.division import divided
 from secateur.pruning.selecting.masks import Masks
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -116,23 +116,25 @@ def select_channels(
 
     A unit's score is the mean of its weights' scores: those of every row that writes it and every
     column that reads it, in all scored tensors, each weight once. Equal scores are ordered by the
-    units' numbers, lowest first. Of every weight that writes channels the best units are kept
-    first, so that with the channels that stay it keeps `minimum`, or as many as it has; and of
-    every group those that the budget's floor asks; and of every tensor inside the network, such
-    as a slice that one layer reads, one at least. With scope "layer" every group keeps its share
-    of K, and with a tuple of globs every scope does; globs, those of overrides too, match the
-    names of the weights that write a group.
+    units' numbers, lowest first.
 
-    Cuts are nested with `multiple=1`: of the same scores, a smaller keep ratio keeps nothing that
-    a larger one cuts.
+    Some units are kept at any keep ratio. Every weight that writes channels keeps its best ones,
+    so that together with the channels that stay it has `minimum`, or all; every group keeps what
+    the budget's floor asks for; and every tensor inside the network, such as a slice that one
+    layer reads, keeps one. With scope "layer" every group keeps its share of K, and with a tuple
+    of globs every scope does. Globs, also those of overrides, match the names of the weights that
+    write a group.
+
+    With `multiple=1` cuts are nested: for the same scores, a smaller keep ratio keeps no unit
+    that a larger one cuts.
 
     Args:
         scores: name → floating tensor shaped as the parameter, higher is more important.
         groups: of the same model.
-        budget: how many units to keep, and where; its pattern is not looked at.
-        minimum: units that every weight keeps at least, 1 or more.
+        budget: how many units to keep, and where; its pattern is ignored.
+        minimum: how many units every weight keeps at least; 1 or more.
         multiple: every group keeps the nearest multiple of this many units, at least one multiple
-            and at most all of its units. K is then only aimed at: `kept` says what is reached.
+            and at most all of its units. K is then only approached: `kept` says what is reached.
 
     Raises:
         BudgetError: K is out of what floors and overrides leave possible, or a glob matches no
@@ -147,39 +149,39 @@ def select_channels(
         if number < 1:
             raise BudgetError(f"{what} is {number}, but must be 1 or more")
     means = unit_scores(scores, groups)
-    sure = _certain(groups, means, budget, minimum)
-    k = budget.count(groups.units)
-    kept = np.zeros(groups.units, bool)
-    for members, count in _pools(groups, budget, k, sure):
-        units = np.concatenate([np.asarray(groups[at].units) for at in members])
-        order = units[np.lexsort((units, -means[units], ~sure[units]))]
-        kept[order[:count]] = True
+    certain = _certain(groups, means, budget, minimum)
+    kept = _kept(groups, means, certain, budget)
     if multiple > 1:
         for group in groups:
             units = np.asarray(group.units)
-            count = _rounded(int(kept[units].sum()), int(sure[units].sum()), multiple, len(units))
-            order = units[np.lexsort((units, -means[units], ~sure[units]))]
+            count = _rounded(
+                int(kept[units].sum()), int(certain[units].sum()), multiple, len(units)
+            )
             kept[units] = False
-            kept[order[:count]] = True
-    cut = frozenset(np.flatnonzero(~kept).tolist())
+            kept[_ranked(units, means, certain)[:count]] = True
     masks = _masks(scores, groups, kept)
     scored = {name: mask for name, mask in masks.items() if name in scores}
     whole = {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items() if n not in masks}
-    others = {name: mask for name, mask in masks.items() if name not in scores}
-    return ChannelCut(groups, cut, k, Masks({**scored, **whole}), others)
+    return ChannelCut(
+        groups,
+        frozenset(np.flatnonzero(~kept).tolist()),
+        budget.count(groups.units),
+        Masks({**scored, **whole}),
+        {name: mask for name, mask in masks.items() if name not in scores},
+    )
 
 
 def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
     """Return the mean score of every unit's scored weights, float64 [units].
 
-    It is rounded to float32, so that the order in which a machine adds does not matter.
+    It is rounded to float32, so that the order of additions on a machine does not matter.
 
     Raises:
         ScoreError: scores are NaN or infinite, or not shaped as the parameter; names the tensor.
         UsageError: none of a unit's weights is scored; names its group.
     """
     sums, counts = np.zeros(groups.units), np.zeros(groups.units)
-    for name, axes in _by_tensor(groups).items():
+    for name, axes in groups.by_tensor.items():
         if name not in scores:
             continue
         tensor = scores[name]
@@ -196,7 +198,7 @@ def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
             free = units != STAYS
             np.add.at(sums, units[free], line[free])
             np.add.at(counts, units[free], tensor.numel() / len(units))
-            for other in axes[:at]:  # what belongs to a unit by both dimensions counts once
+            for other in axes[:at]:  # a weight of a unit along both dimensions counts once
                 both = np.asarray(other.units)
                 same = (both[:, None] == units[None, :]) & free[None, :]
                 if same.any():
@@ -216,25 +218,21 @@ def unit_scores(scores: Mapping[str, Tensor], groups: Groups) -> Floats:
 
 
 def _line(tensor: Tensor, dims: tuple[int, ...]) -> Floats:
-    """Return the sum over all other dimensions, float64."""
+    """Return a tensor's sum over all other dimensions, float64."""
     rest = [d for d in range(tensor.dim()) if d not in dims]
     total = tensor.detach().double()
     found: Floats = (total.sum(rest) if rest else total).cpu().numpy()
     return found
 
 
-def _by_tensor(groups: Groups) -> dict[str, list[Axis]]:
-    found: dict[str, list[Axis]] = {}
-    for axis in groups.axes:
-        found.setdefault(axis.name, []).append(axis)
-    return found
+def _ranked(units: Ints, means: Floats, first: Bools) -> Ints:
+    """Return units in the order in which they are kept: marked ones first, then by their means."""
+    return units[np.lexsort((units, -means[units], ~first[units]))]
 
 
-def _certain(
-    groups: Groups, means: Floats, budget: Budget, minimum: int
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _certain(groups: Groups, means: Floats, budget: Budget, minimum: int) -> Bools:
     """Return which units are kept in any case: the same at every keep ratio."""
-    sure = np.zeros(groups.units, bool)
+    certain = np.zeros(groups.units, bool)
     best = [(np.asarray(group.units), budget.least(len(group))) for group in groups]
     best += [(np.asarray(floor), 1) for floor in groups.floors]
     for axis in groups.axes:
@@ -242,70 +240,23 @@ def _certain(
         if axis.role == "writes":
             best.append((units[units != STAYS], minimum - axis.units.count(STAYS)))
     for units, count in sorted(best, key=lambda of: len(of[0])):  # slices first, then the whole
-        # what is kept for a slice counts for the whole
-        order = units[np.lexsort((units, -means[units], ~sure[units]))]
-        sure[order[: max(count, 0)]] = True
-    return sure
+        # units kept for a slice count for the whole
+        certain[_ranked(units, means, certain)[: max(count, 0)]] = True
+    return certain
 
 
-def _pools(
-    groups: Groups, budget: Budget, k: int, sure: np.ndarray[Any, np.dtype[np.bool_]]
-) -> Iterator[tuple[list[int], int]]:
-    """Yield (groups that are ranked together, how many of their units are kept)."""
-    sizes = [len(group) for group in groups]
-    least = [int(sure[list(group.units)].sum()) for group in groups]
-    fixed = _overridden(groups, budget, least)
-    free = [at for at in range(len(groups)) if at not in fixed]
-    taken, low, high = (
-        sum(fixed.values()),
-        *(sum(counts[at] for at in free) for counts in (least, sizes)),
-    )
-    if not taken + low <= k <= taken + high:
-        total = sum(sizes)
-        raise BudgetError(
-            f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} channels, but minimum widths, "
-            f"floors and overrides leave from {taken + low:,} to {taken + high:,}: a keep ratio "
-            f"from {-(-(taken + low) * 10**4 // total) / 10**4:g} to "
-            f"{(taken + high) * 10**4 // total / 10**4:g}; "
-            f"{_most(groups, least, fixed)}"
-        )
-    yield from (([at], count) for at, count in fixed.items())
-    k -= taken
-    if budget.scope == "global":
-        parts = [free]
-    elif budget.scope == "layer":
-        parts = [[at] for at in free]
-    else:
-        places = _places(groups, budget.scope, "scope")
-        parts = [[at for at in free if places[at] == p] for p in range(len(budget.scope) + 1)]
-    parts = [part for part in parts if part]
-    totals = [[sum(counts[at] for at in part) for part in parts] for counts in (sizes, least)]
-    yield from zip(parts, shares(k, totals[0], totals[1]), strict=True)
-
-
-def _most(groups: Groups, least: list[int], fixed: Mapping[int, int]) -> str:
-    """Say which layers take most channels in any case."""
-    counts = [fixed.get(at, count) for at, count in enumerate(least)]
-    order = sorted(range(len(counts)), key=lambda at: -counts[at])[:3]
-    return "most are taken by " + ", ".join(f"{groups[at].name!r} ({counts[at]})" for at in order)
-
-
-def _overridden(groups: Groups, budget: Budget, least: list[int]) -> dict[int, int]:
-    if not budget.overrides:
-        return {}
-    places = _places(groups, [glob for glob, _ in budget.overrides], "overrides")
-    return {
-        at: max(least[at], round(budget.overrides[place][1] * len(groups[at])))
-        for at, place in enumerate(places)
-        if place < len(budget.overrides)
-    }
-
-
-def _places(groups: Groups, globs: Sequence[str], name: str) -> list[int]:
-    """Return for every group the place of the first glob that matches one of its weights."""
-    names = [tensor for group in groups for tensor in group.tensors]
-    places = iter(matches(names, globs, name))
-    return [min(next(places) for _ in group.tensors) for group in groups]
+def _kept(groups: Groups, means: Floats, certain: Bools, budget: Budget) -> Bools:
+    """Return which units are kept: the certain ones, and the best of all others."""
+    members = [np.asarray(group.units) for group in groups]
+    names, sizes = [group.tensors for group in groups], [len(group) for group in groups]
+    least = [int(certain[units].sum()) for units in members]
+    kept = np.zeros(groups.units, bool)
+    for pool in divided(budget, names, sizes, certain=least, unit="channels"):
+        for at, count in zip(pool.members, pool.guaranteed, strict=True):
+            kept[_ranked(members[at], means, certain)[:count]] = True
+        rest = np.concatenate([members[at][~kept[members[at]]] for at in pool.members])
+        kept[_ranked(rest, means, certain)[: pool.remaining]] = True
+    return kept
 
 
 def _rounded(count: int, least: int, multiple: int, size: int) -> int:
@@ -313,14 +264,12 @@ def _rounded(count: int, least: int, multiple: int, size: int) -> int:
     return min(size, max(nearest, -(-least // multiple) * multiple))
 
 
-def _masks(
-    scores: Mapping[str, Tensor], groups: Groups, kept: np.ndarray[Any, np.dtype[np.bool_]]
-) -> dict[str, Tensor]:
+def _masks(scores: Mapping[str, Tensor], groups: Groups, kept: Bools) -> dict[str, Tensor]:
     """Return name → mask of every parameter in which something is cut or could be."""
     masks = {}
-    for name, axes in _by_tensor(groups).items():
+    for name, axes in groups.by_tensor.items():
         if name not in groups.shapes:
-            continue  # a buffer: statistics of what is zero do no harm, and a variance of 0 would
+            continue  # a buffer: it does no harm where channels are zero, but a variance of 0 would
         shape = groups.shapes[name]
         mask = torch.ones(shape, dtype=torch.bool)
         for axis in axes:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
 Role = Literal["writes", "reads", "along"]
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
 STAYS = -1
-"""In place of a unit's number: this index is never cut."""
+"""In place of a unit's number, for an index that is never cut."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,17 +41,17 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Sizes that a module's own code may have in numbers of its own, such as `num_heads`.
+    """Sizes that a module's own code may hold as numbers, such as `num_heads`.
 
-    They stand in the order in which code would give them: a shape, or the sizes of the pieces of
-    a split, or where a slice begins and ends.
+    They are in the order in which code would give them: a shape, the sizes of the pieces of a
+    split, or where a slice begins and ends.
     """
 
     module: str
     parts: tuple[int | tuple[int, ...], ...]
-    """For each size the units of its indices, as in `Axis`; a number where none can be cut."""
+    """For each size the units of its indices, as in `Axis`; the size where none can be cut."""
     given: bool
-    """The operator was told these numbers; else they are only what came of it."""
+    """An operator was given these numbers; else they are only what it returned."""
 
     @property
     def units(self) -> frozenset[int]:
@@ -83,17 +86,25 @@ class Groups(Sequence[Group]):
     axes: tuple[Axis, ...]
     sizes: tuple[Size, ...]
     floors: tuple[tuple[int, ...], ...]
-    """Units of which at least one is kept: all those that one tensor of the network is made of, a
-    slice that a single layer reads among them, or a layer would be left without channels."""
+    """Units of which at least one is kept: those of one tensor in the network, such as a slice
+    that a single layer reads. A layer would be left without channels otherwise."""
     shapes: Mapping[str, tuple[int, ...]]
     """The shapes of the parameters that have axes; tensors that are not here are buffers."""
     blocked: Mapping[str, str]
-    """Weights none of whose outputs, or only some, can be cut: name → reason."""
+    """Weights of whose outputs none, or only some, can be cut: name → reason."""
 
     @property
     def units(self) -> int:
         """How many units there are, in all groups."""
         return sum(len(group) for group in self.groups)
+
+    @property
+    def by_tensor(self) -> dict[str, list[Axis]]:
+        """The axes of each tensor: name → axes."""
+        found: dict[str, list[Axis]] = {}
+        for axis in self.axes:
+            found.setdefault(axis.name, []).append(axis)
+        return found
 
     def parts(self, unit: int) -> tuple[Part, ...]:
         """Return every index of every tensor that belongs to a unit."""

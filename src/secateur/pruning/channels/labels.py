@@ -10,9 +10,9 @@ channels in them can be cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,46 +23,55 @@ Grid = Tensor
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of one tensor; where there are no grids, nothing of it can be cut."""
+    """What is known about one tensor. Without grids, none of it can be cut."""
 
-    grids: tuple[Grid, ...]
-    zero: bool
+    shape: tuple[int, ...]
+    grids: tuple[Grid, ...] = ()
+    zero: bool = False
     """A channel is exactly zero once everything that belongs to it is zero."""
-    pure: bool
+    pure: bool = False
     """A channel is one constant once the weights that write it are zero."""
     weight: bool = False
     """Made of parameters alone, so that what a cut zeroes in them is zero here."""
     buffer: bool = False
-    """Made of buffers alone: it may follow the channels of others, and decides nothing."""
+    """Made of buffers alone: it follows the channels of other tensors and decides nothing."""
 
 
-@dataclass(frozen=True, eq=False)
-class Operand:
-    """A tensor as an operator sees it."""
-
-    shape: tuple[int, ...]
-    labels: Labels | None
-
-    @property
-    def known(self) -> Labels:
-        """Its labels, without grids where it has none."""
-        return self.labels or Labels((), zero=False, pure=False)
-
-    @property
-    def grids(self) -> tuple[Grid, ...]:
-        """Its grids, none where it has no labels."""
-        return self.labels.grids if self.labels else ()
-
-
-@dataclass(frozen=True, eq=False)
-class Met:
-    """A grid that operands came to share, and the places of those that had one."""
+class Tied(NamedTuple):
+    """A grid that operands share once they are tied."""
 
     grid: Grid
     owners: frozenset[int]
+    """The places of the operands that had such a grid."""
 
 
-def varied(grid: Grid) -> frozenset[int]:
+def joint(operands: Iterable[Labels], met: Iterable[Tied]) -> Labels:
+    """Return labels with the shared grids; each flag holds where all labelled operands have it.
+
+    The shape is left out: the tracer knows it.
+    """
+    known = [labels for labels in operands if labels.grids]
+    return Labels(
+        (),
+        tuple(m.grid for m in met),
+        zero=all(labels.zero for labels in known),
+        pure=all(labels.pure for labels in known),
+        weight=all(labels.weight for labels in known),
+        buffer=all(labels.buffer for labels in known),
+    )
+
+
+def over_channels(labels: Labels, ndim: int) -> Labels:
+    """Return the labels of a vector [C] as those of a tensor [C, 1, ...].
+
+    Such a tensor broadcasts to an activation [N, C, ...] of `ndim` dimensions.
+    """
+    view = (-1, *[1] * (ndim - 2))
+    grids = tuple(grid.reshape(view) for grid in labels.grids)
+    return replace(labels, shape=(*labels.shape, *view[1:]), grids=grids)
+
+
+def varying(grid: Grid) -> frozenset[int]:
     """Return the dimensions along which labels differ."""
     return frozenset(d for d, size in enumerate(grid.shape) if size > 1)
 
@@ -77,119 +86,125 @@ def compressed(grid: Grid) -> Grid:
     return grid
 
 
-def lifted(grid: Grid, ndim: int) -> Grid:
-    """Return the grid with leading dimensions of size 1, as broadcasting adds them."""
+def with_leading_ones(grid: Grid, ndim: int) -> Grid:
+    """Return the grid with the leading dimensions that broadcasting adds."""
     return grid.reshape((1,) * (ndim - grid.dim()) + tuple(grid.shape))
 
 
 class Ledger:
-    """Labels given out, which of them go together, and which must stay and why."""
+    """All labels: which are cut together, which must stay, and why."""
 
     def __init__(self) -> None:
         self.count = 0
         self.edges: list[np.ndarray[Any, Any]] = []
         """[2, E] each: labels that are cut together."""
         self.blocks: list[tuple[np.ndarray[Any, Any], str]] = []
-        """Labels that stay, and the reason in words, in the order in which they were found."""
+        """Labels that stay, with the reason, in the order in which they were found."""
         self.shaped: list[Grid] = []
-        """Grids of several dimensions: what is kept of them must be a box again."""
+        """Grids of several dimensions: what is kept of each must be a box again."""
 
-    def fresh(self, count: int) -> Tensor:
+    def new(self, count: int) -> Tensor:
         """Return new labels, int64 [count]."""
         start = self.count
         self.count += count
         return torch.arange(start, start + count)
 
-    def fixed(self, shape: Sequence[int], reason: str) -> Grid:
+    def new_fixed(self, shape: Sequence[int], reason: str) -> Grid:
         """Return new labels that must stay."""
-        grid = self.fresh(int(np.prod(shape))).reshape(tuple(shape))
+        grid = self.new(int(np.prod(shape))).reshape(tuple(shape))
         self.block(grid, reason)
         return grid
 
     def join(self, first: Grid, second: Grid) -> None:
-        """Cut together what stands at the same place of two grids; sizes of 1 are spread."""
+        """Cut together what stands at the same place of two grids, which broadcast."""
         shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
         pairs = torch.stack([first.expand(shape), second.expand(shape)]).reshape(2, -1)
         self.edges.append(pairs.cpu().numpy())
 
     def block(self, grid: Grid, reason: str) -> None:
-        """Let labels stay."""
+        """Record that labels stay, and why."""
         self.blocks.append((grid.reshape(-1).cpu().numpy(), reason))
 
     def joined_along(self, grid: Grid, dims: Iterable[int]) -> Grid:
-        """Cut together what differs only along some dimensions; these then have size 1."""
+        """Cut together what differs only along some dimensions; return the grid without them."""
         first = grid
         for d in dims:
             first = first.narrow(d, 0, 1)
-        self.join(grid, first)
+        if first is not grid:
+            self.join(grid, first)
         return first
 
-    def fix(self, grid: Grid, dims: Iterable[int], reason: str) -> Grid | None:
-        """Let dimensions keep their size.
+    def _fix_grid(self, grid: Grid, dims: Iterable[int], reason: str) -> Grid | None:
+        """Return the grid without dimensions that keep their size.
 
-        Returns:
-            The grid without them; None, and the labels stay, where it has no other dimension.
+        Where it varies along no others, its labels stay and None is returned.
         """
-        here = varied(grid) & frozenset(dims)
+        here = varying(grid) & frozenset(dims)
         if not here:
             return grid
-        if here == varied(grid):
+        if here == varying(grid):
             self.block(grid, reason)
             return None
         return self.joined_along(grid, sorted(here))
 
-    def fix_all(self, labels: Labels, dims: Iterable[int], reason: str) -> tuple[Grid, ...]:
-        """Let dimensions keep their size in every grid of a tensor; returns what is left."""
-        dims = tuple(dims)
-        found = (self.fix(grid, dims, reason) for grid in labels.grids)
-        return tuple(grid for grid in found if grid is not None)
+    def fix(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
+        """Return labels in which some dimensions keep their size; they may count from the end."""
+        here = {d % len(labels.shape) for d in dims}
+        found = [self._fix_grid(grid, here, reason) for grid in labels.grids]
+        return replace(labels, grids=tuple(grid for grid in found if grid is not None))
 
-    def meet(self, operands: Sequence[Operand], ndim: int, reason: str) -> list[Met]:
-        """Tie the channels of tensors that meet element by element.
+    def tie(self, operands: Sequence[Labels], ndim: int, reason: str) -> list[Tied]:
+        """Tie the channels of tensors that are combined element by element.
 
         Args:
-            operands: tensors that are broadcast to `ndim` dimensions.
+            operands: of tensors that broadcast to `ndim` dimensions.
             ndim: dimensions of the outcome.
-            reason: why channels stay where a tensor without labels is as long as they are many.
+            reason: why channels stay that meet a tensor without labels.
 
         Returns:
             The grids of the outcome.
         """
-        shapes = [(1,) * (ndim - len(o.shape)) + tuple(o.shape) for o in operands]
-        found = [(at, lifted(g, ndim)) for at, o in enumerate(operands) for g in o.grids]
-        weak = {at for at, o in enumerate(operands) if o.labels and o.labels.buffer}
+        wide = [(1,) * (ndim - len(o.shape)) + tuple(o.shape) for o in operands]
+        found = [(at, with_leading_ones(g, ndim)) for at, o in enumerate(operands) for g in o.grids]
+        buffers = {at for at, o in enumerate(operands) if o.buffer}
         outcome = []
-        for part in _linked(found):
-            sets = [varied(g) for at, g in part if at not in weak] or [varied(g) for _, g in part]
-            common = frozenset.intersection(*sets) or frozenset([min(frozenset.union(*sets))])
-            narrowed = []
-            for at, wide in part:
-                lost = varied(wide) - common
-                if at in weak and varied(wide) != common:
-                    lost = varied(wide)
-                if (grid := self.fix(wide, lost, reason)) is not None:
-                    narrowed.append((at, grid))
-            held = frozenset(at for at, _ in narrowed)
-            alone = [
-                d
-                for d in common
-                if any(shape[d] > 1 and at not in held for at, shape in enumerate(shapes))
-            ]
-            left = [
-                grid for _, wide in narrowed if (grid := self.fix(wide, alone, reason)) is not None
-            ]
-            for grid in left[1:]:
-                self.join(left[0], grid)
-            if left:
-                outcome.append(Met(left[0], held))
+        for part in linked(found):
+            common = _common(part, buffers)
+            left = self._fixed([(at, g, _lost(g, common, at in buffers)) for at, g in part], reason)
+            owners = frozenset(at for at, _ in left)
+            others = [shape for at, shape in enumerate(wide) if at not in owners]
+            alone = [d for d in common if any(shape[d] > 1 for shape in others)]
+            left = self._fixed([(at, grid, alone) for at, grid in left], reason)
+            for _, grid in left[1:]:
+                self.join(left[0][1], grid)
+            outcome += [Tied(grid, owners) for _, grid in left[:1]]
         return outcome
 
+    def _fixed(
+        self, items: Iterable[tuple[int, Grid, Iterable[int]]], reason: str
+    ) -> list[tuple[int, Grid]]:
+        """Let dimensions of each grid keep their size; return the grids that vary along others."""
+        fixed = [(at, self._fix_grid(grid, dims, reason)) for at, grid, dims in items]
+        return [(at, grid) for at, grid in fixed if grid is not None]
 
-def _linked(items: Sequence[tuple[int, Grid]]) -> list[list[tuple[int, Grid]]]:
-    """Return (place, grid) pairs in parts that have no dimension in common."""
+
+def _common(part: Sequence[tuple[int, Grid]], buffers: Set[int]) -> frozenset[int]:
+    """Return the dimensions along which all grids vary; of buffers, only if there is no other."""
+    sets = [varying(g) for at, g in part if at not in buffers] or [varying(g) for _, g in part]
+    return frozenset.intersection(*sets) or frozenset([min(frozenset.union(*sets))])
+
+
+def _lost(grid: Grid, common: frozenset[int], buffer: bool) -> frozenset[int]:
+    """Return the dimensions that a grid loses; a buffer's grid fits exactly or is lost."""
+    dims = varying(grid)
+    return dims if buffer and dims != common else dims - common
+
+
+def linked(items: Sequence[tuple[int, Grid]]) -> list[list[tuple[int, Grid]]]:
+    """Group (place, grid) pairs so that groups have no dimension in common."""
     parts: list[tuple[frozenset[int], list[tuple[int, Grid]]]] = []
     for item in items:
-        union, members = varied(item[1]), [item]
+        union, members = varying(item[1]), [item]
         apart = []
         for known, others in parts:
             if known & union:

@@ -1,8 +1,7 @@
-"""Numbers that a module's own code keeps of sizes, which change when channels are cut.
+"""Sizes that a module's own code holds as numbers, which change when channels are cut.
 
-Code is not looked at, so nobody can tell for sure which number is which size. What fits is set in
-one of several ways, and whoever calls runs the model: it fails, or gives something else, where the
-way was the wrong one.
+Code is not read, so which number is which size is a guess. Numbers are set in one of several ways,
+and the caller runs the model: after a wrong guess it fails, or gives something else.
 """
 
 from __future__ import annotations
@@ -19,33 +18,35 @@ from torch import Tensor, nn
 
 from secateur.pruning.channels.groups import Size
 from secateur.pruning.channels.tracing import has_fixed_sizes
+from secateur.pruning.layers import is_transposed
 
-OTHERS = re.compile(
+NOT_SIZES = re.compile(
     r"^(attention_)?head_(dim|size)$|dim_head|kernel|stride|padding|window|patch|bucket|vocab"
     r"|position|length|layer|depth|image"
 )
-"""Names of numbers that say something else than how many heads or channels there are."""
+"""Names of numbers that do not count heads or channels."""
 
-LIKELIER = ("head", "inner")
-"""Where several numbers fit, those with such names are taken."""
+LIKELY = ("head", "inner")
+"""Parts of names that are preferred where several numbers fit."""
 
-DEEPEST = 6
-"""Levels of containers in containers that are looked into."""
+MAX_DEPTH = 6
+"""How many levels of nested containers are searched."""
 
-_TORCHS = frozenset(vars(nn.Module())) | {"_forward_hooks", "training"}
-"""What every module has for torch's own use."""
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"_forward_hooks", "training"}
+"""Attributes that every module has for torch's own use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How numbers are found."""
+    """Which numbers are changed, and to what."""
 
     reach: Literal["numbers", "containers", "objects"]
-    """Numbers that are attributes of the module; those in its tuples, lists, dicts and slices too;
-    those in other objects, such as a config, and of the modules around it too."""
+    """numbers: attributes of the module. containers: also those in its tuples, lists, dicts and
+    slices. objects: also those in other objects, such as a config, and of the modules around it."""
     choice: Literal["given", "ordered", "last"]
-    """Where one number stood for several sizes that now differ: the one that the operator was
-    told; the first number is the first size, the second the second; or the last one."""
+    """What to do where equal sizes now differ. given: take the one that an operator was given.
+    ordered: the first number is the first size, the second number the second. last: take the last
+    one."""
 
 
 WAYS = tuple(
@@ -64,9 +65,9 @@ def changes(model: nn.Module, sizes: Sequence[tuple[Size, Way | None]], units: S
 
     Args:
         model: not changed, and neither is any object that it holds.
-        sizes: those that change, and in which way to look for their numbers; and those that do
-            not, without a way.
-        units: that are cut out.
+        sizes: those that change, each with the way to change its numbers; and those that do not,
+            with None.
+        units: the units that are cut out.
     """
     found: dict[tuple[str, Way], list[Size]] = {}
     ways: dict[str, dict[Way, None]] = {}
@@ -80,16 +81,15 @@ def changes(model: nn.Module, sizes: Sequence[tuple[Size, Way | None]], units: S
     wanted: Changes = {}
     for (path, way), here in found.items():
         module = model.get_submodule(path)
-        if has_fixed_sizes(module) or hasattr(module, "nx"):
+        if has_fixed_sizes(module) or is_transposed(module):
             continue
-        table = _Table(here, units, way)
         held = {
             name: wanted.get((path, name), value)
             for name, value in vars(module).items()
-            if name not in _TORCHS
+            if name not in _OF_EVERY_MODULE
         }
-        for name, value in table.attributes(held).items():
-            wanted[path, name] = value
+        new = _Sizes(here, units, way).attributes(held)
+        wanted |= {(path, name): value for name, value in new.items()}
     return wanted
 
 
@@ -100,21 +100,21 @@ def apply(model: nn.Module, wanted: Changes) -> None:
 
 
 def _holders(path: str, way: Way) -> list[str]:
-    """Return the modules whose numbers are looked at for what ran in one of them."""
+    """Return the paths of modules that may hold the numbers of a module's sizes."""
     if way.reach != "objects":
         return [path]
     parts = path.split(".") if path else []
     return [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
 
-class _Table:
-    """Old sizes of one module, and what becomes of them."""
+class _Sizes:
+    """Old sizes of one module, and the new size or sizes of each."""
 
     def __init__(self, sizes: Sequence[Size], units: Set[int], way: Way) -> None:
         self._way = way
         self._rows: list[tuple[list[int], list[int]]] = []
-        told: dict[int, list[int]] = {}
-        seen: dict[int, list[int]] = {}
+        news: dict[int, dict[int, None]] = {}  # in order, each once
+        told: set[int] = set()
         for size in sorted(sizes, key=lambda size: not size.given):
             old = [part if isinstance(part, int) else len(part) for part in size.parts]
             new = [
@@ -124,108 +124,74 @@ class _Table:
             if old != new:
                 self._rows.append((old, new))
             for part, before, after in zip(size.parts, old, new, strict=True):
-                into = told if size.given else seen
-                if not isinstance(part, int) and after not in into.setdefault(before, []):
-                    into[before].append(after)
-        if way.choice == "given":
-            self._news = {**seen, **told}
-        else:
-            self._news = {
-                old: list(dict.fromkeys([*told.get(old, ()), *seen.get(old, ())]))
-                for old in told.keys() | seen.keys()
-            }
-        self._news = {old: news for old, news in self._news.items() if news != [old]}
+                if isinstance(part, int) or (not size.given and before in told):
+                    continue
+                news.setdefault(before, {})[after] = None
+                if size.given and way.choice == "given":
+                    told.add(before)
+        self._news = {old: list(new) for old, new in news.items() if list(new) != [old]}
 
     def attributes(self, held: Mapping[str, Any]) -> dict[str, Any]:
-        """Return attribute → new value of those that change."""
-        changed = self._plain(held)
-        if self._way.reach != "numbers":
-            for name, value in held.items():
-                if name not in changed and not OTHERS.search(name):
-                    new = self._within(value, 0)
-                    if new is not value:
-                        changed[name] = new
-        return changed
+        """Return attribute → new value, of those that change."""
+        return self._numbers(held) if self._way.reach == "numbers" else self._items(held, -1)
 
-    def _plain(self, held: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those that are numbers."""
-        changed: dict[str, Any] = {}
-        by_size: dict[int, list[str]] = {}
+    def _numbers(self, held: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return name → new value of the entries that are numbers and change."""
+        changed: dict[Any, Any] = {}
+        by_size: dict[int, list[Any]] = {}
         for name, value in held.items():
-            if _number(value) and abs(value) in self._news and not OTHERS.search(name):
+            if _number(value) and abs(value) in self._news and not _not_a_size(name):
                 by_size.setdefault(abs(value), []).append(name)
         for size, fitting in by_size.items():
-            likely = [name for name in fitting if any(part in name for part in LIKELIER)]
-            names = likely or fitting
+            names = [name for name in fitting if _is_likely(name)] or fitting
             for name, new in zip(names, self._chosen(size, len(names)), strict=True):
                 changed[name] = _like(held[name], new)
         return changed
 
     def _chosen(self, size: int, places: int) -> list[int]:
-        """Return what becomes of a size at each place where it stands."""
+        """Return the new size for each place where an old one stands."""
         news = self._news[size]
         if self._way.choice == "ordered" and len(news) > 1:
             return [news[min(at, len(news) - 1)] for at in range(places)]
         return [news[0 if self._way.choice == "given" else -1]] * places
 
-    def _within(self, value: Any, depth: int) -> Any:
-        """Return a container with its numbers changed: another one, or the same if none did."""
-        if depth > DEEPEST:
+    def _items(self, held: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
+        """Return name → new value of the entries that change."""
+        changed = self._numbers(held)
+        for name, value in held.items():
+            if name not in changed and not _number(value) and not _not_a_size(name):
+                new = self._nested(value, depth + 1)
+                if new is not value:
+                    changed[name] = new
+        return changed
+
+    def _nested(self, value: Any, depth: int) -> Any:
+        """Return a changed copy of a container, or the container if nothing in it changes."""
+        if depth > MAX_DEPTH:
             return value
+        changed: dict[Any, Any] = {}
         if isinstance(value, slice):
-            ends = self._sequence([value.start, value.stop], depth)
-            return value if ends is None else slice(ends[0], ends[1], value.step)
-        if isinstance(value, (tuple, list, MutableSequence)) and not isinstance(value, bytearray):
-            new = self._sequence(list(value), depth)
-            return value if new is None else _rebuilt(value, new)
-        if isinstance(value, Mapping):
-            items = self._items(dict(value), depth)
-            return value if items is None else _with_items(value, items)
-        if self._way.reach == "objects" and _is_record(value):
-            items = self._items(vars(value), depth)
-            return value if items is None else _with_attributes(value, items)
-        return value
+            changed = self._sequence([value.start, value.stop], depth)
+        elif isinstance(value, (tuple, list, MutableSequence)) and not isinstance(value, bytearray):
+            changed = self._sequence(list(value), depth)
+        elif isinstance(value, Mapping):
+            changed = self._items(dict(value), depth)
+        elif self._way.reach == "objects" and _is_record(value):
+            changed = self._items(vars(value), depth)
+        return _changed(value, changed) if changed else value
 
-    def _items(self, held: Mapping[Any, Any], depth: int) -> dict[Any, Any] | None:
-        """Return the entries that change, or None."""
-        named = {key: v for key, v in held.items() if isinstance(key, str) and key}
-        changed: dict[Any, Any] = dict(self._plain(named))
-        for key, value in held.items():
-            if key in changed or (isinstance(key, str) and OTHERS.search(key)):
-                continue
-            if _number(value):
-                if not isinstance(key, str) and abs(value) in self._news:
-                    changed[key] = _like(value, self._chosen(abs(value), 1)[0])
-                continue
-            new = self._within(value, depth + 1)
-            if new is not value:
-                changed[key] = new
-        return changed or None
-
-    def _sequence(self, values: list[Any], depth: int) -> list[Any] | None:
-        """Return a sequence's values with its numbers changed, or None."""
+    def _sequence(self, values: list[Any], depth: int) -> dict[int, Any]:
+        """Return place → new value of the items that change."""
         row = self._matching(values)
-        if row is not None:
-            return row if row != values else None
-        new = list(values)
-        for size in {abs(v) for v in values if _number(v)} & self._news.keys():
-            at = [place for place, v in enumerate(values) if _number(v) and abs(v) == size]
-            for place, chosen in zip(at, self._chosen(size, len(at)), strict=True):
-                new[place] = _like(values[place], chosen)
-        for place, value in enumerate(values):
-            if not _number(value):
-                new[place] = self._within(value, depth + 1)
-        same = all(one is other for one, other in zip(new, values, strict=True))
-        return None if same else new
+        return dict(enumerate(row)) if row else self._items(dict(enumerate(values)), depth)
 
     def _matching(self, values: list[Any]) -> list[Any] | None:
-        """Return what becomes of a sequence that stands in a row of sizes; -1 fits any size."""
+        """Return the new values of a sequence that is part of a row of sizes; -1 fits any size."""
         if len(values) < 2 or not all(v is None or _number(v) for v in values):
             return None
         if not any(v is not None and v > 0 for v in values):
             return None
-        rows = sorted(self._rows, key=lambda row: len(row[0]) != len(values))
-        for old, new in rows:
+        for old, new in sorted(self._rows, key=lambda row: len(row[0]) != len(values)):
             for at in range(len(old) - len(values) + 1):
                 spans = list(zip(values, old[at:], new[at:], strict=False))
                 if all(v in (None, -1) or v == was for v, was, _ in spans):
@@ -237,6 +203,14 @@ class _Table:
 
 def _number(value: object) -> bool:
     return type(value) is int or isinstance(value, np.integer)
+
+
+def _not_a_size(name: object) -> bool:
+    return isinstance(name, str) and NOT_SIZES.search(name) is not None
+
+
+def _is_likely(name: object) -> bool:
+    return isinstance(name, str) and any(part in name for part in LIKELY)
 
 
 def _like(value: Any, new: int) -> Any:
@@ -251,28 +225,20 @@ def _is_record(value: object) -> bool:
     return hasattr(value, "__dict__") and type(value).__module__ != "builtins"
 
 
-def _rebuilt(value: Any, new: list[Any]) -> Any:
-    """Return a sequence of the same kind with other values."""
+def _changed(value: Any, changed: Mapping[Any, Any]) -> Any:
+    """Return a slice, sequence, mapping or object of the same kind with some entries changed."""
+    if isinstance(value, slice):
+        return slice(changed.get(0, value.start), changed.get(1, value.stop), value.step)
     if isinstance(value, (tuple, list)):
         make: Callable[..., Any] = getattr(type(value), "_make", type(value))
-        return make(new)
-    other = copy.deepcopy(value)
-    for place, item in enumerate(new):
-        other[place] = item
-    return other
-
-
-def _with_items(value: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
-    if not isinstance(value, MutableMapping):
-        return {**value, **items}
-    other = copy.copy(value)
-    for key, item in items.items():
-        other[key] = item
-    return other
-
-
-def _with_attributes(value: Any, items: Mapping[str, Any]) -> Any:
-    other = copy.copy(value)
-    for name, item in items.items():
-        object.__setattr__(other, name, item)  # frozen dataclasses too
+        return make([changed.get(at, item) for at, item in enumerate(value)])
+    if isinstance(value, Mapping) and not isinstance(value, MutableMapping):
+        return {**value, **changed}
+    sequence = isinstance(value, MutableSequence)
+    other = copy.deepcopy(value) if sequence else copy.copy(value)
+    for name, item in changed.items():
+        if sequence or isinstance(value, MutableMapping):
+            other[name] = item
+        else:
+            object.__setattr__(other, name, item)  # frozen dataclasses too
     return other

@@ -1,41 +1,33 @@
-"""Indices taken out of a module's tensors, and the numbers that torch's layers keep of them."""
+"""Indices taken out of a module's tensors, and the sizes that torch's layers hold set to fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from secateur.pruning.channels.groups import Axis, Groups
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a module holds a tensor."""
-
-    module: nn.Module
-    leaf: str
+from secateur.pruning.channels.groups import Groups
+from secateur.pruning.layers import is_transposed
 
 
 def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
     """Take units out of every parameter and buffer of a model, in place.
 
     Tensors that are shared stay shared; names, dtypes, devices and `requires_grad` stay; gradients
-    are lost. Numbers that torch's layers check or print are set; those that other modules keep of
-    sizes are not (see `numbers`).
+    are lost. Sizes that torch's layers check or print are set; those that other modules hold are
+    not (see `numbers`).
     """
     places = _places(model)
-    by_name: dict[str, list[Axis]] = {}
-    for axis in groups.axes:
-        if not units.isdisjoint(axis.units):
-            by_name.setdefault(axis.name, []).append(axis)
-    changed: dict[int, tuple[nn.Module, dict[str, torch.Size]]] = {}
-    for name, axes in by_name.items():
-        old = _tensor(model, name)
+    changed: dict[nn.Module, dict[str, torch.Size]] = {}
+    for name, all_axes in groups.by_tensor.items():
+        axes = [axis for axis in all_axes if not units.isdisjoint(axis.units)]
+        if not axes:
+            continue
+        path, _, leaf = name.rpartition(".")
+        old: Tensor = getattr(model.get_submodule(path), leaf)
         new = old.detach()
         for axis in axes:
             kept = [at for at, unit in enumerate(axis.units) if unit not in units]
@@ -44,42 +36,35 @@ def cut_out(model: nn.Module, groups: Groups, units: Set[int]) -> None:
             )
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
-        for place in places[id(old)]:
-            setattr(place.module, place.leaf, new)
-            _, sizes = changed.setdefault(id(place.module), (place.module, {}))
-            sizes[place.leaf] = old.shape
-    for module, sizes in changed.values():
-        _set_layer(module, sizes)
+        for module, leaf in places[id(old)]:
+            setattr(module, leaf, new)
+            changed.setdefault(module, {})[leaf] = old.shape
+    for module, before in changed.items():
+        for attribute, value in _layer_numbers(module, before):
+            setattr(module, attribute, value)
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    path, _, leaf = name.rpartition(".")
-    tensor: Tensor = getattr(model.get_submodule(path), leaf)
-    return tensor
-
-
-def _places(model: nn.Module) -> dict[int, list[Place]]:
-    """Return id of a parameter or buffer → every place that holds it."""
-    places: dict[int, list[Place]] = {}
+def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Return id of a parameter or buffer → every (module, name) that holds it."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                places.setdefault(id(tensor), []).append(Place(module, leaf))
+            places.setdefault(id(tensor), []).append((module, leaf))
     return places
 
 
-def _set_layer(module: nn.Module, before: dict[str, torch.Size]) -> None:
-    """Set the numbers of torch's layers and of transformers' Conv1D from their tensors."""
-    weight = getattr(module, "weight", None)
-    for name, value in _layer_numbers(module, weight, before):
-        setattr(module, name, value)
-
-
 def _layer_numbers(
-    module: nn.Module, weight: object, before: dict[str, torch.Size]
+    module: nn.Module, before: Mapping[str, torch.Size]
 ) -> Iterator[tuple[str, int]]:
+    """Yield (attribute, size) of torch's layers and transformers' Conv1D, from their tensors.
+
+    Args:
+        module: its tensors are cut already.
+        before: name → shape before the cut, of the tensors that were cut.
+    """
+    weight = getattr(module, "weight", None)
     if isinstance(module, _NormBase):
-        yield "num_features", len(next(getattr(module, leaf) for leaf in before))
+        yield "num_features", len(getattr(module, next(iter(before))))
     if not isinstance(weight, Tensor) or "weight" not in before:
         return
     shape, old = weight.shape, before["weight"]
@@ -98,5 +83,5 @@ def _layer_numbers(
         yield from (("num_embeddings", shape[0]), ("embedding_dim", shape[1]))
     elif isinstance(module, nn.PReLU):
         yield "num_parameters", shape[0]
-    elif hasattr(module, "nx") and hasattr(module, "nf"):
+    elif is_transposed(module):
         yield from (("nx", shape[0]), ("nf", shape[1]))

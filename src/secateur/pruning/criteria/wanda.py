@@ -12,6 +12,7 @@ from secateur.errors import UsageError
 from secateur.model.inputs import run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import parameters, unwrapped
+from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import Convolution, by_outputs, is_layer, read_by
 from secateur.pruning.moments import windows
@@ -64,14 +65,10 @@ def scores(
         total[key] = total[key] + squares if key in total else squares
         count[key] = count.get(key, 0) + positions
 
-    hooks = [layer.register_forward_hook(look, with_kwargs=True) for layer in layers]
-    try:
-        with evaluating(model), torch.no_grad(), calibration.precision():
-            for batch in calibration.inputs:
-                run(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hooks = hooked(layer.register_forward_hook(look, with_kwargs=True) for layer in layers)
+    with hooks, evaluating(model), torch.no_grad(), calibration.precision():
+        for batch in calibration.inputs:
+            run(model, batch)
     result: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if not count.get(id(weight)):

@@ -11,6 +11,7 @@ from secateur.arguments import BOOL, TENSORS, Wanted, a, checked
 from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, described, first, named, run, tensors_in
 from secateur.model.modes import evaluating
+from secateur.model.passes import refusing
 
 _FORM = "batches as the model takes them, on its device"
 
@@ -83,13 +84,11 @@ def with_statistics(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 def _run(model: nn.Module, batch: Inputs, where: str, autocast: bool) -> None:
     if next(tensors_in(batch), None) is None:
         raise UsageError(f"{where} is a {type(batch).__name__} without tensors; give {_FORM}")
-    try:
-        with torch.autocast(first(batch).device.type, torch.bfloat16, enabled=autocast):
-            run(model, batch)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        hint = "; of pairs with targets give the inputs, (x for x, _ in pairs)" if pair else ""
-        what = described(batch) if named(batch) else f"a {type(batch).__name__}"
-        raise UsageError(
-            f"the model does not take {where}, {what}: {error}; give {_FORM}{hint}"
-        ) from error
+    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    hint = "; of pairs with targets give the inputs, (x for x, _ in pairs)" if pair else ""
+    what = described(batch) if named(batch) else f"a {type(batch).__name__}"
+    with (
+        refusing(f"the model does not take {where}, {what}", f"; give {_FORM}{hint}"),
+        torch.autocast(first(batch).device.type, torch.bfloat16, enabled=autocast),
+    ):
+        run(model, batch)

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.arguments import FUNCTION, SEED, a, checked
-from secateur.errors import UsageError
 from secateur.pruning.gates.mask_hold import holding
 from secateur.pruning.selecting.masks import Masks
 from secateur.training import DATA, Data, Epoch, Recipe, train
@@ -54,9 +53,5 @@ def finetune(
     Raises:
         UsageError: the masks are not of this model.
     """
-    if not isinstance(given := masks, Masks):
-        raise UsageError(
-            f"masks is a {type(given).__name__}; give Masks (of prune's result, result.masks)"
-        )
     with holding(model, masks) as pruning:
         return train(model, data, recipe, loss, seed=seed, pruning=pruning, watch=watch)

@@ -1,13 +1,13 @@
-"""Layer-wise reconstruction: the kept weights are solved again, so that layers give what they gave.
+"""Layer-wise reconstruction: kept weights are solved again so that layers give what they gave.
 
-Layer after layer, in the order in which they run, the kept weights w of every output are those
-that minimise
+Layer after layer, in the order in which they run, the kept weights w of every output are set to
+those that minimise
 
     mean ‖y - w·x - b‖² + λ ‖w - w_dense‖²        over calibration images and positions,
 
-where x is what the layer really reads in the pruned network, whose earlier layers have been
-repaired already, and y what the layer gave in the dense one (in front of a sum: what makes the
-sum the dense one). Unlabelled images are all that it takes; the masks do not change.
+where x is what the layer reads in the pruned network, whose earlier layers are already repaired,
+and y what the layer gives in the dense one (in front of a sum: what makes the sum the dense one).
+It takes only unlabelled images, and the masks do not change.
 
 Sources: Optimal Brain Surgeon (Hassibi & Stork 1993) gives the update for one weight and a
 quadratic loss; Dong et al. 2017 (arXiv:1705.07565) apply it layer by layer; SparseGPT (Frantar &
@@ -29,20 +29,19 @@ from secateur.errors import UsageError
 from secateur.model.inputs import Inputs, run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import parameters, unwrapped
+from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
-from secateur.pruning.layers import by_outputs, is_layer, weight_of
-from secateur.pruning.moments import Moments, moments
+from secateur.pruning.layers import by_outputs, is_layer, weight_name, weight_of
+from secateur.pruning.moments import Moments, Norm, moments
 from secateur.pruning.selecting.masks import Masks
 
 CHUNK = 2**24
-"""Numbers of the systems solved together, at most, unless one is larger: 128 MB."""
-
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+"""How many numbers the systems solved together have at most, 128 MB, unless one has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstructed:
-    """How far one layer's output was from the dense network's, and is now."""
+    """How far one layer's output is from the dense network's, before and after."""
 
     name: str
     """Of the weight."""
@@ -54,15 +53,15 @@ class Reconstructed:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """What was done, in the order in which the layers run."""
+    """The reconstructed layers, in the order in which they run."""
 
     layers: tuple[Reconstructed, ...]
     skipped: Mapping[str, str]
-    """Masked parameters that were left as they are: name → reason."""
+    """Masked parameters that were left as they were: name → reason."""
 
     @property
     def seconds(self) -> float:
-        """Time that the layers took together."""
+        """Time that all layers took."""
         return sum(layer.seconds for layer in self.layers)
 
 
@@ -89,13 +88,14 @@ def reconstruct(
 ) -> Reconstruction:
     """Solve the kept weights of a pruned network again, in place.
 
-    Exactly the weights in `masks` may be non-zero afterwards. A batch norm that alone reads a
-    layer gets the intercept b through its running mean, and its variances stay the dense ones,
-    which the outputs match; recalibration afterwards is not needed, but possible. Where a layer
-    cannot be improved (its error would not fall) it is left as it was.
+    Exactly the weights in `masks` may be non-zero afterwards. If a batch norm alone reads a layer,
+    its running mean takes up the intercept b, and its variances stay the dense ones, which the
+    outputs match: recalibration afterwards is possible, but not needed. A layer whose error would
+    not fall is left as it was.
 
-    Memory: one layer's moments, two float64 matrices of (d + 1)² for each group of a convolution
-    of d inputs an output, some of the systems solved from them, and the activations of a batch.
+    Memory: one layer's moments, which are two float64 matrices of (d + 1)² for each group of a
+    convolution with d inputs an output; some of the systems solved from them; and the activations
+    of a batch.
 
     Args:
         model: the pruned network, or the dense one: the masks are applied first.
@@ -103,13 +103,12 @@ def reconstruct(
         masks: of the model.
         calibration: unlabelled inputs, a few hundred to a few thousand; on the model's device.
         damping: λ in units of the mean E[x²] of a layer's inputs; positive.
-        positions: positions of each image's plane, at most, that a convolution is solved from.
+        positions: how many positions of each image's plane a convolution uses at most.
         seed: of the draw of the positions.
 
     Raises:
         UsageError: the masks or the calibration set do not fit the model, `dense` is another
-            architecture, or an argument is out of its range. The model's weights are then as
-            they were.
+            architecture, or an argument is out of its range. The model's weights are put back.
     """
     model, dense = unwrapped(model), unwrapped(dense)
     calibration.check(model)
@@ -118,33 +117,20 @@ def reconstruct(
     try:
         with evaluating(model, dense):
             masks.apply(model)
-            return _sweep(model, dense, masks, calibration, damping, positions, seed)
+            done: list[Reconstructed] = []
+            order, skipped = _order(model, masks, calibration.example)
+            for path in order:
+                start, name = time.perf_counter(), weight_name(path)
+                found = moments(model, dense, path, calibration, positions=positions, seed=seed)
+                if found is None:
+                    skipped[name] = "the dense network does not run it"
+                    continue
+                before, after = _solve(model, dense, path, masks[name], found, damping)
+                done.append(Reconstructed(name, before, after, time.perf_counter() - start))
+            return Reconstruction(tuple(done), skipped)
     except BaseException:
         model.load_state_dict(state)
         raise
-
-
-def _sweep(
-    model: nn.Module,
-    dense: nn.Module,
-    masks: Masks,
-    calibration: Calibration,
-    damping: float,
-    positions: int,
-    seed: int,
-) -> Reconstruction:
-    done: list[Reconstructed] = []
-    order, skipped = _order(model, masks, calibration.example)
-    for path in order:
-        start = time.perf_counter()
-        name = _weight_of(path)
-        found = moments(model, dense, path, calibration, positions=positions, seed=seed)
-        if found is None:
-            skipped[name] = "the dense network does not run it"
-            continue
-        before, after = _solve(model, dense, path, masks[name], found, damping)
-        done.append(Reconstructed(name, before, after, time.perf_counter() - start))
-    return Reconstruction(tuple(done), skipped)
 
 
 @torch.no_grad()
@@ -153,19 +139,20 @@ def _solve(
 ) -> tuple[float, float]:
     """Solve one layer; return its relative error before and after."""
     layer = model.get_submodule(path)
-    weight, reference = weight_of(layer), dense.get_submodule(path)
+    weight = weight_of(layer)
     groups, size, outputs = found.cross.shape
     shape = (groups, outputs, size - 1)
-    start = weight.detach().double().reshape(shape)
-    prior = weight_of(reference).detach().double().reshape(shape)
-    offset, free = _offset(layer, found.norm, dense, model)
-    offset = offset.reshape(groups, outputs, 1)
-    support = torch.cat(
-        [by_outputs(layer, mask).reshape(shape), torch.full_like(offset, free, dtype=torch.bool)], 2
-    )
-    solved = torch.cat([start, offset], 2)
-    before = _error(solved, found)
+    intercept = _intercept(layer, found.norms)
+    free = intercept is not None
+    offset = found.outputs.new_zeros(groups, outputs, 1)
+    if intercept is not None:
+        offset = intercept.double().reshape(offset.shape)
+    movable = torch.full_like(offset, free, dtype=torch.bool)
+    support = torch.cat([by_outputs(layer, mask).reshape(shape), movable], 2)
+    start = torch.cat([weight.detach().double().reshape(shape), offset], 2)
+    prior = weight_of(dense.get_submodule(path)).detach().double().reshape(shape)
     goal = torch.cat([prior, offset], 2)
+    before, solved = _error(start, found), start.clone()
     for group in range(groups):
         penalty = damping * found.inputs[group].diagonal()[:-1].mean().clamp_min(1e-12)
         matrix = found.inputs[group].clone()
@@ -178,22 +165,22 @@ def _solve(
             solved[group, rows] = _restricted(matrix, right[rows], kept, solved[group, rows])
     errors = _error(solved, found)
     better = (errors < before) & solved.isfinite().all(2)
-    solved = torch.where(better[..., None], solved, torch.cat([start, offset], 2))
+    solved = torch.where(better[..., None], solved, start)
     weight.copy_(solved[..., :-1].reshape(weight.shape))
     if free:
-        _give(layer, found.norm, dense, model, solved[..., -1].flatten())
+        _set_intercept(layer, found.norms, solved[..., -1].flatten())
     spread = (found.outputs - found.cross[:, -1].square()).clamp_min(1e-12)
     after = torch.where(better, errors, before)
     return (before.sum() / spread.sum()).item(), (after.sum() / spread.sum()).item()
 
 
 def _batches(support: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows of like support, [r], and the indices of their support, [r, k], padded by -1."""
+    """Yield rows with supports of similar size, [r], and their indices, [r, k], padded with -1."""
     counts = support.sum(1)
     order = counts.argsort(stable=True)
     at = 0
     while at < len(order):
-        # from the widest down, so that the first row of a batch says how wide its systems are
+        # from the widest down, so that the first row of a batch is as wide as its systems
         width = int(counts[order[len(order) - 1 - at]])
         many = max(1, CHUNK // max(1, width * width))
         rows = order[max(0, len(order) - at - many) : len(order) - at]
@@ -216,15 +203,9 @@ def _restricted(matrix: Tensor, right: Tensor, kept: Tensor, fallback: Tensor) -
     solution = torch.cholesky_solve((right.gather(1, at) * real)[..., None], factor)[..., 0]
     result = torch.zeros_like(fallback)
     result.scatter_add_(1, at, torch.where(real, solution, 0.0))
-    return torch.where((info == 0)[:, None], _keeping(result, fallback, at, real), fallback)
-
-
-def _keeping(result: Tensor, fallback: Tensor, at: Tensor, real: Tensor) -> Tensor:
-    """Put back the intercept where it was not solved for."""
-    last = result.shape[1] - 1
-    solved = ((at == last) & real).any(1)
-    result[:, last] = torch.where(solved, result[:, last], fallback[:, last])
-    return result
+    intercept = ((at == result.shape[1] - 1) & real).any(1)  # was solved for
+    result[:, -1] = torch.where(intercept, result[:, -1], fallback[:, -1])
+    return torch.where((info == 0)[:, None], result, fallback)
 
 
 def _error(weights: Tensor, found: Moments) -> Tensor:
@@ -234,68 +215,42 @@ def _error(weights: Tensor, found: Moments) -> Tensor:
     return (quadratic - 2 * linear + found.outputs).clamp_min(0)
 
 
-def _offset(
-    layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module
-) -> tuple[Tensor, bool]:
-    """Return the intercept that the layer has now, float64 [outputs], and whether it may move."""
-    weight = weight_of(layer)
+def _intercept(layer: nn.Module, norms: tuple[Norm, Norm] | None) -> Tensor | None:
+    """Return the intercept that the layer has now, [outputs]; None where it cannot move."""
     if isinstance(layer.bias, Tensor):
-        return layer.bias.detach().double(), True
-    zeros = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
-    if isinstance(norm, Norm) and norm.running_mean is not None:
-        before = _twin(norm, model, dense).running_mean
-        assert isinstance(before, Tensor)
-        return (before - norm.running_mean).double(), True
-    return zeros, False
+        return layer.bias.detach()
+    if norms is None or norms[0].running_mean is None or norms[1].running_mean is None:
+        return None
+    return norms[1].running_mean - norms[0].running_mean
 
 
-def _give(
-    layer: nn.Module, norm: nn.Module | None, dense: nn.Module, model: nn.Module, value: Tensor
-) -> None:
+def _set_intercept(layer: nn.Module, norms: tuple[Norm, Norm] | None, value: Tensor) -> None:
     if isinstance(layer.bias, Tensor):
         layer.bias.copy_(value)
-        return
-    assert isinstance(norm, Norm)
-    assert norm.running_mean is not None
-    before = _twin(norm, model, dense).running_mean
-    assert isinstance(before, Tensor)
-    norm.running_mean.copy_(before - value)
-
-
-def _twin(module: nn.Module, model: nn.Module, dense: nn.Module) -> nn.Module:
-    path = next(path for path, here in model.named_modules() if here is module)
-    return dense.get_submodule(path)
+    elif norms and norms[0].running_mean is not None and norms[1].running_mean is not None:
+        norms[0].running_mean.copy_(norms[1].running_mean - value)
 
 
 def _order(model: nn.Module, masks: Masks, example: Inputs) -> tuple[list[str], dict[str, str]]:
-    """Return the paths of the layers that can be solved, as they run, and why others cannot."""
+    """Return the paths of the layers to solve, in the order they run, and why others are not."""
     skipped: dict[str, str] = {}
     paths: list[str] = []
-    modules = dict(model.named_modules())
     for name in masks:
         path, _, leaf = name.rpartition(".")
-        owner = modules[path]
+        owner = model.get_submodule(path)
         if is_layer(owner) and leaf == "weight":
             paths.append(path)
         else:
             skipped[name] = f"{type(owner).__name__} is neither linear nor a convolution"
     ran: list[str] = []
-    hooks = [
-        modules[path].register_forward_hook(lambda *_, path=path: ran.append(path))
+    hooks = hooked(
+        model.get_submodule(path).register_forward_hook(lambda *_, path=path: ran.append(path))
         for path in paths
-    ]
-    try:
-        with torch.inference_mode():
-            run(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    skipped |= {_weight_of(p): "the network does not run it" for p in paths if p not in ran}
+    )
+    with hooks, torch.inference_mode():
+        run(model, example)
+    skipped |= {weight_name(p): "the network does not run it" for p in paths if p not in ran}
     return list(dict.fromkeys(ran)), skipped
-
-
-def _weight_of(path: str) -> str:
-    return f"{path}.weight" if path else "weight"  # a layer may be the whole model
 
 
 def _check_twins(model: nn.Module, dense: nn.Module, masks: Masks) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import NamedTuple
 
 from secateur.errors import BudgetError
+from secateur.model.parameters import any_matches, refuse_unmatched
 from secateur.pruning.selecting.budget import Budget
 
-LISTED = 20
-"""How many names a message lists."""
+Names = str | tuple[str, ...]
+"""What a tensor is called, or all tensors of a group of channels."""
 
 
 class Pool(NamedTuple):
@@ -22,83 +22,90 @@ class Pool(NamedTuple):
     members: Sequence[int]
     """The tensors' places in the list."""
     guaranteed: Sequence[int]
-    """How many of its highest scores each of them keeps in any case."""
+    """How many of its own highest scores each tensor keeps."""
     remaining: int
     """How many more are kept: the highest of all others in the pool."""
 
 
-def divided(budget: Budget, names: Sequence[str], sizes: Sequence[int]) -> list[Pool]:
-    """Divide K = `budget.count(sum(sizes))` among tensors.
+def divided(
+    budget: Budget,
+    names: Sequence[Names],
+    sizes: Sequence[int],
+    *,
+    certain: Sequence[int] = (),
+    unit: str = "",
+) -> list[Pool]:
+    """Divide K = `budget.count(sum(sizes))` among tensors, or among groups of channels.
 
     Args:
         budget: its keep ratio, scope, floor and overrides.
-        names: the tensors' names.
-        sizes: how many units of the budget's pattern (weights, blocks) each has; one at least in
-            all.
+        names: of the tensors; for a group of channels, of all weights that write them.
+        sizes: how many units of the budget's pattern (weights, blocks) each has; at least one in
+            total.
+        certain: how many units each group keeps at any keep ratio; left out for tensors, for
+            which the budget says it.
+        unit: what messages call the units, if not what the pattern calls them.
 
     Returns:
         Pools, every tensor in one of them: the counts of all add up to K.
 
     Raises:
-        BudgetError: K is out of what floors and overrides leave possible, or a glob matches no
-            name.
+        BudgetError: floors and overrides make K impossible, or a glob matches no name.
     """
-    total, unit = sum(sizes), budget.pattern.unit
-    k = budget.count(total)
-    # globs first: one that is misspelt is the likelier reason of whatever else is wrong
-    groups = matches(names, budget.scope, "scope") if isinstance(budget.scope, tuple) else None
-    fixed = _fixed(budget, names, sizes)
-    free = [at for at in range(len(sizes)) if at not in fixed]
-    least = [budget.least(sizes[at]) for at in free]
-    taken, floors, room = sum(fixed.values()), sum(least), sum(sizes[at] for at in free)
-    if not taken + floors <= k <= taken + room:
-        if not fixed:
-            raise BudgetError(_below_the_floors(budget, k, floors, total, unit))
-        raise BudgetError(_beside_overrides(budget, k, (taken, floors, room), total, unit))
-    pools = [Pool(list(fixed), list(fixed.values()), 0)] if fixed else []
+    # globs first: a misspelt one is the likelier cause of anything else that is wrong
+    scopes = matches(names, budget.scope, "scope") if isinstance(budget.scope, tuple) else None
+    fixed = _overridden(budget, names, sizes, certain or [min(1, size) for size in sizes])
+    least = dict(enumerate(certain or map(budget.least, sizes)))
+    most = _most(names, least | fixed) if certain else ""
+    free = {at: low for at, low in least.items() if at not in fixed}
+    _refuse_impossible(budget, sizes, fixed, free, unit or budget.pattern.unit, most)
+    k = budget.count(sum(sizes)) - sum(fixed.values())
     if budget.scope == "layer":
-        least = shares(k - taken, [sizes[at] for at in free], least)
-    if groups is None:
-        return [*pools, Pool(free, least, k - taken - sum(least))] if free else pools
-    lows = dict(zip(free, least, strict=True))
-    parts = [[at for at in free if groups[at] == g] for g in range(len(budget.scope) + 1)]
-    parts = [part for part in parts if part]
-    lows_of = [[lows[at] for at in part] for part in parts]
-    counts = shares(
-        k - taken, [sum(sizes[at] for at in part) for part in parts], [sum(low) for low in lows_of]
-    )
-    groupwise = zip(parts, lows_of, counts, strict=True)
-    return pools + [Pool(part, low, count - sum(low)) for part, low, count in groupwise]
+        layers = shares(k, [sizes[at] for at in free], list(free.values()))
+        free = dict(zip(free, layers, strict=True))
+    parts = _parts(free, scopes)
+    lows = [[free[at] for at in part] for part in parts]
+    totals = [sum(sizes[at] for at in part) for part in parts]
+    counts = shares(k, totals, [sum(low) for low in lows])
+    pools = [Pool(list(fixed), list(fixed.values()), 0)] if fixed else []
+    return pools + [
+        Pool(part, low, count - sum(low))
+        for part, low, count in zip(parts, lows, counts, strict=True)
+    ]
 
 
-def _fixed(budget: Budget, names: Sequence[str], sizes: Sequence[int]) -> dict[int, int]:
-    """Return how many weights overrides keep of the tensors that they match: place → count."""
-    if not budget.overrides:
-        return {}
+def _parts(free: Iterable[int], scopes: Sequence[int] | None) -> list[list[int]]:
+    """Group the places of tensors by scope; each group keeps its share of K."""
+    parts: dict[int, list[int]] = {}
+    for at in free:
+        parts.setdefault(scopes[at] if scopes else 0, []).append(at)
+    return [parts[scope] for scope in sorted(parts)]
+
+
+def _overridden(
+    budget: Budget, names: Sequence[Names], sizes: Sequence[int], least: Sequence[int]
+) -> dict[int, int]:
+    """Return how many units the tensors keep that overrides match: place → count."""
     globs = [glob for glob, _ in budget.overrides]
     return {
-        at: min(sizes[at], max(1, round(budget.overrides[match][1] * sizes[at])))
-        for at, match in enumerate(matches(names, globs, "overrides"))
-        if match < len(globs)
+        at: min(sizes[at], max(least[at], round(budget.overrides[place][1] * sizes[at])))
+        for at, place in enumerate(matches(names, globs, "overrides"))
+        if place < len(globs)
     }
 
 
-def matches(names: Sequence[str], globs: Sequence[str], field: str) -> list[int]:
-    """Return for every name the place of the first glob that matches it, or len(globs).
+def matches(names: Sequence[Names], globs: Sequence[str], field: str) -> list[int]:
+    """Return for every tensor the place of the first glob that matches it, or len(globs).
 
     Raises:
         BudgetError: a glob matches none of the names; lists them.
     """
-    for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
-            more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-            raise BudgetError(
-                f"the glob {glob!r} of the budget's {field} matches no prunable parameter; "
-                f"the names are {', '.join(names[:LISTED])}{more}"
-            )
+    owned = [(own,) if isinstance(own, str) else own for own in names]
+    every = [name for own in owned for name in own]
+    refuse_unmatched(globs, every, f"the budget's {field}", BudgetError)
     return [
-        next((at for at, glob in enumerate(globs) if fnmatchcase(name, glob)), len(globs))
-        for name in names
+        next((at for at, glob in enumerate(globs) if any_matches(own, [glob])), len(globs))
+        for own in owned
     ]
 
 
@@ -145,32 +152,55 @@ def shares(k: int, sizes: Sequence[int], least: Sequence[int]) -> list[int]:
     return counts
 
 
-def _below_the_floors(budget: Budget, k: int, floors: int, total: int, unit: str) -> str:
-    smallest = _feasible(floors, total, total, ROUND_CEILING)
-    return (
-        f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} {unit}, but the floor of "
-        f"{budget.floor:g} in every tensor takes {floors:,}; keep at least {smallest} "
-        f"(sparsity at most {100 - 100 * smallest} %) or lower the floor"
-    )
+def _refuse_impossible(
+    budget: Budget,
+    sizes: Sequence[int],
+    fixed: Mapping[int, int],
+    free: Mapping[int, int],
+    unit: str,
+    most: str,
+) -> None:
+    """Refuse a K that floors and overrides make impossible.
 
+    Args:
+        budget: gives K.
+        sizes: of all tensors.
+        fixed: how many units the tensors keep that overrides match: place → count.
+        free: how many units the others keep at least: place → count.
+        unit: what the units are called.
+        most: for groups of channels, a hint which of them take most; empty for tensors.
 
-def _beside_overrides(
-    budget: Budget, k: int, counts: tuple[int, int, int], total: int, unit: str
-) -> str:
-    taken, floors, room = counts
+    Raises:
+        BudgetError: says what takes too many, and which keep ratios are possible.
+    """
+    k, total, taken = budget.count(sum(sizes)), sum(sizes), sum(fixed.values())
+    floors, room = sum(free.values()), sum(sizes[at] for at in free)
     low, high = taken + floors, taken + room
+    if low <= k <= high:
+        return
     smallest = _feasible(low, high, total, ROUND_CEILING)
     largest = _feasible(low, high, total, ROUND_FLOOR)
-    others = f", and the other tensors have only {room:,}"
-    if k < low:
-        others = (
-            f", and the floor of {budget.floor:g} in the other tensors {floors:,}" if floors else ""
-        )
-    possible = f"only {smallest}" if low == high else f"from {smallest} to {largest}"
-    return (
-        f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} {unit}, but the overrides take "
-        f"{taken:,}{others}; with them a keep ratio can be {possible}"
+    why = f"the floor of {budget.floor:g} in every tensor takes {floors:,}"
+    if most:
+        why = f"minimum widths and floors take {floors:,}"
+    if fixed:
+        others = f", and {why}" if k < low and floors else ""
+        if k > high and room:
+            others = f", and the others have only {room:,}"
+        possible = f"only {smallest}" if low == high else f"from {smallest} to {largest}"
+        why = f"the overrides take {taken:,}{others}; with them a keep ratio can be {possible}"
+    else:
+        sparsity = 100 - 100 * smallest
+        why += f"; keep at least {smallest} (sparsity at most {sparsity} %) or lower the floor"
+    raise BudgetError(
+        f"keep ratio {budget.keep:g} keeps {k:,} of {total:,} {unit}, but {why}{most}"
     )
+
+
+def _most(names: Sequence[Names], counts: Mapping[int, int]) -> str:
+    """Return a hint which groups of channels keep most units at least."""
+    order = sorted(counts, key=lambda at: -counts[at])[:3]
+    return "; most are taken by " + ", ".join(f"{names[at][0]!r} ({counts[at]})" for at in order)
 
 
 def _feasible(low: int, high: int, total: int, rounding: str) -> Decimal:

@@ -1,10 +1,10 @@
-"""2:4 weights on NVIDIA GPUs: torch's own semi-structured tensors in place of dense ones."""
+"""2:4 weights on NVIDIA GPUs: torch's semi-structured tensors in place of dense ones."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,8 @@ from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, run
 from secateur.model.modes import evaluating
 from secateur.model.parameters import unwrapped
-from secateur.pruning.channels.tracing import watched
+from secateur.model.passes import hooked, undisturbed
+from secateur.pruning.layers import read_by, weight_name
 
 SIZES = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.int8: (16, 128)}
 """What rows and columns must be multiples of, by dtype: the limits of torch's kernels."""
@@ -31,13 +32,13 @@ class SemiStructured:
     model: nn.Module
     """For inference: its converted weights take no gradient."""
     converted: tuple[str, ...]
-    """The linear layers' weights that the GPU now skips half of."""
+    """Weights of linear layers; the GPU now skips half of each."""
     left: dict[str, str]
-    """Those that stay dense: name → reason."""
+    """Weights of linear layers that stay dense: name → reason."""
     milliseconds: dict[str, tuple[float, float]]
     """With an example: name of the weight → time of its layer dense, and converted."""
     whole: tuple[float, float] | None = None
-    """With an example, where layers were converted: time of the model dense, and converted."""
+    """With an example, if layers were converted: time of the model dense, and converted."""
 
 
 @checked(model=a(nn.Module, "a torch module"), example=TENSORS, graph=BOOL)
@@ -46,63 +47,72 @@ def to_semi_structured(
 ) -> SemiStructured:
     """Convert the linear layers of a model that was cut 2:4, in a copy, for inference.
 
-    The GPU's sparse tensor cores then do half of the multiplications, but torch takes half a
-    millisecond to start each of them, and small layers lose. With an example every layer is timed
-    on what it gets there, and stays dense where that is as fast; then the model is, likewise.
+    The GPU's sparse tensor cores do half of the multiplications, but torch takes half a millisecond
+    to start each product, so small layers lose. With an example, every layer is timed on its inputs
+    there and stays dense if that is as fast; then the whole model is timed in the same way.
 
     Args:
         model: on a CUDA device of compute capability 8.0 or newer, in float16 or bfloat16.
             Not changed.
         example: inputs as the model takes them (a tensor, several arguments, or a dict of
-            them), on its device, as many as it is to get.
+            them), on its device, in a batch as large as it will be used with.
         graph: time layers in a CUDA graph, which starts them without Python: for models that run
-            so, as with `torch.compile(mode="reduce-overhead")`.
+            in one, as with `torch.compile(mode="reduce-overhead")`.
 
     Raises:
-        UsageError: the model lies elsewhere, this torch has no such tensors, or no layer can be
-            converted, and says why of each; or the example is none.
+        UsageError: no layer can be converted; says why for each. Or the example is not inputs of
+            a model.
     """
     model = unwrapped(model)
+    names, left = _convertible(model)
+    small = copied(model)
+    layers = {name: small.get_submodule(name) for name in names}
+    seen = {} if example is None else _inputs(small, layers, example)
+    times: dict[str, tuple[float, float]] = {}
+    for name, layer in layers.items():
+        weight, sparse = weight_name(name), _converted(layer)
+        why = None
+        if name in seen:
+            x = seen.pop(name)
+            times[weight], why = _timed(partial(layer, x), partial(sparse, x), graph)
+        elif example is not None:
+            why = "the example does not reach it"
+        if why is None:
+            layer.weight = sparse.weight
+        else:
+            left[weight] = why
+    converted = tuple(weight for weight in map(weight_name, names) if weight not in left)
+    if example is None or not converted:
+        return SemiStructured(small, converted, left, times)
+    with evaluating(model), evaluating(small):
+        whole, why = _timed(partial(run, model, example), partial(run, small, example), graph)
+    if why is not None:
+        left |= dict.fromkeys(converted, f"the model as a whole: {why}")
+        small, converted = copied(model), ()
+    return SemiStructured(small, converted, left, times, whole)
+
+
+def _convertible(model: nn.Module) -> tuple[list[str], dict[str, str]]:
+    """Return the linear layers that can be converted, and why the weights of others cannot.
+
+    Raises:
+        UsageError: none can; says why for each.
+    """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    left = {f"{name}.weight": why for name, m in layers.items() if (why := _refusal(m.weight))}
+    left = {weight_name(n): why for n, m in layers.items() if (why := _refusal(m.weight))}
     if len(left) == len(layers):
         reasons = "; ".join(f"{name}: {why}" for name, why in left.items()) or "it has none"
         raise UsageError(f"no linear layer can be made semi-structured ({reasons})")
-    if not hasattr(torch.sparse, "to_sparse_semi_structured"):  # older than 2.1
-        raise UsageError(
-            f"torch {torch.__version__} has no semi-structured tensors; install a newer one"
-        )
-    original, model = model, copied(model)
-    names = [name for name in layers if f"{name}.weight" not in left]
-    dense = {name: module for name, module in model.named_modules() if name in names}
-    seen = {} if example is None else _inputs(model, dense, example)
-    times: dict[str, tuple[float, float]] = {}
-    for name, layer in dense.items():
-        weight = f"{name}.weight"
-        if example is not None and name not in seen:
-            left[weight] = "the example does not reach it"
-            continue
-        sparse = _converted(layer)
-        if name in seen:
-            x = seen.pop(name)
-            runs = [partial(layer, x), partial(sparse, x)]
-            before, after = cuda_milliseconds(runs, graph=graph)
-            times[weight] = before, after
-            if after >= before:
-                left[weight] = f"dense is as fast: {before:.3f} ms against {after:.3f} ms"
-                continue
-        layer.weight = sparse.weight
-    converted = tuple(f"{name}.weight" for name in names if f"{name}.weight" not in left)
-    if example is None or not converted:
-        return SemiStructured(model, converted, left, times)
-    with evaluating(original), evaluating(model):
-        pair = [partial(run, original, example), partial(run, model, example)]
-        before, after = cuda_milliseconds(pair, graph=graph)
-    if after >= before:
-        why = f"the model is as fast dense: {before:.3f} ms against {after:.3f} ms"
-        left |= dict.fromkeys(converted, why)
-        model, converted = copied(original), ()
-    return SemiStructured(model, converted, left, times, (before, after))
+    return [name for name in layers if weight_name(name) not in left], left
+
+
+def _timed(
+    dense: Callable[[], object], sparse: Callable[[], object], graph: bool
+) -> tuple[tuple[float, float], str | None]:
+    """Return the milliseconds of both, and why to stay dense if the sparse one is no faster."""
+    before, after = cuda_milliseconds([dense, sparse], graph=graph)
+    why = None if after < before else f"dense is as fast: {before:.3f} ms against {after:.3f} ms"
+    return (before, after), why
 
 
 def _converted(layer: nn.Module) -> nn.Linear:
@@ -119,13 +129,13 @@ def _converted(layer: nn.Module) -> nn.Linear:
 def _inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], example: Inputs
 ) -> dict[str, Tensor]:
-    """Return what each layer gets: name → the input with the most rows, where it is used often."""
+    """Return name → the layer's input; of several, the largest."""
     seen: dict[str, Tensor] = {}
 
     def look(
         name: str, _: nn.Module, given: tuple[Tensor, ...], by_name: dict[str, Tensor]
     ) -> None:
-        x = given[0] if given else by_name["input"]
+        x = read_by(given, by_name)
         if name not in seen or x.numel() > seen[name].numel():
             seen[name] = x.detach().clone()
 
@@ -133,12 +143,8 @@ def _inputs(
         m.register_forward_pre_hook(partial(look, name), with_kwargs=True)
         for name, m in layers.items()
     ]
-    try:
-        with watched(model):
-            run(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(hooks), undisturbed(model), torch.inference_mode():
+        run(model, example)
     return seen
 
 
@@ -154,7 +160,7 @@ def _refusal(weight: Tensor) -> str | None:
         return "this GPU has no sparse tensor cores; they came with compute capability 8.0"
     rows, columns = SIZES[weight.dtype]
     if weight.shape[0] % rows or weight.shape[1] % columns:
-        return f"{tuple(weight.shape)} are no multiples of {rows} and {columns}"
+        return f"{tuple(weight.shape)} are not multiples of {rows} and {columns}"
     return None
 
 

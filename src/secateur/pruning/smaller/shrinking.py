@@ -1,4 +1,4 @@
-"""Channels that are cut are taken out: a smaller dense module with the same outputs."""
+"""Cut channels are taken out: a smaller dense module with the same outputs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from secateur.errors import UsageError
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, each, run, tensors_in
 from secateur.model.parameters import unwrapped
+from secateur.model.passes import undisturbed
 from secateur.pruning.channels import numbers
-from secateur.pruning.channels.constants import Constants, dead
+from secateur.pruning.channels.constants import Fold, dead_units, fold
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
 from secateur.pruning.channels.numbers import WAYS, Changes, Way
 from secateur.pruning.channels.slicing import cut_out
-from secateur.pruning.channels.tracing import watched
 
 TOLERANCE = 1e-4
 """How far outputs may differ, as a fraction of the largest, in float32."""
@@ -30,13 +30,13 @@ class Shrunk:
     """What `shrink` returns."""
 
     model: nn.Module
-    """A plain module, smaller, with the original's names."""
+    """A plain, smaller module with the original's names."""
     removed: dict[str, int]
     """How many units were taken out of each group: name → count."""
     refused: dict[str, str]
-    """Groups that were left as they are, with their zeros: name → reason."""
+    """Groups that were left as they were, with their zeros: name → reason."""
     folded: tuple[str, ...]
-    """Layers whose bias has taken constants up; those without a bias got one."""
+    """Layers to whose bias constants were added; those without a bias were given one."""
     before: int
     """Parameters of the given model."""
     after: int
@@ -57,65 +57,64 @@ class Shrunk:
 def shrink(model: nn.Module, cut: ChannelCut | None, example: Inputs) -> Shrunk:
     """Take channels out of a model.
 
-    With a cut, what it cuts is zeroed in a copy and then taken out. Without one, the channels
-    that do nothing are found: those that nobody reads, and those that are constant because all
-    weights that write them are zero. A constant that is not zero is added to the bias of the
-    layer that reads it, where that is exact: a linear layer or a convolution without padding;
-    elsewhere its channel is left. A layer without a bias gets one. That is repeated until
-    nothing is found.
+    With a cut, its channels are zeroed in a copy and then taken out. Without one, channels that do
+    nothing are found and taken out: those that no layer reads, and those that are constant because
+    all weights that write them are zero. A constant that is not zero is added to the bias of the
+    layer that reads it if that is exact, in a linear layer or a convolution without padding; a
+    layer without a bias is given one. Elsewhere the channel is left. This is repeated until
+    nothing more is found.
 
-    Every model that is made is run on the example beside the one with zeros, both in float32 and
-    in evaluation mode. Sizes that modules keep in numbers of their own, alone or in tuples,
-    lists, dicts and settings, are set so that it gives the same. Where a group of channels makes
-    the model fail all the same (sizes that are written into its code) or changes its outputs by
-    more than 1e-4 of the largest, that group is refused and left.
+    Every smaller model is run on the example and compared with the one with zeros, both in float32
+    and in evaluation mode. Sizes that modules hold as numbers of their own, alone or in tuples,
+    lists, dicts and settings, are set so that the outputs are the same. A group of channels with
+    which the model still fails (its sizes are written into code), or whose outputs differ by more
+    than 1e-4 of the largest, is refused and left.
 
     Args:
         model: not changed. Wrappers are looked through; the result has none.
-        cut: of this model; or None.
-        example: inputs, as `groups` takes them.
+        cut: of this model, or None.
+        example: inputs, as for `channel_groups`.
 
     Returns:
-        The smaller model, in the given modes, and a report.
+        The smaller model, in the same modes, and a report.
 
     Raises:
         UsageError: the model does not take the example, or the cut belongs to another model.
     """
     model = unwrapped(model)
-    before = _count(model)
+    small = copied(model)
     if cut is not None:
-        groups, units = cut.groups, cut.cut
-        base = copied(model)
-        cut.apply(base)
-        models = (base, _audible(base, cut))
-        small, taken, failed, _ = _without(models, groups, units, Constants(()), example)
-        return Shrunk(small, taken, failed, (), before, _count(small))
-    small, folded = copied(model), set[str]()
+        cut.apply(small)
     removed: dict[str, int] = {}
     refused: dict[str, str] = {}
+    folded: set[str] = set()
     while True:
-        groups, units, constants = dead(small, example)
+        groups, units, folds = (
+            dead_units(small, example) if cut is None else (cut.groups, cut.cut, ())
+        )
         left = frozenset(u for g in groups if g.name not in refused for u in g.units) & units
-        if not left:
+        if not left and cut is None:
             break
-        models = (small, small)
-        small, taken, failed, changed = _without(models, groups, left, constants, example)
+        probe = small if cut is None else _revealing(small, cut)
+        small, taken, failed, changed = _without((small, probe), groups, left, folds, example)
         refused |= failed
         folded |= changed
         for name, count in taken.items():
             removed[name] = removed.get(name, 0) + count
-    return Shrunk(small, removed, refused, tuple(sorted(folded)), before, _count(small))
+        if cut is not None:
+            break
+    return Shrunk(small, removed, refused, tuple(sorted(folded)), _count(model), _count(small))
 
 
 def _count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _audible(model: nn.Module, cut: ChannelCut) -> nn.Module:
+def _revealing(model: nn.Module, cut: ChannelCut) -> nn.Module:
     """Return a masked model whose outputs depend on all of it.
 
-    A layer that starts with nothing but zeros, as heads and branches often do, would hide what a
-    smaller model does wrong; it gets other weights in a copy.
+    A layer that starts as zeros, as heads and branches often do, would hide the mistakes of a
+    smaller model; in a copy, it is given other weights.
     """
     silent = [name for name, p in model.named_parameters() if p.dim() > 1 and not p.any()]
     if not silent:
@@ -134,21 +133,21 @@ def _without(
     models: tuple[nn.Module, nn.Module],
     groups: Groups,
     units: frozenset[int],
-    constants: Constants,
+    folds: Sequence[Fold],
     example: Inputs,
 ) -> tuple[nn.Module, dict[str, int], dict[str, str], frozenset[str]]:
     """Take units out of a model.
 
     Args:
-        models: the model, and one with the same zeros and sizes on which trials are made.
+        models: the model, and one with the same zeros and sizes, on which cuts are tried.
         groups: of both.
         units: which to take out.
-        constants: what is folded then.
+        folds: constants that weights read from them.
         example: inputs.
 
     Returns:
-        The smaller model, how many units of which group it lacks, which groups are refused and
-        why, and the layers whose bias has taken constants up.
+        The smaller model; how many units of each group it lacks; which groups are refused, and
+        why; and the layers to whose bias constants were added.
     """
     base, probe = models
     want = _outputs(probe, example)
@@ -156,11 +155,11 @@ def _without(
     accepted: dict[Group, Way] = {}
     refused: dict[str, str] = {}
 
-    def made(
+    def built(
         model: nn.Module, gone: frozenset[int], new: Changes
     ) -> tuple[nn.Module, frozenset[str]]:
         small = copied(model)
-        changed, axes = constants.fold(small, gone)
+        changed, axes = fold(small, folds, gone)
         cut_out(small, replace(groups, axes=(*groups.axes, *axes)), gone)
         numbers.apply(small, new)
         return small, changed
@@ -172,14 +171,14 @@ def _without(
         return gone, numbers.changes(base, [*zip(groups.sizes, ways_of, strict=True)], gone)
 
     def accept(members: Sequence[Group]) -> None:
-        """Take groups in, all or by halves, so that few that fail cost few trials."""
-        reasons: dict[str, str] = {}  # by what was tried
+        """Accept groups, all at once or by halves: a few that fail then cost few trials."""
+        reasons: dict[str, str] = {}  # by the changes that were tried
         for way in WAYS:
             ways = {**accepted, **dict.fromkeys(members, way)}
             gone, new = numbers_of(ways)
             if (tried := repr(sorted(new.items(), key=repr))) in reasons:
                 continue
-            reason = _difference(made(probe, gone, new)[0], example, want)
+            reason = _difference(built(probe, gone, new)[0], example, want)
             if reason is None:
                 accepted.update(ways)
                 return
@@ -193,7 +192,7 @@ def _without(
     if wanted:
         accept(wanted)
     counts = {group.name: len(units.intersection(group.units)) for group in accepted}
-    small, changed = made(base, *numbers_of(accepted))
+    small, changed = built(base, *numbers_of(accepted))
     return small, counts, refused, changed
 
 
@@ -203,7 +202,7 @@ def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
             tensor.data = tensor.data.float()
-    with watched(model):
+    with undisturbed(model), torch.inference_mode():
         out = run(model, each(example, _widened))
     return [tensor.clone() for tensor in tensors_in(out) if tensor.is_floating_point()]
 
@@ -214,7 +213,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _difference(model: nn.Module, example: Inputs, want: list[Tensor]) -> str | None:
-    """Return why a model is not the one that gave the outputs, or None."""
+    """Return how a model's outputs differ from those that are wanted, or None."""
     try:
         have = _outputs(model, example)
     except UsageError:

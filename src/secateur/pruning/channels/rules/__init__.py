@@ -1,7 +1,7 @@
-"""What an ATen operator does to labels: one rule per family of operators.
+"""What ATen operators do to labels: one rule per family of operators.
 
-A rule is told of a call whose tensors have labels, and says which labels its outputs have, which
-are tied, and which must stay. An operator without a rule lets every channel stay that reaches it.
+A rule takes a call whose tensors have labels. It gives labels to the outputs, ties labels that go
+together, and blocks those that must stay. Channels that reach an operator without a rule stay.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from secateur.pruning.channels.rules import channelwise, contraction, movement, 
 from secateur.pruning.channels.tracing import Rule
 
 RULES: dict[str, Rule] = {**contraction.RULES, **movement.RULES, **channelwise.RULES}
-"""Operators by name; beside them there are those on planes, and all pointwise ones."""
+"""Rules by name; operators on planes and pointwise operators have theirs too (see `find`)."""
 
 
 OTHER_FORMS = {("view", "dtype"), ("max", "other"), ("min", "other")}
-"""Operators that are something else than their name's rule is for."""
+"""Overloads, (name, overload), to which the rule of their name does not apply."""
 
 
 def find(func: Any, name: str) -> Rule | None:
@@ -26,7 +26,7 @@ def find(func: Any, name: str) -> Rule | None:
     if name in RULES and (name, func._overloadname) not in OTHER_FORMS:
         return RULES[name]
     if channelwise.PLANES.fullmatch(name):
-        return channelwise.planes
+        return channelwise.spatial
     if torch.Tag.pointwise in func.tags or name in pointwise.NAMES:
         return pointwise.pointwise
     return None

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from torch import Tensor
-
 from secateur.model.inputs import tensors_in
-from secateur.pruning.channels.labels import Grid, Labels, Operand, varied
-from secateur.pruning.channels.rules.contraction import note
+from secateur.pruning.channels.labels import Grid, Labels, over_channels, varying
 from secateur.pruning.channels.tracing import Call, Tracer
 
 PLANES = re.compile(
@@ -19,89 +16,77 @@ PLANES = re.compile(
 """Operators on planes; one of their groups holds the number of spatial dimensions."""
 
 
-def planes(tracer: Tracer, call: Call) -> None:
-    """Rule of pooling, resizing and padding with values of the plane."""
+def spatial(tracer: Tracer, call: Call) -> None:
+    """Rule of pooling, resizing, sampling and padding with values of the plane."""
     found = PLANES.fullmatch(call.name)
     assert found is not None
-    spatial = int(next(count for count in found.groups() if count))
+    ndim = int(next(count for count in found.groups() if count))
     x = call.tensors[0]
-    labels = tracer.labels(x)
-    tracer.block(call.tensors[1:], tracer.at(f"is a position of aten.{call.name}"))
-    if labels is None:
-        return
-    dims = range(x.dim() - spatial, x.dim())
-    grids = tracer.ledger.fix_all(labels, dims, tracer.at(f"is a position of aten.{call.name}"))
+    why = tracer.reason(f"is a position of aten.{call.name}")
+    tracer.block(call.tensors[1:], why)
+    labels = tracer.ledger.fix(tracer.labels(x), range(-ndim, 0), why)
     padded = "avg_pool" in call.name and any(call.get("padding") or ())
     pure = labels.pure and not padded and "grid" not in call.name and "cubic" not in call.name
     for out in tensors_in(call.out):
         if out.is_floating_point():
-            tracer.put(out, replace(labels, grids=grids, pure=pure, weight=False))
+            tracer.put(out, replace(labels, pure=pure, weight=False))
 
 
 def batch_norm(tracer: Tracer, call: Call) -> None:
     """Rule of batch_norm and instance_norm: scale, shift and statistics belong to a channel."""
     x = call.get("input")
-    view = (-1,) + (1,) * (x.dim() - 2)
-    operands = [tracer.operand(x)]
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if isinstance(tensor := call.get(name), Tensor):
-            labels = tracer.labels(tensor)
-            grids = tuple(grid.reshape(view) for grid in labels.grids) if labels else ()
-            shape = (tensor.numel(), *view[1:])
-            operands.append(Operand(shape, labels and replace(labels, grids=grids)))
-    met = tracer.ledger.meet(operands, x.dim(), tracer.at("is normalised beside fixed channels"))
-    own = operands[0].labels
-    tracer.put(
-        call.out,
-        Labels(
-            tuple(m.grid for m in met),
-            zero=call.get("weight") is not None and call.get("bias") is not None,
-            pure=own is not None and own.pure and isinstance(call.get("running_mean"), Tensor),
-        ),
+    own = {name: call.get(name) for name in ("weight", "bias", "running_mean", "running_var")}
+    operands = [
+        tracer.labels(x),
+        *(over_channels(tracer.labels(t), x.dim()) for t in own.values() if t is not None),
+    ]
+    tied = tracer.ledger.tie(
+        operands, x.dim(), tracer.reason("is normalised beside fixed channels")
     )
+    zero = own["weight"] is not None and own["bias"] is not None
+    pure = operands[0].pure and own["running_mean"] is not None
+    tracer.put(call.out, Labels((), tuple(t.grid for t in tied), zero=zero, pure=pure))
 
 
-def normalised(tracer: Tracer, call: Call) -> None:
-    """Rule of norms over channels: their statistics depend on how many there are."""
+def norm_over_channels(tracer: Tracer, call: Call) -> None:
+    """Rule of norms over channels, whose statistics depend on how many there are."""
     x = call.get("input")
-    if call.name == "group_norm":
-        dims = list(range(1, x.dim()))
-    else:
-        dims = list(range(x.dim() - len(call.get("normalized_shape")), x.dim()))
-    why = tracer.at(f"{call.name} takes statistics over channels")
-    labels = tracer.labels(x)
+    first = 1 if call.name == "group_norm" else x.dim() - len(call.get("normalized_shape"))
+    why = tracer.reason(f"{call.name} takes statistics over channels")
     tracer.block([call.get("weight"), call.get("bias")], why)
-    if labels:
-        grids = tracer.ledger.fix_all(labels, dims, why)
-        tracer.put(call.out, replace(labels, grids=grids, zero=False, pure=False))
+    labels = tracer.ledger.fix(tracer.labels(x), range(first, x.dim()), why)
+    tracer.put(call.out, replace(labels, zero=False, pure=False))
 
 
 ZERO = {"sum", "mean", "amax", "amin", "max", "min", "cumsum", "var", "std", "norm", "sort", "topk"}
+"""Reductions that give zero for zeros."""
 PURE = {"mean", "amax", "amin", "max", "min", "sum"}
+"""Reductions that give a constant channel for constants."""
 
 
-def along(tracer: Tracer, call: Call) -> None:
-    """Rule of operators that look along some dimensions, and may reduce them."""
+def reduction(tracer: Tracer, call: Call) -> None:
+    """Rule of operators that combine elements along some dimensions, which they may reduce."""
     x = call.tensors[0]
     labels = tracer.labels(x)
-    if labels is None:
-        return
     dims = _dims(call, x.dim())
-    grids: tuple[Grid, ...] = labels.grids
     if call.name == "sum" and labels.zero:
-        ended = tuple(grid for grid in grids if varied(grid) <= dims)
+        ended = [grid for grid in labels.grids if varying(grid) <= dims]
         for grid in ended:
-            note(tracer, replace(labels, pure=False), grid, None, None, False)
-        grids = tuple(grid for grid in grids if not varied(grid) <= dims)
-    why = tracer.at(f"aten.{call.name} looks along channels")
-    grids = tracer.ledger.fix_all(replace(labels, grids=grids), dims, why)
+            tracer.note_read(replace(labels, pure=False), grid)
+        rest = tuple(grid for grid in labels.grids if not varying(grid) <= dims)
+        labels = replace(labels, grids=rest)
+    why = tracer.reason(f"aten.{call.name} looks along channels")
+    labels = tracer.ledger.fix(labels, dims, why)
+    labels = replace(
+        labels,
+        zero=labels.zero and call.name in ZERO,
+        pure=labels.pure and call.name in PURE,
+        weight=False,
+    )
+    reduced = replace(labels, grids=tuple(_without(grid, dims) for grid in labels.grids))
     for out in tensors_in(call.out):
         if out.is_floating_point():
-            kept = grids
-            if out.dim() < x.dim():
-                kept = tuple(_without(grid, dims) for grid in grids)
-            zero, pure = call.name in ZERO and labels.zero, call.name in PURE and labels.pure
-            tracer.put(out, replace(labels, grids=kept, zero=zero, pure=pure, weight=False))
+            tracer.put(out, reduced if out.dim() < x.dim() else labels)
 
 
 def _dims(call: Call, ndim: int) -> frozenset[int]:
@@ -119,9 +104,11 @@ def _without(grid: Grid, dims: frozenset[int]) -> Grid:
 
 RULES = {
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
-    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm"), normalised),
-    **dict.fromkeys(("sum", "mean", "amax", "amin", "max", "min", "prod", "var", "std"), along),
-    **dict.fromkeys(("var_mean", "std_mean", "logsumexp", "norm", "linalg_vector_norm"), along),
-    **dict.fromkeys(("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax"), along),
-    **dict.fromkeys(("cumsum", "cumprod", "sort", "topk", "argmax", "argmin"), along),
+    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm"), norm_over_channels),
+    **dict.fromkeys(("sum", "mean", "amax", "amin", "max", "min", "prod", "var", "std"), reduction),
+    **dict.fromkeys(("var_mean", "std_mean", "logsumexp", "norm", "linalg_vector_norm"), reduction),
+    **dict.fromkeys(
+        ("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax"), reduction
+    ),
+    **dict.fromkeys(("cumsum", "cumprod", "sort", "topk", "argmax", "argmin"), reduction),
 }

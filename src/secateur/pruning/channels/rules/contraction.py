@@ -1,124 +1,110 @@
-"""Operators that add products up: layers with weights, matrix products, attention."""
+"""Operators that sum products: layers with weights, matrix products, attention."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from secateur.pruning.channels.labels import Grid, Labels, Operand, varied
-from secateur.pruning.channels.tracing import Call, Reading, Tracer
+from secateur.pruning.channels.labels import Grid, Labels, over_channels, varying
+from secateur.pruning.channels.tracing import Call, Tracer
 
 UNLABELLED = "meets a tensor that is not pruned along with it"
+UNLABELLED_GROUPS = "is in a grouped convolution of channels that are not pruned"
 
 
 def contracted(
     tracer: Tracer,
-    operands: tuple[Operand, Operand],
+    operands: tuple[Labels, Labels],
     dims: tuple[str, str],
     out: str,
     *,
     read: Tensor | None = None,
     foldable: bool = False,
-) -> Labels | None:
+) -> Labels:
     """Return the labels of a product that is summed over the letters that `out` lacks.
 
     Args:
         tracer: told of what is read and written.
-        operands: two tensors.
+        operands: of two tensors.
         dims: a letter for each of their dimensions.
         out: the letters of the outcome's dimensions.
         read: the first operand's values.
         foldable: constants that are read could be added to a bias.
     """
-    if operands[0].known.weight and not operands[1].known.weight:
+    if operands[0].weight and not operands[1].weight:
         operands, dims = operands[::-1], dims[::-1]
-    ledger, space = tracer.ledger, sorted({*dims[0], *dims[1], *out})
-    summed = frozenset(space.index(letter) for letter in {*dims[0], *dims[1]} - {*out})
-    ends: list[Operand] = []
-    passes: list[Operand] = []
-    for operand, letters in zip(operands, dims, strict=True):
-        sizes = dict(zip(letters, operand.shape, strict=True))
-        shape = tuple(sizes.get(letter, 1) for letter in space)
-        grids = [_spread(grid, letters, space) for grid in operand.grids]
-        grids = [
-            ledger.joined_along(grid, sorted(varied(grid) & summed))
-            if varied(grid) & summed and varied(grid) - summed
-            else grid
-            for grid in grids
-        ]
-        ending = tuple(grid for grid in grids if varied(grid) <= summed)
-        passing = tuple(grid for grid in grids if not varied(grid) <= summed)
-        ends.append(Operand(shape, replace(operand.known, grids=ending)))
-        passes.append(Operand(shape, replace(operand.known, grids=passing)))
-    first, second = (operand.known for operand in passes)
-    _end(tracer, ends, read, foldable)
-    met = ledger.meet(passes, len(space), tracer.at(UNLABELLED))
+    space = sorted({*dims[0], *dims[1], *out})
+    summed = frozenset(d for d, letter in enumerate(space) if letter not in out)
+    spread = [_spread(labels, of, space) for labels, of in zip(operands, dims, strict=True)]
+    ends, passes = zip(
+        *(_ending_and_passing(tracer, labels, summed) for labels in spread), strict=True
+    )
+    _sum_over(tracer, ends, read, foldable)
+    tied = tracer.ledger.tie(passes, len(space), tracer.reason(UNLABELLED))
+    first, second = passes
     if second.weight:
-        tracer.trace.written.extend(m.grid for m in met if m.owners == {1})
-    flags = (first, second)
+        tracer.trace.written.extend(t.grid for t in tied if t.owners == {1})
+    sizes = [max(first.shape[d], second.shape[d]) for d in range(len(space))]
     return Labels(
-        tuple(_gathered(m.grid, out, space) for m in met),
-        zero=all(any(flags[at].zero for at in m.owners) for m in met),
-        pure=second.weight and all(m.owners == {1} for m in met),
+        tuple(sizes[space.index(letter)] for letter in out),
+        tuple(_gathered(t.grid, out, space) for t in tied),
+        zero=all(any(passes[at].zero for at in t.owners) for t in tied),
+        pure=second.weight and all(t.owners == {1} for t in tied),
         weight=first.weight and second.weight,
-        buffer=all(o.labels.buffer for o in operands if o.labels and o.labels.grids),
+        buffer=all(labels.buffer for labels in operands if labels.grids),
     )
 
 
-def _end(tracer: Tracer, operands: list[Operand], values: Tensor | None, foldable: bool) -> None:
-    """Tie the channels over which two tensors are contracted."""
-    first, second = (operand.known for operand in operands)
-    by_weight = first.weight or second.weight
-    if not (by_weight or first.zero or second.zero):
-        for labels in (first, second):
-            for grid in labels.grids:
-                tracer.ledger.block(grid, tracer.at("is added up while it need not be zero"))
+def _ending_and_passing(
+    tracer: Tracer, labels: Labels, summed: frozenset[int]
+) -> tuple[Labels, Labels]:
+    """Return the labels that end in a sum over some dimensions, and those that pass."""
+    ends = tuple(grid for grid in labels.grids if varying(grid) <= summed)
+    passes = tuple(
+        tracer.ledger.joined_along(grid, sorted(varying(grid) & summed))
+        for grid in labels.grids
+        if not varying(grid) <= summed
+    )
+    return replace(labels, grids=ends), replace(labels, grids=passes)
+
+
+def _sum_over(
+    tracer: Tracer, operands: Sequence[Labels], values: Tensor | None, foldable: bool
+) -> None:
+    """Tie the channels over which two tensors are multiplied and summed."""
+    first, second = operands
+    if not (first.weight or second.weight or first.zero or second.zero):
+        for grid in (*first.grids, *second.grids):
+            tracer.ledger.block(grid, tracer.reason("is summed over but need not be zero"))
         return
-    for met in tracer.ledger.meet(operands, len(operands[0].shape), tracer.at(UNLABELLED)):
+    for tied in tracer.ledger.tie(operands, len(first.shape), tracer.reason(UNLABELLED)):
         mine, other = (
-            next((g for g in labels.grids if varied(g) == varied(met.grid)), met.grid)
-            for labels in (first, second)
+            next((g for g in labels.grids if varying(g) == varying(tied.grid)), tied.grid)
+            for labels in operands
         )
         if second.weight:
-            note(tracer, first, mine, other, values, foldable)
+            tracer.note_read(first, mine, other, values, foldable=foldable)
         else:
-            both = replace(first, zero=first.zero or second.zero, pure=False)
-            note(tracer, both, mine, None, None, False)
+            zero = first.zero or second.zero
+            tracer.note_read(replace(first, zero=zero, pure=False), mine)
 
 
-def note(
-    tracer: Tracer,
-    labels: Labels,
-    channels: Grid,
-    weight: Grid | None,
-    values: Tensor | None,
-    foldable: bool,
-) -> None:
-    """Remember that channels are read."""
-    if weight is not None and weight.numel() != channels.numel():
-        weight = None
-    fits = values is not None and values.numel() == channels.numel()
-    tracer.trace.readings.append(
-        Reading(
-            channels.reshape(-1),
-            None if weight is None else weight.reshape(-1),
-            values.reshape(-1).double().cpu() if fits and values is not None else None,
-            labels,
-            foldable,
-        )
-    )
-
-
-def _spread(grid: Grid, letters: str, space: list[str]) -> Grid:
-    """Return a grid over its letters as one over all letters."""
+def _spread(labels: Labels, letters: str, space: list[str]) -> Labels:
+    """Return the labels of a tensor over its letters as one over all letters."""
     order = sorted(range(len(letters)), key=lambda d: space.index(letters[d]))
-    sizes = dict(zip(letters, grid.shape, strict=True))
-    return grid.permute(order).reshape([sizes.get(letter, 1) for letter in space])
+
+    def shape(of: Sequence[int]) -> list[int]:
+        sizes = dict(zip(letters, of, strict=True))
+        return [sizes.get(letter, 1) for letter in space]
+
+    grids = tuple(grid.permute(order).reshape(shape(grid.shape)) for grid in labels.grids)
+    return replace(labels, shape=tuple(shape(labels.shape)), grids=grids)
 
 
 def _gathered(grid: Grid, out: str, space: list[str]) -> Grid:
-    """Return a grid over all letters as one over the outcome's."""
+    """Return a grid over all letters as one over those of the outcome."""
     for d in range(len(space) - 1, -1, -1):
         if space[d] not in out:
             grid = grid.select(d, 0)
@@ -126,21 +112,18 @@ def _gathered(grid: Grid, out: str, space: list[str]) -> Grid:
     return grid.permute([left.index(letter) for letter in out])
 
 
-def _add(tracer: Tracer, labels: Labels | None, shape: tuple[int, ...], bias: object) -> Labels:
-    """Return the labels of a sum with a bias."""
-    labels = labels or Labels((), zero=False, pure=False)
-    if not isinstance(bias, Tensor):
-        return labels
-    own = tracer.labels(bias)
-    operands = [Operand(shape, labels), tracer.operand(bias)]
-    met = tracer.ledger.meet(operands, len(shape), tracer.at(UNLABELLED))
-    zero = labels.zero and own is not None and own.zero
-    return replace(
-        labels,
-        grids=tuple(m.grid for m in met),
-        zero=zero,
-        weight=labels.weight and own is not None and own.weight,
-    )
+def _put_with_bias(tracer: Tracer, out: Tensor, labels: Labels, bias: Labels | None) -> None:
+    """Record what is known about a product plus a bias, if there is one."""
+    if bias is not None:
+        operands = [replace(labels, shape=tuple(out.shape)), bias]
+        tied = tracer.ledger.tie(operands, out.dim(), tracer.reason(UNLABELLED))
+        labels = replace(
+            labels,
+            grids=tuple(t.grid for t in tied),
+            zero=labels.zero and bias.zero,
+            weight=labels.weight and bias.weight,
+        )
+    tracer.put(out, labels)
 
 
 def linear(tracer: Tracer, call: Call) -> None:
@@ -150,20 +133,20 @@ def linear(tracer: Tracer, call: Call) -> None:
     first = x.reshape(-1, x.shape[-1])[:1] if x.numel() else None
     labels = contracted(
         tracer,
-        (tracer.operand(x), tracer.operand(weight)),
+        (tracer.labels(x), tracer.labels(weight)),
         (f"{batch}i", "oi"),
         f"{batch}o",
         read=first,
         foldable=True,
     )
-    tracer.put(call.out, _add(tracer, labels, tuple(call.out.shape), bias))
+    _put_with_bias(tracer, call.out, labels, None if bias is None else tracer.labels(bias))
 
 
 def matmul(tracer: Tracer, call: Call) -> None:
     """Rule of mm, bmm and matmul; of addmm and baddbmm too, where alpha and beta are 1."""
     tensors = call.tensors
     a, b = tensors[-2:]
-    bias = tensors[0] if len(tensors) == 3 else None
+    bias = tracer.labels(tensors[0]) if len(tensors) == 3 else None
     plain = bias is not None and call.get("alpha") == 1 and call.get("beta") == 1
     ndim = max(a.dim(), b.dim())
     letters = "abcdefgh"[: max(ndim - 2, 0)]
@@ -173,13 +156,13 @@ def matmul(tracer: Tracer, call: Call) -> None:
     values = a.reshape(-1, a.shape[-1])[:1] if a.numel() else None
     labels = contracted(
         tracer,
-        (tracer.operand(a), tracer.operand(b)),
+        (tracer.labels(a), tracer.labels(b)),
         (left, right),
         out,
         read=values,
         foldable=plain,
     )
-    tracer.put(call.out, _add(tracer, labels, tuple(call.out.shape), bias))
+    _put_with_bias(tracer, call.out, labels, bias)
 
 
 def einsum(tracer: Tracer, call: Call) -> None:
@@ -190,75 +173,62 @@ def einsum(tracer: Tracer, call: Call) -> None:
     tensors = call.tensors
     plain = arrow and "." not in equation and len(parts) == len(tensors) == 2
     if not plain or any(len(set(part)) < len(part) for part in (*parts, out)):
-        tracer.block(tensors, tracer.at(f"reaches aten.einsum as {equation!r}"))
+        tracer.block(tensors, tracer.reason(f"reaches aten.einsum as {equation!r}"))
         return
     alone = (set(parts[0]) ^ set(parts[1])) - set(out)
-    operands = [tracer.operand(tensor) for tensor in tensors]
-    for at, (operand, part) in enumerate(zip(operands, parts, strict=True)):
-        if operand.labels and alone & set(part):
-            dims = [part.index(letter) for letter in alone & set(part)]
-            grids = tracer.ledger.fix_all(operand.labels, dims, tracer.at("is added up"))
-            operands[at] = Operand(operand.shape, replace(operand.labels, grids=grids))
-    tracer.put(call.out, contracted(tracer, (operands[0], operands[1]), (parts[0], parts[1]), out))
+    first, second = (
+        tracer.ledger.fix(
+            tracer.labels(tensor),
+            map(part.index, alone & set(part)),
+            tracer.reason("is summed over"),
+        )
+        for tensor, part in zip(tensors, parts, strict=True)
+    )
+    tracer.put(call.out, contracted(tracer, (first, second), (parts[0], parts[1]), out))
 
 
 def attention(tracer: Tracer, call: Call) -> None:
     """Rule of scaled_dot_product_attention(q [.., L, E], k [.., S, E], v [.., S, V])."""
-    ledger = tracer.ledger
-    q, k, v = (tracer.operand(call.get(name)) for name in ("query", "key", "value"))
-    scaled = call.get("scale") is not None
-    fixed = []
-    for operand, last in ((q, not scaled), (k, not scaled), (v, False)):
-        labels = operand.labels
-        if labels:
-            ndim = len(operand.shape)
-            grids = ledger.fix_all(labels, [ndim - 2], tracer.at("is attended over"))
-            if last:
-                why = tracer.at("scales attention by the size of a head")
-                grids = ledger.fix_all(replace(labels, grids=grids), [ndim - 1], why)
-            labels = replace(labels, grids=grids)
-        fixed.append(Operand(operand.shape, labels))
-    q, k, v = fixed
+    ledger, mask = tracer.ledger, call.get("attn_mask")
+    fixed = {}
+    for name in ("query", "key", "value"):
+        labels = tracer.labels(call.get(name))
+        labels = ledger.fix(labels, [-2], tracer.reason("is attended over"))
+        if name != "value" and call.get("scale") is None:
+            why = tracer.reason("scales attention by the size of a head")
+            labels = ledger.fix(labels, [-1], why)
+        fixed[name] = labels
+    q, k, v = fixed.values()
     if call.get("enable_gqa") and q.shape[-3] != k.shape[-3]:
         k, v = _repeated(k, q.shape[-3]), _repeated(v, q.shape[-3])
     batch = "abcdefgh"[: len(q.shape) - 2]
     scores = contracted(tracer, (q, k), (f"{batch}le", f"{batch}se"), f"{batch}ls")
-    shape = (*q.shape[:-1], k.shape[-2])
-    operands = [Operand(shape, scores and replace(scores, zero=False))]
-    if isinstance(mask := call.get("attn_mask"), Tensor):
-        operands.append(tracer.operand(mask))
-    met = ledger.meet(operands, len(shape), tracer.at(UNLABELLED))
-    grids = tuple(m.grid for m in met)
-    weights = Operand(shape, Labels(grids, zero=False, pure=False) if grids else None)
+    operands = [replace(scores, zero=False)]
+    if mask is not None:
+        operands.append(tracer.labels(mask))
+    tied = ledger.tie(operands, len(q.shape), tracer.reason(UNLABELLED))
+    weights = Labels(scores.shape, tuple(t.grid for t in tied))
     labels = contracted(tracer, (weights, v), (f"{batch}ls", f"{batch}sv"), f"{batch}lv")
-    tracer.put(call.out, labels and replace(labels, pure=False))
+    tracer.put(call.out, replace(labels, pure=False))
 
 
-def _repeated(operand: Operand, heads: int) -> Operand:
+def _repeated(labels: Labels, heads: int) -> Labels:
     """Return keys or values [.., H, S, E] with each head repeated for its queries."""
-    shape = list(operand.shape)
-    times = heads // shape[-3]
-    shape[-3] = heads
+    times = heads // labels.shape[-3]
     grids = tuple(
-        grid.repeat_interleave(times, -3) if grid.shape[-3] > 1 else grid for grid in operand.grids
+        grid.repeat_interleave(times, -3) if grid.shape[-3] > 1 else grid for grid in labels.grids
     )
-    return Operand(tuple(shape), operand.labels and replace(operand.labels, grids=grids))
+    return replace(labels, shape=(*labels.shape[:-3], heads, *labels.shape[-2:]), grids=grids)
 
 
 def convolution(tracer: Tracer, call: Call) -> None:
     """Rule of convolution, transposed or not, in any number of groups."""
     x, weight, bias = call.get("input"), call.get("weight"), call.get("bias")
-    groups, transposed = call.get("groups"), call.get("transposed")
-    why = tracer.at("is a position of a convolution's kernel or plane")
-    operands = []
-    for tensor, dims in ((x, (0, *range(2, x.dim()))), (weight, range(2, weight.dim()))):
-        operand = tracer.operand(tensor)
-        if operand.labels:
-            grids = tracer.ledger.fix_all(operand.labels, dims, why)
-            operand = Operand(operand.shape, replace(operand.labels, grids=grids))
-        operands.append(operand)
-    given, kernel = operands
-    if groups == 1:
+    transposed = call.get("transposed")
+    why = tracer.reason("is a position of a convolution's kernel or plane")
+    given = tracer.ledger.fix(tracer.labels(x), (0, *range(2, x.dim())), why)
+    kernel = tracer.ledger.fix(tracer.labels(weight), range(2, weight.dim()), why)
+    if call.get("groups") == 1:
         plane = "pqrst"[: x.dim() - 2]
         labels = contracted(
             tracer,
@@ -270,78 +240,65 @@ def convolution(tracer: Tracer, call: Call) -> None:
         )
     else:
         labels = _grouped(tracer, given, kernel, call)
-    tracer.put(call.out, _channel_bias(tracer, labels, tuple(call.out.shape), bias))
+    raised = None if bias is None else over_channels(tracer.labels(bias), x.dim())
+    _put_with_bias(tracer, call.out, labels, raised)
 
 
-def _channel_bias(
-    tracer: Tracer, labels: Labels | None, shape: tuple[int, ...], bias: object
-) -> Labels:
-    if not isinstance(bias, Tensor):
-        return labels or Labels((), zero=False, pure=False)
-    view = (-1,) + (1,) * (len(shape) - 2)
-    own = tracer.labels(bias)
-    raised = bias.reshape(view)
-    if own:
-        tracer.put(raised, replace(own, grids=tuple(g.reshape(view) for g in own.grids)))
-    return _add(tracer, labels, shape, raised)
-
-
-def _grouped(tracer: Tracer, x: Operand, weight: Operand, call: Call) -> Labels | None:
+def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
     """Tie the channels of a grouped convolution; depthwise, each to its own.
 
     In other groups, channels at the same place of every group are cut together.
     """
-    ledger, groups = tracer.ledger, call.get("groups")
+    ledger, groups, transposed = tracer.ledger, call.get("groups"), call.get("transposed")
     inputs, outputs = x.shape[1], call.out.shape[1]
-    flat = [
-        next((g.reshape(-1) for g in o.grids if varied(g) == {d}), None)
-        for o, d in ((x, 1), (weight, 0), (weight, 1))
-    ]
-    given, first, second = flat
-    why = tracer.at("is in a grouped convolution of channels that are not pruned")
-    known = [grid for grid in flat if grid is not None]
-    if call.get("transposed"):
-        writes = first if outputs == inputs == groups else second
-        reads = first if writes is second else None
-    else:
-        writes, reads = first, second
-    if writes is None or (given is None and (reads is not None or groups == inputs)):
-        for grid in known:
-            ledger.block(grid, why)
-        return None
-    depthwise = groups == inputs and (not call.get("transposed") or writes is first)
-    if depthwise:
-        assert given is not None
+    given, first, second = _flat_grid(x, 1), _flat_grid(weight, 0), _flat_grid(weight, 1)
+    depthwise = inputs == groups and (not transposed or outputs == groups)
+    writes, reads = (first, second) if depthwise or not transposed else (second, first)
+    if writes is None or (given is None and (reads is not None or inputs == groups)):
+        for grid in (given, first, second):
+            if grid is not None:
+                why = tracer.reason(UNLABELLED_GROUPS)
+                ledger.block(grid, why)
+        return Labels(x.shape)
+    if depthwise and given is not None:
         ledger.join(writes.reshape(groups, -1), given.reshape(groups, 1))
-        out = writes
-    else:
-        if given is not None and reads is not None:
-            ledger.join(given.reshape(groups, -1), reads.reshape(-1, inputs // groups))
-            ledger.joined_along(given.reshape(groups, -1), [0])
-            spread = reads if len(reads) == inputs else reads.repeat(groups)
-            source = x.labels
-            assert source is not None
-            note(tracer, source, given, spread, None, False)
-        elif given is not None:
-            ledger.block(given, why)
-        out = writes if len(writes) == outputs else writes.repeat(groups)
+    elif given is not None:
+        _read_in_groups(tracer, x, given, reads, groups)
+    out = writes if len(writes) == outputs else writes.repeat(groups)
+    if not depthwise:
         ledger.joined_along(out.reshape(groups, -1), [0])
     tracer.trace.written.append(writes)
-    shape = [1] * len(x.shape)
-    shape[1] = outputs
-    return Labels((out.reshape(shape),), zero=True, pure=True)
+    return Labels((), (out.reshape(1, -1, *[1] * (len(x.shape) - 2)),), zero=True, pure=True)
+
+
+def _flat_grid(labels: Labels, d: int) -> Grid | None:
+    """Return the grid along one dimension alone, flat, if there is one."""
+    return next((grid.reshape(-1) for grid in labels.grids if varying(grid) == {d}), None)
+
+
+def _read_in_groups(
+    tracer: Tracer, x: Labels, given: Grid, reads: Grid | None, groups: int
+) -> None:
+    """Tie what the groups of a convolution read to its weight's inputs, place by place."""
+    if reads is None:
+        why = tracer.reason(UNLABELLED_GROUPS)
+        tracer.ledger.block(given, why)
+        return
+    places = given.reshape(groups, -1)
+    tracer.ledger.join(places, reads.reshape(-1, places.shape[1]))
+    tracer.ledger.joined_along(places, [0])
+    spread = reads if len(reads) == len(given) else reads.repeat(groups)
+    tracer.note_read(x, given, spread)
 
 
 def embedding(tracer: Tracer, call: Call) -> None:
     """Rule of embedding(weight [V, C], indices [..]) → [.., C]."""
     weight, indices = call.get("weight"), call.get("indices")
-    tracer.block(indices, tracer.at("is an index into a table"))
-    labels = tracer.labels(weight)
-    if labels is None:
-        return
-    grids = tracer.ledger.fix_all(labels, [0], tracer.at("is looked up by its index"))
+    tracer.block(indices, tracer.reason("is an index into a table"))
+    why = tracer.reason("is looked up by its index")
+    labels = tracer.ledger.fix(tracer.labels(weight), [0], why)
     shape = (1,) * indices.dim() + (-1,)
-    out = tuple(grid.reshape(shape) for grid in grids)
+    out = tuple(grid.reshape(shape) for grid in labels.grids)
     if labels.weight:
         tracer.trace.written.extend(out)
     tracer.put(call.out, replace(labels, grids=out, weight=False, pure=False))

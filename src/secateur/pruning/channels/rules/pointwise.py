@@ -1,64 +1,62 @@
-"""Operators that treat every element by itself, and meet others by broadcasting."""
+"""Operators that combine tensors element by element, with broadcasting."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from secateur.pruning.channels.labels import Labels, Operand, varied
+from secateur.pruning.channels.labels import Labels, joint, varying
 from secateur.pruning.channels.tracing import Call, Tracer
 
 NAMES = ("hardswish", "leaky_relu", "_prelu_kernel", "rsub", "floor_divide")
 """Pointwise operators that some versions of torch do not mark as such."""
 
 PROBES = (-1.7, 0.9, 2.3)
-"""What stands in for values that may be anything."""
+"""Values that stand in for any value."""
 
 
 def pointwise(tracer: Tracer, call: Call) -> None:
     """Tie the channels of all operands that are not broadcast along them."""
     tensors, out = call.tensors, call.out
-    if not isinstance(out, Tensor):
-        tracer.block(tensors, tracer.at(f"reaches aten.{call.name}, which has several outputs"))
-        return
     zero, finite = _at_zero(tracer, call)
+    if why := _refusal(tracer, call, finite):
+        tracer.block(tensors, tracer.reason(why))
+        return
+    operands = [tracer.labels(tensor) for tensor in tensors]
+    why = tracer.reason("meets a tensor that is not pruned along with it")
+    labels = joint(operands, tracer.ledger.tie(operands, out.dim(), why))
+    dims = frozenset(d for grid in labels.grids for d in varying(grid))
+    placed = any((o.weight or o.buffer) and _beside(o, dims, out.dim()) for o in operands)
+    scalars = all(o.grids or t.numel() == 1 for o, t in zip(operands, tensors, strict=True))
+    pure = scalars and labels.pure and not placed
+    weight = zero and scalars and labels.weight
+    tracer.put(out, replace(labels, zero=zero, pure=pure, weight=weight))
+
+
+def _refusal(tracer: Tracer, call: Call, finite: bool) -> str | None:
+    """Return why channels that reach the operator stay, or None."""
+    if not isinstance(call.out, Tensor):
+        return f"reaches aten.{call.name}, which has several outputs"
     if not finite:
-        tracer.block(tensors, tracer.at(f"reaches aten.{call.name}, which is not finite at zero"))
-        return
-    alone = call.func._schema.is_mutable and tracer.labels(tensors[0]) is None
-    if alone:  # what else looks at the same memory would not know
-        tracer.block(tensors, tracer.at("is written into a tensor that is not pruned"))
-        return
-    why = tracer.at("meets a tensor that is not pruned along with it")
-    operands: list[Operand] = [tracer.operand(tensor) for tensor in tensors]
-    met = tracer.ledger.meet(operands, out.dim(), why)
-    known = [operand.labels for operand in operands if operand.labels]
-    dims = frozenset(d for m in met for d in varied(m.grid))
-    placed = any(o.known.weight or o.known.buffer for o in operands if _beside(o, dims, out.dim()))
-    scalars = all(o.labels or t.numel() == 1 for o, t in zip(operands, tensors, strict=True))
-    tracer.put(
-        out,
-        Labels(
-            tuple(m.grid for m in met),
-            zero=zero,
-            pure=scalars and all(labels.pure for labels in known) and not placed,
-            weight=zero and scalars and all(labels.weight for labels in known),
-            buffer=all(labels.buffer for labels in known),
-        ),
-    )
+        return f"reaches aten.{call.name}, which is not finite at zero"
+    if call.func._schema.is_mutable and not tracer.labels(call.tensors[0]).grids:
+        return "is written into a tensor that is not pruned"  # views of it would not follow
+    return None
 
 
-def _beside(operand: Operand, dims: frozenset[int], ndim: int) -> bool:
-    """Return whether an operand has another size than 1 beside the outcome's channels."""
+def _beside(operand: Labels, dims: frozenset[int], ndim: int) -> bool:
+    """Return whether an operand also varies in dimensions other than the outcome's channels."""
     ahead = ndim - len(operand.shape)
     return any(size > 1 and ahead + d not in dims for d, size in enumerate(operand.shape))
 
 
 def _at_zero(tracer: Tracer, call: Call) -> tuple[bool, bool]:
-    """Ask the operator what it gives where channels are zero, whatever else it meets.
+    """Run the operator with zeros for channels and any values for all else.
 
     Returns:
-        Whether it is zero, and whether it is finite.
+        Whether the result is zero, and whether it is finite.
     """
 
     def stand_in(value: object) -> object:
@@ -66,22 +64,17 @@ def _at_zero(tracer: Tracer, call: Call) -> tuple[bool, bool]:
             return [stand_in(item) for item in value]
         if not isinstance(value, Tensor):
             return value
-        labels = tracer.labels(value)
-        if labels and labels.zero:
+        if tracer.labels(value).zero:
             return torch.zeros(len(PROBES), dtype=value.dtype)
-        return (
-            torch.tensor(PROBES).ge(1)
-            if value.dtype == torch.bool
-            else (torch.tensor(PROBES).to(value.dtype))
-        )
+        probes = torch.tensor(PROBES)
+        return probes.ge(1) if value.dtype == torch.bool else probes.to(value.dtype)
 
     kwargs = {name: stand_in(value) for name, value in call.kwargs.items() if name != "device"}
     try:
         result = call.func(*[stand_in(value) for value in call.args], **kwargs)
     except (RuntimeError, TypeError):
         return False, True
-    if not result.is_floating_point():
+    if not isinstance(result, Tensor) or not result.is_floating_point():
         return False, True
-    zeros = any(labels.zero for t in call.tensors if (labels := tracer.labels(t)))
-    finite = not zeros or not bool(result.isinf().any())
-    return bool((result == 0).all()), finite
+    zeros = any(tracer.labels(tensor).zero for tensor in call.tensors)
+    return bool((result == 0).all()), not (zeros and bool(result.isinf().any()))
