@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import hypothesis
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from compiler_cache import CompilerCache
 from secateur.compiler import toolchain
+from secateur.study.report import figures
 from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
@@ -56,6 +59,20 @@ def compiled_anew(as_shipped: None) -> Iterator[None]:
     """Run the compiler every time, where it is the compiler's work that is tested."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toolchain._Runner, "__call__", PLAIN)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_once() -> Iterator[None]:
+    """Draw a study's figure once, where many studies end in the same numbers."""
+    drawn: dict[bytes, tuple[bytes, bytes]] = {}
+    draw = figures.curve
+
+    def curve(*given: Any) -> tuple[bytes, bytes]:
+        return drawn.get(key := pickle.dumps(given)) or drawn.setdefault(key, draw(*given))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "curve", curve)
         yield
 
 

@@ -23,6 +23,8 @@ from secateur.study.store import CorruptFile, Store, read_records
 from secateur.study.study import Study, rebuild
 from secateur.study.task import ACCURACY, Task
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SMALL: dict[str, Any] = {
     "keep": (0.5, 0.1),
     "seeds": 3,

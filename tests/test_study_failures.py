@@ -23,6 +23,8 @@ from secateur.study.store import Store
 from secateur.study.study import Results, Study, rebuild
 from secateur.study.task import Task
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 PLAN: dict[str, Any] = {
     "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
     "criteria": ("magnitude", "gate"), "device": "cpu",

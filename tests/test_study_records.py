@@ -24,6 +24,8 @@ from secateur.study.study import Study, opened, rebuild
 from secateur.study.task import Task
 from secateur.terminal.inspection import inspection
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 PLAN: dict[str, Any] = {
     "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
     "criteria": ("magnitude",), "device": "cpu",
