@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -80,6 +81,12 @@ def drawn_once() -> Iterator[None]:
 def digits() -> Task:
     """The smallest real task: an MLP on the digits that come with the package."""
     return classification("digits", "mlp", progress=False)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is imported: a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
