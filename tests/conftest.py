@@ -13,7 +13,7 @@ import torch
 
 from compiler_cache import CompilerCache
 from secateur.compiler import toolchain
-from secateur.study.report import figures
+from secateur.study import report
 from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
@@ -66,14 +66,15 @@ def compiled_anew(as_shipped: None) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def drawn_once() -> Iterator[None]:
     """Draw a study's figure once, where many studies end in the same numbers."""
-    drawn: dict[bytes, tuple[bytes, bytes]] = {}
-    draw = figures.curve
+    drawn: dict[bytes, dict[str, bytes]] = {}
+    draw = report.printed
 
-    def curve(*given: Any) -> tuple[bytes, bytes]:
-        return drawn.get(key := pickle.dumps(given)) or drawn.setdefault(key, draw(*given))
+    def printed(*given: Any, **options: Any) -> dict[str, bytes]:
+        key = pickle.dumps((given, options))
+        return drawn.get(key) or drawn.setdefault(key, draw(*given, **options))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "curve", curve)
+        patch.setattr(report, "printed", printed)
         yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
