@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import hypothesis
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from compiler_cache import CompilerCache
 from secateur.compiler import toolchain
+from secateur.study import report
 from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
@@ -59,10 +63,31 @@ def compiled_anew(as_shipped: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def drawn_once() -> Iterator[None]:
+    """Draw a study's figure once, where many studies end in the same numbers."""
+    drawn: dict[bytes, dict[str, bytes]] = {}
+    draw = report.printed
+
+    def printed(*given: Any, **options: Any) -> dict[str, bytes]:
+        key = pickle.dumps((given, options))
+        return drawn.get(key) or drawn.setdefault(key, draw(*given, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "printed", printed)
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits() -> Task:
     """The smallest real task: an MLP on the digits that come with the package."""
     return classification("digits", "mlp", progress=False)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is imported: a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

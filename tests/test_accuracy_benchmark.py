@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from secateur import Gates, Rung, nets
+from secateur import Gates, Rung
 from secateur.data.images import Augmentation, ImageData, Split
+from secateur.nets.mlp import Mlp
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -60,10 +61,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     )
     monkeypatch.setitem(table.NETS, "convnet", small)
     monkeypatch.setattr(module.data, "load", lambda *_, **__: few_images())
-    build = nets.build
-    monkeypatch.setattr(
-        module.nets, "build", lambda name: build(name, input_shape=(3, 8, 8), classes=10)
-    )
+    monkeypatch.setattr(module.nets, "build", lambda name: Mlp((3, 8, 8), 10, hidden=(48, 32)))
     return module
 
 

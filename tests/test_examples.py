@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import forked
 
 ROOT = Path(__file__).parent.parent
 # those of other people's loops are run by test_integrations.py
@@ -22,17 +21,9 @@ BLOCKS = [
 
 
 def run(arguments: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    program = forked.run("-W", "error", *arguments, folder=folder)
+    assert program.status == 0, program.err
+    return program.out
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import forked
 from integration_loop import PHASE, assert_equal, by_hand, loader, network
 from secateur.pruning.gates.gate_training import GateTraining
 from secateur.pruning.gates.mask_hold import MaskHold
@@ -32,11 +31,9 @@ def test_examples_run(example: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(EXAMPLES[example]) is None:
         pytest.skip(f"{EXAMPLES[example]} is not installed")
     script = ROOT / "examples" / f"{example}.py"
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "weights kept" in done.stdout
+    done = forked.run(str(script), folder=tmp_path)
+    assert done.status == 0, done.err
+    assert "weights kept" in done.out
     assert not list(tmp_path.iterdir())
 
 
@@ -53,10 +50,8 @@ except ImportError as error:
     assert isinstance(error, UsageError), error
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert f"pip install '.[{module}]'" in done.stdout, done.stderr
+    done = forked.run("-W", "error", "-c", code)
+    assert f"pip install '.[{module}]'" in done.out, done.err
 
 
 def test_the_page_shows_what_the_examples_run() -> None:
@@ -80,15 +75,9 @@ def test_lightning_under_its_older_name(tmp_path: Path) -> None:
     code = code.replace("import lightning\n", "import pytorch_lightning as lightning\n")
     assert "pytorch_lightning" in code
     ends = "    assert 'lightning' not in __import__('sys').modules\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code + ends],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "weights kept" in done.stdout
+    done = forked.run("-c", code + ends, folder=tmp_path)
+    assert done.status == 0, done.err
+    assert "weights kept" in done.out
 
 
 def test_accelerate_trains_exactly_what_a_plain_loop_trains() -> None:

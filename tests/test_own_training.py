@@ -17,6 +17,8 @@ from secateur.errors import StudyError, UsageError
 from secateur.study.study import Results
 from secateur.training import Epoch, unpruned
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 PLAN: dict[str, Any] = {
     "keep": (0.3,), "seeds": 1, "epochs": 1, "gate_epochs": 1, "calibration": 128, "device": "cpu",
 }  # fmt: skip

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,12 +15,16 @@ import torch
 from torch import Tensor
 
 import secateur
+from forked import Program
 from secateur.errors import BudgetError, FileError, StudyError, UsageError
+from secateur.nets.mlp import Mlp
 from secateur.pruning.criteria import CRITERIA
 from secateur.study.plan import Stage, plan
 from secateur.study.store import CorruptFile, Store, read_records
 from secateur.study.study import Study, rebuild
 from secateur.study.task import ACCURACY, Task
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 SMALL: dict[str, Any] = {
     "keep": (0.5, 0.1),
@@ -57,23 +59,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A study that ran through in one go, as a user runs it."""
     directory = tmp_path_factory.mktemp("study")
     done = command("study", *ARGUMENTS, "--out", str(directory))
-    assert done.returncode == 0, done.stderr
+    done.wait()
+    assert done.status == 0, done.err
     return directory
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "secateur", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=environment(),
-    )
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def command(*arguments: str) -> Program:
+    return Program("-m", "secateur", *arguments, environment={"COLUMNS": "200"})
 
 
 def test_a_study_leaves_every_record_and_a_report(finished: Path, digits: Task) -> None:
@@ -111,44 +103,32 @@ def test_killed_at_random_moments_it_ends_in_the_same_numbers(
     targets = sorted(chance.sample(range(0, total - 1), 6))
     kills = 0
     for target in targets:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "secateur", "study", *ARGUMENTS, "--out", str(tmp_path)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-        )
+        process = command("study", *ARGUMENTS, "--out", str(tmp_path))
         deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("records/*.json"))) < target and process.poll() is None:
+        while len(list(tmp_path.glob("records/*.json"))) < target and process.status is None:
             assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(chance.random() * 0.4)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        kills += process.status is None
+        process.send(signal.SIGKILL)
         process.wait()
     assert kills >= 3
-    assert command("study", *ARGUMENTS, "--out", str(tmp_path)).returncode == 0
+    done = command("study", *ARGUMENTS, "--out", str(tmp_path))
+    done.wait()
+    assert done.status == 0, done.err
     assert numbers(tmp_path) == numbers(finished)
     assert (tmp_path / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    # a shell's background job ignores Ctrl-C, and what it starts inherits that; a handler is not
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "secateur", "study", *ARGUMENTS, "--out", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    signal.signal(signal.SIGINT, before)
-    while not list(tmp_path.glob("records/*.json")) and process.poll() is None:
+    process = command("study", *ARGUMENTS, "--out", str(tmp_path))
+    while not list(tmp_path.glob("records/*.json")) and process.status is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "To go on where it stopped" in error
-    assert f"secateur study {' '.join(ARGUMENTS)} --out {tmp_path}" in error
+    process.send(signal.SIGINT)
+    process.wait()
+    assert process.status == 1
+    assert "To go on where it stopped" in process.err
+    assert f"secateur study {' '.join(ARGUMENTS)} --out {tmp_path}" in process.err
 
 
 def test_a_finished_study_is_not_done_again(finished: Path, digits: Task) -> None:
@@ -317,20 +297,21 @@ def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
         "finetune": 1,
         "teach": 0.5,
     }
-    results = study(digits, tmp_path / "a", **options).run()
+    small = replace(digits, model=lambda: Mlp((1, 8, 8), 10, hidden=(128, 64)))
+    results = study(small, tmp_path / "a", **options).run()
     rows = {(row.criterion, row.recovery): row.test.mean for row in results.summary.rows}
     recoveries = {recovery for _, recovery in rows}
     assert recoveries == {"none", "batchnorm", "reconstruct", "finetune"}
     for criterion in ("lamp", "magnitude", "wanda", "obs", "taylor"):
         assert rows[criterion, "reconstruct"] > rows[criterion, "none"]
         assert rows[criterion, "finetune"] > rows["random", "none"]
-    study(digits, tmp_path / "b", **options).run()
+    study(small, tmp_path / "b", **options).run()
     again = numbers(tmp_path / "b")
     first = numbers(tmp_path / "a")
     assert first == again
     for path in sorted((tmp_path / "b" / "records").glob("*keep*.json"))[::2]:
         path.unlink()  # as if it had been killed: each is done alone, from scores taken anew
-    study(digits, tmp_path / "b", **options).run()
+    study(small, tmp_path / "b", **options).run()
     assert numbers(tmp_path / "b") == first
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import forked
 from secateur.errors import DataError, FileError, StudyError, UsageError
 from secateur.study.plan import Event, Stage
 from secateur.study.store import Store
 from secateur.study.study import Results, Study, rebuild
 from secateur.study.task import Task
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 PLAN: dict[str, Any] = {
     "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
@@ -373,14 +374,11 @@ def test_the_command_ends_with_a_line_for_each_failure(tmp_path: Path) -> None:
         "task = replace(base, name='mine', loss=loss, description={})\n"
     )
     words = "--keep 0.5 --seeds 2 --epochs 1 --gate-epochs 1 --finetune 0 --calibration 128"
-    command = [sys.executable, "-m", "secateur", "study", "mine.py:task", *words.split()]
-    command += ["--criteria", "magnitude", "--margin", "0.5", "--out", "study"]
-    ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
-    assert "seed-0_control: ValueError: mine, in two lines" in ended.stderr
+    words += " --criteria magnitude --margin 0.5 --out study"
+    ended = forked.run("-m", "secateur", "study", "mine.py:task", *words.split(), folder=tmp_path)
+    assert ended.status == 1
+    assert "Traceback" not in ended.err
+    assert "seed-0_control: ValueError: mine, in two lines" in ended.err
     assert (tmp_path / "study" / "report.html").exists()
     assert json.loads((tmp_path / "study/failures/seed-0_control.json").read_text())["traceback"]
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -18,12 +16,15 @@ from typing import Any
 
 import pytest
 
+import forked
 from secateur.errors import StudyError
 from secateur.study.plan import Trial
 from secateur.study.store import CorruptFile, read_records, read_spec, spec_hash
 from secateur.study.study import Study, opened, rebuild
 from secateur.study.task import Task
 from secateur.terminal.inspection import inspection
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 PLAN: dict[str, Any] = {
     "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
@@ -338,9 +339,7 @@ Study(classification("digits", "mlp", progress=False), out=sys.argv[1], **plan).
     ["spec.json", "seed-0_train.safetensors", "seed-0_train.json", "keep-0.5_none", "report.html"],
 )
 def test_a_study_removes_what_killed_runs_of_it_left(digits: Task, tmp_path: Path, at: str) -> None:
-    done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path), at], check=False,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    assert forked.run("-c", STOPPED, str(tmp_path), at).status == -signal.SIGKILL
     left = [path for path in tmp_path.rglob(".*") if at in path.name]
     assert len(left) == 1
     (tmp_path / "records" / ".seed-0_train.json.abcdefgh").write_text("of 0.1.0")

@@ -23,6 +23,8 @@ from secateur.study.spec import Options, Spec
 from secateur.study.study import command_of, rebuild
 from secateur.study.task import classification
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 QUICK: dict[str, Any] = {"seeds": 3, "epochs": 1, "gate_epochs": 1, "calibration": 256}
 QUICK["device"] = "cpu"
