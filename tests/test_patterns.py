@@ -363,6 +363,7 @@ def test_a_gpu_gives_the_masks_of_the_cpu_with_every_pattern() -> None:
     for fields in (
         {"pattern": "2:4"},
         {"keep": 0.3, "pattern": "4x2"},
+        {"keep": 0.3, "pattern": "dot4"},
         {"keep": 0.3, "scope": ("*1", "*2"), "overrides": {"*3": 0.1}},
     ):
         budget = Budget(**fields)  # type: ignore[arg-type]
