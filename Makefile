@@ -1,6 +1,7 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
-# Both set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
+# make test-long    the tests that draw examples, at random and ten times as many
+# All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
 # Tests run in JOBS processes, with one thread for each.
 
 PYTHON ?= python3
@@ -9,13 +10,17 @@ BIN = $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: study test test-lowest lint types figures clean
+.PHONY: study test test-long test-lowest lint types figures clean
 
 study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
 
 test: $(VENV)/dev lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=10
+
+# What fails is drawn again by the line @reproduce_failure that is printed.
+test-long: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m hypothesis
 
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:

@@ -18,7 +18,11 @@ from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
 hypothesis.settings.register_profile("secateur", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("secateur")
+
+TURNS = 10
+"""How often a test draws all its examples in the profile "long", other ones each time."""
 
 FULL, PLAIN = toolchain.OPTIMIZE, toolchain._Runner.__call__
 
@@ -82,6 +86,20 @@ def drawn_once() -> Iterator[None]:
 def digits() -> Task:
     """The smallest real task: an MLP on the digits that come with the package."""
     return classification("digits", "mlp", progress=False)
+
+
+@pytest.fixture
+def turn(request: pytest.FixtureRequest) -> object:
+    """Which of its turns a test is at."""
+    return request.param
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the tests that draw examples their turns."""
+    long = metafunc.config.getoption("--hypothesis-profile") == "long"
+    if long and hypothesis.is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("turn")
+        metafunc.parametrize("turn", range(TURNS), indirect=True)
 
 
 def pytest_collection_finish() -> None:

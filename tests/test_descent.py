@@ -73,6 +73,25 @@ def test_every_rung_is_exact_and_nested_and_one_order_gives_them_all(
             assert there.get_parameter(name)[mask].any()
 
 
+def test_what_was_cut_keeps_its_order(digits: Task) -> None:
+    """Also at ratios between the rungs, whatever training does to what is left."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with torch.no_grad():  # far enough apart for any rounding
+        order = torch.randperm(640, generator=torch.Generator().manual_seed(0)) + 1
+        net[1].weight.copy_((order / 640 * (-1) ** order).reshape(10, 64))
+    Gates.attach(net, ["1.weight"])
+    scores = [Gates.of(net).scores()]
+    rungs = (Rung(0.4, settle=SHORT), Rung(0.2, settle=SHORT))
+    for _ in descend(net, rungs, digits.data(torch.device("cpu")), digits.loss, seed=0):
+        scores.append(Gates.of(net).scores())
+    before, between, after = scores
+    for keep in (0.9, 0.7, 0.5):
+        assert select(after, Budget(keep)) == select(between, Budget(keep))
+        assert select(after, Budget(keep)) == select(before, Budget(keep))
+    assert select(after, Budget(0.3)) == select(between, Budget(0.3))
+    assert select(after, Budget(0.3)) != select(before, Budget(0.3))  # training was seen
+
+
 def test_it_is_better_than_one_cut_trained_for_as_long(dense: nn.Module, digits: Task) -> None:
     data = digits.data(torch.device("cpu"))
     _, landed = descended(dense, digits, GatePhase(lowest_keep=0.05))

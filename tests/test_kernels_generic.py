@@ -190,6 +190,21 @@ def test_folds(cases: list[Case]) -> None:
     check(cases)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exponentials_of_large_numbers_do_not_overflow(dtype: str) -> None:
+    """Each row less its largest: among lanes, along a vector, and cut over the lanes."""
+    far = 1000 if dtype == "float32" else 10_000
+    x = [values(dtype, 5, 33, low=-far, high=far) for _ in range(4)]
+    check(
+        [
+            Case(op, [x[k]], {"axis": axis}, via=via)
+            for op in ("Softmax", "LogSoftmax")
+            for k, (axis, via) in enumerate([(1, ""), (2, ""), (1, "tokens"), (2, "tokens")])
+            if not via or dtype == "float32"
+        ]
+    )
+
+
 @st.composite
 def channels(draw: st.DrawFn) -> Case:
     groups, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))

@@ -101,6 +101,18 @@ def test_gates_learn_beside_the_optimizer_of_the_loop(
     assert rows["gate"].test.mean > rows["magnitude"].test.mean
 
 
+def test_torch_draws_from_the_seed_that_the_loop_is_given(digits: Task, tmp_path: Path) -> None:
+    drawn: list[tuple[int, Any]] = []
+
+    def train(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> None:
+        drawn.append((seed, torch.rand(3).tolist()))
+
+    study(digits, tmp_path, train, criteria=("random",), seeds=2)
+    assert len({seed for seed, _ in drawn}) == len(drawn) == 4  # two networks of two seeds
+    for seed, values in drawn:
+        assert values == torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
 def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None:
     def idle(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> list[Epoch]:
         return [Epoch(epoch + 1, 1.5, 0.0, 0.0) for epoch in range(recipe.epochs)]

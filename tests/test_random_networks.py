@@ -139,8 +139,6 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
 
 @settings(
     max_examples=25,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(networks(), st.integers(1, 40))

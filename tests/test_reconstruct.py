@@ -66,6 +66,19 @@ def test_damping_pulls_towards_the_dense_weights() -> None:
     assert distances[2] < 1e-3
 
 
+def test_a_solution_that_is_worse_is_not_taken() -> None:
+    """Weights at their best are pulled away from it by a damping that is large."""
+    torch.manual_seed(0)
+    dense = nn.Linear(12, 5)
+    data, masks = images(12, count=90), cut(dense, 0.4)
+    model = copy.deepcopy(dense)
+    best = reconstruct(model, dense, masks, data, damping=1e-9).layers[0].after
+    before = copy.deepcopy(model.state_dict())
+    (layer,) = reconstruct(model, dense, masks, data, damping=10.0).layers
+    assert layer.after == layer.before == pytest.approx(best, rel=1e-3)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
