@@ -377,3 +377,12 @@ def test_broken_record_leaves_an_old_report_alone(tmp_path: Path, spec: Record) 
     with pytest.raises(StudyError, match="metrics"):
         _write(tmp_path, spec, trials, [])
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_pattern_is_said_where_it_is_not_single_weights(tmp_path: Path, spec: Record) -> None:
+    for pattern, said in (("dot4", True), ("<b>1x4", True), ("weight", False), (None, False)):
+        options = {**spec["options"], **({"pattern": pattern} if pattern else {})}
+        files = _write(tmp_path, {**spec, "options": options}, make_trials(spec), [])
+        page = files.html.read_text(encoding="utf-8")
+        assert ("All cuts have the pattern" in page) == said
+        assert "<b>1x4" not in page

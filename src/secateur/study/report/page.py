@@ -34,6 +34,9 @@ from secateur.study.summary import Summary
 
 _FEW = 3  # items that a banner shows unfolded
 
+WEIGHT = "weight"
+"""The pattern of single weights."""
+
 
 def render(
     summary: Summary,
@@ -83,6 +86,7 @@ def render(
         "comparisons": tables.comparisons(summary) if summary.comparisons else "",
         "excluded": tables.excluded(stages),
         "shallow": _shallow(spec),
+        "pattern": _pattern(spec),
         "provenance": tables.provenance(spec_hash, trials, stages, command),
         "times": tables.times(trials, stages),
         "spec": escape(json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False)),
@@ -129,6 +133,12 @@ def _data(
         "suggested": [[*pair, each.keep] for pair, each in summary.suggested.items()],
         "charts": [{"name": name, **asdict(chart)} for name, chart in charts.items()],
     }
+
+
+def _pattern(spec: Record) -> str:
+    """Return a sentence on the shape of what is cut, where that is not single weights."""
+    pattern = spec["options"].get("pattern", WEIGHT)  # studies of 0.1.0 have none
+    return "" if pattern == WEIGHT else f"All cuts have the pattern {escape(str(pattern))}. "
 
 
 def _embedded(value: object) -> str:

@@ -67,9 +67,9 @@ def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart:
         title="How far can it be cut?",
         about="Curve of test {{metric}} against sparsity; its figures are in the table of all "
         "levels",
-        caption="Test {{metric}}, mean over seeds, with two-sided {{confidence}} intervals. "
-        "{{direction}} is better. Filled marks are certified levels, hollow ones are not. The grey "
-        "band is the margin, {{margin}} {{side}} dense: what lies in it counts as no worse. The "
+        caption="{{pattern}}Test {{metric}}, mean over seeds, with two-sided {{confidence}} "
+        "intervals. {{direction}} is better. Filled marks are certified levels, hollow ones are not. The "
+        "grey band is the margin, {{margin}} {{side}} dense: what lies in it counts as no worse. The "
         "shaded range is the operating region of the criterion chosen in the panel. {{shallow}}",
         series=[
             Series(
