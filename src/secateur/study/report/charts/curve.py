@@ -68,9 +68,10 @@ def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart:
         about="Curve of test {{metric}} against sparsity; its figures are in the table of all "
         "levels",
         caption="{{pattern}}Test {{metric}}, mean over seeds, with two-sided {{confidence}} "
-        "intervals. {{direction}} is better. Filled marks are certified levels, hollow ones are not. The "
-        "grey band is the margin, {{margin}} {{side}} dense: what lies in it counts as no worse. The "
-        "shaded range is the operating region of the criterion chosen in the panel. {{shallow}}",
+        "intervals. {{direction}} is better. Filled marks are certified levels, hollow ones are "
+        "not. The grey band is the margin, {{margin}} {{side}} dense: what lies in it counts as no "
+        "worse. The shaded range is the operating region of the criterion chosen in the panel. "
+        "{{shallow}}",
         series=[
             Series(
                 name=rows[0].criterion,
