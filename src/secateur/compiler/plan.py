@@ -22,7 +22,7 @@ from secateur.compiler.graph import (
     unsupported,
     with_start,
 )
-from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, carried, find
+from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
 
 
@@ -207,38 +207,29 @@ class _Cuts:
         for name in filter(None, (*node.inputs, *node.outputs)):
             if (dtype := self.types[name].dtype.name) not in C_TYPES:
                 raise unsupported(node, f"it works on {dtype}; store the model in float32")
-        cuts = [self.cuts.get(name, PLAIN) for name in node.inputs]
-        if self.batch_cut.axes:
-            # an input of the program comes in cut; whoever cannot use that asks for another
-            cuts = [
-                self.batch_cut if name in self.external else cut
-                for name, cut in zip(node.inputs, cuts, strict=True)
-            ]
+        # an input of the program comes in cut; whoever cannot use that asks for another
+        cuts = [
+            self.batch_cut if name in self.external else self.cuts.get(name, PLAIN)
+            for name in node.inputs
+        ]
         batch = bool(self.batch_cut.axes)
-        if kernel.cuts:
-            wanted, outs = kernel.cuts(node, self.types, cuts, self.machine, batch)
-        else:
-            assert kernel.carry is not None
-            wanted, out = carried(node, self.types, cuts, kernel.carry(node, self.types))
-            outs = [out] * len(node.outputs)
-        inputs, packed_constants, settled = list(node.inputs), {}, []
-        for i, name in enumerate(node.inputs):
-            if not name:
-                settled.append(PLAIN)
-                continue
-            want = cuts[i] if wanted[i] is None else wanted[i]
-            assert want is not None
-            settled.append(want)
+        wanted, outs = kernel.wanted(node, self.types, cuts, self.machine, batch)
+        settled = [
+            (cut if want is None else want) if name else PLAIN
+            for name, cut, want in zip(node.inputs, cuts, wanted, strict=True)
+        ]
+        inputs, packed_constants = list(node.inputs), {}
+        for i, (name, want) in enumerate(zip(node.inputs, settled, strict=True)):
             if name in self.graph.constants:
                 packed_constants[i] = want
-            elif want != self.cuts[name] or (batch and name in self.graph.inputs):
+            elif name and (want != self.cuts[name] or (batch and name in self.graph.inputs)):
                 # the caller's arrays may hold fewer samples than a tile: they are always copied
                 inputs[i] = self.relayout(name, want)
         halos = kernel.halo(node, self.types, settled, outs) if kernel.halo else []
         for i, halo in enumerate(halos):
             if halo is not None and node.inputs[i]:
                 inputs[i] = self.with_halo(inputs[i], settled[i], halo)
-                packed_constants.pop(i, None) if inputs[i] != node.inputs[i] else None
+                packed_constants.pop(i, None)  # a constant with a halo is a copy
         self.nodes.append((replace(node, inputs=tuple(inputs)), packed_constants))
         self.cuts.update({o: c for o, c in zip(node.outputs, outs, strict=True) if o})
 
