@@ -313,29 +313,17 @@ def _lay_out(
             i: packed(first.types[node.inputs[i]].shape, cut, lanes=machine.lanes)
             for i, cut in cuts.items()
         }
-        ins = [
-            constants.get(i) or (layouts.get(name) if name else None)
-            for i, name in enumerate(node.inputs)
-        ]
-        if kernel.view and len(node.outputs) == 1 and node.outputs[0] not in first.halos:
-            source, out = node.inputs[0], node.outputs[0]
-            if source in layouts and "output" not in node.attributes:
-                view = kernel.view(node, first.types, layouts[source])
-                if view is not None and view.cut == first.cuts[out]:
-                    layouts[out] = view
-                    homes[out] = Home(homes[source].kind, homes[source].root, homes[source].index)
-                    continue
-        for k, out in enumerate(node.outputs):
-            if not out:
-                continue
-            kind, tensor, cut = "arena", first.types[out], first.cuts[out]
-            index = node.get("output", -1) if k == 0 else -1
-            order = None
-            if index >= 0:
-                kind = "output"
-            elif out in staged:
-                kind = "staged"
-            elif kernel.order:
+        view = _view(node, kernel, first, layouts)
+        if view is not None:
+            out, home = node.outputs[0], homes[node.inputs[0]]
+            layouts[out], homes[out] = view, Home(home.kind, home.root, home.index)
+            continue
+        ins = [constants.get(i) or layouts.get(name) for i, name in enumerate(node.inputs)]
+        index = node.get("output", -1)
+        for out in filter(None, node.outputs):
+            kind = "output" if index >= 0 else "staged" if out in staged else "arena"
+            tensor, cut, order = first.types[out], first.cuts[out], None
+            if kind == "arena" and kernel.order:
                 order = kernel.order(node, first.types, ins, cut)
             halo = first.halos.get(out)
             layouts[out] = packed(
@@ -361,6 +349,18 @@ def _lay_out(
             steps += [_filling(out, first.halos[out]) for out in node.outputs if out in first.halos]
     homes, arena = _allocate(steps, layouts, homes, first.types)
     return _Part(tuple(steps), layouts, homes, arena)
+
+
+def _view(node: Node, kernel: Kernel, first: _Cuts, layouts: Mapping[str, Layout]) -> Layout | None:
+    """Return the layout of a node's output in the memory of its input, or None.
+
+    An output that has a halo, or is to be cut in another way, needs memory of its own.
+    """
+    if not kernel.view or len(node.outputs) != 1 or node.outputs[0] in first.halos:
+        return None
+    source = layouts.get(node.inputs[0])
+    view = kernel.view(node, first.types, source) if source is not None else None
+    return view if view is not None and view.cut == first.cuts[node.outputs[0]] else None
 
 
 def _filling(name: str, halo: Halo) -> Planned:
