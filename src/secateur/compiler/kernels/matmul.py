@@ -9,7 +9,7 @@ vector of them at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -23,6 +23,8 @@ from secateur.compiler.layout import Cut, Layout
 Role = int | str
 Roles = dict[Role, int]
 """Role -> axis."""
+Lanes = dict[Role, tuple[int, int]]
+"""Role -> how its axis is cut, as `Cut` has it."""
 
 READ = 0.1
 """Cost of reading a vector or a scalar beside multiply-adds of vectors, of which it hides most."""
@@ -103,14 +105,7 @@ def cuts(
         shape = types[node.inputs[n]].shape
         return role in roles.of(n) and shape[roles.of(n)[role]] == out.shape[roles.y[role]]
 
-    chosen: dict[Role, tuple[int, int]] = {}
-    for n in (0, 1):
-        batch = all(isinstance(role, int) and whole(n, role) for role in own[n])
-        if own[n] and batch and not chosen:
-            chosen = own[n]
-    for n, role in enumerate(("i", "j")):
-        if set(own[n]) == {role} and not chosen and out.dtype == np.float32:
-            chosen = own[n]
+    chosen = _followed(own, whole, rows_or_columns=out.dtype == np.float32)
     wanted: list[Cut | None] = []
     for n, name in enumerate(node.inputs):
         mine = {r: lanes for r, lanes in chosen.items() if name and whole(n, r)}
@@ -120,6 +115,15 @@ def cuts(
         else:
             wanted.append(Cut.of({roles.of(n)[r]: lanes for r, lanes in mine.items()}))
     return wanted, [Cut.of({roles.y[r]: lanes for r, lanes in chosen.items()})]
+
+
+def _followed(
+    own: Sequence[Lanes], whole: Callable[[int, Role], bool], *, rows_or_columns: bool
+) -> Lanes:
+    """Return the cut of A or B that the output takes over: one along the batch if there is any."""
+    batch = (n for n in (0, 1) if all(isinstance(role, int) and whole(n, role) for role in own[n]))
+    single = (n for n, role in enumerate(("i", "j")) if rows_or_columns and set(own[n]) == {role})
+    return next((own[n] for n in (*batch, *single) if own[n]), {})
 
 
 def order(
