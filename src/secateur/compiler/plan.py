@@ -22,7 +22,7 @@ from secateur.compiler.graph import (
     unsupported,
     with_start,
 )
-from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, carried, find
+from secateur.compiler.kernels import C_TYPES, Halo, Kernel, Machine, find
 from secateur.compiler.layout import LINE, PLAIN, Cut, Layout, packed
 
 
@@ -207,38 +207,29 @@ class _Cuts:
         for name in filter(None, (*node.inputs, *node.outputs)):
             if (dtype := self.types[name].dtype.name) not in C_TYPES:
                 raise unsupported(node, f"it works on {dtype}; store the model in float32")
-        cuts = [self.cuts.get(name, PLAIN) for name in node.inputs]
-        if self.batch_cut.axes:
-            # an input of the program comes in cut; whoever cannot use that asks for another
-            cuts = [
-                self.batch_cut if name in self.external else cut
-                for name, cut in zip(node.inputs, cuts, strict=True)
-            ]
+        # an input of the program comes in cut; whoever cannot use that asks for another
+        cuts = [
+            self.batch_cut if name in self.external else self.cuts.get(name, PLAIN)
+            for name in node.inputs
+        ]
         batch = bool(self.batch_cut.axes)
-        if kernel.cuts:
-            wanted, outs = kernel.cuts(node, self.types, cuts, self.machine, batch)
-        else:
-            assert kernel.carry is not None
-            wanted, out = carried(node, self.types, cuts, kernel.carry(node, self.types))
-            outs = [out] * len(node.outputs)
-        inputs, packed_constants, settled = list(node.inputs), {}, []
-        for i, name in enumerate(node.inputs):
-            if not name:
-                settled.append(PLAIN)
-                continue
-            want = cuts[i] if wanted[i] is None else wanted[i]
-            assert want is not None
-            settled.append(want)
+        wanted, outs = kernel.wanted(node, self.types, cuts, self.machine, batch)
+        settled = [
+            (cut if want is None else want) if name else PLAIN
+            for name, cut, want in zip(node.inputs, cuts, wanted, strict=True)
+        ]
+        inputs, packed_constants = list(node.inputs), {}
+        for i, (name, want) in enumerate(zip(node.inputs, settled, strict=True)):
             if name in self.graph.constants:
                 packed_constants[i] = want
-            elif want != self.cuts[name] or (batch and name in self.graph.inputs):
+            elif name and (want != self.cuts[name] or (batch and name in self.graph.inputs)):
                 # the caller's arrays may hold fewer samples than a tile: they are always copied
                 inputs[i] = self.relayout(name, want)
         halos = kernel.halo(node, self.types, settled, outs) if kernel.halo else []
         for i, halo in enumerate(halos):
             if halo is not None and node.inputs[i]:
                 inputs[i] = self.with_halo(inputs[i], settled[i], halo)
-                packed_constants.pop(i, None) if inputs[i] != node.inputs[i] else None
+                packed_constants.pop(i, None)  # a constant with a halo is a copy
         self.nodes.append((replace(node, inputs=tuple(inputs)), packed_constants))
         self.cuts.update({o: c for o, c in zip(node.outputs, outs, strict=True) if o})
 
@@ -322,29 +313,17 @@ def _lay_out(
             i: packed(first.types[node.inputs[i]].shape, cut, lanes=machine.lanes)
             for i, cut in cuts.items()
         }
-        ins = [
-            constants.get(i) or (layouts.get(name) if name else None)
-            for i, name in enumerate(node.inputs)
-        ]
-        if kernel.view and len(node.outputs) == 1 and node.outputs[0] not in first.halos:
-            source, out = node.inputs[0], node.outputs[0]
-            if source in layouts and "output" not in node.attributes:
-                view = kernel.view(node, first.types, layouts[source])
-                if view is not None and view.cut == first.cuts[out]:
-                    layouts[out] = view
-                    homes[out] = Home(homes[source].kind, homes[source].root, homes[source].index)
-                    continue
-        for k, out in enumerate(node.outputs):
-            if not out:
-                continue
-            kind, tensor, cut = "arena", first.types[out], first.cuts[out]
-            index = node.get("output", -1) if k == 0 else -1
-            order = None
-            if index >= 0:
-                kind = "output"
-            elif out in staged:
-                kind = "staged"
-            elif kernel.order:
+        view = _view(node, kernel, first, layouts)
+        if view is not None:
+            out, home = node.outputs[0], homes[node.inputs[0]]
+            layouts[out], homes[out] = view, Home(home.kind, home.root, home.index)
+            continue
+        ins = [constants.get(i) or layouts.get(name) for i, name in enumerate(node.inputs)]
+        index = node.get("output", -1)
+        for out in filter(None, node.outputs):
+            kind = "output" if index >= 0 else "staged" if out in staged else "arena"
+            tensor, cut, order = first.types[out], first.cuts[out], None
+            if kind == "arena" and kernel.order:
                 order = kernel.order(node, first.types, ins, cut)
             halo = first.halos.get(out)
             layouts[out] = packed(
@@ -370,6 +349,18 @@ def _lay_out(
             steps += [_filling(out, first.halos[out]) for out in node.outputs if out in first.halos]
     homes, arena = _allocate(steps, layouts, homes, first.types)
     return _Part(tuple(steps), layouts, homes, arena)
+
+
+def _view(node: Node, kernel: Kernel, first: _Cuts, layouts: Mapping[str, Layout]) -> Layout | None:
+    """Return the layout of a node's output in the memory of its input, or None.
+
+    An output that has a halo, or is to be cut in another way, needs memory of its own.
+    """
+    if not kernel.view or len(node.outputs) != 1 or node.outputs[0] in first.halos:
+        return None
+    source = layouts.get(node.inputs[0])
+    view = kernel.view(node, first.types, source) if source is not None else None
+    return view if view is not None and view.cut == first.cuts[node.outputs[0]] else None
 
 
 def _filling(name: str, halo: Halo) -> Planned:

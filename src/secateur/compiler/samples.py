@@ -7,7 +7,7 @@ is compared with a constant lies on both sides of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil, floor, inf
 from typing import Any
 
@@ -17,6 +17,7 @@ from secateur.compiler.graph import Graph, Node
 from secateur.compiler.ops.cast import ELEMENT_TYPES
 
 Range = tuple[float, float]
+Solve = Callable[[Range, Range], Range]
 
 USUAL: Range = (-4, 12)
 """Integers of which nothing is known; unsigned ones have their whole range, up to 255."""
@@ -24,11 +25,22 @@ USUAL: Range = (-4, 12)
 SCALES = (-2.0, 1.5)
 """Powers of ten between which the scale of each number is drawn, where scales are mixed."""
 
-_MOVED = frozenset({
-    "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Identity", "Max", "Min", "Pad",
-    "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
-"""Operators whose outputs hold numbers of their inputs."""
+_MOVED = {
+    **dict.fromkeys(("Concat", "Max", "Min"), slice(None)),
+    "Where": slice(1, None),
+    **dict.fromkeys((
+        "Cast", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape",
+        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    ), slice(1)),
+}  # fmt: skip
+"""Operators whose outputs hold numbers of their inputs, and of which inputs."""
+
+_SOLVED: dict[str, tuple[Solve, Solve]] = {
+    "Add": (lambda y, x: (y[0] - x[0], y[1] - x[1]),) * 2,
+    "Sub": (lambda y, x: (y[0] + x[1], y[1] + x[0]), lambda y, x: (x[1] - y[1], x[0] - y[0])),
+    "Mul": (lambda y, x: (y[0] / x[0], y[1] / x[1]),) * 2,
+}
+"""For each input of an operator: its span, from those of the output and of the other input."""
 
 _COMPARED = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _JUDGED = frozenset({"And", "Not", "Or", "Xor"})
@@ -133,35 +145,16 @@ def _hints(graph: Graph, node: Node) -> Iterator[tuple[str, Range]]:
 
 def _passed(graph: Graph, node: Node, span: Range) -> Iterator[tuple[str, Range]]:
     """Yield what an input must lie in for the output to lie in a span."""
-    low, high = span
     if node.op in _MOVED:
-        yield from ((value, span) for value in node.inputs if value and _data(node, value))
-    elif node.op == "Gather":
-        yield node.inputs[0], span
-    elif node.op == "Where":
-        yield from ((value, span) for value in node.inputs[1:])
+        yield from ((value, span) for value in node.inputs[_MOVED[node.op]] if value)
     elif node.op == "Neg":
-        yield node.inputs[0], (-high, -low)
-    elif node.op in {"Add", "Sub", "Mul"}:
-        a, b = node.inputs
-        left, right = _span(graph, a), _span(graph, b)
-        if right is not None and node.op == "Add":
-            yield a, (low - right[0], high - right[1])
-        elif left is not None and node.op == "Add":
-            yield b, (low - left[0], high - left[1])
-        elif right is not None and node.op == "Sub":
-            yield a, (low + right[1], high + right[0])
-        elif left is not None and node.op == "Sub":
-            yield b, (left[1] - high, left[0] - low)
-        elif node.op == "Mul":
-            for value, known in ((a, right), (b, left)):
-                if known is not None and known[0] == known[1] > 0:
-                    yield value, (low / known[0], high / known[0])
-
-
-def _data(node: Node, value: str) -> bool:
-    """Return whether an input of a node that moves numbers holds those numbers."""
-    return node.op in {"Concat", "Max", "Min"} or value == node.inputs[0]
+        yield node.inputs[0], (-span[1], -span[0])
+    elif node.op in _SOLVED:
+        others = node.inputs[::-1]
+        for value, other, solve in zip(node.inputs, others, _SOLVED[node.op], strict=True):
+            known = _span(graph, other)
+            if known is not None and (node.op != "Mul" or 0 < known[0] == known[1]):
+                yield value, solve(span, known)
 
 
 def _span(graph: Graph, value: str) -> Range | None:

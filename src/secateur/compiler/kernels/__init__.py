@@ -173,6 +173,16 @@ class Kernel:
     scratch: Callable[[Node, Types, Machine], int] | None = None
     tight: bool = False
 
+    def wanted(
+        self, node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
+    ) -> tuple[Sequence[Cut | None], Sequence[Cut]]:
+        """Return what `cuts` does, or what follows from `carry`."""
+        if self.cuts:
+            return self.cuts(node, types, cuts, machine, batch)
+        assert self.carry is not None
+        wanted, out = carried(node, types, cuts, self.carry(node, types))
+        return wanted, [out] * len(node.outputs)
+
 
 @cache
 def kernels() -> Mapping[str, Kernel]:

@@ -9,7 +9,7 @@ vector of them at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -23,6 +23,8 @@ from secateur.compiler.layout import Cut, Layout
 Role = int | str
 Roles = dict[Role, int]
 """Role -> axis."""
+Lanes = dict[Role, tuple[int, int]]
+"""Role -> how its axis is cut, as `Cut` has it."""
 
 READ = 0.1
 """Cost of reading a vector or a scalar beside multiply-adds of vectors, of which it hides most."""
@@ -103,14 +105,7 @@ def cuts(
         shape = types[node.inputs[n]].shape
         return role in roles.of(n) and shape[roles.of(n)[role]] == out.shape[roles.y[role]]
 
-    chosen: dict[Role, tuple[int, int]] = {}
-    for n in (0, 1):
-        batch = all(isinstance(role, int) and whole(n, role) for role in own[n])
-        if own[n] and batch and not chosen:
-            chosen = own[n]
-    for n, role in enumerate(("i", "j")):
-        if set(own[n]) == {role} and not chosen and out.dtype == np.float32:
-            chosen = own[n]
+    chosen = _followed(own, whole, rows_or_columns=out.dtype == np.float32)
     wanted: list[Cut | None] = []
     for n, name in enumerate(node.inputs):
         mine = {r: lanes for r, lanes in chosen.items() if name and whole(n, r)}
@@ -120,6 +115,15 @@ def cuts(
         else:
             wanted.append(Cut.of({roles.of(n)[r]: lanes for r, lanes in mine.items()}))
     return wanted, [Cut.of({roles.y[r]: lanes for r, lanes in chosen.items()})]
+
+
+def _followed(
+    own: Sequence[Lanes], whole: Callable[[int, Role], bool], *, rows_or_columns: bool
+) -> Lanes:
+    """Return the cut of A or B that the output takes over: one along the batch if there is any."""
+    batch = (n for n in (0, 1) if all(isinstance(role, int) and whole(n, role) for role in own[n]))
+    single = (n for n, role in enumerate(("i", "j")) if rows_or_columns and set(own[n]) == {role})
+    return next((own[n] for n in (*batch, *single) if own[n]), {})
 
 
 def order(
@@ -195,7 +199,7 @@ def _tiles(
     node: Node, roles: Form, a: Place, b: Place, c: Place | None, y: Place, machine: Machine
 ) -> str:
     left, right, out = _Side(a, roles.a), _Side(b, roles.b), _Side(y, roles.y)
-    extra = _Side(c, roles.c) if c else None
+    extra = _Side(c or y, roles.c)  # without C there are no roles, and it stays where it is
     plain = y.layout.lanes == 1
     cut = [role for role, axis in roles.y.items() if y.layout.grid[axis] > 1]
     by_row = not plain and left.varies(cut) and "j" not in cut
@@ -212,8 +216,8 @@ def _tiles(
         (v.stride(p) or 1) if plain else 0, v.stride(p) * lanes, v.stride("k"),
         s.stride("k"), s.hop("k"), s.stride(q), s.hop(q),
         out.stride(p) * lanes, out.stride(q),
-        extra.stride(p) * lanes if extra else 0, extra.stride(q) if extra else 0,
-        int(both), int(extra is not None and (extra.stride(p) > 0 if plain else extra.varies(cut))),
+        extra.stride(p) * lanes, extra.stride(q),
+        int(both), int(extra.stride(p) > 0 if plain else extra.varies(cut)),
         floating(node.get("alpha", 1.0)), floating(node.get("beta", 1.0)),
     )  # fmt: skip
     row = 4 * (tp * machine.lanes + tq * (machine.lanes if both else 1))  # bytes a step of k reads
@@ -225,7 +229,9 @@ def _tiles(
     body.line(f"const sec_product g = {{{', '.join(map(str, numbers))}}};")
     body.line(f"const long units = sec_product_units(&g, {size}), all = {pairs} * units;")
     body.open("for (long u = sec_share(all, t, T); u < sec_share(all, t + 1, T); u++)")
-    sides = ", ".join(side.at(batch, "u / units") if side else "0" for side in (v, s, extra, out))
+    pair = "u / units"
+    added = extra.at(batch, pair) if c else "0"
+    sides = f"{v.at(batch, pair)}, {s.at(batch, pair)}, {added}, {out.at(batch, pair)}"
     body.line(f"sec_product_unit(&g, {sides}, u % units, {max(1, k_step)}, {size});")
     body.close()
     return body.text()

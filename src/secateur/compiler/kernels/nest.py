@@ -189,18 +189,14 @@ def each(
         return
     body.open("")
     opened = 1
-    if not alone and total * weight > ALONE:
-        rows = prod(a.extent for a in outer)
-        if rows < SHARES:
-            outer, inner, bound = _split(outer, inner, rows, weight, f"i{len(outer)}")
-        opened += body.loops([a.extent for a in outer], [f"i{n}" for n in range(len(outer))])
-    else:
-        if not alone:
-            body.open("if (t == 0)")
-            opened += 1
-        names = [f"i{n}" for n in range(len(outer))]
-        opened += body.loops([a.extent for a in outer], names, shared=False)
+    together = not alone and total * weight > ALONE
+    if together:
+        outer, inner, bound = _split(outer, inner, weight)
+    elif not alone:
+        body.open("if (t == 0)")
+        opened += 1
     names = [f"i{n}" for n in range(len(outer))]
+    opened += body.loops([a.extent for a in outer], names, shared=together)
     restrict = "" if any(p is not None and p.ref == out.ref for p in inputs) else "restrict "
     body.line(f"{out.c} *{restrict}py = {out.ref} + {at(names, outer, 0)};")
     still: list[str] = []
@@ -222,11 +218,14 @@ def each(
     body.close(opened + 1)
 
 
-def _split(
-    outer: list[Axis], inner: Axis, rows: int, weight: int, name: str
-) -> tuple[list[Axis], Axis, str]:
-    """Cut an innermost loop into shares: outer loops, inner loop, and its bound as C."""
-    wanted = -(-SHARES // max(1, rows))
+def _split(outer: list[Axis], inner: Axis, weight: int) -> tuple[list[Axis], Axis, str]:
+    """Cut an innermost loop into shares, where those outside it are too few to be shared.
+
+    Returns:
+        Outer loops, inner loop, and its bound as C.
+    """
+    name, rows = f"i{len(outer)}", prod(a.extent for a in outer)
+    wanted = -(-SHARES // rows)
     size = max(-(-inner.extent // wanted), -(-RUN // weight), 64)
     size = -(-size // 64) * 64  # shares of whole cache lines, whatever the type
     shares = -(-inner.extent // size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +11,7 @@ import numpy as np
 from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Body, Carry, Kernel, Place, Step, Types
 from secateur.compiler.kernels.expressions import literal
-from secateur.compiler.kernels.nest import Axis, Pointer, at, each, shared, spread
+from secateur.compiler.kernels.nest import Axis, Pointer, at, each, only, shared, spread
 from secateur.compiler.kernels.selection import keep_order
 from secateur.compiler.ops.indexing import pads
 
@@ -74,10 +74,9 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
     assert x is not None
     edges = _edges(node, x.layout.shape, [p.constant if p else None for p in inputs])
     mode = node.get("mode", "constant")
-    value = inputs[2] if len(inputs) > 2 else None
-    fill = "0"
-    if value is not None and value.constant is not None:
-        fill = literal(value.constant.reshape(-1)[0], y.dtype)
+    value = (*inputs, None, None)[2]
+    known = None if value is None else value.constant
+    fill = "0" if known is None else literal(known.reshape(-1)[0], y.dtype)
     axes, lanes = spread(y.layout, [(x.layout, {a: a for a in range(len(edges))})])
     # an axis of one element moves the pointer as well: its neighbours are copies of it, or fills
     axes = [
@@ -86,45 +85,61 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
     ]
     order = y.layout.order
     last = max((k for k, a in enumerate(order) if edges[a] is not None), default=-1)
-    row = None  # a padded axis that is the innermost of all
-    if last == len(order) - 1 and not lanes:
-        row, last = order[last], last - 1
-    outer, inner = order[: last + 1], [a for a in order[last + 1 :] if a != row]
+    row = last == len(order) - 1 and not lanes  # the innermost axis of all changes
+    outer, inner = order[: last + 1 - row], order[last + 1 - row :]
     loops = [*(axes[a] for a in inner), *lanes]
     crop = sum(e.crop * s for e, s in zip(edges, x.layout.strides, strict=True) if e)
     body.line(f"const {x.c} *x = {x.ref} + {crop}L;")
     body.line(f"{y.c} *y = {y.ref};")
-    names = [f"k{a}" for a in outer]
-    work = prod(a.extent for a in loops) * (axes[row].extent if row is not None else 1)
-    opened = shared(body, [axes[a].extent for a in outer], names, work)
-    sources, checks = [], []
-    for name, a in zip(names, outer, strict=True):
-        edge = edges[a]
-        if edge is None:
-            sources.append(name)
-            continue
-        sources.append(f"f{a}")
-        body.line(f"const long f{a} = {edge.source(mode, name)};")
-        if mode == "constant":
-            checks.append(f"f{a} >= 0 && f{a} < {edge.extent}")
-    steps = [axes[a] for a in outer]
-    body.line(f"{y.c} *to = y + {at(names, steps, 0)};")
-    there = " && ".join(checks) or "1"
-    body.line(f"const {x.c} *from = {there} ? x + {at(sources, steps, 1)} : 0; (void)from;")
+    steps = {a: axes[a] for a in outer}
+    work = prod(a.extent for a in loops)
+    opened = shared(body, [a.extent for a in steps.values()], [f"k{a}" for a in outer], work)
     to, source = Pointer(y.c, "to"), Pointer(x.c, "from")
-    if row is not None:
-        _row(body, axes[row], edges[row], mode, fill)
-    elif checks:
-        body.open("if (!from)")
-        each(body, [Axis(a.extent, a.steps[:1]) for a in loops], to, [], fill, alone=True)
-        body.close()
-        body.open("else")
-        each(body, loops, to, [source], "x0", alone=True)
-        body.close()
+    gaps = _point(body, to, source, steps, edges, mode)
+    if row:
+        _row(body, loops[0], edges[inner[0]], mode, fill)
     else:
-        each(body, loops, to, [source], "x0", alone=True)
+        _block(body, loops, to, source, fill if gaps else None)
     body.close(opened)
     return body.text()
+
+
+def _point(
+    body: Body,
+    to: Pointer,
+    source: Pointer,
+    steps: Mapping[int, Axis],
+    edges: Sequence[_Edge | None],
+    mode: str,
+) -> bool:
+    """Write where output and input are at a position of the outer axes, which are named `k{axis}`.
+
+    Returns:
+        Whether there are positions without a source, where that pointer is 0.
+    """
+    changed = {a: edge for a in steps if (edge := edges[a]) is not None}
+    for a, edge in changed.items():
+        body.line(f"const long f{a} = {edge.source(mode, f'k{a}')};")
+    gaps = changed if mode == "constant" else {}
+    there = " && ".join(f"f{a} >= 0 && f{a} < {e.extent}" for a, e in gaps.items()) or "1"
+    axes, names = list(steps.values()), [f"k{a}" for a in steps]
+    sources = [f"f{a}" if a in changed else f"k{a}" for a in steps]
+    body.line(f"{to.c} *to = y + {at(names, axes, 0)};")
+    offset = at(sources, axes, 1)
+    body.line(f"const {source.c} *from = {there} ? x + {offset} : 0; (void)from;")
+    return bool(gaps)
+
+
+def _block(body: Body, loops: list[Axis], to: Pointer, source: Pointer, fill: str | None) -> None:
+    """Copy what lies within the axes that change, or fill it where there is no source."""
+    if fill is not None:
+        body.open("if (!from)")
+        each(body, only(loops, 0), to, [], fill, alone=True)
+        body.close()
+        body.open("else")
+    each(body, loops, to, [source], "x0", alone=True)
+    if fill is not None:
+        body.close()
 
 
 def _row(body: Body, axis: Axis, edge: _Edge | None, mode: str, fill: str) -> None:

@@ -7,7 +7,7 @@ room for (`f->count`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 from secateur.compiler.graph import Node
@@ -29,53 +29,49 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
 def _elements(node: Node, source: Place, target: Place) -> str:
     """Copy element by element, in the order of the side whose lanes are looped over."""
     body = Body()
-    leader = target if target.layout.lanes > 1 or source.layout.lanes == 1 else source
-    other = source if leader is target else target
-    layout = leader.layout
+    leads = target.layout.lanes > 1 or source.layout.lanes == 1
+    leader, other = (target, source) if leads else (source, target)
+    layout, lanes = leader.layout, leader.layout.lanes
     names = [f"i{a}" for a in range(len(layout.shape))]
-    order = layout.order
     body.line(f"const {source.c} *x = {source.ref};")
     body.line(f"{target.c} *y = {target.ref};")
-    lanes = layout.lanes
     alike = layout.same_place(other.layout)
     plain = other.layout.lanes == 1
     if plain and lanes > 1:
         steps = ", ".join(map(str, _lane_offsets(layout, other.layout)))
         body.line(f"static const int64_t lane[{lanes}] = {{{steps}}};")
-    opened = body.loops([layout.blocks[a] for a in order], [names[a] for a in order])
+    opened = body.loops([layout.blocks[a] for a in layout.order], [names[a] for a in layout.order])
     body.line(f"const long mine = {leader.at(names)};")
     if plain or alike:
         body.line(f"const long its = {_offset(other, names)};")
+    own, its = "mine", "its"
     if lanes > 1:
         body.lanes(lanes)
         opened += 1
-    index = [_logical(layout, a, names[a]) for a in range(len(names))]
-    checks = [
-        f"{index[a]} < {layout.shape[a]}"
-        for a in range(len(names))
-        if layout.grid[a] * layout.blocks[a] != layout.shape[a]
-    ]
-    if used := _lanes_used(layout):
-        checks.append(f"l < {used}")
-    if node.get("samples"):
-        checks.append(f"{index[0]} < (long)f->count")
-    own = "mine + l" if lanes > 1 else "mine"
-    if alike:
-        away = "its + l" if lanes > 1 else "its"
-    elif plain:
-        away = "its + lane[l]" if lanes > 1 else "its"
-    else:
-        away = _anywhere(other.layout, index)
-    read, write = (away, own) if leader is target else (own, away)
-    check = " && ".join(checks)
+        own, its = "mine + l", "its + l" if alike else "its + lane[l]"
+    index = [_logical(layout, a, name) for a, name in enumerate(names)]
+    away = its if plain or alike else _anywhere(other.layout, index)
+    read, write = (away, own) if leads else (own, away)
+    check = " && ".join(_checks(layout, index, counted=bool(node.get("samples"))))
     if not check:
         body.line(f"y[{write}] = x[{read}];")
-    elif leader is target and "output" not in node.attributes:
+    elif leads and "output" not in node.attributes:
         body.line(f"y[{write}] = ({check}) ? x[{read}] : 0;")
     else:
         body.line(f"if ({check}) y[{write}] = x[{read}];")
     body.close(opened)
     return body.text()
+
+
+def _checks(layout: Layout, index: Sequence[str], *, counted: bool) -> Iterator[str]:
+    """Yield C that is true where there is an element: blocks and tiles may have room for more."""
+    for i, grid, block, extent in zip(index, layout.grid, layout.blocks, layout.shape, strict=True):
+        if grid * block != extent:
+            yield f"{i} < {extent}"
+    if used := _lanes_used(layout):
+        yield f"l < {used}"
+    if counted:
+        yield f"{index[0]} < (long)f->count"
 
 
 def _lane_offsets(layout: Layout, plain: Layout) -> list[int]:
@@ -144,14 +140,7 @@ def _samples(source: Place, target: Place) -> str:
     x, y = source.layout, target.layout
     body = Body()
     lanes = y.lanes
-    to = [
-        sum(
-            lane // s % g * b * stride
-            for s, g, b, stride in zip(x.lane_strides, x.grid, x.blocks, y.strides, strict=True)
-            if g > 1
-        )
-        for lane in range(lanes)
-    ]
+    to = _lane_offsets(x, y)
     body.line(f"static const int64_t to[{lanes}] = {{{', '.join(map(str, to))}}};")
     body.line(f"const float *x = (const float *){source.ref};")
     body.line(f"float *y = (float *){target.ref};")
@@ -174,9 +163,7 @@ def _logical(layout: Layout, axis: int, name: str) -> str:
 
 def _lanes_used(layout: Layout) -> int:
     """Return how many lanes hold blocks, or 0 where all do."""
-    used = 1
-    for g in layout.grid:
-        used *= g
+    used = prod(layout.grid)
     return used if used < layout.lanes else 0
 
 

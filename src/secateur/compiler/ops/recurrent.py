@@ -132,44 +132,47 @@ def _plain_gates(node: Node, family: Family, count: int) -> None:
 
 @np.errstate(all="ignore")
 def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
-    family = FAMILIES[node.op]
-    kind = rules.array(arrays, 0).dtype
+    family, kind = FAMILIES[node.op], rules.array(arrays, 0).dtype
     dtype = wide(kind)
-    given = [None if a is None else a.astype(dtype, copy=False) for a in filled(arrays, 8)]
-    x, w, r, b, _, initial_h, initial_c, p = given
-    assert x is not None
-    assert w is not None
-    assert r is not None
-    batch_first, hidden = node.get("layout", 0), r.shape[2]
-    x = x.swapaxes(0, 1) if batch_first else x
-    outputs: list[np.ndarray] = []
-    finals: list[States] = []
-    for i, backwards in enumerate(directions(node)):
-        bias = np.zeros(2 * len(w[i]), dtype) if b is None else b[i]
-        cell = Cell(
-            r[i],
-            bias[len(w[i]) :],
-            np.zeros(3 * hidden, dtype) if p is None else p[i],
-            bool(node.get("linear_before_reset", 0)),
+    first = node.get("layout", 0)  # whether samples come before steps and directions
+    turn = (1, 0, 2) if first else (0, 1, 2)
+    x, w, r = (rules.array(arrays, i).astype(dtype, copy=False) for i in range(3))
+    x = x.transpose(turn)
+    (d, rows, _), hidden = w.shape, r.shape[2]
+    state = (x.shape[1], d, hidden) if first else (d, x.shape[1], hidden)
+    shapes = {3: (d, 2 * rows), 5: state, 6: state, 7: (d, 3 * hidden)}
+    bias, *initial, peepholes = (
+        np.zeros(shapes[i], dtype) if a is None else a.astype(dtype, copy=False)
+        for i, a in enumerate(filled(arrays, 8))
+        if i in shapes
+    )
+    states = [value.transpose(turn) for value in initial[: family.states]]
+    before = bool(node.get("linear_before_reset", 0))
+    ways = [
+        _one_way(
+            family.step,
+            Cell(r[i], bias[i, rows:], peepholes[i], before),
+            x @ w[i].T + bias[i, :rows],
+            tuple(value[i] for value in states),
+            backwards,
         )
-        projected = x @ w[i].T + bias[: len(w[i])]
-        states = tuple(
-            np.zeros((x.shape[1], hidden), dtype)
-            if state is None
-            else (state[:, i] if batch_first else state[i])
-            for state in (initial_h, initial_c)[: family.states]
-        )
-        y = np.empty((len(x), x.shape[1], hidden), dtype)
-        for t in range(len(x))[:: -1 if backwards else 1]:
-            states = family.step(cell, projected[t], states)
-            y[t] = states[0]
-        outputs.append(y)
-        finals.append(states)
+        for i, backwards in enumerate(directions(node))
+    ]
     # [n, b, h] by direction -> [b, n, d, h] or [n, d, b, h]; final states alike without n.
-    axis = -2 if batch_first else 1
-    stacked = np.stack([y.swapaxes(0, 1) if batch_first else y for y in outputs], axis)
-    last = [np.stack(states, 1 if batch_first else 0) for states in zip(*finals, strict=True)]
+    stacked = np.stack([y.transpose(turn) for y, _ in ways], 1 + first)
+    last = [np.stack(values, first) for values in zip(*(ends for _, ends in ways), strict=True)]
     return tuple(np.ascontiguousarray(value, kind) for value in (stacked, *last))
+
+
+def _one_way(
+    step: Step, cell: Cell, projected: np.ndarray, states: States, backwards: bool
+) -> tuple[np.ndarray, States]:
+    """Go over the steps of a sequence; return its hidden states [n, b, h] and the last states."""
+    y = np.empty((*projected.shape[:2], states[0].shape[1]), projected.dtype)
+    for t in range(len(y))[:: -1 if backwards else 1]:
+        states = step(cell, projected[t], states)
+        y[t] = states[0]
+    return y, states
 
 
 _COMMON = {

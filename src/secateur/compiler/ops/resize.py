@@ -66,33 +66,36 @@ def samplings(
     """
     mode, transformation = _choice(node, "mode"), _choice(node, "coordinate_transformation_mode")
     _choice(node, "nearest_mode")
-    smooth = bool(node.get("antialias", 0))
-    if smooth and mode == "nearest":
-        raise unsupported(node, "antialias=1 with mode=nearest, which picks and does not sum")
-    if smooth and transformation == "tf_crop_and_resize":
-        raise unsupported(node, "antialias=1 with tf_crop_and_resize")
+    crop = transformation == "tf_crop_and_resize"
+    if node.get("antialias", 0) and (crop or mode == "nearest"):
+        picks = "mode=nearest, which picks and does not sum"
+        other = picks if mode == "nearest" else transformation
+        raise unsupported(node, f"antialias=1 with {other}")
     axes = rules.axes(node, node.get("axes") or range(len(shape)), len(shape))
     extents = [shape[a] for a in axes]
     ratios, outputs = _ratios(node, extents, scales, sizes)
-    crop = transformation == "tf_crop_and_resize"
-    if crop and (roi is None or roi.size != 2 * len(axes) or sizes is None or not sizes.size):
-        raise unsupported(node, "tf_crop_and_resize without roi and sizes of every axis")
+    shown = _cropped(node, len(axes), roi, sizes) if crop else [(0.0, 1.0)] * len(axes)
     found = []
-    for i, (axis, extent, out) in enumerate(zip(axes, extents, outputs, strict=True)):
-        ends = (float(roi[i]), float(roi[i + len(axes)])) if crop and roi is not None else (0, 1)
-        if out == extent and ratios[i][0] == ratios[i][1] and ends == (0, 1):
+    for axis, extent, out, ratio, ends in zip(axes, extents, outputs, ratios, shown, strict=True):
+        if out == extent and ratio[0] == ratio[1] and ends == (0.0, 1.0):
             continue
-        at = _coordinates(transformation, extent, out, ratios[i], ends)
-        if smooth:
-            indices, weights = _smooth_taps(node, mode, at, min(ratios[i][0] / ratios[i][1], 1.0))
-        else:
-            indices, weights = _taps(node, mode, at)
+        at = _coordinates(transformation, extent, out, ratio, ends)
+        indices, weights = _taps(node, mode, at, min(ratio[0] / ratio[1], 1.0))
         if node.get("exclude_outside", 0) and mode != "nearest":
             weights = np.where((indices < 0) | (indices >= extent), 0, weights)
             weights = weights / weights.sum(1, keepdims=True)
         outside = ((at < 0) | (at > extent - 1)) if crop else np.zeros(out, bool)
         found.append(Sampling(axis, indices.clip(0, extent - 1), weights, outside))
     return tuple(found)
+
+
+def _cropped(
+    node: Node, count: int, roi: np.ndarray | None, sizes: np.ndarray | None
+) -> list[tuple[float, float]]:
+    """Return by axis where the part that is resized starts and ends, the whole being 0 to 1."""
+    if roi is None or roi.size != 2 * count or sizes is None or not sizes.size:
+        raise unsupported(node, "tf_crop_and_resize without roi and sizes of every axis")
+    return [(float(start), float(end)) for start, end in roi.reshape(2, count).T]
 
 
 def _choice(node: Node, name: str) -> str:
@@ -164,8 +167,17 @@ def _coordinates(
     return np.asarray(at, np.float64)
 
 
-def _taps(node: Node, mode: str, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices [out, taps], possibly outside the input, and their weights."""
+def _taps(node: Node, mode: str, at: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices [out, taps], possibly outside the input, and their weights.
+
+    Args:
+        node: its other attributes are read.
+        mode: of the node.
+        at: [out], as `_coordinates` gives it.
+        scale: extent of the output over that of the input, 1 at most.
+    """
+    if node.get("antialias", 0):
+        return _smooth_taps(node, mode, at, scale)
     if mode == "nearest":
         rounding = {
             "floor": np.floor(at),

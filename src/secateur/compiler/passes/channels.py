@@ -214,31 +214,23 @@ class _Forward:
         self.found.roles[node.name] = role
 
     def _linear(self, node: Node) -> None:
-        weights = self.constants.get(node.inputs[1])
-        rank = len(self.types[node.outputs[0]].shape)
+        source, weights = node.inputs[0], self.constants.get(node.inputs[1])
         if weights is None or weights.dtype.kind != "f" or weights.ndim < 2:
             return
-        if node.op in ("Conv", "ConvTranspose") and node.get("group", 1) != 1:
-            if node.op == "Conv":
-                self._depthwise(node, weights)
+        if node.op == "Conv" and node.get("group", 1) != 1:
+            self._depthwise(node, weights)
             return
-        if node.get("transA", 0) or (node.op == "MatMul" and weights.ndim != 2):
+        matrix = _matrix(node, weights)
+        bias = None if matrix is None else self._bias(node, len(matrix))
+        if matrix is None or bias is None or not np.isfinite(matrix).all():
             return
-        matrix = (
-            weights
-            if node.op == "Conv" or (node.op == "Gemm" and node.get("transB", 0))
-            else weights.swapaxes(0, 1)
+        axis, of_source = (
+            len(self.types[value].shape) - 1 if node.op == "MatMul" else 1
+            for value in (node.outputs[0], source)
         )
-        matrix = matrix.reshape(*matrix.shape[:2], -1)
-        bias = self._bias(node, len(matrix))
-        if bias is None or not np.isfinite(matrix).all():
-            return
-        axis = rank - 1 if node.op == "MatMul" else 1
-        of_source = len(self.types[node.inputs[0]].shape) - 1 if node.op == "MatMul" else 1
-        followed = self.found.axis.get(node.inputs[0]) == of_source
-        source = node.inputs[0] if followed else None
+        followed = self.found.axis.get(source) == of_source
         role = Linear(
-            source=source,
+            source=source if followed else None,
             output=node.outputs[0],
             weights=matrix,
             scale=node.get("alpha", 1.0) if node.op == "Gemm" else 1.0,
@@ -246,7 +238,7 @@ class _Forward:
             bias=bias,
             anywhere=node.op in ("Gemm", "MatMul") or (node.op == "Conv" and not _padded(node)),
         )
-        had = self.found.known[source] if source else np.full(matrix.shape[1], np.nan)
+        had = self.found.known[source] if followed else np.full(matrix.shape[1], np.nan)
         there = replaceable(role, had)
         known = bias + role.of_constants(np.where(there, had, 0))
         varying = role.reads[:, ~there].any(axis=1)
@@ -381,6 +373,19 @@ class _Forward:
 
 def _aligned(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
     return (1,) * (rank - len(shape)) + shape
+
+
+def _matrix(node: Node, weights: np.ndarray) -> np.ndarray | None:
+    """Return the weights of a linear node as (outputs, inputs, taps), or None if not of that form.
+
+    They are not where there are groups, a transposed input, or a stack of matrices.
+    """
+    stacked = node.op == "MatMul" and weights.ndim != 2
+    if node.get("group", 1) != 1 or node.get("transA", 0) or stacked:
+        return None
+    outputs_first = node.op == "Conv" or node.get("transB", 0)
+    matrix = weights if outputs_first else weights.swapaxes(0, 1)
+    return matrix.reshape(*matrix.shape[:2], -1)
 
 
 def _padded(node: Node) -> bool:

@@ -7,14 +7,20 @@ the plane in the lanes, and it takes the residual sum into itself or is taken in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node, fresh
 from secateur.compiler.ops.indexing import pads, slices
+from secateur.compiler.ops.shape import Shape
 from secateur.compiler.passes.identity import sweep
 
 Step = tuple[tuple[int, int], int, int]
 """Strides of height and width; channels of zeros before and after."""
+
+Given = Sequence[np.ndarray | None]
+"""Constant inputs after the first; None where absent."""
 
 
 def run(graph: Graph) -> Graph:
@@ -52,32 +58,42 @@ def run(graph: Graph) -> Graph:
 
 def _step(graph: Graph, node: Node) -> Step | None:
     """Return what a node does to channels and planes; None where it is no such step."""
-    tensor = graph.types[node.inputs[0]] if node.inputs and node.inputs[0] else None
-    if tensor is None or len(tensor.shape) != 4 or tensor.dtype != np.float32:
+    read = _STEPS.get(node.op)
+    if read is None:
         return None
+    tensor = graph.types[node.inputs[0]]
     given = [graph.constants.get(name) for name in node.inputs[1:]]
-    if any(g is None and name for g, name in zip(given, node.inputs[1:], strict=True)):
-        return None
-    if node.op == "Slice":
-        bounds = [None if g is None else tuple(map(int, g)) for g in given] + [None] * 4
-        taken = slices(node, tensor.shape, bounds[:4])
-        whole = all(
-            r.start == 0 and r.step > 0 and len(r) == -(-n // r.step)
-            for r, n in zip(taken, tensor.shape, strict=True)
-        )
-        if whole and taken[0].step == taken[1].step == 1:
-            return (taken[2].step, taken[3].step), 0, 0
-    if node.op == "Pad" and node.get("mode", "constant") == "constant":
-        value = given[1] if len(given) > 1 else None
-        axes = given[2] if len(given) > 2 else None
-        assert given[0] is not None
-        widths = pads(
-            node,
-            tensor.shape,
-            tuple(map(int, given[0])),
-            None if axes is None else tuple(map(int, axes)),
-        )
-        around = [w for a, w in enumerate(widths) if a != 1]
-        if (value is None or not value.any()) and not np.any(around) and min(widths[1]) >= 0:
-            return (1, 1), *widths[1]
-    return None
+    known = all(g is not None or not name for g, name in zip(given, node.inputs[1:], strict=True))
+    plane = len(tensor.shape) == 4 and tensor.dtype == np.float32
+    return read(node, tensor.shape, given) if known and plane else None
+
+
+def _sliced(node: Node, shape: Shape, given: Given) -> Step | None:
+    """Return the strides of a Slice that takes every so many rows and columns, from the first."""
+    bounds = [None if g is None else tuple(map(int, g)) for g in (*given, None, None)]
+    taken = slices(node, shape, bounds[:4])
+    still = taken[0].step == taken[1].step == 1
+    whole = all(
+        r.start == 0 and r.step > 0 and len(r) == -(-n // r.step)
+        for r, n in zip(taken, shape, strict=True)
+    )
+    return ((taken[2].step, taken[3].step), 0, 0) if whole and still else None
+
+
+def _padded(node: Node, shape: Shape, given: Given) -> Step | None:
+    """Return how many channels of zeros a Pad adds, where it adds those alone."""
+    widths, value, axes = (*given, None, None)[:3]
+    assert widths is not None
+    around = pads(
+        node,
+        shape,
+        tuple(map(int, widths)),
+        None if axes is None else tuple(map(int, axes)),
+    )
+    before, behind = around[1]
+    zeros = node.get("mode", "constant") == "constant" and (value is None or not value.any())
+    alone = not np.any(around[:1] + around[2:]) and min(before, behind) >= 0
+    return ((1, 1), before, behind) if zeros and alone else None
+
+
+_STEPS = {"Slice": _sliced, "Pad": _padded}
