@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from bench_cases import result, timing
 from secateur.bench import view
 from secateur.bench.result import Step
 from secateur.cli import main
@@ -30,7 +31,6 @@ from secateur.study.summary import summarise
 from secateur.terminal.inspection import inspection
 from secateur.terminal.tables import table
 from study_records import plan, trials
-from test_bench import result, timing
 from test_cli import QUICK, run
 
 Capture = pytest.CaptureFixture[str]
