@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import Budget, GatePhase, Gates, select
+from secateur import Budget, GatePhase, Gates, Recipe, Task, prunable, select
 from secateur.errors import UsageError
-from secateur.pruning.gates.learning import learning
+from secateur.pruning.gates.learning import learn_gates, learning
+from secateur.pruning.gates.mask_hold import holding
 from secateur.pruning.gates.rule import GateRule
 from secateur.pruning.parameters import axes_of
 
@@ -197,20 +198,67 @@ def test_tied_weights_have_one_gate() -> None:
     tied["b"].weight = tied["a"].weight
     gates = Gates.attach(tied, ["a.weight"])
     optimizer = torch.optim.SGD(tied.parameters(), 0.1)
-    with (
-        learning(gates, GatePhase(), drawn=lambda _: Budget(1 / 3, floor=0)) as pruning,
-        pruning(optimizer),
-    ):
-        assert int((tied["b"].weight != 0).sum()) == 3
+    drawn = Budget(1 / 3, floor=0)
+    with learning(gates, GatePhase(), drawn=lambda _: drawn) as pruning:
+        with pruning(optimizer):
+            assert int((tied["b"].weight != 0).sum()) == 3
+            tied["b"](torch.ones(1, 3)).sum().backward()
+        optimizer.step()
 
 
-def test_gates_learn_beside_one_optimizer(model: nn.Module) -> None:
+def test_gates_follow_a_new_optimizer_but_not_two(model: nn.Module, inputs: torch.Tensor) -> None:
     gates = Gates.attach(model, NAMES)
     with learning(gates, GatePhase()) as pruning:
-        with pruning(torch.optim.SGD(model.parameters(), 0.1)):
-            pass
-        with pytest.raises(UsageError, match="one optimizer"):
-            pruning(torch.optim.SGD(model.parameters(), 0.1))
+        for _ in range(3):
+            before = {name: gate.clone() for name, gate in gates.values().items()}
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            with pruning(optimizer):
+                model(inputs).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert any((gate != before[name]).any() for name, gate in gates.values().items())
+        with pytest.raises(UsageError, match=r"'conv1\.weight'.*one optimizer"):
+            pruning(torch.optim.SGD(model.linear.parameters(), 0.1))
+
+
+def test_gates_of_which_no_optimizer_steps_are_an_error(
+    model: nn.Module, inputs: torch.Tensor
+) -> None:
+    optimizer, gates = torch.optim.SGD(model.parameters(), 0.1), Gates.attach(model, NAMES)
+    with (
+        pytest.raises(UsageError, match="no gate has learned"),
+        learning(gates, GatePhase()) as pruning,
+        pruning(optimizer),
+    ):
+        model(inputs).square().sum().backward()
+
+
+def test_a_frozen_weight_cannot_learn_and_leaves_no_gates(digits: Task) -> None:
+    model, data = digits.model(), digits.data(torch.device("cpu"))
+    name = prunable(model).names[0]
+    model.get_parameter(name).requires_grad_(False)
+    with pytest.raises(UsageError, match=rf"'{name}' is frozen"):
+        learn_gates(model, [name], data, Recipe(1), digits.loss, seed=0)
+    with pytest.raises(UsageError, match="no gates"):
+        Gates.of(model)
+
+
+def test_held_masks_hold_beside_every_optimizer(model: nn.Module, inputs: torch.Tensor) -> None:
+    masks = select({n: model.get_parameter(n).detach().abs() for n in NAMES}, Budget(0.3))
+    with holding(model, masks) as pruning:
+        for _ in range(200):  # a new one may get the address of one that is gone
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            with pruning(optimizer):
+                model(inputs).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert not any(model.get_parameter(n)[~masks[n]].any() for n in NAMES)
+    with (
+        pytest.raises(UsageError, match=r"'conv1\.weight'"),
+        holding(model, masks),
+        torch.no_grad(),
+    ):
+        model.get_parameter("conv1.weight").add_(1)
 
 
 def test_what_was_cut_before_stays_cut(model: nn.Module, inputs: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from secateur import (
     Budget,
+    Calibration,
     GatePhase,
     Gates,
     Masks,
@@ -113,6 +114,17 @@ def test_a_rung_cannot_ask_n_of_m_for_another_ratio(digits: Task, dense: nn.Modu
         model, [Rung(0.5, settle=None)], digits.data(CPU), digits.loss, phase=phase, seed=0
     )
     assert masks.keep == 0.5
+
+
+def test_a_rung_of_n_of_m_can_be_reconstructed(digits: Task, dense: nn.Module) -> None:
+    model, data = copy.deepcopy(dense), digits.data(CPU)
+    Gates.attach(model, prunable(dense).names)
+    seen = Calibration(tuple(data.calibration(256, 128, torch.Generator().manual_seed(0))))
+    rungs = [Rung(0.5, reconstruct=True, settle=None)]
+    phase = GatePhase(pattern="2:4")
+    ((_, masks),) = descend(model, rungs, data, digits.loss, phase=phase, calibration=seen, seed=0)
+    assert masks.keep == 0.5
+    assert accuracy(digits, model) > 50
 
 
 def test_every_step_of_n_of_m_keeps_its_ratio() -> None:

@@ -199,7 +199,7 @@ def test_examine_says_everything_and_changes_nothing(cache):
     assert checks["torch"].ok
     assert "resnet20" in checks["nets"].value
     assert checks["CIFAR-10"].ok is None
-    assert "not yet made" in checks["cache"].value
+    assert "not made yet" in checks["cache"].value
     assert not cache.parent.exists()
 
 

@@ -113,6 +113,18 @@ def test_torch_draws_from_the_seed_that_the_loop_is_given(digits: Task, tmp_path
         assert values == torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
+def test_a_loop_may_make_an_optimizer_for_every_epoch(digits: Task, tmp_path: Path) -> None:
+    def restarts(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, pruning: Any) -> None:
+        for epoch in range(recipe.epochs):
+            one = replace(recipe, epochs=1)
+            loop(model, data, one, loss, seed=1000 * seed + epoch, pruning=pruning)
+
+    plan = {"keep": (0.1,), "epochs": 3, "gate_epochs": 3, "finetune": 2}
+    results = study(digits, tmp_path, restarts, **{**ALL, **plan})
+    rows = {(row.criterion, row.recovery): row for row in results.summary.rows}
+    assert rows["gate", "batchnorm"].test.mean > rows["magnitude", "batchnorm"].test.mean
+
+
 def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None:
     def idle(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> list[Epoch]:
         return [Epoch(epoch + 1, 1.5, 0.0, 0.0) for epoch in range(recipe.epochs)]
@@ -172,9 +184,25 @@ def without_pruning(model: Any, data: Any, recipe: Any, loss: Any, **hooks: Any)
     loop(model, data, recipe, loss, seed=hooks["seed"], pruning=unpruned)
 
 
+def by_hand(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, pruning: Any) -> None:
+    """Opens `pruning` with an optimizer that never steps."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.03)
+    for inputs, targets in data.epoch(recipe.batch_size, torch.Generator().manual_seed(seed)):
+        optimizer.zero_grad()
+        with pruning(optimizer):
+            loss(model(inputs), targets).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(parameter.grad, alpha=0.03)
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [
+        (
+            by_hand,
+            r"seed-0_gates: no gate has learned(?s:.*)_finetune: .*not zero",
+        ),
         (without_pruning, r"never opened `with pruning\(optimizer\):`"),
         (lambda *a, **k: [0.1], "gives .* where a sequence of secateur.training.Epoch"),
     ],

@@ -328,3 +328,22 @@ def test_a_gpu_gives_the_masks_of_the_cpu() -> None:
         masks: Masks = select({name: s.cuda() for name, s in scores.items()}, budget)
         assert all(mask.is_cuda for mask in masks.values())
         assert masks == select(scores, budget)
+
+
+def test_what_is_kept_is_among_what_may_be_kept() -> None:
+    half = torch.tensor([[1.0, 2, 3, 4]]).half()
+    scores = {"a": half, "b": torch.tensor([[-1e6, 1.0, 2, 3]])}
+    among = {"a": torch.tensor([[True, True, True, False]]), "b": torch.tensor([[True] * 4])}
+    masks = select(scores, Budget(0.5, floor=0), among=among)
+    assert masks.kept == 4
+    assert masks["a"].tolist() == [[False, True, True, False]]
+    assert masks["b"].tolist() == [[False, False, True, True]]
+    for wrong, said in (
+        ({}, "missing"),
+        ({**among, "b": torch.ones(1, 4)}, r"torch\.float32"),
+        ({**among, "b": torch.ones(4, dtype=torch.bool)}, r"\(4,\)"),
+    ):
+        with pytest.raises(UsageError, match=rf"'[ab]'.*{said}"):
+            select(scores, Budget(0.5), among=wrong)
+    with pytest.raises(UsageError, match="among"):
+        select(scores, Budget(0.5), among=[1])  # type: ignore[arg-type]

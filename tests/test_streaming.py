@@ -47,16 +47,18 @@ def test_it_selects_what_all_scores_would(
 
 
 def test_overrides_hold_and_bad_input_is_refused() -> None:
-    scores = {"a": torch.rand(4, 5), "b": torch.rand(4, 5)}
+    scores = {"a": torch.rand(6, 10), "b": torch.rand(5, 7)}
     budget = Budget(0.5, "layer", overrides={"b": 0.9})
     assert select_streaming(scores, lambda names: scores, budget) == select(scores, budget)
     assert not streams(Budget(0.5))
     assert not streams(Budget(0.5, "layer", pattern="channel"))
     assert not streams(Budget(0.5, pattern="dot4"))
+    axes = {"a": 0, "b": 1}
     for pattern in ("1x4", "3x2", "dot4"):
         blocks = Budget(0.5, "layer", pattern=pattern, overrides={"b": 0.9})
         assert streams(blocks)
-        assert select_streaming(scores, lambda names: scores, blocks) == select(scores, blocks)
+        found = select_streaming(scores, lambda names: scores, blocks, axes=axes, together=1)
+        assert found == select(scores, blocks, axes=axes)
     with pytest.raises(UsageError, match="scope 'global'"):
         select_streaming(scores, lambda names: scores, Budget(0.5))
     with pytest.raises(ScoreError, match=r"'a'.*NaN"):

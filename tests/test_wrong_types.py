@@ -25,12 +25,12 @@ from secateur.study.spec import Options, Spec
         (lambda: secateur.Rung(0.1, share="all"), "share is 'all', but must be in"),
         (lambda: SoftTargets("warm"), "temperature is 'warm', but must be positive"),
         (lambda: Spec("t", {}, {}, Options(seeds="3")), "seeds is '3', but must be at least 1"),
-        (lambda: secateur.Engine.load(None), "path of a file is None; give a text or a Path"),
+        (lambda: secateur.Engine.load(None), "path is None"),
         (lambda: secateur.load(None, nn.Linear(2, 2)), "path is None"),
         (lambda: secateur.read(3), "path is 3"),
         (lambda: secateur.load_masks(None), "path is None"),
         (lambda: secateur.save(nn.Linear(2, 2), None), "path is None"),
-        (lambda: secateur.Masks.load(None), "path of a file is None"),
+        (lambda: secateur.Masks.load(None), "path is None"),
     ],
 )
 def test_it_is_named_with_what_it_must_be(make: Callable[[], object], message: str) -> None:

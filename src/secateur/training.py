@@ -135,6 +135,7 @@ DATA = Wanted(
     recipe=a(Recipe, "a Recipe, such as Recipe(epochs=1)"),
     loss=FUNCTION,
     seed=SEED,
+    pruning=FUNCTION,
     watch=FUNCTION,
 )
 def train(

@@ -61,7 +61,8 @@ def validated(
         return msgspec.convert(value, kind, dec_hook=hook)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
-        raise ValueError(f"{where.strip('.`') or 'it'}: {what}") from None
+        place = where.strip(".`")
+        raise ValueError(f"{place}: {what}" if place else what) from None
 
 
 def to_json(value: object) -> str:

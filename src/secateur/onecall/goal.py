@@ -49,8 +49,8 @@ class Goal:
         drop = self.max_drop is not None
         if drop != (self.evaluate is not None):
             raise UsageError(
-                "max_drop= and evaluate= go together; evaluate= is a function from the model to "
-                "its metric on validation data"
+                "max_drop= and evaluate= go together: give both or neither; evaluate= is a "
+                "function from the model to its metric on validation data"
             )
         given = [name for name in LIMITS if getattr(self, name) is not None]
         if len(given) != 1:

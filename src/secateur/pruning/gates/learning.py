@@ -47,7 +47,8 @@ def learning(
             let them decay, and do not refuse it.
 
     Raises:
-        UsageError: from the step on, as `GateTraining`; or it is given a second optimizer.
+        UsageError: from the step on, as `GateTraining`. Or, when the block ends, the optimizer
+            that was given never stepped.
     """
     rules: list[GateRule] = []
     if axes is None:
@@ -58,11 +59,7 @@ def learning(
             kept = not any_decay or can_undo_decay(optimizer, gates.weights)
             own = phase if kept else replace(phase, decay="all")
             rules.append(GateRule(gates, optimizer, own, axes=axes, drawn=drawn, among=among))
-        elif not rules[0].beside(optimizer):
-            raise UsageError(
-                "gates learn beside one optimizer, but this step has another one; give all "
-                "parameters to one optimizer"
-            )
+        rules[0].follow(optimizer)
         return rules[0].step()
 
     try:
@@ -70,6 +67,11 @@ def learning(
     finally:
         for rule in rules:
             rule.detach()
+    if rules and not rules[0].number:
+        raise UsageError(
+            "no gate has learned: the optimizer that was given to `pruning` never stepped; give "
+            "it the one whose step() moves the weights"
+        )
 
 
 @checked(
@@ -109,10 +111,15 @@ def learn_gates(
         watch: told of each finished epoch.
 
     Raises:
-        UsageError: a name is no parameter of the model, or has a gate already.
+        UsageError: a name is not a parameter of the model, is frozen, or has a gate already.
         BudgetError: the floors make the smallest keep ratio impossible.
         TrainingError: a gradient was not finite. The model is then of no use.
     """
     phase = phase or GatePhase()
-    with learning(Gates.attach(model, names), phase) as pruning:
-        return train(model, data, recipe, loss, seed=seed, pruning=pruning, watch=watch)
+    gates = Gates.attach(model, names)
+    try:
+        with learning(gates, phase) as pruning:
+            return train(model, data, recipe, loss, seed=seed, pruning=pruning, watch=watch)
+    except BaseException:
+        gates.remove()
+        raise

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.optim import Optimizer
 
 from secateur.arguments import a, checked
+from secateur.errors import UsageError
+from secateur.model.parameters import parameters
 from secateur.pruning.gates.optimizers import plain_optimizer
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.unprunable import refuse_sharded
@@ -50,14 +53,16 @@ def holding(model: nn.Module, masks: Masks) -> Iterator[Pruning]:
         masks: of the model.
 
     Raises:
-        UsageError: the masks are of another model. Nothing was changed.
+        UsageError: the masks are of another model; nothing was changed then. Or, when the block
+            ends, a weight that is cut is not zero, because the loop moved it by other means than
+            the steps of the optimizer that it gave.
     """
     masks.apply(model)
-    holds: dict[int, MaskHold] = {}
+    holds: WeakKeyDictionary[Optimizer, MaskHold] = WeakKeyDictionary()
 
     def pruning(optimizer: Optimizer) -> AbstractContextManager[object]:
-        if id(optimizer) not in holds:
-            holds[id(optimizer)] = MaskHold(model, optimizer, masks)
+        if optimizer not in holds:
+            holds[optimizer] = MaskHold(model, optimizer, masks)
         return nullcontext()
 
     try:
@@ -65,3 +70,10 @@ def holding(model: nn.Module, masks: Masks) -> Iterator[Pruning]:
     finally:
         for hold in holds.values():
             hold.remove()
+    for name, weight in parameters(model, tuple(masks)).items():
+        moved = int(weight.detach()[~masks[name].to(weight.device)].count_nonzero())
+        if moved:
+            raise UsageError(
+                f"{moved:,} weights of {name!r} that are cut are not zero after training: give "
+                "`pruning` the optimizer whose step() moves the weights, at every step"
+            )

@@ -50,11 +50,17 @@ def refuse_optimizer(
         raise UsageError("LBFGS runs the network several times a step; choose another optimizer")
     groups = group_of(optimizer)
     for name, weight in weights.items():
+        if not weight.requires_grad:
+            raise UsageError(
+                f"{name!r} is frozen (requires_grad is False), so its gate would not learn; leave "
+                "it out, as prunable(model) does, or let it take gradients"
+            )
         group = groups.get(id(weight))
         if group is None and moves:
             raise UsageError(
-                f"the optimizer does not hold {name!r}, so it would not be trained; give it all "
-                "parameters, or leave this one out with prunable(model, exclude=[...])"
+                f"the optimizer does not hold {name!r}, so it would not be trained; give all "
+                "parameters that may be cut to one optimizer, or leave this one out with "
+                "prunable(model, exclude=[...])"
             )
         if group is None:
             continue

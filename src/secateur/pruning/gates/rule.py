@@ -100,13 +100,7 @@ class GateRule:
         self.phase = phase
         self._gates, self._model = gates, gates.model
         self._weights = gates.weights
-        self._optimizer = plain_optimizer(optimizer)
-        refuse_optimizer(
-            self._optimizer,
-            self._weights,
-            moves=phase.weights == "joint",
-            undoes=phase.decay == "kept",
-        )
+        self._optimizer = self._fitting(optimizer)
         self._axes, self._drawn, self._among = axes, drawn or phase.drawn, among
         self._still = _still(self._model) if phase.weights == "frozen" else []
         groups = [{"params": [gate]} for gate in gates.values().values()]
@@ -119,10 +113,8 @@ class GateRule:
         self._normalised = phase.gate_rate is None and normalises(self._optimizer)
         self._square = torch.zeros((), dtype=torch.float64)  # the sum of a decaying average
         self._averaged = 0  # of how many steps
-        self._hooks = [
-            self._optimizer.register_step_pre_hook(self._before),
-            self._optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks: list[Any] = []
+        self._join()
         self._outside = False  # whether a gradient came while the weights were whole
         self._hooks += [
             weight.register_post_accumulate_grad_hook(self._look)  # type: ignore[no-untyped-call]
@@ -130,9 +122,31 @@ class GateRule:
             if weight.requires_grad
         ]
 
-    def beside(self, optimizer: Any) -> bool:
-        """Return whether this is the optimizer beside which the gates learn."""
-        return plain_optimizer(optimizer) is self._optimizer
+    def follow(self, optimizer: Any) -> None:
+        """Go on beside another optimizer, such as one that a loop makes for every epoch.
+
+        Raises:
+            UsageError: see `GateTraining`. Nothing was changed.
+        """
+        if plain_optimizer(optimizer) is not self._optimizer:
+            self._optimizer = self._fitting(optimizer)
+            for hook in self._hooks[:2]:
+                hook.remove()
+            del self._hooks[:2]
+            self._join()
+
+    def _fitting(self, optimizer: Any) -> Optimizer:
+        found, phase = plain_optimizer(optimizer), self.phase
+        joint, undoes = phase.weights == "joint", phase.decay == "kept"
+        refuse_optimizer(found, self._weights, moves=joint, undoes=undoes)
+        return found
+
+    def _join(self) -> None:
+        """Put hooks on the optimizer's steps, before those on the weights."""
+        self._hooks[:0] = [
+            self._optimizer.register_step_pre_hook(self._before),
+            self._optimizer.register_step_post_hook(self._after),
+        ]
 
     @property
     def number(self) -> int:

@@ -32,6 +32,7 @@ from secateur.pruning.recovery.finetune import SHORT, finetune
 from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.patterns import parse
 from secateur.pruning.selecting.selection import select
 from secateur.training import DATA, Data, Epoch, Recipe, train
 
@@ -173,6 +174,11 @@ class _Descent:
     calibration: Calibration | None
     watch: Watch
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether the keep ratio may fall in small steps."""
+        return parse(self.phase.pattern).ratio is None
+
     def select(self, keep: float, among: Masks | None) -> Masks:
         budget = self.phase.budget(keep)
         return select(self.gates.scores(), budget, axes=self.axes, among=among)
@@ -218,7 +224,7 @@ class _Descent:
         assert self.calibration is not None
         few = self.calibration.first(FEW)
         while ratio > keep:
-            ratio = max(keep, ratio * STEP)
+            ratio = max(keep, ratio * STEP) if self.stepwise else keep
             masks = self.select(ratio, masks)
             self._cut(masks)
             reconstruct(self.model, top, masks, self.calibration if ratio == keep else few)

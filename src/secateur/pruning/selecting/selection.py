@@ -44,6 +44,7 @@ from secateur.pruning.selecting.ranking import (
     ),
     budget=a(Budget, "a Budget, such as Budget(0.1)"),
     axes=a(Mapping, "name → dimension of its inputs"),
+    among=a(Mapping, "name → bool tensor"),
     chunk=whole(1, "1 or more, a whole number"),
 )
 def select(
@@ -57,7 +58,7 @@ def select(
 ) -> Masks:
     """Keep exactly K = `budget.count(N)` of the N weights: those with the highest scores.
 
-    With a floor, the top `budget.least(n)` weights of every tensor of n are kept first, and the
+    With a floor, the top `budget.least(n)` weights of every tensor of n are kept first, and
     what is left of K goes to the highest scores of all others. With scope "layer" every tensor
     keeps its share of K (see `division.shares`), and with a tuple of globs every group of tensors,
     so K holds for the sum.
@@ -87,7 +88,7 @@ def select(
             nothing is said. Only patterns that go along the inputs look at it, and refuse None.
         among: name → bool mask of what may be kept; all else ranks below it, equal among itself.
             Give it the masks of a larger keep ratio, and the ones returned are nested in them,
-            whatever the scores are.
+            whatever the scores are. (With n:m a group keeps n all the same.)
         method: how the order is cut: "sort", "count", or "auto": sort on devices other than the
             CPU, count on the CPU and where sorting would need much memory. The masks are equal.
         chunk: how many scores are few enough for a copy when counting; at most `ranking.PIECE`
@@ -101,14 +102,14 @@ def select(
         BudgetError: floors or overrides keep more than K, or overrides so little that the others
             cannot make up for it; says the smallest feasible keep ratio, and the largest. Or a
             glob matches no tensor; or the pattern is "channel".
-        UsageError: there are no weights at all, a tensor has no dimension that counts inputs or
-            it is unknown, or method or chunk is invalid.
+        UsageError: there are no weights at all, a mask of among does not fit, a tensor has no
+            dimension that counts inputs or it is unknown, or method or chunk is invalid.
     """
     refuse_ways(method, chunk)
     names = sorted(scores)
     tensors = [_checked(name, scores[name]) for name in names]
     if among is not None:
-        tensors = _only(tensors, [among[name] for name in names])
+        tensors = _only(names, tensors, among)
     if not any(tensor.numel() for tensor in tensors):
         raise UsageError("there are no weights to select from; give scores of at least one weight")
     pattern = budget.pattern
@@ -159,12 +160,26 @@ def _checked(name: str, scores: Scores) -> Scores:
     return Absolute(tensor.detach()) if isinstance(scores, Absolute) else tensor.detach()
 
 
-def _only(tensors: Sequence[Scores], masks: Sequence[Tensor]) -> list[Scores]:
+def _only(
+    names: Sequence[str], tensors: Sequence[Scores], among: Mapping[str, Tensor]
+) -> list[Scores]:
     """Return the scores with all that the masks cut at one value below all that they keep."""
-    values = [values_of(tensor) for tensor in tensors]
+    dtype = reduce(torch.promote_types, (tensor_of(tensor).dtype for tensor in tensors))
+    values = [values_of(tensor).to(dtype) for tensor in tensors]
+    for name, value in zip(names, values, strict=True):
+        mask = among.get(name)
+        if mask is None or mask.dtype != torch.bool or mask.shape != value.shape:
+            found = "missing" if mask is None else f"{mask.dtype} of shape {tuple(mask.shape)}"
+            raise UsageError(
+                f"the mask of {name!r} in among is {found}, but must be bool of shape "
+                f"{tuple(value.shape)}, as its scores"
+            )
     lowest = min((float(value.min()) for value in values if value.numel()), default=0.0)
     below = lowest - max(1.0, abs(lowest)) / 64  # representable below in half precision too
-    return [torch.where(*pair, below) for pair in zip(masks, values, strict=True)]
+    return [
+        torch.where(among[name].to(value.device), value, below)
+        for name, value in zip(names, values, strict=True)
+    ]
 
 
 def _axis(name: str, shape: torch.Size, axes: Mapping[str, int | None]) -> int:

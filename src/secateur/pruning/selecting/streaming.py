@@ -58,8 +58,8 @@ def select_streaming(
     names = sorted(weights)
     ratios: dict[str, float] = {}
     if budget.pattern.ratio is None:
-        axis = axes or {}
-        units = [budget.pattern.units(weights[n].shape, axis.get(n, 1) or 1) for n in names]
+        across = {name: 1 if axis is None else axis for name, axis in (axes or {}).items()}
+        units = [budget.pattern.units(weights[n].shape, across.get(n, 1)) for n in names]
         ratios = {
             names[at]: count / max(1, units[at])
             for pool in divided(budget, names, units)

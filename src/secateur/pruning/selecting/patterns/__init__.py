@@ -21,10 +21,10 @@ def _kind(name: str) -> type[Pattern]:
     return kind
 
 
+_OTHERS = {"pattern", "weight"}
 PATTERNS: dict[str, type[Pattern]] = {
     name: _kind(name)
-    for name in sorted(module.name for module in iter_modules(__path__))
-    if name != "pattern"
+    for name in ["weight", *sorted({module.name for module in iter_modules(__path__)} - _OTHERS)]
 }
 """Every kind of pattern, by the name of its module."""
 
