@@ -359,3 +359,28 @@ def order_learned(kind: Way, rate: float, phase: GatePhase) -> tuple[float, floa
     with torch.no_grad():
         losses = [float(cross_entropy(net(x), y)) for net in (model, by_size)]
     return 1 - both / ours.kept, losses[0], losses[1]
+
+
+def test_gates_learn_on_when_the_model_is_moved() -> None:
+    """`model.to` puts new buffers in the place of the gates, and keeps the parameters."""
+
+    def trained(moved: bool) -> dict[str, Any]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        optimizer = sgd(model)
+        gating = GateTraining(model, optimizer)
+        x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        for step in range(4):
+            if moved and step == 2:
+                model.to(memory_format=torch.channels_last)
+            with gating.step():
+                model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return gating.state_dict()
+
+    still, moved = trained(False), trained(True)
+    for part in ("gates", "momentum"):
+        for name, tensor in still[part].items():
+            torch.testing.assert_close(moved[part][name], tensor, rtol=1e-3, atol=1e-6)
+            assert tensor.any()

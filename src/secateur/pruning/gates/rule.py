@@ -215,7 +215,7 @@ class GateRule:
         `number`; `square` and `averaged`, the decaying sum of gradients' mean squares and how many
         steps are in it; and name → float32 tensors: `gates`, their `momentum`, the fixed `order`.
         """
-        gates = self._gates.values()
+        gates = self._current()
         momentum = {name: self._sgd.state[g].get("momentum_buffer") for name, g in gates.items()}
         return {
             "number": self._number,
@@ -234,7 +234,7 @@ class GateRule:
             UsageError: it is of another model or phase; names the first mismatch. Nothing was
                 changed.
         """
-        gates = self._gates.values()
+        gates = self._current()
         ordered = gates if self._order is not None else {}
         known = {name: gate for name, gate in gates.items() if name in state["momentum"]}
         for part, like in (("gates", gates), ("momentum", known), ("order", ordered)):
@@ -295,7 +295,7 @@ class GateRule:
         scale = scale_left(self._optimizer)
         groups = group_of(self._optimizer)
         size = self._gradient_size(scale) if self._normalised else torch.ones(())
-        for name, gate in self._gates.values().items():
+        for name, gate in self._current().items():
             weight, mask = self._weights[name], self._masks[name]
             gate.grad = None
             if weight.grad is None:
@@ -310,6 +310,18 @@ class GateRule:
         for parameter in self._still:
             parameter.grad = None  # which optimizers leave alone
         self._divided = True
+
+    def _current(self) -> dict[str, Tensor]:
+        """Return the gates, once their optimizer has those of now: `model.to` replaces buffers."""
+        gates = self._gates.values()
+        for group, gate in zip(self._sgd.param_groups, gates.values(), strict=True):
+            (old,) = group["params"]
+            if old is not gate:
+                group["params"] = [gate]
+                if (momentum := self._sgd.state.pop(old, {}).get("momentum_buffer")) is not None:
+                    buffer = torch.empty_like(gate).copy_(momentum)
+                    self._sgd.state[gate]["momentum_buffer"] = buffer
+        return gates
 
     def _gradient_size(self, scale: float) -> Tensor:
         """Take in a step's ∂L/∂v, and return their root mean square over the last steps."""
