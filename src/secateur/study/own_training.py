@@ -10,9 +10,9 @@
 It trains the model in place for `recipe.epochs` epochs, however it likes. `pruning` is all that a
 study asks of it: open what it gives, for the loop's optimizer, around forward and backward of
 every step. There gates learn through the cut, and masks are held; in plain training it does
-nothing. The optimizer is the one whose `step()` moves the weights; a loop may make a new one, for every
-epoch say. A loop that does not take it can neither learn gates nor fine-tune, and a study that would
-need that says so before it starts.
+nothing. The optimizer is the one whose `step()` moves the weights; a loop may make a new one, for
+every epoch say. A loop that does not take `pruning` can neither learn gates nor fine-tune, and a
+study that would need that says so before it starts.
 
 `watch`, where the loop takes it, is called with an `Epoch` after each epoch, to show progress. The
 loop may return its epochs, as `secateur.train` does, or None.
