@@ -24,8 +24,8 @@ IMPORTED = [
 ]
 """torch._dynamo is what an optimizer imports."""
 
-_KIND = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_CONTEXT = multiprocessing.get_context(_KIND)
+KIND = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_CONTEXT = multiprocessing.get_context(KIND)
 _CONTEXT.set_forkserver_preload(IMPORTED)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 import secateur
 
 ROOT = Path(__file__).parent.parent
@@ -68,20 +66,11 @@ def test_a_recipe_adds_one_file_that_works(end: str, tmp_path: Path) -> None:
     assert not (tmp_path / path).exists()
     (tmp_path / path).write_text(FILES[path])
     code, tests = RECIPES[end]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     check = f"import secateur; assert secateur.__file__.startswith({str(tmp_path)!r}); {code}"
     run = [["-W", "error", "-c", check]]
     if tests:
         found = [str(ROOT / "tests" / test) for test in tests]
         run.append(["-m", "pytest", "-o", f"cache_dir={tmp_path}", *found])
-    for arguments in run:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    for arguments in run:  # both find what is in the current folder first
+        done = forked.run(*arguments, folder=tmp_path)
+        assert done.status == 0, done.out + done.err

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import forked
 from secateur.errors import UsageError
 from secateur.pruning.gates.gate_training import GateTraining
 from secateur.pruning.gates.mask_hold import MaskHold
@@ -89,7 +90,9 @@ def flat(result: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def test_processes_agree_bit_for_bit_and_with_one_process_up_to_rounding(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(
+        worker, (str(tmp_path),), nprocs=2, start_method=forked.KIND
+    )
     alone = network()
     expected = flat(trained(alone, alone, [0, 1]))
     for view in (False, True):  # of gradients into DDP's buckets
