@@ -202,6 +202,22 @@ def test_demoting_keeps_the_order_and_gives_nested_masks_again(
         assert torch.equal(select(gates.scores(), Budget(count / total, floor=0))["weight"], mask)
 
 
+def test_demoting_keeps_apart_what_differs_by_a_rounding() -> None:
+    model = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    gates = Gates.attach(model, ["weight"])
+    next_to_half = torch.tensor(0.5).nextafter(torch.tensor(1.0)).item()
+    gates.become({"weight": torch.tensor([[0.5, next_to_half, 1000, 1001]])})
+    three = select(gates.scores(), Budget(0.75, floor=0))
+    one = select(gates.scores(), Budget(0.25, floor=0))
+    gates.values()["weight"][0, 3] = 1  # as training may leave it
+    gates.demote(three)
+    gates.demote(one)
+    assert select(gates.scores(), Budget(0.75, floor=0)) == three
+    assert select(gates.scores(), Budget(0.25, floor=0)) == one
+
+
 def test_bad_ladders_are_refused_before_anything_changes(dense: nn.Module, digits: Task) -> None:
     data, model = digits.data(torch.device("cpu")), gated(dense)
     before = copy.deepcopy(model.state_dict())

@@ -142,10 +142,10 @@ class Gates:
         cut = [scores[name][~masks[name]] for name in scores]
         lowest = min((float(part.min()) for part in kept if part.numel()), default=0.0)
         highest = max((float(part.max()) for part in cut if part.numel()), default=0.0)
-        if highest >= lowest:
-            span = highest - lowest
+        room = max(abs(lowest), abs(highest), 1.0) / 64  # far above float32's rounding
+        if lowest - highest < room / 2:
             for name, gate in self.values().items():
-                gate[~masks[name]] -= span + max(span, 1.0) / 64  # far above float32's rounding
+                gate[~masks[name]] -= highest - lowest + room
 
     def remove(self) -> None:
         """Take the gates away; the model is as it was before `attach`."""
