@@ -18,7 +18,14 @@ from secateur.study.task import Task, classification
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
 hypothesis.settings.register_profile("secateur", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("long", deadline=None, derandomize=False, print_blob=True)
+hypothesis.settings.register_profile(
+    "long",
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    # a test in a class is another object in each of its turns
+    suppress_health_check=[hypothesis.HealthCheck.differing_executors],
+)
 hypothesis.settings.load_profile("secateur")
 
 TURNS = 10
