@@ -133,8 +133,12 @@ def test_scores_of_which_it_is_not_known_are_refused_by_name() -> None:
             select(scores, Budget(0.5, pattern=pattern), axes=plan.axes)
     gates = Gates.attach(model, plan.names)
     phase, optimizer = GatePhase(pattern="2:4"), torch.optim.SGD(model.parameters(), 0.1)
-    with learning(gates, phase) as pruning, pytest.raises(UsageError, match="'weight'"):
-        pruning(optimizer).__enter__()
+    with (
+        pytest.raises(UsageError, match="'weight'"),
+        learning(gates, phase) as pruning,
+        pruning(optimizer),
+    ):
+        pass
     gates.remove()
     gating = GateTraining(model, torch.optim.SGD(model.parameters(), 0.1))
     with pytest.raises(UsageError, match="'weight'"):
