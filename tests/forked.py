@@ -24,7 +24,8 @@ IMPORTED = [
 ]
 """torch._dynamo is what an optimizer imports."""
 
-KIND = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+KIND = "forkserver" if sys.platform == "linux" else "spawn"
+"""How processes start; other systems may not fork what has imported torch."""
 _CONTEXT = multiprocessing.get_context(KIND)
 _CONTEXT.set_forkserver_preload(IMPORTED)
 
@@ -54,6 +55,8 @@ class Program:
         """
         self.out = self.err = ""
         self._files = Path(tempfile.mkdtemp(prefix="program-"))
+        for name in ("out", "err"):  # it may be killed before it writes
+            (self._files / name).touch()
         known = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         given = (arguments, folder or Path.cwd(), known, self._files)
         self._process = _CONTEXT.Process(target=_run, args=given)
@@ -95,7 +98,7 @@ def _run(
     import torch
 
     for number, name in (1, "out"), (2, "err"):
-        os.dup2(os.open(files / name, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(files / name, os.O_WRONLY), number)
     # a shell's background job ignores Ctrl-C, and so does what it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
