@@ -61,6 +61,7 @@ def train(rank: int, folder: str) -> None:
     assert len(set(digests)) == 1  # every process cut the same weights
     if rank == 0:
         print(f"{kept:,} of {masks.total:,} weights kept, the same ones in {WORLD} processes")
+    dist.barrier()  # no process leaves while another still talks to it
     dist.destroy_process_group()
 
 
