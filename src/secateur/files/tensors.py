@@ -76,7 +76,7 @@ def open_tensors(
     remedy: str | None = None,
     framework: str = "numpy",
 ) -> Iterator[Tensors]:
-    """Open a safetensors file for a `with` statement, which makes of all that it holds.
+    """Open a safetensors file; what goes wrong inside the `with` statement is one clear error.
 
     Args:
         path: of the file.

@@ -110,8 +110,8 @@ def prune(
         the pruned model, in the mode of the given one, and what was done.
 
     Raises:
-        UsageError: an argument is invalid, or two do not go together, or as criteria and recovery
-            refuse.
+        UsageError: an argument is invalid, two do not go together, or the criterion or the
+            recovery cannot work on this model or these data.
         BudgetError: no mask of this model meets the budget or goal; says what can be met.
         ScoreError: weights or scores are not finite; names the tensor.
     """

@@ -32,14 +32,14 @@ class Goal:
     max_drop: float | None = None
     """How much worse the metric may get, in its own units; needs `evaluate`."""
     params: float | None = None
-    """Parameters that are not cut, at most."""
+    """How many parameters may be left."""
     macs: float | None = None
-    """Multiply-adds of a pass over the example, zeros skipped, at most."""
+    """How many multiply-adds a pass over the example may take; zeros are skipped."""
     bytes: float | None = None
-    """Bytes of the file that `save` writes with masks and budget, at most."""
+    """How large the file that `save` writes with masks and budget may be, in bytes."""
     latency_ms: float | None = None
-    """Milliseconds of a pass over the example, compiled for this machine, at most: the median of
-    many."""
+    """How long a pass over the example may take, compiled for this machine: the median of many,
+    in milliseconds."""
     evaluate: Callable[[nn.Module], float] | None = None
     """For `max_drop`: model → metric on validation data. It gets copies in evaluation mode."""
     higher_is_better: bool = True
@@ -59,9 +59,8 @@ class Goal:
                 f"of {', '.join(LIMITS)}"
             )
         if not is_real(self.limit) or not (self.limit > 0 or (drop and self.limit == 0)):
-            raise BudgetError(
-                f"{self.name} is {self.limit!r}, but must be a positive number; max_drop may be 0"
-            )
+            want = "zero or a positive number" if drop else "a positive number"
+            raise BudgetError(f"{self.name} is {self.limit!r}, but must be {want}")
 
     @property
     def name(self) -> str:
