@@ -55,6 +55,7 @@ def saved(
 def timing(engine: str, batch: int, *rounds: float, **more: Any) -> Timing:
     facts = {"p50": rounds[0], "p95": rounds[-1], "runs": 9, "load": 0.5, "memory": 50_000_000}
     facts |= {"file": 1000, "difference": 0.0, "version": "1.0"}
+    facts |= {"precision": "f32"}
     return Timing(engine=engine, batch=batch, rounds=rounds, **(facts | more))
 
 
@@ -72,7 +73,7 @@ def result(*timings: Timing, **more: Any) -> Result:
     )
 
 
-def printed(found: Result) -> str:
+def printed(found: Result, width: int = 200) -> str:
     text = io.StringIO()
-    Console(file=text, width=200).print(bench.view(found))
+    Console(file=text, width=width).print(bench.view(found))
     return text.getvalue()

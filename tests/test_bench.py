@@ -16,9 +16,10 @@ import pytest
 
 from bench_cases import MARKUP, linear, printed, saved
 from secateur import bench, machine
-from secateur.bench import comparison, inputs
+from secateur.bench import inputs
+from secateur.bench.contest import Contest
 from secateur.bench.process import Process
-from secateur.bench.race import Race, Runner
+from secateur.bench.race import Runner
 from secateur.compiler import targets
 from secateur.compiler.artifact import pack
 from secateur.errors import CompileError, FileError, UsageError, printable
@@ -38,33 +39,35 @@ def model(tmp_path: Path) -> Path:
     return linear(tmp_path)
 
 
+def timed(runners: list[Runner], model: Path, batches: tuple[int, ...]) -> bench.Result:
+    contest = Contest("m", runners, inputs.of_onnx(model, {}), machine.cores_for(1))
+    return contest.race(batches, rounds=2, seconds=0.001)
+
+
 @pytest.fixture
-def race() -> Race:
-    return Race(machine.cores_for(1), rounds=2, seconds=0.001)
+def runner(model: Path) -> Runner:
+    return Runner("onnxruntime", "onnxruntime", Path(sys.executable), model, 1000)
 
 
 @needs_onnxruntime
-def test_engines_are_timed_and_compared(model: Path, race: Race) -> None:
-    one = Runner("onnxruntime", Path(sys.executable), model, 1000)
-    missing = replace(one, engine="deepsparse")
-    found = comparison.compete(
-        [one, one, missing], inputs.of_onnx(model, {}), (1, 3), race, name="m"
-    )
-    assert [t.engine for t in found.at(3)] == ["onnxruntime", "onnxruntime"]
+def test_engines_are_timed_and_compared(model: Path, runner: Runner) -> None:
+    missing = replace(runner, name="deepsparse", engine="deepsparse")
+    found = timed([runner, replace(runner, name="again"), missing], model, (1, 3))
+    assert [t.engine for t in found.at(3)] == ["onnxruntime", "again"]
     assert all(len(t.rounds) == 2 and t.runs >= 2 and t.difference == 0 for t in found.timings)
     assert found.timings[0].version.count(".") == 2
+    assert found.timings[0].precision == "f32"
     assert found.timings[0].memory is None or found.timings[0].memory > 10**6
     assert {(r.engine, r.batch) for r in found.refusals} == {("deepsparse", 1), ("deepsparse", 3)}
     assert "ModuleNotFoundError" in found.refusals[0].why
+    assert "-m pip install deepsparse" in found.refusals[0].why
     with pytest.raises(CompileError, match=r"deepsparse cannot load the network"):
-        comparison.compete(
-            [replace(missing, required=True)], inputs.of_onnx(model, {}), (1,), race, name="m"
-        )
+        timed([replace(missing, required=True)], model, (1,))
 
 
 @needs_onnxruntime
 def test_engines_that_run_different_networks_are_not_compared(
-    model: Path, tmp_path: Path, race: Race
+    model: Path, tmp_path: Path, runner: Runner
 ) -> None:
     other = saved(
         tmp_path / "other.onnx",
@@ -72,12 +75,11 @@ def test_engines_that_run_different_networks_are_not_compared(
         {"x": ("FLOAT", ["batch", 8])},
         {"w": np.ones((8, 4), np.float32)},
     )
-    one = Runner("onnxruntime", Path(sys.executable), model, 1000)
-    found = comparison.compete(
-        [one, replace(one, model=other)], inputs.of_onnx(model, {}), (2,), race, name="m"
-    )
+    found = timed([runner, replace(runner, model=other)], model, (2,))
     assert len(found.timings) == 1
     assert "do not run the same network" in found.refusals[0].why
+    with pytest.raises(CompileError, match=r"do not run the same network"):
+        timed([runner, replace(runner, model=other, required=True)], model, (2,))
 
 
 def test_a_process_that_dies_or_hangs_is_told(tmp_path: Path) -> None:

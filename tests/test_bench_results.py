@@ -27,7 +27,7 @@ def test_names_in_tables_are_text(name: str) -> None:
     assert all(line.isprintable() for line in shown.splitlines())
     last = printable(name.rsplit("\n", maxsplit=1)[-1])
     assert shown.count(last) >= 6  # op, layer, kernel; version; refusal; model
-    assert f"{printable(name)}, float32" in " ".join(shown.split("\n"))
+    assert f"{printable(name)}, random inputs" in " ".join(shown.split("\n"))
 
 
 def test_a_long_name_takes_a_few_lines_of_a_table() -> None:
@@ -104,11 +104,30 @@ def test_the_table_tells_everything() -> None:
     text = printed(found)
     assert "secateur is slower than openvino at batch 1: 0.50× (0.50–0.50)" in text
     assert "not measured at batch 1: deepsparse cannot load the network: no" in text
-    for figure in ("2.000", "500", "1.0e-06", "0.25", "cost per million", "1,234", "50 %", "10"):
+    for figure in ("2.000", "500", "1.0e-06", "0.25", "cost a", "1,234", "50 %", "10"):
         assert figure in text
     assert "2 threads, bound to cores 0,1" in text
     assert "Compiled in 1.2 s" in text
     assert "an estimate" in text
+
+
+def test_the_table_fits_a_terminal_of_80() -> None:
+    facts = {"price": 3.6, "joules": 0.25, "version": "2026.4.1", "memory": 2_345_000_000}
+    found = result(
+        timing("secateur", 64, 12.3456, 12.3456, **facts),
+        timing("onnxruntime-int8", 64, 1.0, 1.0, precision="int8 (QDQ)", difference=0.1, **facts),
+        timing("openvino-int8", 64, 2.0, 2.0, precision="int8, rest bf16", **facts),
+    )
+    text = printed(found, width=80)
+    assert "…" not in text
+    for figure in ("onnxruntime-int8", "int8, rest bf16", "12345.600", "(0.08–0.08)", "2345"):
+        assert figure in text
+
+
+def test_notes_on_quantised_networks_are_shown() -> None:
+    found = result(timing("secateur", 1, 1.0), notes=("a-peer: calibrated on random samples",))
+    assert "a-peer: calibrated on random samples" in printed(found)
+    assert json.loads(found.json())["notes"] == ["a-peer: calibrated on random samples"]
 
 
 def test_a_busy_machine_is_told() -> None:

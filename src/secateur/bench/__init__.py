@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from secateur.bench.comparison import run
+from secateur.bench.contest import Contest
+from secateur.bench.preparation import prepared
 from secateur.bench.report import view
 from secateur.bench.result import Result
 
-__all__ = ["Result", "run", "view"]
+__all__ = ["Contest", "Result", "prepared", "run", "view"]

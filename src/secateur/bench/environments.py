@@ -8,38 +8,55 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
 
 import platformdirs
 from filelock import FileLock
 
+from secateur.bench import engines
 from secateur.errors import CompileError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An engine to compare with."""
+    """An engine to compare with, as it comes or at a precision of its own."""
 
     name: str
-    """Also the name of its distribution."""
+    engine: str
+    """Its file in `engines`, and the name of its distribution."""
     packages: tuple[str, ...]
     """What its environment holds, with versions."""
     skips_zeros: bool = False
     pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 11), (3, 99))
     """The first and the last Python that its packages install on."""
+    quantised: bool = False
+    """It runs the network in int8, quantised after training by its own tools."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """For its engine's `load`."""
 
 
-PEERS = {
-    peer.name: peer
-    for peer in (
-        Peer("onnxruntime", ("onnxruntime==1.32.0", "numpy==2.4.6")),
-        Peer("openvino", ("openvino==2026.4.1", "numpy==2.4.6")),
-        Peer("deepsparse", ("deepsparse==1.8.0", "numpy==1.26.4"), True, ((3, 10), (3, 11))),
-    )
-}
-"""Every engine that there is an adapter for in worker.py, by name."""
+def _peers() -> Iterator[Peer]:
+    for name in sorted(module.name for module in iter_modules(engines.__path__)):
+        module = import_module(f"{engines.__name__}.{name}")
+        for peer, facts in getattr(module, "PEERS", {}).items():
+            yield Peer(
+                peer,
+                name,
+                (*module.PACKAGES, *facts.get("packages", ())),
+                getattr(module, "SKIPS_ZEROS", False),
+                getattr(module, "PYTHONS", ((3, 11), (3, 99))),
+                facts.get("quantised", False),
+                facts.get("settings", {}),
+            )
+
+
+PEERS = {peer.name: peer for peer in _peers()}
+"""Every peer of every file in `engines`, by name."""
 
 
 def peers(names: str) -> tuple[Peer, ...]:
@@ -59,6 +76,8 @@ def peers(names: str) -> tuple[Peer, ...]:
 
 def given(options: tuple[str, ...]) -> dict[str, Path]:
     """Return peer → Python of its environment, from options of the form `openvino=FOLDER`.
+
+    The environment of an engine serves its other precisions too, unless they are given their own.
 
     Raises:
         UsageError: another form, another peer, or no Python there.
@@ -80,6 +99,11 @@ def given(options: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
+def here(peer: Peer) -> bool:
+    """Return whether this Python has a peer's packages, in whatever versions."""
+    return all(importlib.util.find_spec(package.split("==")[0]) for package in peer.packages)
+
+
 def python(peer: Peer, environments: Mapping[str, Path], *, cache: Path | None = None) -> Path:
     """Return the Python that has a peer: a given one, this one, or one of its own in the cache.
 
@@ -91,9 +115,10 @@ def python(peer: Peer, environments: Mapping[str, Path], *, cache: Path | None =
     Raises:
         CompileError: its packages cannot be installed; with the end of what pip said.
     """
-    if peer.name in environments:
-        return environments[peer.name]
-    if importlib.util.find_spec(peer.name):
+    for name in (peer.name, peer.engine):
+        if name in environments:
+            return environments[name]
+    if here(peer):
         return Path(sys.executable)
     first, last = peer.pythons
     if not first <= sys.version_info[:2] <= last:
@@ -104,7 +129,7 @@ def python(peer: Peer, environments: Mapping[str, Path], *, cache: Path | None =
             f"--env {peer.name}=FOLDER"
         )
     what = f"{sys.version_info[0]}.{sys.version_info[1]} {' '.join(peer.packages)}"
-    name = f"{peer.name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    name = f"{peer.engine}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
     folder = (cache or platformdirs.user_cache_path("secateur") / "engines") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):

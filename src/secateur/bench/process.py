@@ -35,7 +35,6 @@ class Process:
         variables = dict.fromkeys(
             ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)
         )
-        variables["NM_DISABLE_ANALYTICS"] = "True"  # DeepSparse reports home unless told not to
         self._process = subprocess.Popen(
             # -P and -I: worker.py's neighbours are not to be found as top-level modules; and
             # another environment is not to see this one's PYTHONPATH.
@@ -71,9 +70,16 @@ class Process:
         timer.start()
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
-            answer = parse_json(self._process.stdout.readline(_LONGEST) or "null") or {
-                "error": f"did not answer in {limit:g} s" if late.is_set() else self._last_words()
-            }
+            line = self._process.stdout.readline(_LONGEST)
+            answer = (
+                parse_json(line)
+                if line
+                else {
+                    "error": f"did not answer in {limit:g} s"
+                    if late.is_set()
+                    else self._last_words()
+                }
+            )
             if not isinstance(answer, dict):
                 answer = {"error": "it answers something else"}
         except (BrokenPipeError, ValueError):

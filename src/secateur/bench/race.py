@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from secateur.errors import CompileError
 from secateur.machine import OtherProcesses, can_pin
 
 AGREE = 0.02
-"""Outputs that differ by more, relative to the largest, are not those of the same network."""
+"""Outputs in float32 that differ by more, relative to the largest, are not those of the same
+network. Of other precisions only shapes must be the same, and every number must be finite."""
 
 PAUSE = 0.1
 """Seconds between bursts: idle threads of ONNX Runtime were seen to spin for half of that."""
@@ -41,8 +42,10 @@ WARM = 0.25
 class Runner:
     """An engine that takes part."""
 
+    name: str
+    """In this comparison."""
     engine: str
-    """A key of worker.py's adapters."""
+    """A file of `engines`."""
     python: Path
     model: Path
     """What it loads."""
@@ -50,6 +53,8 @@ class Runner:
     """Of that, with everything it refers to."""
     required: bool = False
     """Its failure is an error, not a refusal."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """For the engine's `load`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Race:
     """Of each burst."""
     price: float | None = None
     progress: Callable[[str], None] = lambda _: None
+    agree: bool = True
+    """Engines run the same network, so their outputs must agree."""
 
     def run(
         self, runners: Sequence[Runner], feeds: Mapping[str, Array], axes: Mapping[str, int]
@@ -82,7 +89,7 @@ class Race:
         the quietest count.
 
         Args:
-            runners: their outputs are compared with the first's.
+            runners: their outputs are compared with those of the first that computes in float32.
             feeds: input → array; the first axis is the batch.
             axes: name → extent of the model's dynamic axes.
 
@@ -90,26 +97,45 @@ class Race:
             CompileError: a required engine fails.
         """
         batch = len(next(iter(feeds.values())))
-        ready: list[_Ready] = []
+        loaded: list[_Ready] = []
         refusals = []
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            _save(folder / "inputs.npz", feeds)
             for runner in runners:
-                self.progress(f"batch {batch}: loading {runner.engine}")
+                self.progress(f"batch {batch}: loading {runner.name}")
                 try:
-                    process = Process(runner.engine, runner.python, len(self.cores))
+                    process = Process(runner.name, runner.python, len(self.cores))
                     stack.enter_context(process)
-                    ready.append(_load(runner, process, self.cores, folder, feeds, axes, ready))
+                    loaded.append(load(runner, process, self.cores, feeds, axes))
                 except CompileError as error:
                     if runner.required:
                         raise
-                    refusals.append(Refusal(runner.engine, batch, str(error)))
+                    refusals.append(Refusal(runner.name, batch, str(error)))
+            ready = []
+            for entry in loaded:
+                if why := self._compare(entry, loaded):
+                    if entry.runner.required:
+                        raise CompileError(why)
+                    refusals.append(Refusal(entry.runner.name, batch, why))
+                else:
+                    ready.append(entry)
             shares = self._rounds(ready, batch)
             kept = sorted(range(len(shares)), key=lambda i: shares[i] or 0.0)[: self.rounds]
             known = [share for i in kept if (share := shares[i]) is not None]
             timings = [entry.timing(batch, sorted(kept), self.price) for entry in ready]
             return Outcome(timings, refusals, sum(known) / len(known) if known else None)
+
+    def _compare(self, entry: _Ready, loaded: Sequence[_Ready]) -> str | None:
+        """Note how far an engine's outputs are from the reference's; say if it is too far."""
+        reference = next((each for each in loaded if each.precision == "f32"), loaded[0])
+        apart = difference(entry.outputs, reference.outputs)
+        entry.difference = apart if np.isfinite(apart) else None
+        limit = AGREE if entry.precision == "f32" else np.finfo(np.float64).max
+        if apart <= limit or not self.agree or entry is reference:
+            return None
+        return (
+            f"the outputs of {entry.runner.name} differ from those of {reference.runner.name} by "
+            f"{apart:.2g} of the largest, so they do not run the same network"
+        )
 
     def _rounds(self, ready: Sequence[_Ready], batch: int) -> list[float | None]:
         """Run all rounds; return what others took of each."""
@@ -136,7 +162,7 @@ class Race:
         entry.joules.append(None if joules is None else joules / samples)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ready:
     """An engine that has loaded the network, and its bursts so far."""
 
@@ -144,10 +170,11 @@ class _Ready:
     process: Process
     outputs: list[Array]
     version: str
+    precision: str
     load: float
-    difference: float
-    bursts: list[Array]
-    joules: list[float | None]
+    difference: float | None = None
+    bursts: list[Array] = field(default_factory=list)
+    joules: list[float | None] = field(default_factory=list)
 
     def timing(self, batch: int, rounds: Sequence[int], price: float | None) -> Timing:
         middle = np.median if batch == 1 else np.mean
@@ -155,8 +182,9 @@ class _Ready:
         joules = [used for i in rounds if (used := self.joules[i]) is not None]
         runs = np.concatenate(bursts)
         return Timing(
-            engine=self.runner.engine,
+            engine=self.runner.name,
             version=self.version,
+            precision=self.precision,
             batch=batch,
             rounds=tuple(float(middle(burst)) for burst in bursts),
             p50=float(np.quantile(runs, 0.5)),
@@ -171,42 +199,48 @@ class _Ready:
         )
 
 
-def _save(path: Path, feeds: Mapping[str, Array]) -> None:
+def save(path: Path, feeds: Mapping[str, Array]) -> None:
     """Write arrays in their order: any text may be an input's name, but not a name in a file."""
     np.savez(path, *feeds.values())
 
 
-def _load(
+def load(
     runner: Runner,
     process: Process,
     cores: Sequence[int],
-    folder: Path,
     feeds: Mapping[str, Array],
     axes: Mapping[str, int],
-    others: Sequence[_Ready],
 ) -> _Ready:
-    path = folder / f"{runner.engine}.npz"
-    answer = process.ask(
-        "load",
-        engine=runner.engine,
-        model=str(runner.model),
-        inputs=str(folder / "inputs.npz"),
-        names=list(feeds),
-        outputs=str(path),
-        threads=len(cores),
-        cpus=list(cores) if can_pin() else [],
-        axes=dict(axes),
-    )
-    with np.load(path) as file:
-        outputs = [file[name] for name in file.files]
-    first = others[0] if others else None
-    apart = difference(outputs, first.outputs) if first else 0.0
-    if first and not apart <= AGREE:
-        raise CompileError(
-            f"the outputs of {runner.engine} differ from those of {first.runner.engine} by "
-            f"{apart:.2g} of the largest, so they do not run the same network"
+    """Let an engine load its network and run it once on a batch.
+
+    Raises:
+        CompileError: it cannot.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, path = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+        save(given, feeds)
+        answer = process.ask(
+            "load",
+            engine=runner.engine,
+            model=str(runner.model),
+            inputs=str(given),
+            names=list(feeds),
+            outputs=str(path),
+            threads=len(cores),
+            cpus=list(cores) if can_pin() else [],
+            axes=dict(axes),
+            settings=dict(runner.settings),
         )
-    return _Ready(runner, process, outputs, answer["version"], answer["seconds"], apart, [], [])
+        outputs = stored(path)
+    return _Ready(
+        runner, process, outputs, answer["version"], answer["precision"], answer["seconds"]
+    )
+
+
+def stored(path: Path) -> list[Array]:
+    """Return the arrays that an engine's process left in a file."""
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
 
 
 def profile(
@@ -218,10 +252,9 @@ def profile(
         CompileError: the engine fails.
     """
     batch = len(next(iter(feeds.values())))
-    with tempfile.TemporaryDirectory() as name, Process("secateur", runner.python, len(cores)) as p:
-        _save(Path(name) / "inputs.npz", feeds)
-        _load(runner, p, cores, Path(name), feeds, {}, ())
-        answer = p.ask("profile", seconds=seconds)
+    with Process(runner.name, runner.python, len(cores)) as process:
+        load(runner, process, cores, feeds, {})
+        answer = process.ask("profile", seconds=seconds)
     info = answer["info"]
     names = [name for name, _ in answer["steps"]]
     facts: list[dict[str, Any]] = [{}] * len(names)

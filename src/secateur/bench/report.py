@@ -36,14 +36,15 @@ def view(result: Result) -> RenderableType:
                 "red",
             )
         )
+    parts += [Words(note, "yellow") for note in result.notes]
     for batch in dict.fromkeys(step.batch for step in result.steps):
         parts.append(_steps(result, [step for step in result.steps if step.batch == batch]))
     parts.append(Words(conditions(result), "dim"))
     return Group(*parts)
 
 
-# Ten columns must fit a terminal of 80.
-_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
+# All columns must fit a terminal of 80, so related figures stand in two lines of one.
+_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "padding": 0}
 
 
 def times(speedup: Speedup) -> str:
@@ -56,12 +57,14 @@ def conditions(result: Result) -> str:
     machine = result.machine
     where = "bound to cores" if result.pinned else "not bound; first of cores"
     facts = [
-        f"{result.model}, float32, random inputs, {result.date}.",
+        f"{result.model}, random inputs, {result.date}.",
         f"{machine['cpu']}, {machine['os']};",
         f"{result.threads} thread{'s' * (result.threads > 1)},",
         f"{where} {','.join(map(str, result.cores))}.",
         f"{result.rounds} rounds; in each, every engine in turn for {result.seconds:g} s after a "
         "warm-up.",
+        "Below each engine: its version, and the precision it ran at. Differ by: its outputs, from "
+        "those of the first engine in f32.",
         "p50 and p95: of all runs. Per second: median of rounds. Speed-up: median of the rounds' "
         "ratios, 10–90 % in brackets.",
         "Memory: the most that the engine's process held, Python and numpy included.",
@@ -82,8 +85,8 @@ def _table(result: Result, batch: int) -> Table:
     energy = any(timing.joules is not None for timing in timings)
     view = Table(title=f"batch {batch}", title_justify="left", header_style="bold", **_NARROW)
     view.add_column("engine", no_wrap=True)
-    columns = ["p50 ms", "p95 ms", "per second", "memory MB", "file MB", "differ by"]
-    columns += ["cost per million"] * costs + ["J each"] * energy
+    columns = ["p50 ms\np95 ms", "per\nsecond", "memory\nfile MB", "differ\nby"]
+    columns += ["cost a\nmillion"] * costs + ["J\neach"] * energy
     for column in columns:
         view.add_column(column, justify="right")
     view.add_column("speed-up", justify="right", no_wrap=True)
@@ -91,7 +94,9 @@ def _table(result: Result, batch: int) -> Table:
         extra = [f"{timing.cost:.4g}" if timing.cost is not None else "-"] * costs
         extra += [f"{timing.joules:.3g}" if timing.joules is not None else "-"] * energy
         view.add_row(
-            Words(f"{timing.engine}\n{timing.version}", lines=True),  # it must fit 80 columns
+            Words(
+                f"{timing.engine}\n{timing.version}\n{timing.precision}", lines=True
+            ),  # it must fit 80 columns
             *_numbers(timing),
             *extra,
             Words(speedups.get(timing.engine, "").replace(" (", "\n("), lines=True),
@@ -100,13 +105,12 @@ def _table(result: Result, batch: int) -> Table:
 
 
 def _numbers(timing: Timing) -> list[str]:
+    memory = "-" if timing.memory is None else f"{timing.memory / 1e6:.0f}"
     return [
-        f"{1e3 * timing.p50:.3f}",
-        f"{1e3 * timing.p95:.3f}",
+        f"{1e3 * timing.p50:.3f}\n{1e3 * timing.p95:.3f}",
         f"{timing.throughput:,.0f}",
-        "-" if timing.memory is None else f"{timing.memory / 1e6:.0f}",
-        f"{timing.file / 1e6:.2f}",
-        f"{timing.difference:.1e}" if timing.difference else "",
+        f"{memory}\n{timing.file / 1e6:.2f}",
+        "-" if timing.difference is None else f"{timing.difference:.1e}" * bool(timing.difference),
     ]
 
 

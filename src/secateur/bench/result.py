@@ -17,7 +17,10 @@ class Timing:
     """One engine at one batch size."""
 
     engine: str
+    """Its name in this comparison: of a peer, or of one of the networks compared with peers."""
     version: str
+    precision: str
+    """What it said that it computes in, once it was loaded: "f32", "bf16", "int8 (QDQ)"."""
     batch: int
     rounds: tuple[float, ...]
     """Seconds for one whole batch, in each round: the median of its runs at batch 1, which is
@@ -32,8 +35,10 @@ class Timing:
     """Most bytes that its process, Python and numpy included, ever held."""
     file: int
     """Bytes of what it loaded."""
-    difference: float
-    """Largest difference of its outputs from the first engine's, relative to the largest output."""
+    difference: float | None
+    """Largest difference of its outputs from those of the first engine that computes in float32
+    (the first of all where none does), relative to the largest output; 0 for that one itself. None
+    where outputs cannot be compared, which is refused unless networks may differ."""
     joules: float | None = None
     """For one sample, of the whole processor package; None where the machine does not tell."""
     price: float | None = None
@@ -120,6 +125,8 @@ class Result:
     """Part of the cores' time that other processes took, at the batch size where they took most;
     None where the system does not tell."""
     refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    """How the quantised networks were made, and what they are good for."""
     steps: tuple[Step, ...] = ()
     roofline: Roofline | None = None
     compile: float | None = None

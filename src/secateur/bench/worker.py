@@ -12,14 +12,15 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-Run = Callable[[], list[Any]]
-"""Runs the network once on its inputs and returns its outputs, numpy arrays."""
+Call = Callable[[dict[str, Any]], list[Any]]
+"""Runs a network once on input → array and returns its outputs, numpy arrays."""
 
 
 def main() -> None:
@@ -32,8 +33,10 @@ def main() -> None:
         try:
             answer = getattr(state, "do_" + request.pop("do"))(**request)
         except Exception as error:
-            text = " ".join(str(error).split())
-            answer = {"error": f"{type(error).__name__}: {text}"[:600]}
+            text = " ".join(str(error).split())[:600]
+            if isinstance(error, ModuleNotFoundError) and error.name:
+                text += f"; {sys.executable} -m pip install {error.name.partition('.')[0]}"
+            answer = {"error": f"{type(error).__name__}: {text}"}
         answers.write(json.dumps(answer) + "\n")
 
 
@@ -41,9 +44,37 @@ class State:
     """One loaded model; each method `do_x` answers request x."""
 
     def __init__(self) -> None:
-        self.run: Run = list
         self.engine: Any = None
-        self.arrays: list[Any] = []
+        self.call: Call = lambda _: []
+        self.feeds: dict[str, Any] = {}
+
+    def do_quantise(
+        self,
+        engine: str,
+        model: str,
+        inputs: str,
+        names: list[str],
+        batch: int,
+        folder: str,
+        cpus: list[int],
+        settings: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Write a quantised model into a folder; return its files and what quantised it.
+
+        Args:
+            engine: a file of `engines`.
+            model: path of an ONNX file.
+            inputs: path of an npz file with samples to calibrate on, in the order of `names`.
+            names: of the model's inputs.
+            batch: how many samples the model is given at once.
+            folder: of what is written.
+            cpus: that this process is bound to; empty where the system cannot.
+            settings: of the peer.
+        """
+        _bind(cpus)
+        batches = [part for part, _ in _batches(_arrays(inputs, names), batch)]
+        files, by = _adapter(engine).quantise(model, folder, batches, settings)
+        return {"files": files, "by": by}
 
     def do_load(
         self,
@@ -55,11 +86,12 @@ class State:
         threads: int,
         cpus: list[int],
         axes: dict[str, int],
+        settings: dict[str, Any],
     ) -> dict[str, Any]:
         """Load a model; run it once, and leave its outputs in a file.
 
         Args:
-            engine: a key of `ADAPTERS`.
+            engine: a file of `engines`.
             model: path of what the engine reads.
             inputs: path of an npz file with one whole batch, in the order of the model's inputs.
             names: of these inputs.
@@ -67,19 +99,40 @@ class State:
             threads: that the engine may use.
             cpus: that this process is bound to; empty where the system cannot.
             axes: name → extent of the model's dynamic axes.
+            settings: of the peer.
         """
-        if cpus:
-            os.sched_setaffinity(0, cpus)
-        import numpy
-
-        with numpy.load(inputs) as file:
-            feeds = {name: file[f"arr_{i}"] for i, name in enumerate(names)}
-        self.arrays = list(feeds.values())
+        _bind(cpus)
+        self.feeds = _arrays(inputs, names)
+        adapter = _adapter(engine)
         start = time.perf_counter()
-        self.engine, self.run = ADAPTERS[engine](model, feeds, threads, axes)
+        self.engine, self.call, precision = adapter.load(model, self.feeds, threads, axes, settings)
         seconds = time.perf_counter() - start
-        numpy.savez(outputs, *self.run())
-        return {"seconds": seconds, "version": version(engine)}
+        import_module("numpy").savez(outputs, *self.run())
+        return {"seconds": seconds, "version": version(engine), "precision": precision}
+
+    def run(self) -> list[Any]:
+        """Run the network once on the batch that it was loaded with."""
+        return self.call(self.feeds)
+
+    def do_evaluate(self, inputs: str, names: list[str], outputs: str) -> dict[str, Any]:
+        """Run any number of samples, in batches of the size that the model was loaded with.
+
+        Args:
+            inputs: path of an npz file, in the order of `names`.
+            names: of the model's inputs.
+            outputs: path of an npz file to write: each output of all samples.
+        """
+        numpy = import_module("numpy")
+        batch = len(next(iter(self.feeds.values())))
+        parts: list[list[Any]] = []
+        for feeds, meant in _batches(_arrays(inputs, names), batch):
+            found = self.call(feeds)
+            if any(array.ndim == 0 or len(array) % batch for array in found):
+                raise ValueError(f"its outputs do not have {batch} rows, or a multiple")
+            # Copies: an engine may write its next outputs to the same place.
+            parts.append([array[: meant * (len(array) // batch)].copy() for array in found])
+        numpy.savez(outputs, *map(numpy.concatenate, zip(*parts, strict=True)))
+        return {"batches": len(parts)}
 
     def do_run(self, seconds: float, warm: float) -> dict[str, Any]:
         """Run for `warm` seconds, then for `seconds`, each at least once; times of the latter."""
@@ -89,9 +142,9 @@ class State:
     def do_profile(self, seconds: float) -> dict[str, Any]:
         """Return a secateur engine's [step, its median seconds], and its artifact's info."""
         end = time.perf_counter() + seconds
-        runs = [self.engine.profile(*self.arrays)]
+        runs = [self.engine.profile(*self.feeds.values())]
         while time.perf_counter() < end:
-            runs.append(self.engine.profile(*self.arrays))
+            runs.append(self.engine.profile(*self.feeds.values()))
         middle = len(runs) // 2
         columns = [sorted(run[i][1] for run in runs)[middle] for i in range(len(runs[0]))]
         steps = [[step[0], seconds] for step, seconds in zip(runs[0], columns, strict=True)]
@@ -109,7 +162,7 @@ class State:
             return {"peak": usage.getrusage(usage.RUSAGE_SELF).ru_maxrss}
 
 
-def _timed(run: Run, seconds: float) -> list[int]:
+def _timed(run: Callable[[], list[Any]], seconds: float) -> list[int]:
     clock, times = time.perf_counter_ns, []
     end = clock() + int(seconds * 1e9)
     while True:
@@ -121,67 +174,37 @@ def _timed(run: Run, seconds: float) -> list[int]:
             return times
 
 
-def _secateur(
-    model: str, feeds: dict[str, Any], threads: int, axes: dict[str, int]
-) -> tuple[Any, Run]:
-    engine = import_module("secateur.compiler.runtime").Engine.load(model, threads=threads)
-    arrays = list(feeds.values())
-
-    def run() -> list[Any]:
-        found = engine(*arrays)
-        return list(found) if isinstance(found, (tuple, list)) else [found]
-
-    return engine, run
+def _adapter(engine: str) -> Any:
+    """Return the module of an engine's file; it may be named as the package that it imports."""
+    path = Path(__file__).with_name("engines") / f"{engine}.py"
+    spec = spec_from_file_location(f"engine_{engine}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"there is no file {path}")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _onnxruntime(
-    model: str, feeds: dict[str, Any], threads: int, axes: dict[str, int]
-) -> tuple[Any, Run]:
-    ort = import_module("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    for axis, extent in axes.items():
-        options.add_free_dimension_override_by_name(axis, extent)
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return session, lambda: session.run(None, feeds)
+def _bind(cpus: list[int]) -> None:
+    if cpus:
+        os.sched_setaffinity(0, cpus)
 
 
-def _openvino(
-    model: str, feeds: dict[str, Any], threads: int, axes: dict[str, int]
-) -> tuple[Any, Run]:
-    ov = import_module("openvino")
-    network = ov.Core().read_model(model)
-    network.reshape({name: list(array.shape) for name, array in feeds.items()})
-    # Left alone it computes in bfloat16 where the processor can; all engines compute in float32.
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    request = ov.Core().compile_model(network, "CPU", settings).create_infer_request()
-
-    def run() -> list[Any]:
-        return list(request.infer(feeds, share_inputs=True, share_outputs=True).values())
-
-    return request, run
+def _arrays(path: str, names: list[str]) -> dict[str, Any]:
+    """Return name → array of an npz file that has them in this order."""
+    with import_module("numpy").load(path) as file:
+        return {name: file[f"arr_{i}"] for i, name in enumerate(names)}
 
 
-def _deepsparse(
-    model: str, feeds: dict[str, Any], threads: int, axes: dict[str, int]
-) -> tuple[Any, Run]:
-    arrays = list(feeds.values())
-    engine = import_module("deepsparse").Engine(model, batch_size=len(arrays[0]), num_cores=threads)
-    return engine, lambda: engine.run(arrays)
-
-
-ADAPTERS: dict[str, Callable[[str, dict[str, Any], int, dict[str, int]], tuple[Any, Run]]] = {
-    "secateur": _secateur,
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "deepsparse": _deepsparse,
-}
-"""Engine → how to load a model with it: (model, inputs, threads, axes) → (engine, run)."""
+def _batches(feeds: dict[str, Any], batch: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield feeds of exactly `batch` samples, and how many are meant; the last sample fills up."""
+    numpy = import_module("numpy")
+    count = max((len(array) for array in feeds.values() if array.ndim), default=1)
+    for start in range(0, count, batch):
+        meant = min(batch, count - start)
+        places = numpy.minimum(numpy.arange(start, start + batch), count - 1)
+        # An input without axes is the same for every sample.
+        yield {name: array[places] if array.ndim else array for name, array in feeds.items()}, meant
 
 
 if __name__ == "__main__":
