@@ -23,6 +23,11 @@ def built(name, seed=0, **options):
     return nets.build(name, **options)
 
 
+def trained(model):
+    """The parameters that are not fixed, as dctnet's first layer is."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -37,6 +42,8 @@ def count(model):
         ("convnet-s", 96_058),
         ("convnet", 381_034),
         ("convnet-l", 1_517_770),
+        ("dctnet-s", 258_954),
+        ("dctnet", 1_015_274),
         ("resnet18", 11_173_962),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
@@ -63,7 +70,7 @@ def test_logits_and_gradients(name, shape):
     assert logits.shape == (2, 7)
     assert logits.dtype == torch.float32
     logits.square().sum().backward()
-    for parameter_name, parameter in model.named_parameters():
+    for parameter_name, parameter in trained(model).items():
         assert parameter.grad is not None, parameter_name
         assert torch.isfinite(parameter.grad).all(), parameter_name
         assert parameter.grad.count_nonzero() > 0, parameter_name
@@ -71,7 +78,7 @@ def test_logits_and_gradients(name, shape):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    name=st.sampled_from(["mlp", "convnet-s", "resnet20"]),
+    name=st.sampled_from(["mlp", "convnet-s", "dctnet-s", "resnet20"]),
     channels=st.integers(1, 5),
     height=st.integers(4, 40),
     width=st.integers(4, 40),
@@ -121,10 +128,10 @@ def test_trains_in_bf16(name):
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last))
     logits.float().logsumexp(1).sum().backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in trained(model).values())
 
 
-@pytest.mark.parametrize("name", ["mlp", "convnet-s", "resnet20"])
+@pytest.mark.parametrize("name", ["mlp", "convnet-s", "dctnet-s", "resnet20"])
 def test_the_whole_graph_can_be_exported(name):
     model = built(name).eval()
     images = torch.randn(2, 3, 32, 32)
@@ -143,6 +150,15 @@ def test_no_layer_has_a_bias_that_batch_norm_removes(name):
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None
     ]
     assert biased == ["linear"]
+
+
+def test_dctnet_begins_with_an_orthonormal_basis_that_training_leaves_alone():
+    patches = built("dctnet", input_shape=(2, 8, 8)).patches.weight
+    assert not patches.requires_grad
+    basis, negative = patches.flatten(1).double().chunk(2)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(8, dtype=torch.float64))
+    assert torch.equal(negative, -basis)
+    assert (patches[0] == patches[0, 0, 0, 0]).all()  # the mean of a patch
 
 
 def test_he_initialisation():

@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from secateur.nets.shapes import InputShape, require_plane
+from secateur.nets.shapes import InputShape, narrowed, require_plane
 
 SMALLEST_POOLED = 4  # pixels; a smaller plane keeps its size, so that 8x8 digits keep 2x2
 
@@ -47,16 +47,21 @@ class ConvNet(nn.Module):
     """
 
     def __init__(
-        self, input_shape: InputShape, classes: int, *, widths: tuple[int, int, int] = (32, 96, 128)
+        self,
+        input_shape: InputShape,
+        classes: int,
+        *,
+        widths: tuple[int, int, int] = (32, 96, 128),
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         require_plane("a convnet", input_shape, SMALLEST_POOLED)
         channels, *plane = input_shape
         blocks: list[nn.Module] = []
-        for width in widths:
+        for outputs in narrowed(widths, width):
             pooled = min(plane) >= SMALLEST_POOLED
-            blocks.append(Block(channels, width, pooled=pooled))
-            channels = width
+            blocks.append(Block(channels, outputs, pooled=pooled))
+            channels = outputs
             if pooled:
                 plane = [size // 2 for size in plane]
         self.blocks = nn.Sequential(*blocks)

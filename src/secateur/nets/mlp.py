@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from secateur.nets.shapes import InputShape
+from secateur.nets.shapes import InputShape, narrowed
 
 
 class Mlp(nn.Module):
@@ -17,12 +17,17 @@ class Mlp(nn.Module):
     """
 
     def __init__(
-        self, input_shape: InputShape, classes: int, *, hidden: tuple[int, ...] = (512, 256)
+        self,
+        input_shape: InputShape,
+        classes: int,
+        *,
+        hidden: tuple[int, ...] = (512, 256),
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         inputs = math.prod(input_shape)
         layers: list[nn.Module] = []
-        for outputs in hidden:
+        for outputs in narrowed(hidden, width):
             layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
             inputs = outputs
         self.flatten = nn.Flatten()

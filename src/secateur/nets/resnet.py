@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateur.nets.shapes import InputShape, require_plane
+from secateur.nets.shapes import InputShape, narrowed, require_plane
 
 
 class Subsample(nn.Module):
@@ -79,6 +79,7 @@ class ResNet(nn.Module):
         widths: channels of each stage; every stage but the first begins with a stride of 2.
         depth: blocks in a stage.
         shortcut: what joins two stages.
+        width: what the channels are multiplied by.
 
     Raises:
         UsageError: the image has fewer pixels in a row or column than the strides take together.
@@ -92,8 +93,10 @@ class ResNet(nn.Module):
         widths: tuple[int, ...],
         depth: int,
         shortcut: Shortcut,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
+        widths = narrowed(widths, width)
         require_plane("this resnet", input_shape, 2 ** (len(widths) - 1))
         self.conv1 = nn.Conv2d(input_shape[0], widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])

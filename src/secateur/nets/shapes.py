@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from secateur.errors import UsageError, whole
 
 InputShape = tuple[int, int, int]
@@ -18,6 +20,11 @@ def check(input_shape: InputShape, classes: int) -> None:
         )
     if not whole(classes) or classes < 2:
         raise UsageError(f"classes is {classes!r}, but must be a whole number of at least 2")
+
+
+def narrowed(channels: Sequence[int], width: float) -> tuple[int, ...]:
+    """Return channels times a width, rounded, of each at least one."""
+    return tuple(max(1, round(width * each)) for each in channels)
 
 
 def require_plane(net: str, input_shape: InputShape, least: int) -> None:

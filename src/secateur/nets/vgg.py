@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from secateur.nets.shapes import InputShape, require_plane
+from secateur.nets.shapes import InputShape, narrowed, require_plane
 
 # Each stage's convolutions by their width; pooling follows each stage.
 CONFIGURATION_D = (
@@ -33,18 +33,23 @@ class Vgg(nn.Module):
     """
 
     def __init__(
-        self, input_shape: InputShape, classes: int, *, stages: tuple[tuple[int, ...], ...]
+        self,
+        input_shape: InputShape,
+        classes: int,
+        *,
+        stages: tuple[tuple[int, ...], ...],
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         require_plane("this vgg", input_shape, 2 ** len(stages))
         channels = input_shape[0]
         layers: list[nn.Module] = []
         for widths in stages:
-            for width in widths:
-                conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            for outputs in narrowed(widths, width):
+                conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
-                channels = width
+                layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+                channels = outputs
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
