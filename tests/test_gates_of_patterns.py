@@ -144,7 +144,7 @@ def test_channels_and_what_is_none_cannot_be_learned() -> None:
 
 PLAN: dict[str, Any] = {
     "seeds": 1, "epochs": 1, "gate_epochs": 1, "calibration": 128, "device": "cpu",
-    "criteria": ("gate", "magnitude"), "finetune_from": 1.0,
+    "criteria": ("gate", "magnitude"), "smaller": 0, "unrepaired": True,
 }  # fmt: skip
 
 
@@ -152,12 +152,12 @@ def test_a_study_cuts_every_network_in_its_pattern(digits: Task, tmp_path: Path)
     study = Study(digits, out=tmp_path, keep=(0.5, 0.2), pattern="dot4", **PLAN)
     study.run()
     names = prunable(digits.model()).names
-    for criterion in ("gate", "magnitude"):
-        for recovery in ("batchnorm", "finetune"):
-            model = study.network(0.2, criterion=criterion, recovery=recovery)
-            masks = Masks({name: model.get_parameter(name) != 0 for name in names})
-            kept, total = whole_units(masks, model, "dot4")
-            assert kept == Budget(0.2).count(total)
+    pairs = (("gate", "ladder"), ("magnitude", "ladder"), ("magnitude", "batchnorm"))
+    for criterion, recovery in pairs:
+        model = study.network(0.2, criterion=criterion, recovery=recovery)
+        masks = Masks({name: model.get_parameter(name) != 0 for name in names})
+        kept, total = whole_units(masks, model, "dot4")
+        assert kept == Budget(0.2).count(total)
 
 
 def test_a_study_of_n_of_m_has_its_ratio_and_the_uncut_network(
@@ -167,8 +167,10 @@ def test_a_study_of_n_of_m_has_its_ratio_and_the_uncut_network(
     rows = study.run().summary.rows
     assert {row.keep for row in rows} == {1.0, 0.5}
     name = prunable(digits.model()).names[0]
-    weight = study.network(0.5, criterion="gate", recovery="none").get_parameter(name)
-    assert ((weight.reshape(len(weight), -1, 4) != 0).sum(2) == 2).all()
+    for criterion, recovery in (("gate", "ladder"), ("magnitude", "none")):
+        model = study.network(0.5, criterion=criterion, recovery=recovery)
+        weight = model.get_parameter(name)
+        assert ((weight.reshape(len(weight), -1, 4) != 0).sum(2) == 2).all()
     with pytest.raises(UsageError, match=r"keep has 0\.3.*--keep 1,0\.5"):
         Study(digits, out=tmp_path / "other", keep=(0.3,), pattern="2:4", **PLAN)
     assert not (tmp_path / "other").exists()

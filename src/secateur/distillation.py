@@ -6,8 +6,10 @@ training loop, gate phase and fine-tuning need to know nothing of it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from secateur.arguments import BOOL, FUNCTION, a, between, checked
 from secateur.errors import refuse_wrong
 from secateur.model.copying import copied
-from secateur.model.inputs import Inputs, first, run
+from secateur.model.inputs import Inputs, first, run, tensors_in
 from secateur.training import Data
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -43,6 +45,31 @@ class SoftTargets:
         return t * t * F.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
+class Remembered:
+    """A teacher's outputs on passes over the data that come again, so that it runs once for all.
+
+    A batch is known by the state of the generator that its pass was drawn with, its place in the
+    pass, and the sum of its inputs, so that data that are shuffled otherwise are only slower.
+    """
+
+    def __init__(self, most: int = 2**28) -> None:
+        """Remember up to so many bytes; what comes after is computed each time."""
+        self._room = most
+        self._known: dict[tuple[object, ...], Tensor] = {}
+
+    def outputs(self, key: tuple[object, ...], inputs: Inputs, run: Callable[[], Tensor]) -> Tensor:
+        """Return the outputs for a batch: those of before, or what `run` gives."""
+        # the sum is of a whole batch, augmented: no two are alike
+        key = (*key, *map(_sum, tensors_in(inputs)))
+        if (known := self._known.get(key)) is not None:
+            return known
+        outputs = run()
+        if (size := outputs.nbytes) <= self._room:
+            self._room -= size
+            self._known[key] = outputs
+        return outputs
+
+
 @checked(
     loss=FUNCTION,
     teacher=a(nn.Module, "a torch module"),
@@ -51,7 +78,14 @@ class SoftTargets:
     autocast=BOOL,
 )
 def distilled(
-    data: Data, loss: Loss, teacher: nn.Module, imitation: Loss, weight: float, *, autocast: bool
+    data: Data,
+    loss: Loss,
+    teacher: nn.Module,
+    imitation: Loss,
+    weight: float,
+    *,
+    autocast: bool,
+    remembered: Remembered | None = None,
 ) -> tuple[Data, Loss]:
     """Return data and loss that train towards a teacher's outputs, beside the targets.
 
@@ -62,6 +96,7 @@ def distilled(
         imitation: (outputs, teacher's outputs) → scalar, such as `SoftTargets()`.
         weight: of the imitation, in [0, 1]; the loss has the rest.
         autocast: run the teacher in bf16.
+        remembered: outputs of this very teacher, kept for trainings on the same batches.
 
     Raises:
         UsageError: the weight is out of its range.
@@ -74,7 +109,12 @@ def distilled(
         value = weight * imitation(outputs, wanted)
         return value if weight == 1 else value + (1 - weight) * loss(outputs, label)
 
-    return _Taught(data, copied(teacher).eval(), autocast), both
+    return _Taught(data, copied(teacher).eval(), autocast, remembered or Remembered(0)), both
+
+
+def _sum(values: Tensor) -> float:
+    real = torch.view_as_real(values) if values.is_complex() else values
+    return float(real.sum(dtype=torch.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,16 +122,23 @@ class _Taught:
     data: Data
     teacher: nn.Module
     autocast: bool
+    remembered: Remembered
 
     def batches_per_epoch(self, batch_size: int) -> int:
         return self.data.batches_per_epoch(batch_size)
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Inputs, Any]]:
-        for inputs, targets in self.data.epoch(batch_size, generator):
-            kind = first(inputs).device.type
-            with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
-                outputs = run(self.teacher, inputs)
-            yield inputs, (targets, outputs.float())
+        drawn = hashlib.sha256(generator.get_state().numpy().tobytes()).digest()
+        for index, (inputs, targets) in enumerate(self.data.epoch(batch_size, generator)):
+            key = (drawn, batch_size, index)
+            outputs = self.remembered.outputs(key, inputs, partial(self._outputs, inputs))
+            yield inputs, (targets, outputs)
+
+    def _outputs(self, inputs: Inputs) -> Tensor:
+        kind = first(inputs).device.type
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
+            outputs: Tensor = run(self.teacher, inputs)
+        return outputs.float()
 
     def calibration(
         self, count: int, batch_size: int, generator: torch.Generator

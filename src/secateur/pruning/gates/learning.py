@@ -19,7 +19,37 @@ from secateur.pruning.gates.rule import GateRule
 from secateur.pruning.parameters import axes_of
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
-from secateur.training import DATA, Data, Epoch, Pruning, Recipe, train
+from secateur.training import DATA, Data, Epoch, Recipe, train
+
+
+class Learning:
+    """What a loop opens around its steps while gates learn."""
+
+    def __init__(self, begin: Callable[[Optimizer], GateRule]) -> None:
+        self._begin = begin
+        self._rule: GateRule | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps of the optimizer the gates have learned from."""
+        return 0 if self._rule is None else self._rule.number
+
+    @property
+    def opened(self) -> bool:
+        """Whether a loop has opened it at all."""
+        return self._rule is not None
+
+    def __call__(self, optimizer: Optimizer) -> AbstractContextManager[object]:
+        """Return the context of one forward and backward, through a cut."""
+        if self._rule is None:
+            self._rule = self._begin(optimizer)
+        self._rule.follow(optimizer)
+        return self._rule.step()
+
+    def end(self) -> None:
+        """Take the hooks away; the gates stay attached."""
+        if self._rule is not None:
+            self._rule.detach()
 
 
 @contextmanager
@@ -31,7 +61,7 @@ def learning(
     drawn: Callable[[int], Budget] | None = None,
     among: Masks | None = None,
     any_decay: bool = False,
-) -> Iterator[Pruning]:
+) -> Iterator[Learning]:
     """Let gates learn in whatever loop opens what this yields around its steps.
 
     The rule begins at the first step, beside the optimizer that is given there, and ends with the
@@ -50,24 +80,20 @@ def learning(
         UsageError: from the step on, as `GateTraining`. Or, when the block ends, the optimizer
             that was given never stepped.
     """
-    rules: list[GateRule] = []
     if axes is None:
         axes = axes_of(gates.model, gates.names)
 
-    def pruning(optimizer: Optimizer) -> AbstractContextManager[object]:
-        if not rules:
-            kept = not any_decay or can_undo_decay(optimizer, gates.weights)
-            own = phase if kept else replace(phase, decay="all")
-            rules.append(GateRule(gates, optimizer, own, axes=axes, drawn=drawn, among=among))
-        rules[0].follow(optimizer)
-        return rules[0].step()
+    def begin(optimizer: Optimizer) -> GateRule:
+        kept = not any_decay or can_undo_decay(optimizer, gates.weights)
+        own = phase if kept else replace(phase, decay="all")
+        return GateRule(gates, optimizer, own, axes=axes, drawn=drawn, among=among)
 
+    pruning = Learning(begin)
     try:
         yield pruning
     finally:
-        for rule in rules:
-            rule.detach()
-    if rules and not rules[0].number:
+        pruning.end()
+    if pruning.opened and not pruning.steps:
         raise UsageError(
             "no gate has learned: the optimizer that was given to `pruning` never stepped; give "
             "it the one whose step() moves the weights"

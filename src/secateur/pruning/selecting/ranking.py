@@ -109,9 +109,11 @@ def cut(
             refuse_infinite(names, tensors, dtype, chunk)
     else:
         total = sum(tensor.numel() for tensor in tensors)
-        flat = [_flat(tensor) for tensor in tensors] if total <= chunk else tensors
-        refuse_infinite(names, flat, dtype, chunk)
-        masks, kept = _by_counting(flat, dtype, guaranteed, remaining, chunk)
+        read: Sequence[Scores | _Ordered] = tensors
+        if total <= chunk:  # ordered once, and read several times
+            read = [_Ordered.of(tensor, dtype) for tensor in tensors]
+        refuse_infinite(names, read, dtype, chunk)
+        masks, kept = _by_counting(read, dtype, guaranteed, remaining, chunk)
     due = sum(guaranteed) + remaining
     assert kept == due, f"{kept} kept instead of {due}"
     return [_shaped(mask, like) for mask, like in zip(masks, likes, strict=True)]
@@ -173,8 +175,25 @@ def ordered_tensor(scores: Tensor) -> Tensor:
 # By counting.
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ordered:
+    """Scores of few weights, as integers in their order."""
+
+    keys: Keys
+
+    @classmethod
+    def of(cls, scores: Scores, dtype: torch.dtype) -> _Ordered:
+        """Order all scores of a tensor."""
+        parts = [keys for _, keys in _ordered(scores, dtype, PIECE)]
+        return cls(np.concatenate(parts) if parts else np.zeros(0, np.int32))
+
+    def numel(self) -> int:
+        """Return how many scores there are."""
+        return int(self.keys.size)
+
+
 def _by_counting(
-    tensors: Sequence[Scores],
+    tensors: Sequence[Scores | _Ordered],
     dtype: torch.dtype,
     guaranteed: Sequence[int],
     remaining: int,
@@ -193,7 +212,11 @@ class _Scores:
     """The scores that are still to be taken, read chunk by chunk."""
 
     def __init__(
-        self, tensors: Sequence[Scores], masks: list[Bools], dtype: torch.dtype, chunk: int
+        self,
+        tensors: Sequence[Scores | _Ordered],
+        masks: list[Bools],
+        dtype: torch.dtype,
+        chunk: int,
     ) -> None:
         self._tensors, self._masks = tensors, masks
         self._dtype, self._chunk = dtype, chunk
@@ -235,6 +258,9 @@ def _mark(scores: _Scores, k: int) -> None:
 def _by_partition(scores: _Scores, k: int) -> tuple[int, int]:
     """Return the k-th highest key, and how many of its equals belong to the k highest."""
     keys = np.concatenate(list(scores.free()))
+    # what masks of before cut has the lowest score, all of it: equals make a partition slow
+    above = keys[keys > keys.min()]
+    keys = above if len(above) >= k else keys
     keys.partition(len(keys) - k)
     bound = int(keys[len(keys) - k])
     return bound, k - int(np.count_nonzero(keys > bound))
@@ -260,7 +286,9 @@ def _by_histograms(scores: _Scores, k: int) -> tuple[int, int]:
     return bound, k
 
 
-def _ordered(tensor: Scores, dtype: torch.dtype, chunk: int) -> Iterator[tuple[int, Keys]]:
+def _ordered(
+    tensor: Scores | _Ordered, dtype: torch.dtype, chunk: int
+) -> Iterator[tuple[int, Keys]]:
     """Yield (position, integers in the order of the scores), in row-major order.
 
     The bits of a floating number that is not negative, read as an integer, are in its order
@@ -268,8 +296,11 @@ def _ordered(tensor: Scores, dtype: torch.dtype, chunk: int) -> Iterator[tuple[i
     smallest - bits is minus its magnitude. -0.0 becomes 0. Infinity and NaN lie farthest from 0.
     The absolute value is the bits without the sign.
     """
-    flat, absolute = _row_major(tensor_of(tensor)), isinstance(tensor, Absolute)
     step = min(chunk, PIECE)
+    if isinstance(tensor, _Ordered):
+        yield from ((at, tensor.keys[at : at + step]) for at in range(0, tensor.numel(), step))
+        return
+    flat, absolute = _row_major(tensor_of(tensor)), isinstance(tensor, Absolute)
     for start in range(0, flat.numel(), step):
         part = flat[start : start + step].to("cpu", dtype)
         bits = part.view(INTEGERS[dtype.itemsize]).numpy()
@@ -278,11 +309,6 @@ def _ordered(tensor: Scores, dtype: torch.dtype, chunk: int) -> Iterator[tuple[i
         elif bits.min() < 0:
             bits = np.where(bits < 0, np.iinfo(bits.dtype).min - bits, bits)
         yield start, bits
-
-
-def _flat(scores: Scores) -> Scores:
-    flat = _row_major(tensor_of(scores))
-    return Absolute(flat) if isinstance(scores, Absolute) else flat
 
 
 def _row_major(tensor: Tensor) -> Tensor:
@@ -294,7 +320,7 @@ def _row_major(tensor: Tensor) -> Tensor:
 
 
 def refuse_infinite(
-    names: Sequence[str], tensors: Sequence[Scores], dtype: torch.dtype, chunk: int
+    names: Sequence[str], tensors: Sequence[Scores | _Ordered], dtype: torch.dtype, chunk: int
 ) -> None:
     """Look at every score.
 
