@@ -1,13 +1,13 @@
-"""The report of a study: its four files, from whole, partial and hostile records."""
+"""The report of a study: its files, from whole, partial and hostile records."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,25 @@ import pytest
 from rich.console import Console
 
 from secateur.errors import FileError, StudyError
-from secateur.study import report
+from secateur.study import plan, report
 from secateur.study.report import tables as page_tables
 from secateur.study.report.charts.chart import Chart, Series
 from secateur.study.report.columns import COLUMNS, Column
-from secateur.study.report.findings import headline
 from secateur.study.report.palette import styles
 from secateur.study.rows import csv_rows
+from secateur.study.shipped import Shipped
+from secateur.study.spec import options_of
 from secateur.study.summary import Summary, summarise
 from secateur.terminal import tables as terminal_tables
-from synthetic_study import HASH, LAYERS, Record, make_spec, make_stages, make_trials
+from synthetic_study import (
+    HASH,
+    LAYERS,
+    Record,
+    make_shipped,
+    make_spec,
+    make_stages,
+    make_trials,
+)
 
 COMMAND = "secateur study --data cifar10 --net convnet"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>{{library}} & \" \u2028"
@@ -65,13 +74,25 @@ class _Page(HTMLParser):
 
 
 def _write(
-    folder: Path, spec: Record, trials: list[Record], stages: list[Record]
+    folder: Path,
+    spec: Record,
+    trials: list[Record],
+    stages: list[Record],
+    shipped: Sequence[Shipped] = (),
+    command: str = COMMAND,
 ) -> report.ReportFiles:
-    return report.write(folder, spec, HASH, trials, stages, command=COMMAND)
+    summary = summarise(spec, trials, shipped)
+    return report.write(folder, summary, spec, HASH, trials, stages, command=command)
 
 
-def _page(folder: Path, spec: Record, trials: list[Record], stages: list[Record]) -> _Page:
-    return _Page(_write(folder, spec, trials, stages).html.read_text(encoding="utf-8"))
+def _page(
+    folder: Path,
+    spec: Record,
+    trials: list[Record],
+    stages: list[Record],
+    shipped: Sequence[Shipped] = (),
+) -> _Page:
+    return _Page(_write(folder, spec, trials, stages, shipped).html.read_text(encoding="utf-8"))
 
 
 def _charts(page: _Page) -> dict[str, Any]:
@@ -94,9 +115,16 @@ def page(whole: report.ReportFiles) -> _Page:
     return _Page(whole.html.read_text(encoding="utf-8"))
 
 
-def test_writes_its_four_files_and_nothing_else(whole: report.ReportFiles) -> None:
-    names = ["curve.png", "curve.svg", "report.html", "results.csv"]
-    assert sorted(path.name for path in whole.html.parent.iterdir()) == names
+PARTS = {
+    "html": "report.html", "svg": "curve.svg", "png": "curve.png", "pdf": "curve.pdf",
+    "csv": "results.csv", "tex": "table.tex",
+}  # fmt: skip
+
+
+def test_writes_its_files_and_nothing_else(whole: report.ReportFiles) -> None:
+    assert {part: getattr(whole, part).name for part in PARTS} == PARTS
+    assert {path.name for path in whole.html.parent.iterdir()} == set(PARTS.values())
+    assert whole.pdf.read_bytes().startswith(b"%PDF-")
     assert whole.png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert ET.fromstring(whole.svg.read_text(encoding="utf-8")).tag.endswith("svg")
 
@@ -105,16 +133,15 @@ def test_table_reads_back_as_it_was_summarised(whole: report.ReportFiles, spec: 
     with whole.csv.open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     summary = summarise(spec, make_trials(spec))
-    rows = (*summary.dense, *summary.rows)
     assert [list(line.values()) for line in table] == csv_rows(summary.lines)[1:]
-    assert [float(line["test_mean"]) for line in table] == [row.test.mean for row in rows]
+    assert [float(line["test_mean"]) for line in table] == [r.test.mean for r in summary.lines]
 
 
 def test_same_records_in_any_order_give_the_same_bytes(
     whole: report.ReportFiles, spec: Record, tmp_path: Path
 ) -> None:
     again = _write(tmp_path, spec, make_trials(spec)[::-1], make_stages(spec)[::-1])
-    for part in ("html", "svg", "png", "csv"):
+    for part in PARTS:
         assert getattr(again, part).read_bytes() == getattr(whole, part).read_bytes()
 
 
@@ -137,31 +164,25 @@ def test_page_fetches_nothing_and_may_not(page: _Page) -> None:
 
 
 def test_headline_says_how_far_and_how_sure(page: _Page) -> None:
-    assert (
-        "cifar10/convnet can lose 80 % of its prunable weights: accuracy stays less than "
-        "0.5 points below dense (95 % confidence, 3 seeds)." in page.text
-    )
+    assert "cifar10/convnet can lose 70 % of its prunable weights. Its accuracy, " in page.text
+    assert "not worse by 0.5 points with 95 % confidence (new seeds and new test ex" in page.text
 
 
-def test_headline_tells_the_control_too(tmp_path: Path) -> None:
-    """What the gates lose against dense that was trained on for as long stands at the top."""
-    spec = make_spec(levels=(1.0, 0.5))
-    summary = summarise(spec, make_trials(spec))
-    (control,) = (
-        c.difference
-        for c in summary.comparisons
-        if (c.other, c.recovery, c.keep) == ("control", "batchnorm", 0.5)
-    )
-    detail = headline(summary, spec).detail
-    assert f"Against dense trained on for as long as the gates: {control.mean:+.2f}" in (
-        detail.replace("−", "-")
-    )
-
-
-def test_page_says_where_its_figures_come_from(page: _Page) -> None:
-    for text in (COMMAND, HASH, "torch 2.13.0", "AMD EPYC", "bf16 autocast", "2026-11-22", "168"):
+def test_page_says_where_its_figures_come_from(page: _Page, spec: Record) -> None:
+    counts = f"{len(make_trials(spec))} trials, {len(make_stages(spec))} stages"
+    for text in (COMMAND, HASH, "torch 2.13.0", "AMD EPYC", "bf16 autocast", "2026-11-22", counts):
         assert text in page.text
     assert "Never cut: first.weight (first layer)." in page.text
+
+
+def test_page_says_what_is_compared_with_what(page: _Page, tmp_path: Path) -> None:
+    assert "A level is compared with the uncut network after its rung" in page.text
+    assert "The claim is gate, down the ladder: one sequence, named in the spec." in page.text
+    assert "the chance of certifying any inferior level stays below 5 % without" in page.text
+    trunk = make_spec(gates="trunk", levels=(0.5,))
+    text = _page(tmp_path, trunk, make_trials(trunk), []).text
+    assert "compared with the uncut network that was trained on from the start for as" in text
+    assert "The claim is gate, + batch-norm recalibration" in text
 
 
 def test_script_is_given_the_summary(page: _Page, spec: Record) -> None:
@@ -175,14 +196,21 @@ def test_script_is_given_the_summary(page: _Page, spec: Record) -> None:
     assert charts["layers"]["rows"] == list(LAYERS)
     seeds = [histogram["when"]["seed"] for histogram in charts["gates"]["histograms"]]
     assert seeds == [0] * 4 + [1] * 4 + [2] * 4
-    lines = charts["training"]["series"]
-    assert [line["name"] for line in lines] == ["train", "gates", "control"] * 3
-    assert [len(line["y"]) for line in lines] == [8, 5, 5] * 3
+    losses = [line for line in charts["training"]["series"] if line["panel"] == 0]
+    names = ["start", "uncut", "gate", "magnitude", "smaller"]
+    assert [line["name"] for line in losses] == names * 3
+    down = plan.down_to(options_of(spec), 0.2)
+    assert [line["x"][-1] for line in losses] == pytest.approx([10, 13, 13, 13, 10 + down] * 3)
+    for line in losses:
+        assert line["x"] == sorted(line["x"])
 
 
 def size_chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart:
     """A chart as somebody would add one: what it takes in bytes, over sparsity."""
-    lines = [summary.of(criterion, "none") for criterion in spec["criteria"]]
+    lines = [
+        next(rows for recovery in spec["recovery"] if (rows := summary.of(criterion, recovery)))
+        for criterion in spec["criteria"]
+    ]
     return Chart(
         title="How small does it get?",
         about="Curve of bytes against sparsity",
@@ -211,7 +239,8 @@ def test_a_chart_is_one_function_and_its_name_in_a_list(
     monkeypatch.setattr(report, "PRINTED", ("curve", "size"))
     page = _page(tmp_path, spec, make_trials(spec), make_stages(spec))
     series = _charts(page)["size"]["series"]
-    rows = [row for row in page.data["rows"] if row["recovery"] == "none" and row["keep"] < 1]
+    of = {"gate": "ladder", "magnitude": "ladder", "random": "batchnorm"}
+    rows = [row for row in page.data["rows"] if of.get(row["criterion"]) == row["recovery"]]
     assert [v for line in series for v in line["y"]] == [row["estimated_bytes"] for row in rows]
     assert ("div", "chart-size") in {(tag, a.get("id")) for tag, a in page.elements}
     assert "Estimated bytes; test accuracy is above." in page.text
@@ -228,7 +257,7 @@ def test_a_column_is_one_line_for_page_and_terminal(
     trials = make_trials(spec)
     text = _page(tmp_path, spec, trials, []).text
     shown = io.StringIO()
-    Console(file=shown, width=200).print(terminal_tables.table(summarise(spec, trials)))
+    Console(file=shown, width=200).print(terminal_tables.everything(summarise(spec, trials)))
     for row in summarise(spec, trials).lines:
         assert f"{row.parameters - row.kept} gone" in text
         assert f"{row.parameters - row.kept} gone" in shown.getvalue()
@@ -247,7 +276,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         stage["excluded"] = {HOSTILE: HOSTILE}
     trials = make_trials(spec, layers=layers)
     trials[3]["weights"]["layers"][HOSTILE]["kept"] = 0
-    made = report.write(tmp_path, spec, HASH, trials, stages, command=HOSTILE)
+    made = _write(tmp_path, spec, trials, stages, make_shipped(), command=HOSTILE)
     page = _Page(made.html.read_text(encoding="utf-8"))
     assert len(page.scripts) == 3
     assert "img" not in {tag for tag, _ in page.elements}
@@ -258,10 +287,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_texts_of_records_stay_text_in_every_file(tmp_path: Path) -> None:
-    name = "=1+1\x1b[2J\ud800\u4e2d $\\frac{1}"
+    name = "=1+1\x1b[2J\u4e2d $\\frac{1}"
     spec = make_spec(
-        name=name, criteria=("=1+1\x1b[2J", "magnitude"), recovery=("none",), levels=(0.5,),
-        seeds=2,
+        name=name, levels=(0.5,), seeds=2,
         metric={"name": name, "unit": name, "higher_is_better": True},
     )  # fmt: skip
     layers = {"-conv": 10, "\ud800": 10}
@@ -270,11 +298,13 @@ def test_texts_of_records_stay_text_in_every_file(tmp_path: Path) -> None:
         for layer in trial["weights"]["layers"].values():
             layer["kept"] = 0
     stages = make_stages(spec, layers=layers)
-    made = report.write(tmp_path, spec, HASH, trials, stages, command=name)
+    made = _write(tmp_path, spec, trials, stages, command=name)
     ET.fromstring(made.svg.read_bytes())
     rows = list(csv.DictReader(made.csv.read_text(encoding="utf-8").splitlines()))
     cells = [cell for row in rows for cell in (row["criterion"], row["collapsed_layers"]) if cell]
-    assert r"'=1+1\x1b[2J" in " ".join(cells)
+    (line,) = summarise(spec, trials).of("gate", "ladder")
+    cells.append(csv_rows([replace(line, criterion=name)])[1][0])
+    assert cells[-1].startswith(r"'=1+1\x1b[2J")
     assert any(cell.startswith("'-conv") for cell in cells)
     assert not any(cell.startswith(tuple("=+-@")) or not cell.isprintable() for cell in cells)
     assert "\\ud800" in made.html.read_text(encoding="utf-8")
@@ -283,10 +313,11 @@ def test_texts_of_records_stay_text_in_every_file(tmp_path: Path) -> None:
 def test_one_seed_is_refused_a_certificate(tmp_path: Path) -> None:
     spec = make_spec(seeds=1)
     page = _page(tmp_path, spec, make_trials(spec), make_stages(spec))
-    assert "No keep ratio of cifar10/convnet is certified." in page.text
+    assert "Nothing of cifar10/convnet is certified by gate, down the ladder." in page.text
     assert "Only 1 seed." in page.text
-    assert {row["verdict"] for row in page.data["rows"]} == {"", "not tested"}
-    assert {row["verdict"] for row in page.data["rows"] if row["keep"] < 1} == {"not tested"}
+    uncut = {"start", "uncut", "smaller"}
+    verdicts = {(row["criterion"] in uncut, row["verdict"]) for row in page.data["rows"]}
+    assert verdicts == {(True, ""), (False, "not tested")}
     assert {row["test"]["low"] for row in page.data["rows"]} == {None}
 
 
@@ -298,27 +329,8 @@ def test_unfinished_study_names_what_is_missing(tmp_path: Path, spec: Record) ->
 
 def test_study_without_records_still_has_a_page(tmp_path: Path, spec: Record) -> None:
     page = _page(tmp_path, spec, [], [])
-    assert "Nothing of cifar10/convnet has been cut yet." in page.text
+    assert "Nothing of cifar10/convnet has been cut so far." in page.text
     assert page.data["rows"] == []
-
-
-def test_failed_first_level_is_said_with_its_bound(tmp_path: Path) -> None:
-    spec = make_spec(levels=(0.1,), criteria=("random",))
-    page = _page(tmp_path, spec, make_trials(spec), [])
-    assert "is certified." in page.text
-    assert re.search(r"at 90 % sparsity it may be worse than dense by up to \d+\.\d", page.text)
-
-
-def test_certificate_of_another_cut_is_not_denied(tmp_path: Path) -> None:
-    spec = make_spec(levels=(0.9,), criteria=("gate", "magnitude"), recovery=("none",))
-    trials = make_trials(spec)
-    for trial in trials:  # gate: best on validation data, but too uneven to be certified
-        if trial["trial"]["criterion"] == "gate":
-            trial["metrics"]["validation"] += 5
-            trial["metrics"]["test"] += 4 * trial["trial"]["seed"]
-    page = _page(tmp_path, spec, trials, [])
-    assert "cifar10/convnet has no certified keep ratio with what validation data" in page.text
-    assert "Certified are magnitude, pruned only, to 10 % sparsity." in page.text
 
 
 def test_loss_in_another_unit_without_gates(tmp_path: Path) -> None:
@@ -328,9 +340,10 @@ def test_loss_in_another_unit_without_gates(tmp_path: Path) -> None:
         margin=0.02,
     )
     page = _page(tmp_path, spec, make_trials(spec), [])
-    assert "cross entropy stays less than 0.02 nats above dense" in page.text
+    assert "Its cross entropy, " in page.text
+    assert "and not worse by 0.02 nats with" in page.text
     assert page.data["metric"]["digits"] == 3
-    assert list(_charts(page)) == ["curve", "layers"]
+    assert list(_charts(page)) == ["curve", "comparisons", "layers"]
 
 
 def test_network_at_chance_is_a_warning(tmp_path: Path) -> None:
@@ -338,8 +351,9 @@ def test_network_at_chance_is_a_warning(tmp_path: Path) -> None:
     trials = make_trials(spec)
     for trial in trials:
         trial["metrics"] = {"validation": 10.0, "test": 10.0}
+        del trial["scores"]
     page = _page(tmp_path, spec, trials, [])
-    assert "The dense network does no better than chance." in page.text
+    assert "The uncut network does no better than chance." in page.text
 
 
 def test_collapsed_layers_are_named(tmp_path: Path) -> None:
@@ -354,15 +368,15 @@ def test_wide_intervals_of_percentages_stay_in_the_figure(tmp_path: Path) -> Non
     spec = make_spec(levels=(0.5,), seeds=2)
     trials = make_trials(spec)
     trials[-1]["metrics"]["test"] = 5.0
+    del trials[-1]["scores"]
     assert _write(tmp_path, spec, trials, []).svg.exists()
 
 
-def test_criteria_without_a_style_are_told_apart(tmp_path: Path) -> None:
-    spec = make_spec(levels=(0.5,), criteria=("gate", "mine", "yours"))
-    lines = _charts(_page(tmp_path, spec, make_trials(spec), []))["curve"]["series"]
-    colours = {line["name"]: line["style"]["light"] for line in lines}
-    assert list(colours) == ["gate", "mine", "yours", "dense"]
-    assert len(set(colours.values())) == 4
+def test_criteria_without_a_style_are_told_apart() -> None:
+    found = styles(["gate", "mine", "yours"])
+    assert list(found) == ["gate", "mine", "yours"]
+    assert len({style.light for style in found.values()}) == 3
+    assert len({style.plotly for style in found.values()}) == 3
 
 
 def test_folder_that_is_not_there_is_a_file_error(tmp_path: Path, spec: Record) -> None:
@@ -370,19 +384,25 @@ def test_folder_that_is_not_there_is_a_file_error(tmp_path: Path, spec: Record) 
         _write(tmp_path / "absent", spec, make_trials(spec), [])
 
 
-def test_broken_record_leaves_an_old_report_alone(tmp_path: Path, spec: Record) -> None:
+def test_what_goes_wrong_leaves_an_old_report_alone(
+    tmp_path: Path, spec: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trials = make_trials(spec)
-    before = _write(tmp_path, spec, trials, []).html.read_bytes()
-    del trials[0]["metrics"]
+    _write(tmp_path, spec, trials, [])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    broken = {key: value for key, value in trials[0].items() if key != "metrics"}
     with pytest.raises(StudyError, match="metrics"):
-        _write(tmp_path, spec, trials, [])
-    assert (tmp_path / "report.html").read_bytes() == before
+        _write(tmp_path, spec, [broken, *trials[1:]], [])
+    monkeypatch.setattr(report.latex, "table", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _write(tmp_path, spec, trials[1:], [])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_pattern_is_said_where_it_is_not_single_weights(tmp_path: Path, spec: Record) -> None:
-    for pattern, said in (("dot4", True), ("<b>1x4", True), ("weight", False), (None, False)):
-        options = {**spec["options"], **({"pattern": pattern} if pattern else {})}
-        files = _write(tmp_path, {**spec, "options": options}, make_trials(spec), [])
-        page = files.html.read_text(encoding="utf-8")
-        assert ("All cuts have the pattern" in page) == said
-        assert "<b>1x4" not in page
+@pytest.mark.parametrize(("pattern", "said"), [("dot4", True), ("weight", False)])
+def test_a_pattern_is_said_where_it_is_not_single_weights(
+    tmp_path: Path, pattern: str, said: bool
+) -> None:
+    spec = make_spec(levels=(0.5,), pattern=pattern)
+    text = _page(tmp_path, spec, make_trials(spec), []).text
+    assert (f"All cuts have the pattern {pattern}." in text) == said

@@ -1,4 +1,4 @@
-"""The report of a study: a page, a figure to print and a table, rebuilt from records alone."""
+"""The report of a study: a page, a figure to print and tables, rebuilt from records alone."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any
 
 from secateur import files
 from secateur.errors import FileError, UsageError
-from secateur.study.report import page
+from secateur.study.plan import SMALLER, START, UNCUT
+from secateur.study.report import latex, page
 from secateur.study.report.charts import CHARTS, PRINTED
 from secateur.study.report.findings import headline
 from secateur.study.report.printed import ENDINGS, printed
 from secateur.study.report.units import recovery_name
 from secateur.study.rows import csv_rows
-from secateur.study.summary import summarise
+from secateur.study.summary import Summary
 
 __all__ = ["ReportFiles", "refuse_loss", "write"]
 
-_STAGES = {"train": 0, "gates": 1, "control": 2}
+_STAGES = {START: -2, UNCUT: -1, **dict.fromkeys(SMALLER, 1)}
+"""Where a stage stands among those of its seed; criteria are at 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,9 @@ class ReportFiles:
     html: Path
     svg: Path
     png: Path
+    pdf: Path
     csv: Path
+    tex: Path
 
 
 def refuse_loss(directory: Path) -> None:
@@ -50,8 +54,10 @@ def refuse_loss(directory: Path) -> None:
             f"cannot use {directory} as a study directory: {error.strerror or error}; "
             "choose one that you may write to with --out"
         ) from error
-    names = ["report.html", "results.csv", *(f"{c}.{kind}" for c in PRINTED for kind in ENDINGS)]
-    for path in (directory / name for name in names):
+    pictures = (f"{chart}.{kind}" for chart in PRINTED for kind in ENDINGS)
+    for path in (
+        directory / name for name in ("report.html", "results.csv", "table.tex", *pictures)
+    ):
         if path.exists():
             raise UsageError(
                 f"{path} is there already and of no study, and the report would replace it; give "
@@ -61,6 +67,7 @@ def refuse_loss(directory: Path) -> None:
 
 def write(
     directory: Path,
+    summary: Summary,
     spec: Mapping[str, Any],
     spec_hash: str,
     trials: Sequence[Mapping[str, Any]],
@@ -69,13 +76,14 @@ def write(
     command: str,
     failures: Mapping[str, str] | None = None,
 ) -> ReportFiles:
-    """Write report.html, curve.svg, curve.png and results.csv into a directory that exists.
+    """Write report.html, curve.svg, .png and .pdf, results.csv and table.tex into a directory.
 
     The study may be unfinished: the report says so. The same records give the same bytes.
-    Nothing is written before all four are made, and each is replaced whole.
+    Nothing is written before all of them are made, and each is replaced whole.
 
     Args:
         directory: an existing directory.
+        summary: of the study.
         spec: the study's JSON.
         spec_hash: its address, SHA-256 in hex.
         trials: its trial records, in any order.
@@ -84,15 +92,13 @@ def write(
         failures: item → why it could not be done.
 
     Returns:
-        The paths of the four files.
+        The paths of the files.
 
     Raises:
-        StudyError: a record lacks a field (names both).
         FileError: a file cannot be written, for example because the disk is full.
     """
-    summary = summarise(spec, trials)  # which refuses a record without a trial
     trials = sorted(trials, key=lambda record: sorted(map(str, record["trial"].items())))
-    stages = sorted(stages, key=lambda s: (s["seed"], _STAGES.get(s["stage"], 3), s["stage"]))
+    stages = sorted(stages, key=_place)
     found = headline(summary, spec)
     charts = {n: chart for n, draw in CHARTS.items() if (chart := draw(summary, spec, stages))}
     panels = {
@@ -107,6 +113,8 @@ def write(
             charts[name], panels, higher_is_better=summary.higher_is_better
         ).items()
     }
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(csv_rows(summary.lines))
     html = page.render(
         summary,
         spec,
@@ -114,17 +122,24 @@ def write(
         stages,
         charts=charts,
         headline=found,
+        table=table.getvalue(),
         spec_hash=spec_hash,
         command=command,
         failures=failures or {},
     )
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(csv_rows(summary.lines))
-    names = ("report.html", "curve.svg", "curve.png", "results.csv")
+    tex = latex.table(summary, found.criterion, found.recovery)
+    names = ("report.html", "curve.svg", "curve.png", "curve.pdf", "results.csv", "table.tex")
     made = ReportFiles(*(directory / name for name in names))
     # a lone surrogate, of which JSON has an escape, is no text for a file
     files.write(made.csv, table.getvalue().encode(errors="backslashreplace"))
+    files.write(made.tex, tex.encode())
     for name, picture in pictures.items():
         files.write(directory / name, picture)
     files.write(made.html, html.encode(errors="backslashreplace"))
     return made
+
+
+def _place(stage: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what stages are sorted by: the seed, what they train, and how far down they are."""
+    name = str(stage["stage"])
+    return stage["seed"], _STAGES.get(name, 0), name, -float(stage.get("keep", 1.0))

@@ -6,26 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secateur.study.report.units import Units, counted, percent, recovery_name
+from secateur.errors import whole
+from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name
 from secateur.study.rows import Row, grouped
-from secateur.study.statistics import MINIMUM_SEEDS, Region
-from secateur.study.summary import CONTROL, Summary
+from secateur.study.statistics import MINIMUM_SEEDS, SEEDS_AND_EXAMPLES, Region, seeds_needed
+from secateur.study.summary import Summary
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The finding of a study, for one criterion and recovery.
+    """The finding of a study: that of its primary sequence of tests, and of nothing else.
 
-    They are those with the smallest keep ratio within the margin on *validation* data, so that
-    test data choose nothing; without such a level, the first criterion after the last recovery.
-    `row` is the lowest certified level, None where none is.
+    `row` is the lowest certified level, None where none is. `sentence` says how far the network
+    may be cut, or that nothing is certified; `details` where the sequence ended, or why nothing
+    can be said and what to do.
     """
 
     criterion: str
     recovery: str
     row: Row | None
     sentence: str
-    detail: str
+    details: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,49 +40,73 @@ class Notice:
 
 
 def headline(summary: Summary, spec: Mapping[str, Any]) -> Headline:
-    """Say in one sentence how far the network may be cut, or that nothing is certified."""
-    criterion, recovery = _chosen(summary, spec)
-    task, units = str(spec["task"]["name"]), Units.of(summary)
-    region = summary.regions[criterion, recovery]
-    how = f"Cut by {criterion}, {recovery_name(recovery)}"
+    """Say how far the network may be cut at what cost, or why nothing can be said."""
+    criterion, recovery = summary.primary
+    task, region = str(spec["task"]["name"]), summary.regions[criterion, recovery]
     rows = {row.keep: row for row in summary.of(criterion, recovery)}
     row = rows.get(region.lowest_keep or 0.0)
-    if not summary.rows:
-        return Headline(criterion, recovery, None, f"Nothing of {task} has been cut yet.", "")
-    if row is None:
-        detail, sentence = (
-            f"{how}: {_stop(summary, region)}",
-            f"No keep ratio of {task} is certified.",
-        )
-        others = [
-            f"{other}, {recovery_name(way)}, to {percent(1 - its.lowest_keep)} sparsity"
-            for (other, way), its in summary.regions.items()
-            if its.lowest_keep is not None
-        ]
-        if others:
-            sentence = f"{task} has no certified keep ratio with what validation data suggest."
-            detail += f" Certified are {'; '.join(others)}."
-        return Headline(criterion, recovery, None, sentence, detail)
-    side = "below" if summary.higher_is_better else "above"
-    sentence = (
-        f"{task} can lose {percent(row.sparsity)} of its prunable weights: {summary.metric} "
-        f"stays less than {units.margin(summary.margin)} {side} dense "
-        f"({percent(summary.confidence)} confidence, {row.n} seeds)."
+    if row is None or row.difference is None:
+        nothing = f"Nothing of {task} is certified by {curve_name(criterion, recovery)}."
+        said = nothing if summary.rows else f"Nothing of {task} has been cut so far."
+        return Headline(criterion, recovery, None, said, _why(summary, spec, rows))
+    units, gap = Units.of(summary), row.difference.mean
+    lost = units.number(abs(gap))
+    side = "below" if gap < 0 else "above"
+    against = (
+        f"{units.amount(abs(gap))} {side}" if float(lost.replace("−", "-")) else "no different from"
     )
-    details = [
-        f"{how}: {units.value(row.test.mean)} {units.limits(row.test)} on test data"
-        + (f", {units.judged(row.difference.mean)} against dense" if row.difference else "")
-        + f", with {row.kept:,} of {row.prunable:,} prunable weights kept.",
-        *(
-            "Against dense trained on for as long as the gates: "
-            f"{units.judged(c.difference.mean)} {units.limits(c.difference)}."
-            for c in summary.comparisons
-            if (c.criterion, c.other, c.recovery, c.keep)
-            == (criterion, CONTROL, recovery, row.keep)
-        ),
-        f"Further: {stop}" if (stop := _stop(summary, region)) else "",
-    ]
-    return Headline(criterion, recovery, row, sentence, " ".join(filter(None, details)))
+    cost = (
+        f"Its {summary.metric}, {units.value(row.test.mean)}, is {against} that of an uncut "
+        f"network with as much training, and not worse by {units.margin(summary.margin)} with "
+        f"{percent(summary.confidence)} confidence ({row.covers}; n\u00a0=\u00a0{row.n})."
+    )
+    sentence = f"{task} can lose {percent(row.sparsity)} of its prunable weights."
+    ended = _ended(summary, region, rows)
+    return Headline(criterion, recovery, row, sentence, (cost, ended) if ended else (cost,))
+
+
+def _why(summary: Summary, spec: Mapping[str, Any], rows: Mapping[float, Row]) -> tuple[str, ...]:
+    """Say why no level is certified: too few seeds, too much noise, or a true loss."""
+    region, units = summary.regions[summary.primary], Units.of(summary)
+    if region.refusal or region.stopped_at is None:
+        return (f"{region.refusal[0].upper()}{region.refusal[1:]}.",) if region.refusal else ()
+    row = rows[region.stopped_at]
+    assert row.difference is not None
+    worse = -row.difference.mean if summary.higher_is_better else row.difference.mean
+    at = f"At {percent(row.sparsity)} sparsity"
+    if worse >= summary.margin:
+        return (
+            f"{at} it is worse by {units.amount(worse)} than an uncut network with as much "
+            f"training, and the margin is {units.margin(summary.margin)}: it costs that much. "
+            "Train longer (--epochs, --gate-epochs), or declare a margin that its use can bear.",
+        )
+    images = spec["task"].get("test_images")
+    of = f" of {images:,} test examples" if whole(images) else ""
+    said = (
+        f"{at} the mean difference is inside the margin, but {counted(row.n, 'seed')}{of} are too "
+        "noisy to be sure."
+    )
+    covered = images if row.covers == SEEDS_AND_EXAMPLES and whole(images) else None
+    needed = summary.noise and seeds_needed(
+        1, covered, summary.margin, summary.confidence, summary.noise
+    )
+    if needed and needed > row.n:
+        return (f"{said} Run it with --seeds {needed}.",)
+    return (f"{said} Run it with more --seeds, more test examples, or a wider --margin.",)
+
+
+def _ended(summary: Summary, region: Region, rows: Mapping[float, Row]) -> str:
+    """Say why the sequence of tests ended where it did; nothing where all levels passed."""
+    keep, units = region.stopped_at, Units.of(summary)
+    test = None if keep is None else region.tests.get(keep)
+    if test is None or keep is None:
+        return f"Further: {region.refusal}." if region.refusal else ""
+    worse = -test.bound if summary.higher_is_better else test.bound
+    mean = units.judged(test.mean)
+    return (
+        f"Further it is not certified: at {percent(1 - keep)} sparsity the difference is {mean}, "
+        f"and it may be worse by up to {units.amount(worse)}."
+    )
 
 
 def warnings(
@@ -89,16 +114,16 @@ def warnings(
 ) -> list[Notice]:
     """List what makes the figures weaker than they look, gravest first."""
     seeds, units = len(spec["seeds"]), Units.of(summary)
-    lost = [row for row in summary.dense if row.at_chance]
+    lost = [row for row in (summary.start,) if row and row.at_chance]
     collapsed, chance = _collapsed(summary), _at_chance(summary)
-    dense = ", ".join(f"{units.value(r.test.mean)} ({recovery_name(r.recovery)})" for r in lost)
+    start = ", ".join(units.value(row.test.mean) for row in lost)
     found = (
         (
             lost,
             Notice(
                 "error",
-                "The dense network does no better than chance",
-                f"Its {summary.metric} is {dense}. It has not learned, so no difference from it "
+                "The uncut network does no better than chance",
+                f"Its {summary.metric} is {start}. It has not learned, so no difference from it "
                 "means anything. Look at the training curves; lower the learning rate or train "
                 "for longer.",
             ),
@@ -154,6 +179,10 @@ def warnings(
                 collapsed,
             ),
         ),
+        (
+            summary.shipping,
+            Notice("note", "On the compiled networks", "", summary.shipping),
+        ),
         (chance, Notice("note", "Some cut networks do no better than chance", "", chance)),
         (
             summary.unplanned,
@@ -166,26 +195,6 @@ def warnings(
         ),
     )
     return [notice for wanted, notice in found if wanted]
-
-
-def _chosen(summary: Summary, spec: Mapping[str, Any]) -> tuple[str, str]:
-    """The smallest keep ratio first, then the smallest loss on validation data."""
-    better = 1 if summary.higher_is_better else -1
-    found = {pair: (s.keep, -better * s.validation.mean) for pair, s in summary.suggested.items()}
-    return min(found, key=found.__getitem__, default=(spec["criteria"][0], spec["recovery"][-1]))
-
-
-def _stop(summary: Summary, region: Region) -> str:
-    """Say why the sequence of tests ended where it did."""
-    test, units = region.tests.get(region.stopped_at or 0.0), Units.of(summary)
-    if test is None or region.stopped_at is None:
-        return f"{region.refusal}." if region.refusal else ""
-    worse = -test.bound if summary.higher_is_better else test.bound
-    bound, margin = units.margin(round(worse, units.digits)), units.margin(summary.margin)
-    return (
-        f"at {percent(1 - region.stopped_at)} sparsity it may be worse than dense by up to "
-        f"{bound}, and the margin is {margin}."
-    )
 
 
 def _collapsed(summary: Summary) -> tuple[str, ...]:

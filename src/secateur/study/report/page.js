@@ -11,7 +11,7 @@ function put(id, text, value) {
 function explore() {
   const keep = data.levels[state.level];
   const row = rowOf(state.criterion, state.recovery, keep);
-  const dense = rowOf("dense", state.recovery, 1);
+  const start = rowOf("start", "batchnorm", 1);
   put("out-keep", `${percent(keep)} (${percent(1 - keep)} sparse)`, keep);
   $("keep").setAttribute("aria-valuetext", `keep ${percent(keep)}`);
   $("out-certified").className = "chip";
@@ -19,7 +19,7 @@ function explore() {
     put("out-metric", "no record");
     $("out-suggested").hidden = true;
     for (const id of ["interval", "difference", "difference-interval", "certified", "kept", "prunable",
-      "parameters", "bytes", "bytes-share"]) put(`out-${id}`, { certified: "not measured", interval: "" }[id] ?? (/-/.test(id) ? "" : "\u2013"));
+      "parameters", "bytes", "bytes-share", "command"]) put(`out-${id}`, { certified: "not measured", interval: "" }[id] ?? (/-/.test(id) ? "" : "\u2013"));
     return;
   }
   put("out-metric", withUnit(number(row.test.mean), metric.unit), row.test.mean);
@@ -35,7 +35,9 @@ function explore() {
   put("out-prunable", count(row.prunable), row.prunable);
   put("out-parameters", count(row.parameters), row.parameters);
   put("out-bytes", size(row.estimated_bytes), row.estimated_bytes);
-  put("out-bytes-share", dense ? `of ${size(dense.estimated_bytes)} dense` : "");
+  put("out-command", `secateur compile STUDY --keep ${keep}` +
+    (row.criterion === data.start.criterion ? "" : ` --criterion ${row.criterion}`));
+  put("out-bytes-share", start ? `of ${size(start.estimated_bytes)} uncut` : "");
 }
 
 function show() {
@@ -97,7 +99,7 @@ function start() {
   $("criterion").addEventListener("change", (e) => { state.criterion = e.target.value; show(); });
   $("recovery").addEventListener("change", (e) => setRecovery(e.target.value));
   $("log").checked = state.log;
-  for (const view of ["log", "zoom"]) $(view).addEventListener("change", (e) => {
+  for (const view of ["log", "everything"]) $(view).addEventListener("change", (e) => {
     state[view] = e.target.checked;
     show();
   });
@@ -108,18 +110,31 @@ function start() {
   put("keep-least", percent(data.levels[data.levels.length - 1]));
   $("keep").addEventListener("input", (e) => { state.level = Number(e.target.value); explore(); data.charts.filter((c) => c.cursor).forEach(drawChart); });
 
+  offerDownloads();  // before anything is drawn, for they take room from the charts
   show();
+  listen();
 
+  let was = narrow(), waiting;
+  window.addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      // parts of the other layout would stay
+      if (narrow() !== was) document.querySelectorAll(".js-plotly-plot").forEach((chart) => Plotly.purge(chart));
+      show();
+      if (narrow() !== was) listen();
+      was = narrow();
+    }, 120);
+  });
+}
+
+// A click on a point chooses what it stands for.
+function listen() {
   for (const chart of document.querySelectorAll(".js-plotly-plot")) chart.on("plotly_click", (event) => {
     const [pick, keep] = event.points[0].customdata || [];
     if (!pick || !pick.criterion) return;
     state.criterion = $("criterion").value = pick.criterion;
     $("keep").value = state.level = data.levels.indexOf(keep);
     show();
-  });
-  let was = narrow();
-  window.addEventListener("resize", () => {
-    if (narrow() !== was) { was = narrow(); show(); }
   });
 }
 

@@ -1,14 +1,15 @@
 """The page: one HTML file that needs nothing else, on any screen, without a network.
 
-`page.html` is the frame, `page.css` its looks, `charts.js` and `page.js` its behaviour;
-Plotly is put in whole. A content security policy lets only these very scripts run (by their
-hashes) and nothing be fetched, so that no text in a record can do harm.
+`page.html` is the frame, `page.css` its looks, the scripts in `_SCRIPTS` its behaviour; Plotly is
+put in whole. A content security policy lets only these very scripts run (by their hashes) and
+nothing be fetched, so that no text in a record can do harm.
 
 Ids that a test may rely on: `keep` (range), `criterion` and `recovery` (selects), `theme`
-(button), `zoom` (checkbox); the explorer's figures `out-keep`, `out-metric`, `out-interval`,
+(button), `everything` (checkbox), `save-results` and `save-NAME` of each chart (buttons); the
+explorer's figures `out-keep`, `out-metric`, `out-interval`,
 `out-difference`, `out-difference-interval`, `out-certified`, `out-kept`, `out-prunable`,
 `out-parameters`, `out-bytes`, each with the bare figure in its `data-value`; `chart-NAME` of each
-chart; the tables `table-results`, `table-comparisons`, `table-times`.
+chart; the tables `table-results`, `table-comparisons`, `table-shipped`, `table-times`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from secateur.study.plan import finetuned
+from secateur.study.options import LADDER
 from secateur.study.report import tables
 from secateur.study.report.charts.chart import Chart, Record
 from secateur.study.report.findings import Headline, Notice, warnings
-from secateur.study.report.units import Units, counted, percent, recovery_name, size
+from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name, size
+from secateur.study.report.verdict import shipped
 from secateur.study.summary import Summary
 
+_SCRIPTS = ("charts.js", "lines.js", "cells.js", "downloads.js", "page.js")
+"""In this order: each uses those before it."""
 _FEW = 3  # items that a banner shows unfolded
 
 WEIGHT = "weight"
@@ -46,12 +50,16 @@ def render(
     *,
     charts: Mapping[str, Chart],
     headline: Headline,
+    table: str,
     spec_hash: str,
     command: str,
     failures: Mapping[str, str],
 ) -> str:
-    """Return the report as one HTML text: the same text for the same records."""
-    library, script = get_plotlyjs(), _template("charts.js") + _template("page.js")
+    """Return the report as one HTML text: the same text for the same records.
+
+    `table` is the text of results.csv, which the page hands out.
+    """
+    library, script = get_plotlyjs(), "".join(map(_template, _SCRIPTS))
     first, *others = charts.items()
     frame = (
         _template("page.html")
@@ -60,7 +68,7 @@ def render(
         .replace("{{sections}}", "\n".join(_section(*each) for each in others))
     )
     units, found = Units.of(summary), warnings(summary, spec, failures)
-    task = str(spec["task"]["name"])
+    task, found_shipped = str(spec["task"]["name"]), summary.shipped
     started = [str(record["started"]) for record in [*stages, *trials] if record.get("started")]
     parts = {
         "policy": _policy(library, script),
@@ -70,13 +78,14 @@ def render(
         "seeds": counted(len(spec["seeds"]), "seed"),
         "style": _template("page.css"),
         "headline": escape(headline.sentence),
-        "detail": escape(headline.detail),
+        "detail": escape(" ".join([*headline.details, *_compiled(summary, headline)])),
         "warnings": "".join(_banner(each) for each in found if each.severity != "note"),
         "notes": "".join(_banner(each) for each in found if each.severity == "note"),
         "verdict": "certified" if headline.row else "",
         "tiles": _tiles(summary, headline, units),
         "metric": escape(summary.metric),
         "confidence": percent(summary.confidence),
+        "error": percent(1 - summary.confidence),
         "margin": escape(units.margin(summary.margin)),
         "better": "above" if summary.higher_is_better else "below",
         "direction": "Higher" if summary.higher_is_better else "Lower",
@@ -84,13 +93,16 @@ def render(
         "least": "lower" if summary.higher_is_better else "upper",
         "results": tables.results(summary),
         "comparisons": tables.comparisons(summary) if summary.comparisons else "",
+        "shipped": tables.shipped(found_shipped, summary) if found_shipped else "",
         "excluded": tables.excluded(stages),
-        "shallow": _shallow(spec),
+        "claim": escape(curve_name(*summary.primary)),
+        "covers": escape(_covers(summary)),
+        "against": _against(spec),
         "pattern": _pattern(spec),
         "provenance": tables.provenance(spec_hash, trials, stages, command),
         "times": tables.times(trials, stages),
         "spec": escape(json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False)),
-        "data": _embedded(_data(summary, spec, headline, charts)),
+        "data": _embedded(_data(summary, spec, headline, charts) | {"table": table}),
         "library": library,
         "script": script,
     }
@@ -102,7 +114,7 @@ def _figure(name: str, chart: Chart) -> str:
     kind = 'minis"' if chart.histograms else f'chart" role="img" aria-label="{chart.about}"'
     height = f' style="height:{chart.height}px"' if chart.height else ""
     return (
-        f'<figure><div class="{kind} id="chart-{name}"{height}></div>'
+        f'<figure><div class="drawn"><div class="{kind} id="chart-{name}"{height}></div></div>'
         f"<figcaption>{chart.caption}</figcaption></figure>"
     )
 
@@ -175,21 +187,33 @@ def _banner(notice: Notice) -> str:
     )
 
 
-def _shallow(spec: Mapping[str, Any]) -> str:
-    """Say which cuts the recovery of fine-tuning leaves without it, if any."""
-    least = spec["options"].get("finetune_from", 1.0)
-    if "finetune" not in spec["recovery"] or all(finetuned(k, least) for k in spec["levels"]):
-        return ""
+def _covers(summary: Summary) -> str:
+    """Say for what the claim's intervals hold the differences."""
+    found = dict.fromkeys(row.covers for row in summary.of(*summary.primary) if row.covers)
+    return " or ".join(found) or "nothing so far"
+
+
+def _against(spec: Mapping[str, Any]) -> str:
+    """Say what levels are compared with, and what is beside them."""
+    if LADDER not in spec["recovery"]:
+        return (
+            "Every level is compared with the <b>uncut</b> network that was trained on from the "
+            "start for as long, at the same rates, on the same batches and with the same teacher."
+        )
     return (
-        f"Under \u201c{recovery_name('finetune')}\u201d only cuts that keep {percent(least)} or "
-        "less, and what is not cut, are fine-tuned, and tested as such; the others are those of "
-        f"\u201c{recovery_name('batchnorm')}\u201d."
+        "On every rung of the <b>ladder</b> each criterion’s network and the <b>uncut</b> one "
+        "train for as long, at the same rates, on the same batches and with the same teacher, the "
+        "start. A level is compared with the uncut network after its rung; levels above the first "
+        "rung, and cuts that are not trained afterwards, with the start."
     )
+
+
+def _compiled(summary: Summary, headline: Headline) -> list[str]:
+    return shipped(summary, headline.row.keep) if headline.row else []
 
 
 def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
     pair = headline.criterion, headline.recovery
-    dense = next((d for d in summary.dense if d.recovery == headline.recovery), None)
     row, suggestion = headline.row, summary.suggested.get(pair)
     tiles = [("certified sparsity", "none", f"{counted(len(summary.of(*pair)), 'level')} measured")]
     if row:
@@ -197,14 +221,13 @@ def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
     elif suggestion:
         row = suggestion.row
         tiles += [("suggested sparsity", percent(row.sparsity), "by validation data only")]
-    tested = {f"test {summary.metric}": row, "dense": dense}
-    tiles += [
-        (name, units.value(it.test.mean), units.limits(it.test))
-        for name, it in tested.items()
-        if it
-    ]
+    tested = {f"test {summary.metric}": row and row.test}
+    tested |= {"uncut, trained as long": row.reference} if row else {}
+    tested |= {"the start": summary.start.test} if summary.start else {}
+    tiles += [(name, units.value(it.mean), units.limits(it)) for name, it in tested.items() if it]
     if row:
-        whole = f"dense {size(dense.estimated_bytes)}" if dense else ""
+        start = summary.start
+        whole = f"uncut {size(start.estimated_bytes)}" if start else ""
         tiles += [
             ("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"),
             ("size, estimated", size(row.estimated_bytes), whole),

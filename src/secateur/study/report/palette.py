@@ -29,9 +29,22 @@ _STYLES = {
     "lamp": Style("#007d5b", "#3ecba4", "triangle-up", "^"),
     "taylor": Style("#b0478d", "#e79acb", "triangle-down", "v"),
     "wanda": Style("#8f6a00", "#e3b94c", "pentagon", "p"),
-    "control": Style("#8c2f39", "#f2a1a8", "x", "x"),
+    "smaller": Style("#8c2f39", "#f2a1a8", "x", "x"),
     "obs": Style("#5c44a0", "#b6a5ec", "hexagon", "h"),
 }
+
+
+_OURS = "secateur"
+
+
+def engine_styles(engines: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each engine, none of which is that of another while there are enough.
+
+    This package's own are the first to choose, whatever their place.
+    """
+    ours = sorted(dict.fromkeys(engines), key=lambda name: not name.startswith(_OURS))
+    every = [style for name, style in _STYLES.items() if name != "random"]
+    return {name: every[i % len(every)] for i, name in enumerate(ours)}
 
 
 def styles(criteria: Sequence[str]) -> dict[str, Style]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -15,7 +17,8 @@ from matplotlib.figure import Figure
 
 from secateur.console import spelt
 from secateur.errors import printable
-from secateur.study.report.charts.chart import Band, Chart, Series, State
+from secateur.study.report.charts.chart import Band, Chart, Series, State, mean
+from secateur.study.report.charts.zoom import between, decimals
 from secateur.study.report.palette import INK
 
 _SETTINGS: dict[Any, Any] = {
@@ -28,54 +31,66 @@ _SETTINGS: dict[Any, Any] = {
     "axes.linewidth": 0.8,
     "xtick.color": "#4a535b",
     "ytick.color": "#4a535b",
+    "pdf.fonttype": 42,  # outlines as letters, which some publishers ask for
     "text.parse_math": False,  # a name may hold a dollar sign
 }
-ENDINGS = {"svg": {"Date": None, "Creator": "secateur"}, "png": {"Software": "secateur"}}
+ENDINGS = {
+    "svg": {"Date": None, "Creator": "secateur"},
+    "png": {"Software": "secateur"},
+    "pdf": {"CreationDate": None, "Creator": "secateur", "Producer": None},
+}
 """Kinds of a printed figure, and what a file of it says of itself."""
-_PANEL = (4.3, 3.7)
+_PANEL = (4.3, 3.3)
 _LONG = 36  # letters that stand beside an axis in one line
 _LOG_BELOW = 0.05  # keep ratio
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)
+_SMALL = 7.5
 
 
 def printed(
     chart: Chart, states: Mapping[str, State], *, higher_is_better: bool = True
 ) -> dict[str, bytes]:
-    """Draw a chart of series and bands, a panel for each state.
+    """Draw a chart of series and bands: a line of panels for each state, the whole and the near.
 
     Args:
         chart: over sparsity, with intervals.
-        states: title of a panel → what is chosen there.
+        states: title of a line of panels → what is chosen there.
         higher_is_better: then the lines begin at the top.
 
     Returns:
-        Ending → the figure as SVG and as PNG (200 dots an inch), the same for the same chart.
+        Ending → the figure as SVG, as PNG (200 dots an inch) and as PDF, the same for the same
+        chart.
     """
+    views = 1 + any(band.near for band in chart.bands)
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts the font lacks
-        figure = Figure(figsize=(_PANEL[0] * len(states), _PANEL[1]), layout="constrained")
+        size = (_PANEL[0] * (views if views > 1 else 1.4), _PANEL[1] * len(states))
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, len(states), sharey=True, squeeze=False)[0]
+        grid = figure.subplots(len(states), views, squeeze=False)
         lines: dict[str, Any] = {}
-        for axis, (title, state) in zip(axes, states.items(), strict=True):
-            axis.set_title(printable(title), fontsize=10, loc="left", color=INK.light)
-            _panel(axis, chart, state, higher_is_better)
-            handles, names = axis.get_legend_handles_labels()
-            lines |= dict(zip(names, handles, strict=True))
+        for axes, (title, state) in zip(grid, states.items(), strict=True):
+            axes[0].set_title(printable(title), fontsize=9.5, loc="left", color=INK.light)
+            near = next((b.near for b in chart.bands if _chosen(b, state) and b.near), None)
+            for axis in axes:
+                lines |= _panel(axis, chart, state)
+            if chart.share:  # intervals of few seeds are wide, but none lies outside 0 to 100
+                low, high = axes[0].get_ylim()
+                axes[0].set_ylim(max(low, -2.0), min(high, 102.0))
+            if views > 1:
+                _zoom(axes[-1], chart, state, near)
         if lines:
             figure.legend(
                 lines.values(),
                 lines.keys(),
                 loc="outside upper left",
-                ncols=min(len(lines), 3 * len(states)),
+                ncols=min(len(lines), 3 * views),
                 frameon=False,
                 fontsize=8.5,
             )
-        if chart.share:  # intervals of few seeds are wide, but none lies outside 0 to 100
-            low, high = axes[0].get_ylim()
-            axes[0].set_ylim(max(low, -2.0), min(high, 102.0))
-        name = printable(chart.y[0])
-        axes[0].set_ylabel(name.replace(" (", "\n(", 1) if len(name) > _LONG else name)
+        for axes in grid:
+            name = printable(chart.y[0])
+            axes[0].set_ylabel(name.replace(" (", "\n(", 1) if len(name) > _LONG else name)
         figure.supxlabel(chart.x, fontsize=9)
         made = {ending: io.BytesIO() for ending in ENDINGS}
         for ending, metadata in ENDINGS.items():
@@ -83,7 +98,12 @@ def printed(
     return {ending: file.getvalue() for ending, file in made.items()}
 
 
-def _panel(axis: Axes, chart: Chart, state: State, higher_is_better: bool) -> None:
+def _chosen(part: Band | Series, state: State) -> bool:
+    return part.when.items() <= state.items()
+
+
+def _panel(axis: Axes, chart: Chart, state: State) -> dict[str, Any]:
+    """Draw what is chosen; return the legend's names and their marks."""
     axis.grid(axis="y", color="#e3e6e8", linewidth=0.7)
     axis.set_axisbelow(True)
     least = min(chart.levels)
@@ -97,36 +117,69 @@ def _panel(axis: Axes, chart: Chart, state: State, higher_is_better: bool) -> No
         axis.set_xscale("function", functions=functions)
         axis.set_xlim(-3, 100 * (1 - 0.85 * least))
         axis.set_xticks([t for t in _TICKS if 1 - t / 100 >= 0.95 * least])
-    for band in chart.bands:
-        if band.when.items() <= state.items():
-            _band(axis, band, higher_is_better)
-    shown = [series for series in chart.series if series.when.items() <= state.items()]
+    named: dict[str, Any] = {}
+    for band in (each for each in chart.bands if _chosen(each, state)):
+        named |= _band(axis, band)
+    shown = [series for series in chart.series if _chosen(series, state)]
     for depth, series in enumerate(shown):  # the first lies on top
         _line(axis, series, 5 - depth / len(shown))
     if not any(series.label for series in shown):
         axis.text(0.5, 0.5, "no trial yet", transform=axis.transAxes, ha="center", color="#6a737b")
+    handles, names = axis.get_legend_handles_labels()
+    return dict(zip(names, handles, strict=True)) | named
 
 
-def _band(axis: Axes, band: Band, higher_is_better: bool) -> None:
-    colour, va = band.style.light, "bottom" if higher_is_better else "top"
+def _band(axis: Axes, band: Band) -> dict[str, Any]:
+    """Draw a band; its words stand in the title or the legend, where no line can cross them."""
+    colour, words = band.style.light, spelt(band.printed, "utf-8")
     if band.axis == "x":
         axis.axvspan(0, 100 * (1 - band.end), color=colour, alpha=0.09, linewidth=0)
-        xy, offset, ha = (0.02, 0.02 if higher_is_better else 0.98), (0, 0), "left"
-    else:
-        axis.axhspan(*sorted((band.start, band.end)), color=colour, alpha=0.12, linewidth=0)
-        axis.axhline(band.end, color=colour, linewidth=0.9)
-        xy, offset, ha = (1, band.end), (-2, 3 if higher_is_better else -3), "right"
-    axis.annotate(
-        spelt(band.printed, "utf-8"),
-        xy,
-        xycoords=("axes fraction", "axes fraction" if band.axis == "x" else "data"),
-        xytext=offset,
-        textcoords="offset points",
-        ha=ha,
-        va=va,
-        fontsize=7.5,
-        color=colour,
-    )
+        axis.set_title(words, fontsize=_SMALL, loc="right", color=colour)
+        return {}
+    ends = sorted((band.start, band.end))
+    area = axis.axhspan(*ends, color=colour, alpha=0.12, linewidth=0)
+    line = axis.axhline(band.end, color=colour, linewidth=0.9)
+    return {words: (area, line)} if words else {}
+
+
+def _zoom(axis: Axes, chart: Chart, state: State, near: Sequence[float] | None) -> None:
+    """Show the values `near` alone, and say which lie beyond."""
+    if near is None:
+        axis.set_title("", loc="right")
+        return
+    low, high = near
+    axis.set_ylim(low, high)
+    digits = decimals(low, high)
+    found: dict[tuple[str, bool], list[float]] = {}
+    taken: Counter[tuple[float, bool]] = Counter()  # arrows at one place are stacked
+    for series in (each for each in chart.series if _chosen(each, state)):
+        for keep, value in zip(series.x, map(mean, series.y), strict=True):
+            if value is None or low <= value <= high:
+                continue
+            below = value < low
+            found.setdefault((series.name, below), []).append(value)
+            height = 0.022 + 0.034 * taken[keep, below]
+            taken[keep, below] += 1
+            axis.plot(
+                100 * (1 - keep) + series.shift,
+                height if below else 1 - height,
+                marker="v" if below else "^",
+                color=series.style.light,
+                markersize=4,
+                transform=axis.get_xaxis_transform(),
+                clip_on=False,
+                zorder=6,
+            )
+    beyond = [
+        # a name and its figures stay on one line
+        f"{printable(name)} {'▾' if below else '▴'} {between(values, digits)}".replace(
+            " ", "\u00a0"
+        )
+        for (name, below), values in found.items()
+    ]
+    axis.set_title("", loc="right")
+    lines = textwrap.wrap(f"off the scale: {', '.join(beyond)}", 62) if beyond else []
+    axis.set_title("\n".join(lines), fontsize=_SMALL, loc="left", color="#4a535b")
 
 
 def _line(axis: Axes, series: Series, height: float) -> None:

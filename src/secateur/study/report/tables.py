@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
 from secateur.study.report.columns import COLUMNS, Chips, headings
-from secateur.study.report.units import Units, duration, percent, recovery_name
+from secateur.study.report.units import Units, curve_name, duration, percent, size
 from secateur.study.rows import grouped
+from secateur.study.shipped import Shipped
 from secateur.study.statistics import Interval
 from secateur.study.summary import Summary
 
@@ -16,29 +18,29 @@ _FEW = 3  # names that a sentence lists
 
 
 def results(summary: Summary) -> str:
-    """Return the table of all levels: dense first, then one line per `Row`."""
+    """Return the table of all levels: uncut networks first, then one line per `Row`."""
     units, words = Units.of(summary), headings(summary)
     columns = [(column, column.page) for column in COLUMNS if column.page]
     body = [
         [_cell(column.value(row), units, signed=column.signed) for column, _ in columns]
         for row in summary.lines
     ]
-    for cells in body[: len(summary.dense)]:
+    for cells in body[: len(summary.whole)]:
         cells[0] = f"<b>{cells[0]}</b>"
     return _table("results", [name.format(**words) for _, name in columns], body, left=2)
 
 
 def comparisons(summary: Summary) -> str:
-    """Return the paired differences between the gate and each other criterion."""
+    """Return the paired differences between the primary curve and each other."""
     units, mean = Units.of(summary), "mean ({points}{worse} is worse)".format(**headings(summary))
-    head = ("difference", "recovery", "sparsity", mean, "interval", "seeds")
+    head = ("network", "minus", "sparsity", mean, "interval", "seeds")
     return _table(
         "comparisons",
         head,
         [
             [
-                escape(f"{c.criterion} − {c.other}"),
-                escape(recovery_name(c.recovery)),
+                escape(curve_name(c.criterion, c.recovery)),
+                escape(curve_name(c.other, c.other_recovery)),
                 percent(1 - c.keep),
                 units.number(c.difference.mean, signed=True),
                 units.limits(c.difference, signed=True),
@@ -48,6 +50,31 @@ def comparisons(summary: Summary) -> str:
         ],
         left=2,
     )
+
+
+def shipped(found: Sequence[Shipped], summary: Summary) -> str:
+    """Return the figures of measured networks; a figure that none of them has is no column."""
+    units = Units.of(summary)
+    batches = sorted({batch for each in found for batch in each.latency_ms})
+    columns: list[tuple[str, Callable[[Shipped], str]]] = [
+        ("engine", lambda each: escape(each.engine)),
+        ("criterion", lambda each: escape(each.criterion)),
+        ("precision", lambda each: escape(each.precision)),
+        ("sparsity", lambda each: percent(1 - each.keep)),
+        (_headed(summary), lambda each: units.number(each.accuracy)),
+        ("certificate", lambda each: _chips([("yes", "certified")] * each.certified)),
+        *((f"ms, batch {n}", partial(_latency, batch=n)) for n in batches),
+        ("on disk", lambda each: size(each.bytes)),
+        ("memory at most", lambda each: size(each.peak_memory)),
+        ("$ per million", lambda each: _figures(each.cost_per_million)),
+        ("J each", lambda each: _figures(each.energy_j)),
+    ]
+    texts = [[write(each) for _, write in columns] for each in found]
+    filled = [i for i in range(len(columns)) if any(line[i] for line in texts)]
+    return _table(
+        "shipped", [columns[i][0] for i in filled], [[line[i] for i in filled] for line in texts],
+        left=3,
+    )  # fmt: skip
 
 
 def provenance(
@@ -103,13 +130,33 @@ def _cell(value: str | Interval | Chips | None, units: Units, *, signed: bool) -
         return f'{mean} <span class="limits">{units.limits(value, signed=signed)}</span>'
     if isinstance(value, str):
         return escape(value)
-    return " ".join(
-        f'<span class="chip {kind}">{escape(text)}</span>' for kind, text in value or ()
+    return _chips(value or ())
+
+
+def _chips(chips: Chips) -> str:
+    return " ".join(f'<span class="chip {kind}">{escape(text)}</span>' for kind, text in chips)
+
+
+def _headed(summary: Summary) -> str:
+    return "test {metric}{unit}".format(**headings(summary))
+
+
+def _latency(each: Shipped, batch: int) -> str:
+    return _figures(each.latency_ms.get(batch))
+
+
+def _figures(value: float | None) -> str:
+    """Return three significant figures; nothing where there are none."""
+    return (
+        "" if value is None else f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:,.0f}"
     )
 
 
 def _table(name: str, head: Sequence[str], body: Iterable[Sequence[str]], *, left: int) -> str:
-    """Return a table in a box of its own that scrolls; the first `left` columns are words."""
+    """Return a table in a box of its own that scrolls; the first `left` columns are words.
+
+    Each cell carries its heading, by which a narrow screen shows it.
+    """
     classes = ["" if i < left else ' class="n"' for i in range(len(head))]
     columns = "".join(
         f'<th scope="col"{kind}>{escape(text)}</th>'
@@ -117,7 +164,10 @@ def _table(name: str, head: Sequence[str], body: Iterable[Sequence[str]], *, lef
     )
     lines = "".join(
         "<tr>"
-        + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(cells, classes, strict=True))
+        + "".join(
+            f'<td{kind} data-label="{escape(label)}">{f"<span>{cell}</span>" if cell else ""}</td>'
+            for cell, kind, label in zip(cells, classes, head, strict=True)
+        )
         + "</tr>"
         for cells in body
     )

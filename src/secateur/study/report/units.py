@@ -9,10 +9,10 @@ from secateur.study.statistics import Interval
 from secateur.study.summary import Summary
 
 RECOVERIES = {
-    "none": "pruned only",
+    "ladder": "down the ladder",
+    "none": "cut only",
     "batchnorm": "+ batch-norm recalibration",
     "reconstruct": "+ reconstruction",
-    "finetune": "+ fine-tuning",
 }
 VERDICTS = {"": "", "yes": "certified", "no": "not certified", "not tested": "not tested"}
 _MOST_DIGITS = 12
@@ -62,6 +62,10 @@ class Units:
         verdict = " (worse)" if shown.startswith(self.worse_sign) else " (better)"
         return _joined(shown, self.difference_unit) + verdict * (shown[0] in "+−")
 
+    def amount(self, value: float) -> str:
+        """Return the size of a difference with its unit, as exact as the metric is given."""
+        return _joined(self.number(value), self.difference_unit)
+
     def margin(self, value: float) -> str:
         """Return a margin as it was declared, with its unit."""
         return _joined(f"{value:g}", self.difference_unit)
@@ -108,6 +112,11 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number of things, as 1 seed or 3 seeds."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def curve_name(criterion: str, recovery: str) -> str:
+    """Return the name of a curve in a sentence."""
+    return f"{criterion}, {recovery_name(recovery)}"
 
 
 def recovery_name(recovery: str) -> str:

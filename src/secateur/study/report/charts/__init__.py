@@ -1,8 +1,8 @@
 """The charts of a report: each module with a function `chart` is one, and a new one is a new file.
 
 The function makes it of the summary with its rows, the spec, and the records of the stages; None
-where there is nothing to draw. It has the module's name. With PRINTED the report has it as NAME.svg
-and NAME.png too, which takes a chart of series over sparsity.
+where there is nothing to draw. It has the module's name. With PRINTED the report has it as
+NAME.svg, NAME.png and NAME.pdf too, which takes a chart of series over sparsity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from secateur.study.report.charts.chart import Chart, Record
 from secateur.study.summary import Summary
 
-_FIRST = ("curve", "comparisons", "layers", "gates", "training")
+_FIRST = ("curve", "latency", "footprint", "comparisons", "layers", "gates", "training")
 _MODULES = {
     name: import_module(f"{__name__}.{name}")
     for name in dict.fromkeys([*_FIRST, *(name for _, name, _ in iter_modules(__path__))])

@@ -28,8 +28,8 @@ class Series:
     `x` are keep ratios where the chart has `levels`; `shift` moves them to the right, by
     hundredths of the axis, so that none hides another. `hollow` says which marks are; where
     `shaded`, so is the space between the intervals' ends. `label` stands at the end of the line:
-    for a screen, and for a phone where that is another. A click on a point chooses `pick`, beside
-    the level; the series stands out where that is chosen.
+    for a screen, and for a phone where that is another; `text` beside each point. A click on a
+    point chooses `pick`, beside the level; the series stands out where that is chosen.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Series:
     hollow: Sequence[bool] = ()
     shaded: bool = False
     label: Sequence[str] = ()
+    text: Sequence[str] = ()
     shift: float = 0.0
     panel: int = 0
     pick: State = field(default_factory=dict)
@@ -50,8 +51,8 @@ class Series:
 class Band:
     """A shaded range of keep ratios (axis x), or of values (y), which has a line at its end.
 
-    `printed` is its label in print, where there is no room beside the plot. A page that is zoomed
-    shows the values `near`.
+    `printed` is its label in print. A chart opens with the values `near` alone, the lowest and the
+    highest; what lies beyond is marked at the edge.
     """
 
     axis: Literal["x", "y"]
@@ -73,9 +74,10 @@ class Chart:
     `name`, `label`, `style`, `counts`, the `edges` between those, and `when`.
 
     `beside` is markup at the end of the title's line, `below` under the figure, which is `height`
-    pixels high. `x` and `y` name the axes: each y has a panel, and with `levels` the x axis shows
-    keep ratios as sparsity, even or logarithmic. Where values are percentages of a whole (`share`)
-    no interval need be shown beyond. `cursor` marks the level that is chosen.
+    pixels high. `x` and `y` name the axes: each y has a panel, beside the one before or, on a
+    phone, under it. With `levels` the x axis shows keep ratios as sparsity, even or logarithmic;
+    without, it is `logarithmic` itself or starts at 0. Where values are percentages of a whole
+    (`share`) no interval need be shown beyond. `cursor` marks the level that is chosen.
     """
 
     title: str
@@ -92,20 +94,15 @@ class Chart:
     y: Sequence[str] = ()
     levels: Sequence[float] = ()
     rows: Sequence[str] = ()
+    logarithmic: bool = False
     share: bool = False
     cursor: bool = False
 
 
 def runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Yield the levels between which a line leads: those of one recovery.
-
-    None leads from cuts that are recalibrated only to those that are fine-tuned as well.
-    """
-    start = 0
-    for i, row in enumerate(rows, 1):
-        if i == len(rows) or (row.keep < 1 and row.dense_recovery != rows[i].dense_recovery):
-            yield rows[start:i]
-            start = i
+    """Yield the levels between which a line leads: those of one recovery, if any."""
+    if rows:
+        yield rows
 
 
 def number(value: object) -> float | None:
@@ -113,7 +110,15 @@ def number(value: object) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def mean(value: Interval | float | None) -> float | None:
+    """Return the value itself, or the mean of an interval."""
+    return value.mean if isinstance(value, Interval) else value
+
+
 def short(names: Sequence[str]) -> list[str]:
-    """Return parameters' names; where all are weights, they need not say so."""
+    """Return parameters' names without what all of them have: the first modules, and `.weight`."""
     weights = all(name.endswith(".weight") for name in names)
-    return [name.removesuffix(".weight") if weights else name for name in names]
+    paths = [(name.removesuffix(".weight") if weights else name).split(".") for name in names]
+    deep = min(map(len, paths), default=0) - 1 if len(paths) > 1 else 0
+    shared = next((i for i in range(deep) if len({path[i] for path in paths}) > 1), max(deep, 0))
+    return [".".join(path[shared:]) for path in paths]

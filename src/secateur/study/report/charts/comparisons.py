@@ -1,64 +1,57 @@
-"""Gate minus each other criterion."""
+"""The primary curve minus each other one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from secateur.study.report.charts.chart import Band, Chart, Record, Series, runs
-from secateur.study.report.palette import INK, styles
-from secateur.study.report.units import Units, percent
-from secateur.study.summary import CONTROL, GATE, Comparison, Summary
+from secateur.study.report.charts.chart import Band, Chart, Record, Series
+from secateur.study.report.charts.zoom import either_side
+from secateur.study.report.palette import INK, Style, styles
+from secateur.study.report.units import Units, percent, recovery_name
+from secateur.study.summary import Comparison, Summary
 
 
 def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Draw the paired differences, side by side at each level; None where there are none."""
     units = Units.of(summary)
-    found = {(c.other, c.recovery, c.keep): c for c in summary.comparisons}
+    found: dict[tuple[str, str], list[Comparison]] = {}
+    for c in summary.comparisons:
+        found.setdefault((c.other, c.other_recovery), []).append(c)
     if not found:
         return None
-    style = styles(spec["criteria"]) | styles([CONTROL])
-    others = list(dict.fromkeys(other for other, _, _ in found))
-    step = min(0.9, 2 / len(others))
+    style, step = _styles(list(found), spec), min(0.9, 2 / len(found))
+    criterion, _ = summary.primary
 
     def hover(c: Comparison) -> str:
         return (
-            f"<b>{escape(f'{c.criterion} − {c.other}')}</b>, {percent(1 - c.keep)} sparse<br>"
+            f"<b>{escape(_name(c))}</b>, {percent(1 - c.keep)} sparse<br>"
             f"{escape(units.judged(c.difference.mean))} {units.limits(c.difference, signed=True)}"
             f"<br>n = {c.difference.n}"
         )
 
-    lines = [
-        [found[other, recovery, row.keep] for row in run]
-        for other in others
-        for recovery in spec["recovery"]
-        for run in runs(
-            [row for row in summary.of(GATE, recovery) if (other, recovery, row.keep) in found]
-        )
-    ]
     return Chart(
-        title="Does learning the gates pay?",
-        about="Paired differences between gate and other criteria; its figures are in the table "
-        "below",
-        caption="Gate minus each other criterion on test data, and minus the uncut control (dense "
-        "trained on for as long as the gates, with all weights), paired by seed, with "
-        "{{confidence}} intervals; {{better}} zero the gate is better. Each interval holds on its "
-        "own: nothing is corrected for looking at many. “Zoom to the margin” above zooms this "
+        title="Against what else could be done",
+        about="Paired differences between the claim's networks and others; its figures are in the "
+        "table below",
+        caption="Test {{metric}} of {{claim}} minus that of each other network of the same keep "
+        "ratio, or of the smaller dense one that has as many weights, paired by seed, with "
+        "{{confidence}} intervals; {{better}} zero the former is better. Each interval holds on "
+        "its own: nothing is corrected for looking at many. “Show everything” above holds for this "
         "chart too.",
         below="<details><summary>The differences as a table</summary>{{comparisons}}</details>",
         height=320,
         series=[
             Series(
-                name=run[0].other,
-                style=style[run[0].other],
+                name=f"− {pair[0]}, {recovery_name(pair[1])}",
+                style=style[pair],
                 x=[c.keep for c in run],
                 y=[c.difference for c in run],
                 hover=[hover(c) for c in run],
-                label=[f"gate − {run[0].other}", f"− {run[0].other}"],
-                shift=(others.index(run[0].other) - (len(others) - 1) / 2) * step,
-                when={"recovery": run[0].recovery},
+                label=[f"− {pair[0]}, {recovery_name(pair[1])}", f"− {_short(pair, list(found))}"],
+                shift=(number - (len(found) - 1) / 2) * step,
             )
-            for run in lines
+            for number, (pair, run) in enumerate(found.items())
         ],
         bands=[
             Band(
@@ -66,10 +59,29 @@ def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | N
                 start=0.0,
                 end=0.0,
                 style=INK,
-                near=(-9 * summary.margin, 9 * summary.margin),
+                near=either_side(summary),
             )
         ],
         x="sparsity: prunable weights removed (%)",
-        y=[f"gate − other ({units.difference_unit})".removesuffix(" ()")],
+        y=[f"{criterion} − other ({units.difference_unit})".removesuffix(" ()")],
         levels=spec["levels"],
     )
+
+
+def _name(c: Comparison) -> str:
+    return f"{c.criterion} − {c.other}, {recovery_name(c.other_recovery)}"
+
+
+def _short(pair: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> str:
+    """Return a name for a phone: the criterion's goes to its first curve."""
+    first = next(each for each in pairs if each[0] == pair[0])
+    return pair[0] if pair == first else pair[1]
+
+
+def _styles(pairs: Sequence[tuple[str, str]], spec: Record) -> dict[tuple[str, str], Style]:
+    """Return a style for each, none of them twice: a criterion's own goes to the first of it."""
+    first = dict(reversed(pairs))  # criterion → the first recovery of it
+    names = {pair: pair[0] if first[pair[0]] == pair[1] else "/".join(pair) for pair in pairs}
+    strange = [name for name in names.values() if name not in spec["criteria"]]
+    found = styles([*spec["criteria"], *strange])
+    return {pair: found[name] for pair, name in names.items()}

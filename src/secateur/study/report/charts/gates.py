@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from secateur.study.plan import GATE
 from secateur.study.report.charts.chart import Chart, Record, number, short
 from secateur.study.report.palette import styles
-from secateur.study.summary import GATE, Summary
+from secateur.study.summary import Summary
 
 
 def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
-    """Draw each layer's importances after phase 2, by seed; None where no gate was learned."""
-    found = {stage["seed"]: stage["gates"] for stage in stages if stage.get("gates")}
+    """Draw each layer's importances as learned last, by seed; None where no gate was learned."""
+    last = sorted((s for s in stages if s.get("gates")), key=lambda s: -float(s.get("keep", 1.0)))
+    found = {stage["seed"]: stage["gates"] for stage in last}
     if not found:
         return None
     return Chart(
         title="What the gates learned",
         about="Histograms of the importance of each layer's weights",
-        caption="Importance (magnitude plus gate) of each layer's weights after phase 2; the "
-        "height is the square root of the count, each layer to its own scale.",
+        caption="Importance (magnitude plus gate) of each layer's weights, as the gates learned it "
+        "last; the height is the square root of the count, each layer to its own scale.",
         beside='<div class="controls"><label>seed <select data-choose="seed"></select></label>'
         "</div>",
         histograms=[

@@ -14,7 +14,7 @@ from secateur.study.summary import Summary
 
 def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Show the share of each layer that each row keeps; None where no record names a layer."""
-    totals = {name: of for row in summary.lines for name, (_, of) in row.layers.items()}
+    totals = {name: of for row in summary.rows for name, (_, of) in row.layers.items()}
     if not totals:
         return None
 
