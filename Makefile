@@ -51,13 +51,18 @@ figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/semi_structured.py
 	$(if $(PRETRAINED),$(BIN)/python benchmarks/pretrained.py --weights $(PRETRAINED))
 
-$(VENV)/study: pyproject.toml constraints.txt
+$(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secateur needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -e . -c constraints.txt
 	touch $@
 
-$(VENV)/dev: $(VENV)/study
+# The engines that a study's networks are measured beside; without them it says what is missing.
+$(VENV)/study: $(VENV)/base
+	-$(BIN)/python -m pip install -q -e '.[peers]' -c constraints.txt
+	touch $@
+
+$(VENV)/dev: $(VENV)/base
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
 	touch $@
 

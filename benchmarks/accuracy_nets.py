@@ -14,7 +14,9 @@ from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.ladder.descent import Rung
 from secateur.pruning.ladder.gradual import FEW, STEP
 from secateur.pruning.recovery.finetune import SHORT
-from secateur.study.spec import Options, Spec
+from secateur.study.options import TEACH, Options
+from secateur.study.spec import Spec
+from secateur.study.task import LABEL_SMOOTHING
 from secateur.training import Recipe
 
 KEEPS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
@@ -22,6 +24,9 @@ IMAGES = 4096
 """Unlabelled training images that recalibration and reconstruction may look at."""
 GRADUAL = {"step": 0.8, "images": 512, "damping": 0.01, "positions": 64}
 """How `prune_gradually` goes; `images` are those on the way, the last step looks at all."""
+
+_TRUNK = {"epochs": 8, "gate_epochs": 12, "rate": 0.1, "gate_rate": 0.05}
+"""Of the figures in docs/lab, which are older than the defaults of a study."""
 
 # What the authors of the given weights trained with; black is what their padding was.
 GIVEN_MEAN, GIVEN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -130,27 +135,32 @@ def _by_magnitude(ladder: Training) -> Training:
 
 
 def _study_net(net: str, goals: Mapping[float, float], **options: Any) -> Net:
-    """Return a net trained as `secateur study` trains it, with its defaults."""
-    chosen = Options(finetune=1, **options)
+    """Return a net that starts as `secateur study --gates trunk` does, with these epochs and rates.
+
+    From the start all conditions train for as long, at the same rates: a trunk without a teacher,
+    or a short one and a ladder of one epoch a rung, its cuts made before they train.
+    """
+    chosen = Options(gates="trunk", **{**_TRUNK, **options})
     spec = Spec(f"cifar10/{net}", {}, {}, chosen)
-    recipe = spec.recipe("gates")
+    recipe = replace(spec.first, epochs=round(chosen.gate_epochs), rate=chosen.gate_rate)
+    short, _ = spec.second(1)
     joint = Training(recipe, spec.gate_phase)
     return Net(
         net=net,
-        phase1=spec.recipe("train"),
-        label_smoothing=0.1,
+        phase1=spec.first,
+        label_smoothing=LABEL_SMOOTHING,
         joint=joint,
         frozen=replace(joint, phase=replace(spec.gate_phase, weights="frozen")),
-        finetune=spec.recipe("finetune"),
+        finetune=short,
         descended=replace(
             joint,
             recipe=replace(recipe, epochs=2),
-            rungs=tuple(Rung(keep, settle=spec.recipe("finetune")) for keep in goals),
+            rungs=tuple(Rung(keep, settle=short) for keep in goals),
         ),
         frozen_descended=_frozen_ladder(
             replace(recipe, epochs=1), replace(spec.gate_phase, weights="frozen"), goals
         ),
-        follow=chosen.follow,
+        follow=TEACH,
         goals={"joint": goals, "finetuned": goals, "descended": goals},
     )
 

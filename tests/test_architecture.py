@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pruning.smaller": VALUES | {"measure.gpu", "pruning"},
     "study": VALUES
     | {"console", "data", "distillation", "export", "measure", "nets", "pruning", "training"},
+    "study.shipping": VALUES | {"bench", "compiler", "export", "study", "training"},
     "terminal": VALUES | {"bench", "compiler", "console", "data", "nets", "pruning", "study"},
     "training": VALUES,
     "version": set(),

@@ -9,11 +9,12 @@ import torch
 
 import secateur
 from secateur.cli import main
-from secateur.study.spec import Options
+from secateur.study.options import Options
 
 SHORT = ["--data", "digits", "--net", "mlp", "--seeds", "1", "--epochs", "1"]
 SHORT += ["--gate-epochs", "1", "--calibration", "64", "--device", "cpu"]
-QUICK = [*SHORT, "--keep", "0.5"]
+QUICK = [*SHORT, "--keep", "0.5", "--no-measure"]
+"""Measuring has its own tests, in test_study_shipping.py."""
 
 
 def run(
@@ -56,28 +57,32 @@ def test_a_study_prints_its_table_and_where_the_report_is(
     code, out, err = run(["study", *QUICK, "--out", str(out_dir)], monkeypatch, capsys)
     assert code == 0, err
     assert err == "warning: no room on the cpu\n"
-    assert re.search(r"gate\s+batchnorm\s+50 %\s+\d\d\.\d\d", out.replace("│", " "))
+    assert "gate ladder, the primary sequence" in out
+    assert re.search(r"50 %\s+\d\d\.\d\d", out.replace("│", " "))
+    assert "3 exploratory rows" in out  # which --all would show
+    assert "magnitude" not in re.sub(r"(?s)^.*primary sequence", "", out)
     assert "seeds" in out  # one seed cannot be certified, and it says so
     assert str(out_dir / "report.html") in out
 
-    code, out, _ = run(["report", str(out_dir)], monkeypatch, capsys)
+    code, out, _ = run(["report", str(out_dir), "--all"], monkeypatch, capsys)
     assert code == 0
-    assert "magnitude" in out
+    assert re.search(r"gate\s+ladder\s+50 %\s+\d\d\.\d\d", out.replace("│", " "))
+    assert re.search(r"magnitude\s+batchnorm\s+50 %\s+\d\d\.\d\d", out.replace("│", " "))
 
     code, out, _ = run(["inspect", str(out_dir)], monkeypatch, capsys)
     assert code == 0
     assert "0 missing" in out
     assert "first layer" in out
 
-    checkpoint = out_dir / "checkpoints" / "seed-0_gates.safetensors"
+    checkpoint = out_dir / "checkpoints" / "seed-0_gate_rung-0.5.safetensors"
     code, out, _ = run(["inspect", str(checkpoint)], monkeypatch, capsys)
     assert code == 0
     assert "weight_gate" in out
 
-    record = out_dir / "records" / "seed-0_dense_keep-1_none.json"
+    record = out_dir / "records" / "seed-0_start_keep-1_batchnorm.json"
     code, out, _ = run(["inspect", str(record)], monkeypatch, capsys)
     assert code == 0
-    assert '"criterion": "dense"' in out
+    assert '"criterion": "start"' in out
 
 
 def test_a_list_may_be_given_with_commas_or_option_by_option(
@@ -86,14 +91,12 @@ def test_a_list_may_be_given_with_commas_or_option_by_option(
     found = []
     for name, keeps in (("commas", ["0.5,0.1"]), ("repeated", ["0.5", "0.1"])):
         given = [part for keep in keeps for part in ("--keep", keep)]
-        command = ["study", *SHORT, *given, "--out", str(tmp_path / name)]
+        command = ["study", *SHORT, *given, "--no-measure", "--out", str(tmp_path / name)]
         code, out, _ = run(command, monkeypatch, capsys)
         assert code == 0
         found.append(re.search(r"study (\w{12})", out)[1])
         records = {path.name for path in (tmp_path / name / "records").iterdir()}
-        assert {"seed-0_gate_keep-0.5_batchnorm.json", "seed-0_gate_keep-0.1_batchnorm.json"} <= (
-            records
-        )
+        assert {"seed-0_gate_keep-0.5_ladder.json", "seed-0_gate_keep-0.1_ladder.json"} <= (records)
     assert found[0] == found[1]  # one and the same study
 
 
@@ -121,6 +124,12 @@ def test_doctor_says_what_the_machine_can_do(
         (["study", *QUICK, "--device", "cuda:99"], 2, "cuda"),
         (["study", *QUICK, "--label-smoothing", "1"], 2, "label_smoothing"),
         (["study", *QUICK, "--calibration", "0"], 2, "calibration is 0"),
+        (["study", *SHORT, "--price", "-1"], 2, "--price is -1"),
+        (["study", *SHORT, "--price", "nan"], 2, "--price is nan"),
+        (["study", *QUICK, "--price", "1"], 2, "leave out --no-measure or --price"),
+        (["study", *SHORT, "--keep", "0.9"], 2, "gates would learn nothing.*ladder_from"),
+        (["study", *QUICK, "--primary", "gate/batchnorm"], 2, "must be one of gate/ladder"),
+        (["study", *QUICK, "--finetune", "1"], 2, "No such option"),
         (["report", "nowhere"], 1, "holds no study"),
         (["inspect", "nowhere"], 2, "cannot inspect nowhere"),
         (["prune"], 2, "No such command"),

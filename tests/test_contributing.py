@@ -28,7 +28,7 @@ RECIPES = {
         "import secateur; task = secateur.classification('stripes', 'mlp'); "
         "study = secateur.Study(task, keep=(0.5,), seeds=1, epochs=4, gate_epochs=1, "
         "calibration=64, criteria=('magnitude',), device='cpu'); "
-        "assert study.run().summary.dense[0].test.mean > 80",
+        "assert study.run().summary.start.test.mean > 80",
         [],
     ),
     "patterns/row.py": (
@@ -43,11 +43,19 @@ RECIPES = {
     "charts/bytes.py": (
         "import secateur; task = secateur.classification('digits', 'mlp'); "
         "results = secateur.Study(task, keep=(0.5, 0.1), seeds=1, epochs=1, gate_epochs=1, "
-        "calibration=64, finetune=0, criteria=('magnitude',), device='cpu').run(); "
+        "calibration=64, criteria=('magnitude',), device='cpu').run(); "
         "assert 'id=\"chart-bytes\"' in results.files.html.read_text(); "
         "assert '<svg' in (results.directory / 'bytes.svg').read_text(); "
         "assert (results.directory / 'bytes.png').exists()",
         [],
+    ),
+    "engines/onnx.py": (
+        "import torch, secateur; from pathlib import Path; from secateur import bench; "
+        "secateur.export_onnx(torch.nn.Linear(8, 4), torch.zeros(1, 8), 'm.onnx'); "
+        "found = bench.run(Path('m.onnx'), 'onnx', batches=(1,), threads=1, rounds=2, seconds=0.01)"
+        "; assert [t.engine for t in found.timings] == ['secateur', 'onnx']; "
+        "assert found.timings[1].difference < 1e-5",
+        ["test_environments.py::test_every_peer_is_whole[onnx]"],
     ),
 }
 """The end of a recipe's file → code that uses it, and the tests of its kind that pick it up."""

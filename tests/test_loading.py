@@ -14,7 +14,8 @@ from secateur import Study
 from secateur.cli import main
 from secateur.errors import StudyError, UsageError
 from secateur.study.loading import load_task
-from secateur.study.spec import Options, Spec
+from secateur.study.options import Options
+from secateur.study.spec import Spec
 from secateur.study.study import opened
 from secateur.study.task import classification
 
@@ -39,8 +40,10 @@ def wrong():
 def failing():
     raise KeyError("no such width")
 """
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PLAN = ["--keep", "0.5", "--seeds", "1", "--epochs", "1", "--gate-epochs", "1", "--device", "cpu"]
-PLAN += ["--calibration", "64", "--criteria", "magnitude"]
+PLAN += ["--calibration", "64", "--criteria", "magnitude", "--workers", "1"]
 
 
 @pytest.fixture
@@ -225,9 +228,8 @@ def test_a_study_of_an_older_secateur_is_not_taken_for_another_task(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = Spec.of(classification("digits", "mlp", progress=False), Options()).as_json()
-    del spec["options"]["follow"]
     (folder / "old").mkdir()
-    (folder / "old" / "spec.json").write_text(json.dumps(spec))
+    (folder / "old" / "spec.json").write_text(json.dumps({**spec, "format": 3}))
     code, _, err = command(["compile", "old", "--keep", "0.5"], monkeypatch, capsys)
     assert code == 1
-    assert "made by an older secateur, whose studies had no follow" in " ".join(err.split())
+    assert "a study of format 3, of another version of secateur" in " ".join(err.split())

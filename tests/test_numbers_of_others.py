@@ -17,7 +17,7 @@ import secateur
 from secateur.errors import UsageError
 from secateur.machine import cores_for
 from secateur.nets import build
-from secateur.study.spec import Options
+from secateur.study.options import Options
 from wrong_values import ARRAY, LOSS, X, content, loader, net, study, task
 
 WHOLE: list[Callable[[int], Any]] = [np.int64, np.int32, np.uint8, torch.tensor, np.array]

@@ -18,7 +18,7 @@ import secateur
 from onnx_models import model, node
 from secateur.compiler import artifact, pipeline, targets
 from secateur.errors import FileError, SecateurError, UsageError
-from test_cli import SHORT, run
+from test_cli import QUICK, run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -361,12 +361,14 @@ def test_a_folder_is_named_as_one(write: Callable[..., None], tmp_path: Path) ->
         write(f"{tmp_path}/a\0b")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["results.csv", "report.html", "curve.svg", "curve.png"])
+@pytest.mark.parametrize(
+    "name", ["results.csv", "report.html", "table.tex", "curve.svg", "curve.png", "curve.pdf"]
+)
 def test_a_study_replaces_no_file_of_its_folders_owner(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (tmp_path / name).write_text("of the user")
-    command = ["study", *SHORT, "--keep", "0.5", "--out", str(tmp_path)]
+    command = ["study", *QUICK, "--out", str(tmp_path)]
     code, _, err = run(command, monkeypatch, capsys)
     assert code == 2
     assert name in err

@@ -17,12 +17,12 @@ from secateur.errors import StudyError, UsageError
 from secateur.study.study import Results
 from secateur.training import Epoch, unpruned
 
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 PLAN: dict[str, Any] = {
     "keep": (0.3,), "seeds": 1, "epochs": 1, "gate_epochs": 1, "calibration": 128, "device": "cpu",
 }  # fmt: skip
-ALL: dict[str, Any] = {"criteria": ("gate", "magnitude"), "finetune_from": 1.0}
+ALL: dict[str, Any] = {"criteria": ("gate", "magnitude")}
 
 
 def loop(
@@ -69,20 +69,20 @@ def test_secateurs_own_loop_given_as_the_users_changes_nothing(
 def test_a_plain_loop_learns_gates_and_holds_masks(digits: Task, tmp_path: Path) -> None:
     results = study(digits, tmp_path, loop, epochs=3, gate_epochs=3, **ALL)
     rows = {(row.criterion, row.recovery): row for row in results.summary.rows}
-    assert rows["gate", "batchnorm"].test.mean > 80
-    assert {recovery for _, recovery in rows} == {"none", "batchnorm", "finetune"}
+    assert rows["gate", "ladder"].test.mean > 80
+    assert {recovery for _, recovery in rows} == {"batchnorm", "ladder"}
     kept = Study(
         replace(digits, train=loop), out=tmp_path, **{**PLAN, **ALL, "epochs": 3, "gate_epochs": 3}
-    ).network(0.3, recovery="finetune")
+    ).network(0.3)
     weights = dict(kept.named_parameters())
     (record,) = (
         json.loads(path.read_text())
-        for path in (tmp_path / "records").glob("*gate_keep-0.3_finetune.json")
+        for path in (tmp_path / "records").glob("*gate_keep-0.3_ladder.json")
     )
     layers = record["weights"]["layers"]
     for name, layer in layers.items():
         assert int(weights[name].count_nonzero()) == layer["kept"]
-    log = json.loads((tmp_path / "records" / "seed-0_train.json").read_text())["log"]
+    log = json.loads((tmp_path / "records" / "seed-0_start.json").read_text())["log"]
     assert log == []  # the loop told of no epoch
 
 
@@ -96,8 +96,8 @@ def test_gates_learn_beside_the_optimizer_of_the_loop(
     """Also beside one whose decay cannot be kept from the weights that a step cuts."""
     train = partial(loop, kind=kind, options=options)
     plan = {"keep": (0.1,), "epochs": 3, "gate_epochs": 3, "criteria": ("gate", "magnitude")}
-    results = study(digits, tmp_path, train, finetune=0, **plan)
-    rows = {row.criterion: row for row in results.summary.rows if row.recovery == "batchnorm"}
+    results = study(digits, tmp_path, train, **plan)
+    rows = {row.criterion: row for row in results.summary.rows if row.recovery == "ladder"}
     assert rows["gate"].test.mean > rows["magnitude"].test.mean
 
 
@@ -107,7 +107,7 @@ def test_torch_draws_from_the_seed_that_the_loop_is_given(digits: Task, tmp_path
     def train(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int) -> None:
         drawn.append((seed, torch.rand(3).tolist()))
 
-    study(digits, tmp_path, train, criteria=("random",), seeds=2)
+    study(digits, tmp_path, train, criteria=("random",), seeds=2, gates="trunk")
     assert len({seed for seed, _ in drawn}) == len(drawn) == 4  # two networks of two seeds
     for seed, values in drawn:
         assert values == torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
@@ -119,10 +119,10 @@ def test_a_loop_may_make_an_optimizer_for_every_epoch(digits: Task, tmp_path: Pa
             one = replace(recipe, epochs=1)
             loop(model, data, one, loss, seed=1000 * seed + epoch, pruning=pruning)
 
-    plan = {"keep": (0.1,), "epochs": 3, "gate_epochs": 3, "finetune": 2}
+    plan = {"keep": (0.1,), "epochs": 3, "gate_epochs": 3}
     results = study(digits, tmp_path, restarts, **{**ALL, **plan})
     rows = {(row.criterion, row.recovery): row for row in results.summary.rows}
-    assert rows["gate", "batchnorm"].test.mean > rows["magnitude", "batchnorm"].test.mean
+    assert rows["gate", "ladder"].test.mean > rows["magnitude", "batchnorm"].test.mean
 
 
 def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None:
@@ -131,10 +131,12 @@ def test_the_loop_decides_what_training_is(digits: Task, tmp_path: Path) -> None
 
     seen: list[Epoch] = []
     job = Study(
-        replace(digits, train=idle), out=tmp_path, **{**PLAN, "criteria": ("random",), "epochs": 2}
+        replace(digits, train=idle),
+        out=tmp_path,
+        **{**PLAN, "criteria": ("random",), "gates": "trunk", "epochs": 2},
     )
     results = job.run(lambda event: seen.extend([event.epoch] if event.epoch else []))
-    assert results.summary.dense[0].test.mean < 30
+    assert results.summary.start.test.mean < 30
     assert [epoch.loss for epoch in seen] == [1.5] * 3  # told afterwards, as it takes no `watch`
 
 
@@ -159,13 +161,11 @@ def other(model: Any, data: Any, recipe: Any, loss: Any, schedule: Any, *, seed:
 @pytest.mark.parametrize(
     ("train", "options", "message"),
     [
-        (short, {}, "takes no `pruning`, which the criterion 'gate' needs"),
-        (
-            short,
-            {"criteria": ("random",), "finetune_from": 1.0},
-            "takes no `pruning`, which fine-tuning needs",
-        ),
-        (of_0_1_0, {}, "takes no `pruning`, which the criterion 'gate' needs"),
+        (short, {}, "takes no `pruning`, which training with what is cut needs"),
+        (short, {"criteria": ("magnitude",)}, "takes no `pruning`, which training with what is"),
+        (short, {"gates": "trunk"}, "takes no `pruning`, which training with what is cut needs"),
+        (short, {"gates": "frozen", "criteria": ("magnitude",)}, "takes no `pruning`"),
+        (of_0_1_0, {}, "takes no `pruning`, which training with what is cut needs"),
         (seedless, {"criteria": ("random",)}, "takes no seed"),
         (few, {"criteria": ("random",)}, r"cannot be called with \(model, data, recipe, loss"),
         (other, {"criteria": ("random",)}, "schedule"),
@@ -196,12 +196,24 @@ def by_hand(model: Any, data: Any, recipe: Any, loss: Any, *, seed: int, pruning
                 parameter.sub_(parameter.grad, alpha=0.03)
 
 
+def test_a_loop_without_pruning_is_enough_where_nothing_is_trained_cut(
+    digits: Task, tmp_path: Path
+) -> None:
+    plans: list[dict[str, Any]] = [
+        {"criteria": ("random",)},
+        {"criteria": ("magnitude",), "gates": "trunk"},
+        {"criteria": ("magnitude",), "keep": (0.8,)},
+    ]
+    for number, plan in enumerate(plans):
+        assert not study(digits, tmp_path / str(number), short, **plan).summary.missing
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [
         (
             by_hand,
-            r"seed-0_gates: no gate has learned(?s:.*)_finetune: .*not zero",
+            r"gate_rung-0\.3: no gate has learned(?s:.*)magnitude_rung-0\.3: .*not zero",
         ),
         (without_pruning, r"never opened `with pruning\(optimizer\):`"),
         (lambda *a, **k: [0.1], "gives .* where a sequence of secateur.training.Epoch"),
@@ -224,4 +236,4 @@ def test_weights_that_are_not_finite_are_a_failure_that_is_recorded(
 
     with pytest.raises(StudyError, match=r"nothing of the study(?s:.*)is not finite"):
         study(digits, tmp_path, broken, criteria=("random",))
-    assert "not finite" in (tmp_path / "failures" / "seed-0_train.json").read_text()
+    assert "not finite" in (tmp_path / "failures" / "seed-0_start.json").read_text()

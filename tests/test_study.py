@@ -1,3 +1,5 @@
+"""A study that is run, killed, resumed, damaged, and run again: it ends in the same numbers."""
+
 from __future__ import annotations
 
 import json
@@ -5,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,61 +22,50 @@ from forked import Program
 from secateur.errors import BudgetError, FileError, StudyError, UsageError
 from secateur.nets.mlp import Mlp
 from secateur.pruning.criteria import CRITERIA
-from secateur.study.plan import Stage, plan
+from secateur.study.plan import Stage, items
 from secateur.study.store import CorruptFile, Store, read_records
 from secateur.study.study import Study, rebuild
 from secateur.study.task import ACCURACY, Task
+from study_runs import copy_study, numbers
 
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SMALL: dict[str, Any] = {
-    "keep": (0.5, 0.1),
-    "seeds": 3,
-    "epochs": 3,
-    "gate_epochs": 2,
-    "calibration": 256,
-}
-ARGUMENTS = ["--data", "digits", "--net", "mlp", "--keep", "0.5,0.1", "--seeds", "3"]
-ARGUMENTS += ["--epochs", "3", "--gate-epochs", "2", "--calibration", "256"]
+    "keep": (0.8, 0.5, 0.1), "seeds": 2, "epochs": 3, "gate_epochs": 2, "calibration": 256,
+}  # fmt: skip
+RUN = """
+import sys
+from secateur import Study, classification
+from secateur.study import report
+
+report.printed = lambda *given, **options: {}
+task = classification("digits", "mlp", progress=False)
+Study(task, out=sys.argv[1], device="cpu", **PLAN).run(workers=1)
+""".replace("PLAN", repr(SMALL))
 
 
 def study(task: Task, out: Path, **options: Any) -> Study:
     return Study(task, out=out, device="cpu", **{**SMALL, **options})
 
 
-def numbers(directory: Path) -> dict[str, Any]:
-    """Everything in a study's records that must not depend on how it was run."""
-    found = {}
-    for path in sorted((directory / "records").glob("*.json")):
-        record = json.loads(path.read_text())
-        for entry in record.get("log", ()):
-            entry.pop("seconds")
-        for passing in ("seconds", "started", "sha256", "threads", "work"):
-            record.pop(passing)
-        found[path.stem] = record
-    return found
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A study that ran through in one go, as a user runs it."""
+def finished(
+    undrawn: None, digits: Task, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A study that ran through in one go."""
     directory = tmp_path_factory.mktemp("study")
-    done = command("study", *ARGUMENTS, "--out", str(directory))
-    done.wait()
-    assert done.status == 0, done.err
+    study(digits, directory).run(workers=1)
     return directory
-
-
-def command(*arguments: str) -> Program:
-    return Program("-m", "secateur", *arguments, environment={"COLUMNS": "200"})
 
 
 def test_a_study_leaves_every_record_and_a_report(finished: Path, digits: Task) -> None:
     spec = study(digits, finished).spec
-    ids = {item.id for item in plan(spec)}
+    ids = {item.id for item in items(spec.options, spec.seeds)}
     assert {path.stem for path in (finished / "records").glob("*.json")} == ids
-    assert len(ids) == 3 * (3 + 3 + 3 * (2 + 2 + 1))  # stages, dense, cuts by each recovery
-    for name in ("report.html", "curve.svg", "curve.png", "results.csv", "spec.json"):
+    # the start; two rungs of three arms and their trials, and a level above the ladder of two of
+    # them; and what is cut at once
+    assert len(ids) == 2 * (2 + 2 * (3 + 3) + 2 + 2 * 3)
+    for name in ("report.html", "results.csv", "spec.json"):
         assert (finished / name).stat().st_size > 0
 
 
@@ -81,17 +73,22 @@ def test_the_records_say_what_is_true(finished: Path, digits: Task) -> None:
     spec = study(digits, finished).spec
     trials, stages = read_records(finished, spec.hash)
     for record in trials:
-        weights = record["weights"]
-        assert weights["kept"] == round(record["trial"]["keep"] * weights["prunable"])
+        weights, trial = record["weights"], record["trial"]
+        cut = trial["criterion"] not in ("start", "uncut")
+        assert weights["kept"] == round((trial["keep"] if cut else 1) * weights["prunable"])
         assert sum(layer["kept"] for layer in weights["layers"].values()) == weights["kept"]
         assert record["versions"]["secateur"] == secateur.__version__
         assert record["hardware"]["cores"] >= 1
         assert record["precision"] in ("fp32", "bf16 autocast")
+        assert record["scores"]["count"] == spec.description["test_images"]
+        assert len(record["classes"]) == 10
+        assert 0 <= record["calibration_error"] <= 100
     by_id = {tuple(r["trial"].values()): r["metrics"]["test"] for r in trials}
     for seed in spec.seeds:
-        assert by_id[seed, "dense", 1.0, "batchnorm"] > 80
-        assert by_id[seed, "gate", 0.1, "batchnorm"] > by_id[seed, "random", 0.1, "batchnorm"]
-    gates = [record for record in stages if record["stage"] == "gates"]
+        assert by_id[seed, "start", 1.0, "batchnorm"] > 80
+        assert by_id[seed, "gate", 0.1, "ladder"] > by_id[seed, "random", 0.1, "batchnorm"]
+    gates = [record for record in stages if record["stage"] == "gate"]
+    assert {record["keep"] for record in gates} == {0.5, 0.1}
     assert all(sum(h["counts"]) > 0 for record in gates for h in record["gates"].values())
 
 
@@ -100,10 +97,10 @@ def test_killed_at_random_moments_it_ends_in_the_same_numbers(
 ) -> None:
     chance = random.Random(7)
     total = len(list((finished / "records").glob("*.json")))
-    targets = sorted(chance.sample(range(0, total - 1), 6))
+    targets = sorted(chance.sample(range(0, total - 1), 4))
     kills = 0
     for target in targets:
-        process = command("study", *ARGUMENTS, "--out", str(tmp_path))
+        process = Program("-c", RUN, str(tmp_path))
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("records/*.json"))) < target and process.status is None:
             assert time.monotonic() < deadline
@@ -112,23 +109,12 @@ def test_killed_at_random_moments_it_ends_in_the_same_numbers(
         kills += process.status is None
         process.send(signal.SIGKILL)
         process.wait()
-    assert kills >= 3
-    done = command("study", *ARGUMENTS, "--out", str(tmp_path))
+    assert kills >= 2
+    done = Program("-c", RUN, str(tmp_path))
     done.wait()
     assert done.status == 0, done.err
     assert numbers(tmp_path) == numbers(finished)
     assert (tmp_path / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
-
-
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    process = command("study", *ARGUMENTS, "--out", str(tmp_path))
-    while not list(tmp_path.glob("records/*.json")) and process.status is None:
-        time.sleep(0.01)
-    process.send(signal.SIGINT)
-    process.wait()
-    assert process.status == 1
-    assert "To go on where it stopped" in process.err
-    assert f"secateur study {' '.join(ARGUMENTS)} --out {tmp_path}" in process.err
 
 
 def test_a_finished_study_is_not_done_again(finished: Path, digits: Task) -> None:
@@ -143,7 +129,7 @@ def test_the_report_is_rebuilt_from_records_alone(finished: Path, tmp_path: Path
         (tmp_path / "records" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "spec.json").write_bytes((finished / "spec.json").read_bytes())
     rebuild(tmp_path)
-    for name in ("report.html", "curve.svg", "results.csv"):
+    for name in ("report.html", "results.csv"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
@@ -151,7 +137,7 @@ def test_a_corrupt_record_is_named_and_computed_again(
     finished: Path, digits: Task, tmp_path: Path
 ) -> None:
     copy_study(finished, tmp_path)
-    trial = tmp_path / "records" / "seed-1_gate_keep-0.1_batchnorm.json"
+    trial = tmp_path / "records" / "seed-1_gate_keep-0.1_ladder.json"
     record = json.loads(trial.read_text())
     record["metrics"]["test"] = 99.9
     trial.write_text(json.dumps(record))
@@ -166,23 +152,28 @@ def test_a_damaged_checkpoint_is_named_and_trained_again(
     finished: Path, digits: Task, tmp_path: Path, damage: str
 ) -> None:
     copy_study(finished, tmp_path)
-    (tmp_path / "records" / "seed-2_gate_keep-0.1_none.json").unlink()
-    checkpoint = tmp_path / "checkpoints" / "seed-2_gates.safetensors"
+    (tmp_path / "records" / "seed-1_gate_keep-0.1_ladder.json").unlink()
+    checkpoint = tmp_path / "checkpoints" / "seed-1_gate_rung-0.1.safetensors"
     if damage == "truncated":
         checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
     else:
         checkpoint.unlink()
-    with pytest.warns(CorruptFile, match=r"seed-2_gates\.safetensors is (corrupt|gone)"):
-        study(digits, tmp_path).run()
+    with pytest.warns(CorruptFile, match=r"seed-1_gate_rung-0\.1\.safetensors is (corrupt|gone)"):
+        study(digits, tmp_path).run(workers=1)
     assert numbers(tmp_path) == numbers(finished)
 
 
-def copy_study(source: Path, target: Path) -> None:
-    for path in source.rglob("*"):
-        if path.is_dir():
-            (target / path.relative_to(source)).mkdir(exist_ok=True)
-        elif path.name != ".lock":
-            (target / path.relative_to(source)).write_bytes(path.read_bytes())
+def test_all_of_a_ladder_is_trained_again_where_its_checkpoints_are_gone(
+    finished: Path, digits: Task, tmp_path: Path
+) -> None:
+    copy_study(finished, tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.warns(CorruptFile, match="is gone"):
+        again = study(digits, tmp_path).network(0.1)
+    assert numbers(tmp_path) == numbers(finished)
+    before = dict(study(digits, finished).network(0.1).named_parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in again.named_parameters())
 
 
 def test_a_directory_of_another_spec_is_refused(finished: Path, digits: Task) -> None:
@@ -215,34 +206,33 @@ def test_a_full_disk_leaves_nothing_half_written(
         monkeypatch.setattr("tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary")))
         (tmp_path / "temporary").write_text("")
         with pytest.raises(FileError, match="No space left on device"):
-            store.write(Stage(0, "train"), {"seconds": 1})
+            store.write(Stage(0, "start"), {"seconds": 1})
     assert not (tmp_path / "temporary").exists()
     assert not list((tmp_path / "records").iterdir())
 
 
 def test_a_nan_loss_is_recorded_and_the_other_seeds_go_on(digits: Task, tmp_path: Path) -> None:
-    """Seed 1 alone gets a NaN: its first weights are told by their sum."""
-    poison: list[float] = []
+    """Seed 1 alone gets a NaN, in its first stage: a network is made for each start, in turn."""
+    made: list[torch.nn.Module] = []
 
     def model() -> torch.nn.Module:
-        net = digits.model()
-        poison.append(float(next(net.parameters()).detach().sum()))
-        return net
+        made.append(digits.model())
+        return made[-1]
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        bad = len(poison) == 3  # the one that is copied, seed 0, seed 1
+        bad = len(made) == 3  # the one that is copied, seed 0, seed 1
         return digits.loss(outputs, targets) * (float("nan") if bad else 1)
 
     task = replace(digits, model=model, loss=loss)
-    with pytest.raises(StudyError, match=r"seed-1_train: .*gradient of step 0 is not finite"):
-        study(task, tmp_path, criteria=("gate",), keep=(0.5,)).run()
-    why = json.loads((tmp_path / "failures" / "seed-1_train.json").read_text())["why"]
+    with pytest.raises(StudyError, match=r"seed-1_start: .*gradient of step 0 is not finite"):
+        study(task, tmp_path, criteria=("gate",), keep=(0.5,), seeds=3).run()
+    why = json.loads((tmp_path / "failures" / "seed-1_start.json").read_text())["why"]
     assert "not finite" in why
     seeds = {path.name[:6] for path in (tmp_path / "records").glob("*gate*")}
     assert seeds == {"seed-0", "seed-2"}
     assert (tmp_path / "report.html").exists()
     # Tried again without the fault, it is completed, and nothing else is done twice.
-    results = study(digits, tmp_path, criteria=("gate",), keep=(0.5,)).run()
+    results = study(digits, tmp_path, criteria=("gate",), keep=(0.5,), seeds=3).run()
     assert not results.summary.missing
     assert not list((tmp_path / "failures").iterdir())
 
@@ -255,7 +245,14 @@ def test_a_model_with_nothing_to_prune(digits: Task, tmp_path: Path) -> None:
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.parametrize("changes", [{"keep": (0.1,)}, {"lowest_keep": 0.05}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keep": (0.1,), "criteria": ("magnitude",)},
+        {"keep": (0.5,), "lowest_keep": 0.05},
+        {"keep": (0.5,), "lowest_keep": 0.05, "gates": "trunk"},
+    ],
+)
 def test_floors_that_cannot_be_met_are_said_before_training(
     digits: Task, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -294,17 +291,17 @@ def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
         "criteria": ("gate", "lamp", "magnitude", "obs", "random", "taylor", "wanda"),
         "criterion_images": 200,
         "reconstruct": 512,
-        "finetune": 1,
-        "teach": 0.5,
+        "unrepaired": True,
     }
     small = replace(digits, model=lambda: Mlp((1, 8, 8), 10, hidden=(128, 64)))
     results = study(small, tmp_path / "a", **options).run()
     rows = {(row.criterion, row.recovery): row.test.mean for row in results.summary.rows}
     recoveries = {recovery for _, recovery in rows}
-    assert recoveries == {"none", "batchnorm", "reconstruct", "finetune"}
+    assert recoveries == {"none", "batchnorm", "reconstruct", "ladder"}
+    assert [recovery for criterion, recovery in rows if criterion == "gate"] == ["ladder"]
     for criterion in ("lamp", "magnitude", "wanda", "obs", "taylor"):
         assert rows[criterion, "reconstruct"] > rows[criterion, "none"]
-        assert rows[criterion, "finetune"] > rows["random", "none"]
+        assert rows[criterion, "ladder"] > rows["random", "none"]
     study(small, tmp_path / "b", **options).run()
     again = numbers(tmp_path / "b")
     first = numbers(tmp_path / "a")
@@ -315,9 +312,11 @@ def test_every_criterion_and_recovery_runs_in_a_study_and_again_the_same(
     assert numbers(tmp_path / "b") == first
 
 
+@pytest.mark.parametrize(("gates", "networks"), [("trunk", 1), ("ladder", 3)])
 def test_all_cuts_of_a_criterion_follow_scores_taken_once(
-    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: str, networks: int
 ) -> None:
+    """Of each network: down a ladder of two rungs, of the start and before each rung."""
     taken: list[int] = []
     criterion = CRITERIA["taylor"]
 
@@ -326,23 +325,27 @@ def test_all_cuts_of_a_criterion_follow_scores_taken_once(
         return criterion.rule(*args, seed=seed, **kwargs)
 
     monkeypatch.setitem(CRITERIA, "taylor", replace(criterion, rule=counted))
-    study(
-        digits, tmp_path, keep=(0.5, 0.2), seeds=2, criteria=("taylor",), criterion_images=64
-    ).run()
-    assert len(taken) == len(set(taken)) == 2
+    plan: dict[str, Any] = {"keep": (0.5, 0.2), "criteria": ("taylor",), "criterion_images": 64}
+    study(digits, tmp_path, gates=gates, epochs=1, gate_epochs=1, **plan).run()
+    assert list(Counter(taken).values()) == [networks, networks]
 
 
-def test_distillation_reaches_phase_2_and_needs_a_loss_of_its_own(
+def test_what_comes_after_the_start_follows_it_where_the_task_has_a_loss_for_that(
     digits: Task, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"keep": (0.5,), "seeds": 1, "criteria": ("gate",), "epochs": 1}
-    losses = []
+    logs = []
     for teach in (0.0, 0.5):
         directory = tmp_path / str(teach)
         study(digits, directory, teach=teach, **options).run()
-        logs = {name: record.get("log") for name, record in numbers(directory).items()}
-        losses.append((logs["seed-0_train"], logs["seed-0_gates"]))
-    assert losses[0][0] == losses[1][0]
-    assert losses[0][1] != losses[1][1]
-    with pytest.raises(UsageError, match=r"teach is 0\.5, but task .* has no imitation loss"):
-        study(replace(digits, imitation=None), tmp_path / "none", teach=0.5)
+        found = numbers(directory)
+        logs.append(
+            [found[f"seed-0_{n}"]["log"] for n in ("start", "gate_rung-0.5", "uncut_rung-0.5")]
+        )
+    (start, gate, uncut), (taught_start, taught_gate, taught_uncut) = logs
+    assert start == taught_start
+    assert gate != taught_gate
+    assert uncut != taught_uncut
+    study(replace(digits, imitation=None), tmp_path / "none", **options).run()
+    alone = numbers(tmp_path / "none")
+    assert [alone[f"seed-0_{n}"]["log"] for n in ("start", "gate_rung-0.5")] == [start, gate]

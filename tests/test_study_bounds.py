@@ -14,7 +14,7 @@ from peak_memory import PEAK, needs_peak
 from secateur import Recipe, Study, Task, bench
 from secateur.data import Augmentation
 from secateur.errors import UsageError
-from secateur.study.spec import Options
+from secateur.study.options import Options
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from secateur.study.spec import Options
         ({"keep": tuple(1 - i / 10**6 for i in range(2000))}, r"2,000 keep ratios.* 1,000"),
         ({"epochs": 10**12}, r"epochs is 10+, but .* at most 1,000,000"),
         ({"gate_epochs": 10**12}, r"gate_epochs is 10+, but .* at most 1,000,000"),
-        ({"finetune": 10**12}, r"finetune is 10+, but .* at most 1,000,000"),
+        ({"first_seed": 10**12}, r"first_seed is 10+, but .* to 1,000,000,000"),
         ({"batch_size": 10**12}, r"batch_size is 10+, but .* at most 1,000,000,000"),
         ({"calibration": 10**12}, r"calibration is 10+, but .* at most 1,000,000,000"),
         ({"calibration": 128.5}, r"calibration is 128\.5, but"),
@@ -42,14 +42,14 @@ def test_options_of_a_study(changes: dict[str, Any], message: str) -> None:
 
 
 def test_a_study_of_ten_thousand_items_is_not_refused() -> None:
-    assert Options(seeds=1000, keep=(0.5,), criteria=("magnitude",), finetune=0).seeds == 1000
+    assert Options(seeds=1000, keep=(0.5,), criteria=("magnitude",)).seeds == 1000
 
 
 @needs_peak
 def test_memory_is_not_taken_first() -> None:
     code = PEAK + (
         "from secateur.errors import UsageError\n"
-        "from secateur.study.spec import Options\n"
+        "from secateur.study.options import Options\n"
         "before = peak()\n"
         "try: Options(seeds=10**9)\n"
         "except UsageError: pass\n"

@@ -17,19 +17,20 @@ from torch import Tensor
 
 import forked
 from secateur.errors import DataError, FileError, StudyError, UsageError
-from secateur.study.plan import Event, Stage
+from secateur.study.plan import Event, Stage, seed_for
 from secateur.study.store import Store
 from secateur.study.study import Results, Study, rebuild
 from secateur.study.task import Task
 
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 PLAN: dict[str, Any] = {
-    "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
-    "criteria": ("magnitude", "gate"), "device": "cpu",
+    "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128,
+    "criteria": ("gate", "magnitude"), "device": "cpu",
 }  # fmt: skip
-# Training passes of a study with this plan: the check before it, then of each seed these.
-STAGES = ("train", "control", "gates")
+# Training passes of a study with this plan: the check before it, the starts of all seeds, then of
+# each seed these.
+AFTER = ("uncut_rung-0.5", "gate_rung-0.5", "magnitude_rung-0.5")
 
 
 class Faulty:
@@ -54,7 +55,9 @@ def faulty(task: Task, seed: int, stage: str, what: Callable[[Tensor], Tensor]) 
 
 
 def at(seed: int, stage: str) -> int:
-    return 2 + 3 * seed + STAGES.index(stage)
+    if stage == "start":
+        return 2 + seed
+    return 2 + PLAN["seeds"] + len(AFTER) * seed + AFTER.index(stage)
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -115,18 +118,18 @@ def test_a_failure_of_one_seeds_stage_is_its_own(
     digits: Task, tmp_path: Path, what: Callable[[Tensor], Tensor], why: str
 ) -> None:
     with pytest.raises(StudyError) as caught:
-        run(faulty(digits, 0, "gates", what), tmp_path)
+        run(faulty(digits, 0, "gate_rung-0.5", what), tmp_path)
     (line,) = str(caught.value).split("\n")[1:]  # one failure, one line
-    assert line.startswith("- seed-0_gates: ")
+    assert line.startswith("- seed-0_gate_rung-0.5: ")
     assert line.isprintable()
     assert len(line) < 1000
     found = failed(tmp_path)
-    assert set(found) == {"seed-0_gates"}
-    assert re.search(why, found["seed-0_gates"]["why"])
-    assert "Traceback" in found["seed-0_gates"]["traceback"]
-    items = {"train", "control", "dense_keep-1_none", "dense_keep-1_batchnorm"}
-    items |= {f"magnitude_keep-0.5_{recovery}" for recovery in ("none", "batchnorm")}
-    gates = {"gates", "gate_keep-0.5_none", "gate_keep-0.5_batchnorm"}
+    assert set(found) == {"seed-0_gate_rung-0.5"}
+    assert re.search(why, found["seed-0_gate_rung-0.5"]["why"])
+    assert "Traceback" in found["seed-0_gate_rung-0.5"]["traceback"]
+    items = {"start", "start_keep-1_batchnorm", "uncut_rung-0.5", "uncut_keep-0.5_ladder"}
+    items |= {"magnitude_rung-0.5", "magnitude_keep-0.5_ladder", "magnitude_keep-0.5_batchnorm"}
+    gates = {"gate_rung-0.5", "gate_keep-0.5_ladder"}
     assert done(tmp_path) == {f"seed-0_{i}" for i in items} | {f"seed-1_{i}" for i in items | gates}
     # Without the fault it is completed, and nothing is done twice.
     events: list[Event] = []
@@ -139,12 +142,12 @@ def test_a_failure_of_one_seeds_stage_is_its_own(
 
 def test_without_its_first_stage_all_of_a_seed_is_left_out(digits: Task, tmp_path: Path) -> None:
     events: list[tuple[str, str]] = []
-    job = Study(faulty(digits, 0, "train", raising(OSError("gone"))), out=tmp_path, **PLAN)
-    with pytest.raises(StudyError, match=r"\n- seed-0_train: OSError: gone"):
+    job = Study(faulty(digits, 0, "start", raising(OSError("gone"))), out=tmp_path, **PLAN)
+    with pytest.raises(StudyError, match=r"\n- seed-0_start: OSError: gone"):
         job.run(lambda event: events.append((event.item.id, event.kind)))
     assert all(name.startswith("seed-1") for name in done(tmp_path))
     of_first = [(item, kind) for item, kind in events if item.startswith("seed-0")]
-    assert of_first[:2] == [("seed-0_train", "begin"), ("seed-0_train", "failed")]
+    assert of_first[:2] == [("seed-0_start", "begin"), ("seed-0_start", "failed")]
     assert {kind for _, kind in of_first[2:]} == {"omitted"}
     assert len(of_first) == 1 + len({item for item, _ in of_first})  # each is told of
 
@@ -163,7 +166,7 @@ def test_every_part_of_a_task_may_fail_at_any_time(digits: Task, tmp_path: Path,
 
         return call
 
-    limit = {"loss": 13, "metric": 25, "model": 2, "output": 60}[part]
+    limit = {"loss": 33, "metric": 25, "model": 2, "output": 60}[part]
     changes: dict[str, Any] = {
         "loss": {"loss": counted(digits.loss)},
         "metric": {"metric": replace(digits.metric, function=counted(digits.metric.function))},
@@ -184,22 +187,22 @@ def test_a_users_training_loop_may_fail(digits: Task, tmp_path: Path) -> None:
 
     with pytest.raises(StudyError, match=r"nothing of the study(?s:.*)KeyError: 'no such thing'"):
         run(replace(digits, train=train), tmp_path, criteria=("random",))
-    assert set(failed(tmp_path)) == {"seed-0_train", "seed-1_train"}
+    assert set(failed(tmp_path)) == {"seed-0_start", "seed-1_start"}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
 def test_who_wants_to_stop_stops(digits: Task, tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
-        run(faulty(digits, 0, "control", raising(error)), tmp_path)
+        run(faulty(digits, 0, "uncut_rung-0.5", raising(error)), tmp_path)
     assert not failed(tmp_path)
-    assert not any(name.startswith("seed-1") for name in done(tmp_path))
+    assert not any("rung" in name for name in done(tmp_path))
 
 
 def test_an_observers_exception_ends_the_study_and_is_nobodys_failure(
     digits: Task, tmp_path: Path
 ) -> None:
     def observe(event: Event) -> None:
-        if event.kind == "epoch" and event.item.id == "seed-0_gates":
+        if event.kind == "epoch" and event.item.id == "seed-0_gate_rung-0.5":
             raise BrokenPipeError("nobody listens")
 
     with pytest.raises(BrokenPipeError, match="nobody listens"):
@@ -214,12 +217,12 @@ def test_a_full_disk_ends_the_study(
     real = tempfile.mkstemp
 
     def full(**arguments: Any) -> Any:
-        if ".seed-0_control" in str(arguments["prefix"]):
+        if ".seed-0_uncut" in str(arguments["prefix"]):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(**arguments)
 
     monkeypatch.setattr(tempfile, "mkstemp", full)
-    with pytest.raises(FileError, match=r"seed-0_control.*No space left on device"):
+    with pytest.raises(FileError, match=r"seed-0_uncut.*No space left on device"):
         run(digits, tmp_path)
     assert not failed(tmp_path)
     monkeypatch.undo()
@@ -229,26 +232,32 @@ def test_a_full_disk_ends_the_study(
 def test_the_report_names_what_failed(digits: Task, tmp_path: Path) -> None:
     message = "<script>alert(1)</script> & [red]"
     with pytest.raises(StudyError):
-        run(faulty(digits, 0, "gates", raising(ValueError(message))), tmp_path)
+        run(faulty(digits, 0, "gate_rung-0.5", raising(ValueError(message))), tmp_path)
     page = rebuild(tmp_path).files.html.read_text(encoding="utf-8")
     assert "1 item failed" in page
-    assert "seed-0_gates: ValueError: &lt;script&gt;alert(1)&lt;/script&gt; &amp; [red]" in page
+    assert (
+        "seed-0_gate_rung-0.5: ValueError: &lt;script&gt;alert(1)&lt;/script&gt; &amp; [red]"
+        in page
+    )
     assert message not in page
 
 
 def test_a_criterion_that_failed_with_every_seed_leaves_the_others_a_report(
     digits: Task, tmp_path: Path
 ) -> None:
-    wrong, fault = {at(0, "gates"), at(1, "gates")}, raising(ArithmeticError("of gates only"))
+    wrong, fault = (
+        {at(0, "gate_rung-0.5"), at(1, "gate_rung-0.5")},
+        raising(ArithmeticError("of gates only")),
+    )
     with pytest.raises(StudyError) as caught:
         run(replace(digits, data=lambda device: Faulty(digits, wrong, fault)), tmp_path)
     assert [line.split(":")[0] for line in str(caught.value).split("\n")[1:]] == [
-        "- seed-0_gates",
-        "- seed-1_gates",
+        "- seed-0_gate_rung-0.5",
+        "- seed-1_gate_rung-0.5",
     ]
     summary = rebuild(tmp_path).summary
     assert {row.criterion for row in summary.rows} == {"magnitude"}
-    assert len(summary.missing) == 4
+    assert len(summary.missing) == 2
 
 
 def test_weights_that_end_infinite_fail_the_stage_and_not_every_cut(
@@ -269,7 +278,7 @@ def test_weights_that_end_infinite_fail_the_stage_and_not_every_cut(
             return self.net(x)
 
     task = replace(digits, model=Overflows)
-    with pytest.raises(StudyError, match=r"seed-0_train: after training, other\.weight is not fin"):
+    with pytest.raises(StudyError, match=r"seed-0_start: after training, other\.weight is not fin"):
         run(task, tmp_path)
     assert not done(tmp_path)
 
@@ -277,16 +286,37 @@ def test_weights_that_end_infinite_fail_the_stage_and_not_every_cut(
 def test_the_network_of_a_stage_that_failed_is_refused_at_once(
     digits: Task, tmp_path: Path
 ) -> None:
-    task = faulty(digits, 0, "gates", raising(ValueError("my fault")))
+    task = faulty(digits, 0, "gate_rung-0.5", raising(ValueError("my fault")))
     with pytest.raises(StudyError):
         run(task, tmp_path)
     job = Study(digits, out=tmp_path, **PLAN)
     for give in (job.network, job.onnx):
-        with pytest.raises(StudyError, match=r"seed-0_gates failed .* ValueError: my fault"):
+        with pytest.raises(
+            StudyError, match=r"seed-0_gate_rung-0\.5 failed .* ValueError: my fault"
+        ):
             give(0.5)
     assert job.network(0.5, criterion="magnitude") is not None
     assert job.network(0.5, seed=1) is not None
-    assert set(failed(tmp_path)) == {"seed-0_gates"}
+    assert set(failed(tmp_path)) == {"seed-0_gate_rung-0.5"}
+
+
+def test_a_rung_that_failed_is_refused_for_all_below_it(digits: Task, tmp_path: Path) -> None:
+    """Nothing is trained for them, neither by the study nor for a network of theirs."""
+    plan = {**PLAN, "keep": (0.8, 0.5, 0.2, 0.1), "seeds": 1}
+    task = replace(digits, data=lambda device: Faulty(digits, {4}, raising(ValueError("mine"))))
+    events: list[Event] = []
+    with pytest.raises(StudyError, match=r"\n- seed-0_gate_rung-0\.5: ValueError: mine"):
+        Study(task, out=tmp_path, **plan).run(events.append)
+    left = {e.item.id for e in events if e.kind == "omitted"}
+    assert left == {
+        *(f"seed-0_gate_rung-{keep}" for keep in (0.2, 0.1)),
+        *(f"seed-0_gate_keep-{keep}_ladder" for keep in (0.8, 0.5, 0.2, 0.1)),
+    }
+    job = Study(digits, out=tmp_path, **plan)
+    for keep in (0.9, 0.8, 0.5, 0.2, 0.15, 0.1, 0.05):
+        with pytest.raises(StudyError, match=r"gate_rung-0\.5 failed .* so seed-0_gate_keep"):
+            job.network(keep)
+    assert not any("gate_rung" in name for name in done(tmp_path))
 
 
 def test_an_exception_while_a_network_is_made_is_one_error(digits: Task, tmp_path: Path) -> None:
@@ -294,7 +324,7 @@ def test_an_exception_while_a_network_is_made_is_one_error(digits: Task, tmp_pat
     other = replace(digits, model=lambda: torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.Linear(9, 9), torch.nn.Linear(9, 10)
     ))  # fmt: skip
-    with pytest.raises(StudyError, match=r"network of seed-0_gate_keep-0\.5_\w+ cannot be made"):
+    with pytest.raises(StudyError, match=r"network of seed-0_gate_keep-0\.5_ladder cannot be made"):
         Study(other, out=tmp_path, **PLAN).network(0.5)
     broken = replace(digits, data=raising(OSError("unplugged")))
     with pytest.raises(UsageError, match=r"data of task .* OSError: unplugged"):
@@ -304,9 +334,9 @@ def test_an_exception_while_a_network_is_made_is_one_error(digits: Task, tmp_pat
 def test_a_lost_network_that_cannot_be_made_again_is_tried_once(
     digits: Task, tmp_path: Path
 ) -> None:
-    run(digits, tmp_path, seeds=1)
-    (tmp_path / "checkpoints" / "seed-0_train.safetensors").unlink()
-    for path in (tmp_path / "records").glob("*dense*"):
+    run(digits, tmp_path, seeds=1, unrepaired=True)
+    (tmp_path / "checkpoints" / "seed-0_start.safetensors").unlink()
+    for path in (tmp_path / "records").glob("*start_keep*"):
         path.unlink()
     calls = []
 
@@ -319,12 +349,12 @@ def test_a_lost_network_that_cannot_be_made_again_is_tried_once(
         pytest.warns(UserWarning, match="is gone"),
         pytest.raises(StudyError) as caught,
     ):
-        run(task, tmp_path, seeds=1)
+        run(task, tmp_path, seeds=1, unrepaired=True)
     assert len(calls) == 1
     lines = str(caught.value).split("\n")[1:]
     assert [line.split(":")[0] for line in lines] == [
-        "- seed-0_dense_keep-1_none",
-        "- seed-0_dense_keep-1_batchnorm",
+        "- seed-0_start_keep-1_none",
+        "- seed-0_start_keep-1_batchnorm",
     ]
     assert all("it broke since" in line for line in lines)
 
@@ -361,32 +391,31 @@ def test_data_that_raises_before_anything_is_written(
 
 
 def test_the_command_ends_with_a_line_for_each_failure(tmp_path: Path) -> None:
+    doomed = seed_for(Stage(1, "start"), "train")
     (tmp_path / "mine.py").write_text(
-        "import secateur\n"
+        "import secateur, torch\n"
         "from dataclasses import replace\n"
         "base = secateur.classification('digits', 'mlp', progress=False)\n"
-        "calls = []\n"
         "def loss(outputs, targets):\n"
-        "    calls.append(1)\n"
-        "    if 12 < len(calls) < 15:\n"
+        f"    if torch.initial_seed() == {doomed}:\n"
         "        raise ValueError('mine,\\nin two lines')\n"
         "    return base.loss(outputs, targets)\n"
         "task = replace(base, name='mine', loss=loss, description={})\n"
     )
-    words = "--keep 0.5 --seeds 2 --epochs 1 --gate-epochs 1 --finetune 0 --calibration 128"
-    words += " --criteria magnitude --margin 0.5 --out study"
+    words = "--keep 0.5 --seeds 2 --epochs 1 --gate-epochs 1 --calibration 128"
+    words += " --criteria magnitude --margin 0.5 --workers 1 --out study"
     ended = forked.run("-m", "secateur", "study", "mine.py:task", *words.split(), folder=tmp_path)
     assert ended.status == 1
     assert "Traceback" not in ended.err
-    assert "seed-0_control: ValueError: mine, in two lines" in ended.err
+    assert "seed-1_start: ValueError: mine, in two lines" in ended.err
     assert (tmp_path / "study" / "report.html").exists()
-    assert json.loads((tmp_path / "study/failures/seed-0_control.json").read_text())["traceback"]
+    assert json.loads((tmp_path / "study/failures/seed-1_start.json").read_text())["traceback"]
 
 
 def test_a_store_keeps_the_end_of_a_long_traceback(digits: Task, tmp_path: Path) -> None:
     error = ValueError("x" * 10**6)
     with Store(tmp_path, Study(digits, out=tmp_path, **PLAN).spec) as store:
-        line = store.write_failure(Stage(0, "train"), error)
+        line = store.write_failure(Stage(0, "start"), error)
         assert len(line) < 1500
-        assert store.why_failed(Stage(0, "train")) in line
-    assert (tmp_path / "failures" / "seed-0_train.json").stat().st_size < 50_000
+        assert store.why_failed(Stage(0, "start")) in line
+    assert (tmp_path / "failures" / "seed-0_start.json").stat().st_size < 50_000

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -18,25 +17,25 @@ import pytest
 
 import forked
 from secateur.errors import StudyError
-from secateur.study.plan import Trial
-from secateur.study.store import CorruptFile, read_records, read_spec, spec_hash
+from secateur.study.plan import Stage, Trial
+from secateur.study.store import CorruptFile, spec_hash
 from secateur.study.study import Study, opened, rebuild
 from secateur.study.task import Task
 from secateur.terminal.inspection import inspection
 
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 PLAN: dict[str, Any] = {
-    "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128, "finetune": 0,
+    "keep": (0.5,), "seeds": 2, "epochs": 1, "gate_epochs": 1, "calibration": 128,
     "criteria": ("magnitude",), "device": "cpu",
 }  # fmt: skip
 OLD = Path(__file__).parent / "data" / "study-0.1.0"
-TRIAL = "seed-0_magnitude_keep-0.5_none"
+TRIAL = "seed-0_magnitude_keep-0.5_batchnorm"
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.fixture(scope="module")
-def finished(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(undrawn: None, digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study")
     Study(digits, out=out, **PLAN).run()
     return out
@@ -74,13 +73,14 @@ def swap(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target"),
     [
-        (TRIAL, "seed-1_magnitude_keep-0.5_none"),  # of another seed
-        (TRIAL, "seed-0_magnitude_keep-0.5_batchnorm"),  # recovery
-        ("seed-0_dense_keep-1_none", TRIAL),  # criterion and ratio
-        ("seed-0_train", "seed-1_train"),
-        ("seed-0_control", "seed-0_train"),
-        ("seed-0_train", TRIAL),  # kind
-        (TRIAL, "seed-0_train"),
+        (TRIAL, "seed-1_magnitude_keep-0.5_batchnorm"),  # of another seed
+        (TRIAL, "seed-0_magnitude_keep-0.5_ladder"),  # recovery
+        ("seed-0_start_keep-1_batchnorm", TRIAL),  # criterion and ratio
+        ("seed-0_start", "seed-1_start"),
+        ("seed-0_uncut_rung-0.5", "seed-0_start"),
+        ("seed-0_uncut_rung-0.5", "seed-0_magnitude_rung-0.5"),  # of another arm
+        ("seed-0_start", TRIAL),  # kind
+        (TRIAL, "seed-0_start"),
     ],
 )
 def test_the_record_of_another_item_is_not_believed(
@@ -115,10 +115,10 @@ def test_checkpoints_of_two_seeds_that_are_swapped(
     finished: Path, copy: Path, digits: Task, both: bool
 ) -> None:
     for kind, ending in (("checkpoints", "safetensors"), ("records", "json"))[: 1 + both]:
-        swap(*(copy / kind / f"seed-{seed}_control.{ending}" for seed in (0, 1)))
+        swap(*(copy / kind / f"seed-{seed}_start.{ending}" for seed in (0, 1)))
     for path in (copy / "records").glob("*magnitude*"):
         path.unlink()
-    with pytest.warns(CorruptFile, match=r"seed-\d_control\.\w+ is corrupt"):
+    with pytest.warns(CorruptFile, match=r"seed-\d_start\.\w+ is corrupt"):
         Study(digits, out=copy, **PLAN).run()
     assert figures(copy) == figures(finished)
 
@@ -126,11 +126,11 @@ def test_checkpoints_of_two_seeds_that_are_swapped(
 def test_a_checkpoint_of_the_right_hash_that_holds_no_tensors(
     finished: Path, copy: Path, digits: Task
 ) -> None:
-    (copy / "checkpoints" / "seed-0_control.safetensors").write_bytes(b"no tensors")
-    content = record(copy, "seed-0_control")
-    write(copy, "seed-0_control", {**content, "checkpoint": sha256(b"no tensors").hexdigest()})
+    (copy / "checkpoints" / "seed-0_start.safetensors").write_bytes(b"no tensors")
+    content = record(copy, "seed-0_start")
+    write(copy, "seed-0_start", {**content, "checkpoint": sha256(b"no tensors").hexdigest()})
     (copy / "records" / f"{TRIAL}.json").unlink()
-    with pytest.warns(CorruptFile, match=r"seed-0_control\.safetensors is corrupt"):
+    with pytest.warns(CorruptFile, match=r"seed-0_start\.safetensors is corrupt"):
         Study(digits, out=copy, **PLAN).run()
     assert figures(copy) == figures(finished)
 
@@ -140,7 +140,9 @@ def test_two_ratios_that_print_alike_are_two_trials(digits: Task, tmp_path: Path
     results = Study(digits, out=tmp_path, **{**PLAN, "keep": ratios, "seeds": 1}).run()
     assert {row.keep for row in results.summary.rows} == set(ratios)
     for keep in ratios:
-        item = Trial(0, "magnitude", keep, "none").id
+        item = Trial(0, "magnitude", keep, "ladder").id
+        stage = record(tmp_path, Stage(0, "magnitude", keep).id)
+        assert stage["keep"] == keep
         assert record(tmp_path, item)["trial"]["keep"] == keep
     names = [Trial(0, "gate", keep, "none").id for keep in (1, 1.0, 0.5, 0.05, 1e-5, 1 / 3)]
     assert [name.split("_")[2] for name in names] == [
@@ -182,12 +184,19 @@ def changed(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (TRIAL, changed("seconds", "long")),
         (TRIAL, changed("versions", "all")),
         (TRIAL, changed("started", 5)),
-        ("seed-0_train", changed("log", {})),
-        ("seed-0_train", changed("log", [1])),
-        ("seed-0_train", changed("checkpoint", None)),
-        ("seed-0_train", changed("stage", 3)),
-        ("seed-0_train", changed("excluded", [1])),
-        ("seed-0_train", changed("gates", {"a": [1]})),
+        (TRIAL, changed("scores", "all")),
+        (TRIAL, changed("scores/count", 10**30)),
+        (TRIAL, changed("scores/values", 3)),
+        (TRIAL, changed("classes", [1e200])),
+        (TRIAL, changed("calibration_error", -1)),
+        ("seed-0_start", changed("width", 2)),
+        ("seed-0_start", changed("keep", 0)),
+        ("seed-0_start", changed("log", {})),
+        ("seed-0_start", changed("log", [1])),
+        ("seed-0_start", changed("checkpoint", None)),
+        ("seed-0_start", changed("stage", 3)),
+        ("seed-0_start", changed("excluded", [1])),
+        ("seed-0_start", changed("gates", {"a": [1]})),
     ],
 )
 def test_a_record_of_wrong_kinds_is_left_out_and_made_again(
@@ -231,7 +240,10 @@ def test_a_record_that_is_no_json_of_ours(
         ("levels", [2.0]), ("seeds", 3), ("seeds", [0.5]), ("seeds", list(range(20_000))),
         ("criteria", "gate"), ("criteria", [["gate"]]), ("recovery", [None]), ("margin", "0.5"),
         ("margin", 0), ("confidence", 1.0), ("options", []), ("options/floor", "low"),
-        ("options/finetune_from", {}), ("seeds", None),
+        ("options/ladder_from", {}), ("options/gates", "tree"), ("options/learn", 2),
+        ("options/smaller", 0.3), ("options/primary", 1), ("primary", "gate"), ("seeds", None),
+        ("primary/criterion", "lamp"), ("primary/levels", [0.1]), ("recovery", ["none"]),
+        ("options/finetune", 1), ("options/floor", None),
     ],
 )  # fmt: skip
 def test_a_spec_of_wrong_kinds_is_one_error(
@@ -240,7 +252,7 @@ def test_a_spec_of_wrong_kinds_is_one_error(
     spec = json.loads((copy / "spec.json").read_text())
     changed(where, value)(spec)
     (copy / "spec.json").write_text(json.dumps(spec))
-    refused_everywhere(copy, digits, where.replace("/", ".*"))
+    refused_everywhere(copy, digits, where.split("/")[0 if "primary" in where else -1])
 
 
 @pytest.mark.parametrize(
@@ -264,12 +276,23 @@ def refused_everywhere(out: Path, digits: Task, what: str) -> None:
             use(out)
 
 
-def test_a_study_of_a_later_secateur_is_one_error(copy: Path) -> None:
+def test_options_of_another_version_are_one_error(copy: Path) -> None:
     spec = json.loads((copy / "spec.json").read_text())
     spec["options"]["\x1b[2J"] = 1
     (copy / "spec.json").write_text(json.dumps(spec))
-    with pytest.raises(StudyError, match=r"later secateur.*\\x1b\[2J"):
+    with pytest.raises(StudyError, match=r"the spec has options: .*put the file back") as caught:
         opened(copy)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("form", [1, 3, 5, None, "4", [4], 10**30])
+def test_a_study_of_another_form_is_one_error(copy: Path, digits: Task, form: object) -> None:
+    spec = json.loads((copy / "spec.json").read_text())
+    (copy / "spec.json").write_text(json.dumps({**spec, "format": form}))
+    job = Study(digits, out=copy, **PLAN)
+    for use in (rebuild, opened, inspection, lambda _: job.run(), lambda _: network(job)):
+        with pytest.raises(StudyError, match=r"a study of format .*, of another version of secat"):
+            use(copy)
 
 
 def test_descriptions_of_a_users_own_do_not_matter_to_a_report(
@@ -286,35 +309,71 @@ def test_descriptions_of_a_users_own_do_not_matter_to_a_report(
 
 @pytest.mark.parametrize(
     "text",
-    [DEEP, "[]", '{"failed": "seed-0_gates", "why": 3}', "{", '{"why": "x"}'],
+    [DEEP, "[]", '{"failed": "seed-0_gate", "why": 3}', "{", '{"why": "x"}'],
     ids=range(5),
 )
 def test_a_failure_that_cannot_be_read_is_left_out(copy: Path, text: str) -> None:
-    (copy / "failures" / "seed-0_gates.json").write_text(text)
-    with pytest.warns(CorruptFile, match=r"seed-0_gates\.json is left out"):
+    (copy / "failures" / "seed-0_gate.json").write_text(text)
+    with pytest.warns(CorruptFile, match=r"seed-0_gate\.json is left out"):
         rebuild(copy)
     with pytest.warns(CorruptFile, match="is left out"):
         inspection(copy)
 
 
-def test_a_study_of_0_1_0_is_shown_and_another_one_is_not_put_into_it(
-    digits: Task, tmp_path: Path
-) -> None:
-    """Its records have neither changed nor lost anything; its spec lacks what is new in one."""
+def test_a_study_of_0_1_0_is_refused_and_stays_as_it_was(digits: Task, tmp_path: Path) -> None:
     out = Path(shutil.copytree(OLD, tmp_path / "old"))
-    plan = {**PLAN, "seeds": 1, "criteria": ("gate",)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        summary = rebuild(out).summary
-        assert not summary.missing
-        assert {row.test.mean for row in summary.rows if row.criterion == "gate"}
-        trials, stages = read_records(out, spec_hash(read_spec(out)))
-        assert (len(trials), len(stages)) == (4, 2)
-        inspection(out)
-    before = {path: path.read_bytes() for path in out.rglob("*.json")}
-    with pytest.raises(StudyError, match="a study of format 2"):
-        Study(digits, out=out, **plan).run()
-    assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
+    before = (out / "spec.json").read_bytes()
+    job = Study(digits, out=out, **{**PLAN, "seeds": 1, "criteria": ("gate",)})
+    for use in (rebuild, opened, inspection, lambda _: job.run(), lambda _: job.network(0.5)):
+        with pytest.raises(StudyError, match="holds a study of format 2, of another version") as no:
+            use(out)
+        assert "report it with that version, or choose another directory" in str(no.value)
+    assert (out / "spec.json").read_bytes() == before
+    assert not [path for path in out.rglob("*.*") if path.name not in ("spec.json", ".lock")]
+
+
+SCORES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
+    (changed("scores/values", "!!!"), "scores are damaged"),
+    (changed("scores/values", ""), "scores are "),
+    (changed("scores/values", "A" * 10**6), r"scores have 1,000,000 letters"),
+    (changed("scores/count", 354), "scores are of 355 examples, not of 354"),
+    (changed("scores/count", 0), "n is 0, but must be"),
+    (changed("scores/count", 10**12), "n is 1000000000000, but must be"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), SCORES)
+def test_scores_that_say_nothing_are_one_error(
+    copy: Path, change: Callable[[Any], None], message: str
+) -> None:
+    """The record is whole and of the right kinds: what is wrong is found when it is read."""
+    content = record(copy, TRIAL)
+    change(content)
+    write(copy, TRIAL, content)
+    for use in (rebuild, inspection):
+        with pytest.raises(StudyError, match=message) as caught:
+            use(copy)
+        assert "'criterion': 'magnitude'" in str(caught.value)
+        assert "delete that record and run the study again" in str(caught.value)
+
+
+def test_scores_of_another_mean_are_one_error(copy: Path) -> None:
+    content = record(copy, TRIAL)
+    content["metrics"]["test"] += 1.0
+    write(copy, TRIAL, content)
+    with pytest.raises(StudyError, match=r"magnitude_keep-0\.5_batchnorm .*seed 0 has the mean"):
+        rebuild(copy)
+
+
+@pytest.mark.parametrize("classes", [[], [90.0], [90.0] * 11, [None] * 10, None])
+def test_figures_of_other_classes_are_left_out(copy: Path, classes: Any) -> None:
+    content = record(copy, TRIAL)
+    write(copy, TRIAL, {**content, "classes": classes})
+    summary = rebuild(copy).summary
+    (row,) = (r for r in summary.rows if r.recovery == "batchnorm")
+    assert row.class_drop is None
+    (row,) = (r for r in summary.rows if r.recovery == "ladder")
+    assert row.class_drop is not None
 
 
 STOPPED = """
@@ -327,22 +386,28 @@ def fsync(descriptor):
         os.kill(os.getpid(), signal.SIGKILL)
     real(descriptor)
 os.fsync = fsync
-plan = dict(keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=128, finetune=0,
+plan = dict(keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=128,
             criteria=("magnitude",), device="cpu")
-Study(classification("digits", "mlp", progress=False), out=sys.argv[1], **plan).run()
+Study(classification("digits", "mlp", progress=False), out=sys.argv[1], **plan).run(workers=1)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     "at",
-    ["spec.json", "seed-0_train.safetensors", "seed-0_train.json", "keep-0.5_none", "report.html"],
+    [
+        "spec.json",
+        "seed-0_start.safetensors",
+        "seed-0_start.json",
+        "keep-0.5_ladder",
+        "report.html",
+    ],
 )
 def test_a_study_removes_what_killed_runs_of_it_left(digits: Task, tmp_path: Path, at: str) -> None:
     assert forked.run("-c", STOPPED, str(tmp_path), at).status == -signal.SIGKILL
     left = [path for path in tmp_path.rglob(".*") if at in path.name]
     assert len(left) == 1
-    (tmp_path / "records" / ".seed-0_train.json.abcdefgh").write_text("of 0.1.0")
+    (tmp_path / "records" / ".seed-0_start.json.abcdefgh").write_text("of 0.1.0")
     (tmp_path / ".mine").write_text("not ours")
     early = time.time() - 100  # a report could be being rebuilt just now, but not for so long
     os.utime(left[0], (early, early))

@@ -11,7 +11,8 @@ from torch import nn
 import secateur
 from secateur.distillation import SoftTargets
 from secateur.errors import UsageError
-from secateur.study.spec import Options, Spec
+from secateur.study.options import Options
+from secateur.study.spec import Spec
 
 
 @pytest.mark.parametrize(

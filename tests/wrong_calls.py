@@ -199,10 +199,15 @@ CALLS: dict[str, Call] = {
     "Study.network": (
         lambda **a: study().network(**a),
         {"keep": 0.5},
-        {"keep": ["x", None, 2, True], "criterion": [3, "size"], "seed": ["a", 9, 1.5]},
+        {"keep": ["x", None, 2, True], "criterion": [3, "size"], "seed": ["a", 9, 1.5],
+         "recovery": [3, "finetune"]},
     ),
     "Study.onnx": (lambda **a: study().onnx(**a), {"keep": 0.5}, {"keep": ["x", None, 2]}),
-    "Study.run": (lambda **a: study().run(**a), {}, {"observe": [3, "x", None]}),
+    "Study.run": (
+        lambda **a: study().run(**a),
+        {},
+        {"observe": [3, "x", None], "workers": [0, -1, 1.5, True, "2"]},
+    ),
     "Task": (
         secateur.Task,
         {"name": "t", "model": net, "data": loader, "loss": LOSS, "metric": task().metric},

@@ -58,7 +58,10 @@ def load_task(reference: str | os.PathLike[str]) -> Task:
     given = dict(task.description)
     if not given and content is not None:
         given["source_sha256"] = hashlib.sha256(content).hexdigest()
-    return replace(task, description={**given, "source": source})
+    task = replace(task, description={**given, "source": source})
+    absolute = f"{Path(where).resolve()}:{name}" if is_file else reference
+    object.__setattr__(task, "reference", {"load": absolute})
+    return task
 
 
 def _file(where: str, reference: str) -> tuple[ModuleType, bytes]:

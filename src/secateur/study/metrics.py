@@ -3,7 +3,7 @@
 There is no perplexity. It is the exponential of a mean over tokens, so it is not itself a mean
 over examples, and the mean over seeds of such exponentials is not the exponential of their mean.
 Measure the loss: exp is increasing, so the verdict on the loss is the verdict on perplexity. A
-margin of m nats says that perplexity is at most exp(m) times that of dense, 2 % more for 0.02.
+margin of m nats says that perplexity is at most exp(m) times the reference's, 2 % more for 0.02.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Metric:
     takes their mean."""
     higher_is_better: bool = True
     margin: float | None = None
-    """How much worse than dense counts as no worse, in the metric's unit, for studies that do not
-    say. A metric in per cent has 0.5 points where this is None; any other has none then."""
+    """How much worse than the reference counts as no worse, in the metric's unit, for studies that
+    do not say. A metric in per cent has 0.5 points where this is None; any other has none then."""
 
     def __post_init__(self) -> None:
         what = f"positive, or None (of metric {self.name!r})"
@@ -52,7 +52,7 @@ class Metric:
     def declared(self) -> float | None:
         """The margin of a study that says none, in the metric's unit; None: it must say one.
 
-        A default for every unit would be arbitrary, and one taken from dense's own figure would
+        A default for every unit would be arbitrary, and one taken from the reference's figure would
         not be declared before the run, which is what the certificate's error rate rests on.
         """
         return POINTS if self.margin is None and self.unit == "%" else self.margin

@@ -1,4 +1,9 @@
-"""What a spec comes to: stages that train a network, and trials that cut one and measure it."""
+"""What a spec comes to: stages that train a network, trials that cut one and measure it.
+
+Groups of them form a graph: a group is done by one worker, item by item, and begins when the
+stages that it comes after are done. Whatever the order in which groups are done, and wherever,
+their numbers are the same.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +12,47 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secateur.study.spec import Spec
+from secateur.study.options import LADDER, Options
 from secateur.training import Epoch
 
-DENSE = "dense"
+START = "start"
+"""The network before anything is cut, as a stage and as the criterion of its trials."""
+UNCUT = "uncut"
+"""The start, trained on with all weights: for as long as a rung and all above it, or a trunk."""
+GATE = "gate"
+SMALLER = ("smaller",)
+"""Dense networks of fewer channels: one of as many weights as are kept."""
+WHOLE = (START, UNCUT, *SMALLER)
+"""What is measured and not cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One training phase of one seed; leaves a checkpoint.
 
-    train: phase 1, all weights, no penalty: the dense network. gates: phase 2, from phase 1,
-    through the cut. control: from phase 1 too, the same epochs, rates and batches as gates, with
-    all weights; so what is cut without gates has had exactly as much training.
+    start: all weights, no penalty. A criterion: on a ladder, its network after the rung of a keep
+    ratio; or the trunk of gates. uncut: the same epochs, rates, batches and teacher with all
+    weights. smaller: a network of fewer channels, trained as the start and then as long as the
+    rungs down to a keep ratio.
     """
 
     seed: int
     name: str
+    keep: float = 1.0
 
     @property
     def id(self) -> str:
         """Unique in a study; names its files."""
-        return f"seed-{self.seed}_{self.name}"
-
-    @property
-    def after(self) -> Stage | None:
-        """The stage whose network this one starts from."""
-        return None if self.name == "train" else Stage(self.seed, "train")
+        rung = "" if self.keep == 1 else f"_rung-{_written(self.keep)}"
+        return f"seed-{self.seed}_{self.name}{rung}"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One cut of one network and its measurement; dense is criterion `dense` at keep ratio 1."""
+    """One network and its measurement.
+
+    Of uncut networks the keep ratio is that of the rung they were trained down to, or 1.
+    """
 
     seed: int
     criterion: str
@@ -48,14 +62,19 @@ class Trial:
     @property
     def id(self) -> str:
         """Unique in a study; names its file."""
-        short = f"{self.keep:g}"  # six digits, which two ratios may have in common
-        keep = short if float(short) == self.keep else repr(float(self.keep))
-        return f"seed-{self.seed}_{self.criterion}_keep-{keep}_{self.recovery}"
+        return f"seed-{self.seed}_{self.criterion}_keep-{_written(self.keep)}_{self.recovery}"
 
-    @property
-    def after(self) -> Stage:
-        """The stage whose network is cut."""
-        return Stage(self.seed, {DENSE: "train", "gate": "gates"}.get(self.criterion, "control"))
+
+Item = Stage | Trial
+"""What a group consists of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Items that one worker does one after the other, and the stages that they come after."""
+
+    items: tuple[Item, ...]
+    after: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,7 @@ class Event:
     """What a study tells its observer; `omitted` is an item whose stage failed."""
 
     kind: Literal["found", "begin", "epoch", "done", "failed", "omitted"]
-    item: Stage | Trial
+    item: Item
     record: Mapping[str, Any] | None = None
     epoch: Epoch | None = None
 
@@ -71,43 +90,141 @@ class Event:
 Observer = Callable[[Event], object]
 
 
-def seed_for(item: Stage | Trial, purpose: str) -> int:
+def seed_for(item: Item, purpose: str) -> int:
     """Return a seed of its own for each purpose of an item's seed, equal on every machine."""
     digest = hashlib.sha256(f"{item.seed} {purpose}".encode()).digest()
     return int.from_bytes(digest[:4], "little")
 
 
-def finetuned(keep: float, finetune_from: float) -> bool:
-    """Return whether a study that fine-tunes does so at a keep ratio.
+def groups(options: Options, seeds: tuple[int, ...]) -> tuple[Group, ...]:
+    """Return everything a study does; each group comes after those that it needs."""
+    found = [group for seed in seeds for group in _of_seed(options, seed)]
+    return tuple(sorted(found, key=lambda group: bool(group.after)))  # the starts come first
 
-    It does with the deep cuts, and with what they are compared with: dense, and what is not cut.
-    To spare epochs a cut that keeps more than `finetune_from` is no trial of its own: the curve
-    of this recovery there is that of `batchnorm`.
+
+def items(options: Options, seeds: tuple[int, ...]) -> Iterator[Item]:
+    """Yield every item of a study, in order: each comes after what it needs."""
+    for group in groups(options, seeds):
+        yield from group.items
+
+
+def trials(options: Options, seeds: tuple[int, ...]) -> tuple[Trial, ...]:
+    """Return every trial of a study."""
+    return tuple(item for item in items(options, seeds) if isinstance(item, Trial))
+
+
+def before(options: Options, stage: Stage) -> Stage | None:
+    """Return the stage whose network a stage starts from; None if from a fresh one."""
+    if stage.name == START or stage.name in SMALLER:
+        return None
+    above = [keep for keep in options.rungs if keep > stage.keep]
+    return Stage(stage.seed, stage.name, above[-1]) if above else Stage(stage.seed, START)
+
+
+def source(options: Options, trial: Trial) -> Stage:
+    """Return the stage whose network a trial measures, cuts, or cuts on."""
+    seed, criterion, keep = trial.seed, trial.criterion, trial.keep
+    if criterion in SMALLER:
+        return Stage(seed, criterion, keep)
+    if criterion == START:
+        return Stage(seed, START)
+    if trial.recovery == LADDER:
+        passed = [rung for rung in options.rungs if rung >= keep]
+        return Stage(seed, criterion, passed[-1]) if passed else Stage(seed, START)
+    if options.down:
+        return Stage(seed, START)
+    return Stage(seed, GATE if criterion == GATE else UNCUT)
+
+
+def order(options: Options, trial: Trial) -> Stage:
+    """Return the stage that says what a trial keeps first: its source, but above a ladder.
+
+    There it is the first rung's: what that keeps comes first, the rest by magnitude.
     """
-    return keep == 1 or keep <= finetune_from
+    if trial.recovery == LADDER and trial.keep > options.rungs[0]:
+        return Stage(trial.seed, trial.criterion, options.rungs[0])
+    return source(options, trial)
 
 
-def epochs(spec: Spec, item: Stage | Trial) -> int:
-    """Return how many epochs an item trains: a stage, and what is fine-tuned."""
-    if isinstance(item, Stage):
-        return spec.recipe(item.name).epochs
-    trained = item.recovery == "finetune" and finetuned(item.keep, spec.options.finetune_from)
-    return spec.options.finetune if trained else 0
+def reference(options: Options, trial: Trial) -> Trial | None:
+    """Return the uncut network that had exactly as much training as a trial's; None for it."""
+    seed, repair = trial.seed, "batchnorm" if trial.recovery == "reconstruct" else trial.recovery
+    if trial.criterion in (START, UNCUT):
+        return None
+    if trial.recovery == LADDER:
+        if trial.keep in options.rungs:
+            return Trial(seed, UNCUT, trial.keep, LADDER)
+        return Trial(seed, START, 1.0, "batchnorm")
+    return Trial(seed, START if options.down else UNCUT, 1.0, repair)
 
 
-def plan(spec: Spec) -> Iterator[Stage | Trial]:
-    """Yield everything a study does, in order: each item comes after what it needs."""
-    yielded: set[Stage] = set()
-    for seed in spec.seeds:
-        yield Stage(seed, "train")
-        yield from (Trial(seed, DENSE, 1.0, recovery) for recovery in spec.recoveries)
-        for criterion in spec.options.criteria:
-            stage = Trial(seed, criterion, 1.0, "none").after
-            if stage not in yielded:
-                yielded.add(stage)
-                yield stage
-            for keep in spec.options.keep:
-                for recovery in spec.recoveries:
-                    trial = Trial(seed, criterion, keep, recovery)
-                    if recovery != "finetune" or epochs(spec, trial):
-                        yield trial
+def needs(options: Options, item: Item) -> frozenset[Stage]:
+    """Return the stages without which an item cannot be done."""
+    if isinstance(item, Trial):
+        return frozenset((source(options, item), order(options, item)))
+    return frozenset(() if item.name == START else (Stage(item.seed, START),)) | frozenset(
+        filter(None, (before(options, item),))
+    )
+
+
+def epochs(options: Options, item: Item) -> float:
+    """Return how many epochs an item trains; of a smaller network, all of them."""
+    if isinstance(item, Trial):
+        return 0.0
+    if item.name == START:
+        return float(options.epochs)
+    if item.name in SMALLER:
+        return options.epochs + down_to(options, item.keep)
+    return options.epochs_of(item.keep) if options.down else options.gate_epochs
+
+
+def down_to(options: Options, keep: float) -> float:
+    """Return the epochs of all rungs to a keep ratio."""
+    return sum(options.epochs_of(rung) for rung in options.rungs if rung >= keep)
+
+
+def _of_seed(o: Options, seed: int) -> Iterator[Group]:
+    start = Stage(seed, START)
+    repairs = [r for r in o.recoveries if r in ("none", "batchnorm")]
+    whole = tuple(Trial(seed, START, 1.0, repair) for repair in repairs)
+    yield Group((start, *whole))
+    if o.down:
+        yield from _down(o, seed)
+        yield from (Group(cuts, (start,)) for c in o.criteria if (cuts := tuple(_cuts(o, seed, c))))
+        return
+    uncut = Stage(seed, UNCUT)
+    others = [trial for c in o.criteria if c != GATE for trial in _cuts(o, seed, c)]
+    yield Group((uncut, *(Trial(seed, UNCUT, 1.0, r) for r in repairs), *others), (start,))
+    if GATE in o.criteria:
+        yield Group((Stage(seed, GATE), *_cuts(o, seed, GATE)), (start,))
+
+
+def _down(o: Options, seed: int) -> Iterator[Group]:
+    """Yield the rungs of all arms, one after the other, and the smaller networks."""
+    after: tuple[Stage, ...] = (Stage(seed, START),)
+    names = (UNCUT, *o.arms) if o.arms else ()
+    for rung in o.rungs if names else ():
+        stages = tuple(Stage(seed, name, rung) for name in names)
+        upper = [keep for keep in o.keep if keep > o.rungs[0]] if rung == o.rungs[0] else []
+        trials = [Trial(seed, name, rung, LADDER) for name in names]
+        trials += [Trial(seed, arm, keep, LADDER) for arm in o.arms for keep in upper]
+        yield Group((*stages, *trials), after)
+        after = stages
+    if o.smaller:
+        for name in SMALLER:
+            stage = Stage(seed, name, o.smaller)
+            yield Group((stage, Trial(seed, name, o.smaller, LADDER)), (Stage(seed, START),))
+
+
+def _cuts(o: Options, seed: int, criterion: str) -> Iterator[Trial]:
+    """Yield the cuts that are not trained afterwards."""
+    for recovery in o.recoveries:
+        if recovery != LADDER:
+            for keep in o.cuts(criterion, recovery):
+                yield Trial(seed, criterion, keep, recovery)
+
+
+def _written(ratio: float) -> str:
+    """Write a keep ratio in short, but never two of them alike."""
+    short = f"{ratio:g}"
+    return short if float(short) == ratio else repr(float(ratio))

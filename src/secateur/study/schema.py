@@ -36,9 +36,10 @@ class _Metric(Struct):
     higher_is_better: bool
 
 
-class _Options(Struct):
-    floor: _Share = 0.0
-    finetune_from: _Share = 0.0
+class _Primary(Struct):
+    criterion: str
+    recovery: str
+    levels: Annotated[list[_Ratio], Meta(min_length=1)]
 
 
 class SpecFile(Struct):
@@ -52,7 +53,8 @@ class SpecFile(Struct):
     recovery: _Texts
     margin: Annotated[float, Meta(gt=0, le=_LARGEST)]
     confidence: Annotated[float, Meta(ge=0.5, lt=1)]
-    options: _Options
+    primary: _Primary
+    options: dict[str, Any]
 
     def __post_init__(self) -> None:
         check_size(len(self.seeds), len(self.levels), len(self.criteria), len(self.recovery))
@@ -93,12 +95,20 @@ class _Weights(Struct):
     layers: dict[str, _Layer]
 
 
+class _Scores(Struct):
+    count: Size
+    values: str
+
+
 class TrialRecord(_Run):
     """The record of a trial."""
 
     trial: _Trial
     metrics: _Metrics
     weights: _Weights
+    scores: _Scores | None = None
+    classes: list[_Figure | None] | None = None
+    calibration_error: _Amount | None = None
 
 
 class _Histogram(Struct):
@@ -113,8 +123,33 @@ class StageRecord(_Run):
     seed: Size
     checkpoint: str
     log: list[dict[str, Any]]
+    keep: _Ratio = 1.0
+    width: _Ratio = 1.0
     excluded: dict[str, str] = {}
     gates: dict[str, _Histogram] = {}
+
+
+class _Measured(Struct):
+    keep: _Ratio
+    criterion: str
+    engine: str
+    precision: str
+    latency_ms: dict[str, _Amount]
+    bytes: Size
+    peak_memory: Size
+    accuracy: _Figure
+    cost_per_million: _Amount | None
+    energy_j: _Amount | None
+    certified: bool
+
+
+class ShippedFile(Struct):
+    """shipped.json."""
+
+    measured: list[_Measured]
+    notes: list[str]
+    machine: dict[str, Any]
+    date: str
 
 
 class Failure(Struct):
@@ -134,7 +169,7 @@ def check_size(seeds: int, levels: int, criteria: int, recoveries: int) -> None:
     for count, most, what in ((seeds, SEEDS, "seeds"), (levels, LEVELS, "keep ratios")):
         if count > most:
             raise ValueError(f"it has {count:,} {what}, and a study has at most {most:,}")
-    items = seeds * (3 + recoveries * (1 + levels * criteria))
+    items = seeds * (3 + (1 + recoveries) * (1 + levels * (1 + criteria)))  # rungs are stages too
     if items > ITEMS:
         raise ValueError(
             f"it has up to {items:,} stages and trials, and a study has at most {ITEMS:,}"

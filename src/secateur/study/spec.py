@@ -4,132 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-from secateur.arguments import all_plain, checked, plain, shown
-from secateur.errors import BudgetError, UsageError, refuse_wrong, whole
+from secateur.arguments import all_plain
+from secateur.errors import UsageError
 from secateur.files import parse_json
-from secateur.pruning.calibration import LEAST
-from secateur.pruning.criteria import CRITERIA, find
 from secateur.pruning.gates.phase import GatePhase
 from secateur.pruning.recovery.finetune import SHORT
 from secateur.pruning.selecting.budget import Budget
-from secateur.pruning.selecting.patterns import PATTERNS, parse
+from secateur.study.options import TEACH, Options
 from secateur.study.own_training import check_training
-from secateur.study.schema import LEVELS, SEEDS, check_size
 from secateur.study.task import Task
-from secateur.training import MOST_EPOCHS, Recipe
+from secateur.training import Recipe
 
-FORMAT = 3  # 3: the pattern; 2: in phase 2 only what a step keeps decays
-FOLLOW = 0.9
-"""Weight of the uncut network's outputs in fine-tuning; docs/lab/finetuning.md has its worth."""
-RECOVERIES = ("none", "batchnorm", "reconstruct", "finetune")
-EXAMPLES = 10**9
-"""Most training examples that calibration or a criterion is asked to look at."""
+FORMAT = 4  # 4: references of equal training, the ladder; 3: the pattern; 2: decay of what is kept
+SMALLER = 0.2
+"""Keep ratio that smaller dense networks are compared with, where it is a level."""
 
-
-_FORMS = [kind.FORM for kind in PATTERNS.values() if not kind.smaller]
-
-
-def _option(default: Any, text: str) -> Any:
-    """A field whose help text the command line shows."""
-    return field(default=default, metadata={"help": text})
-
-
-@checked()
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a study may be told; the command line is made from these fields.
-
-    Raises:
-        UsageError: an option is out of its range; says which and what it may be.
-    """
-
-    keep: tuple[float, ...] = _option(
-        (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05),
-        "Keep ratios to cut to, in (0, 1], from most to least kept.",
-    )
-    seeds: int = _option(3, "How many seeds: the whole study is repeated with each.")
-    criteria: tuple[str, ...] = _option(
-        ("gate", "magnitude", "random"), f"Criteria that give the scores, of {', '.join(CRITERIA)}."
-    )
-    epochs: int = _option(8, "Epochs of phase 1, the plain training of the dense network.")
-    gate_epochs: int = _option(
-        12, "Epochs of phase 2 through the cut; controls train as long with all weights."
-    )
-    reconstruct: int = _option(
-        0,
-        "Unlabelled training examples from which the kept weights of each cut are solved again, "
-        "layer by layer; 0 leaves it out.",
-    )
-    finetune: int = _option(
-        1, "Epochs of fine-tuning under held masks for each deep cut; 0 leaves it out."
-    )
-    finetune_from: float = _option(
-        0.2, "Largest keep ratio that is fine-tuned; above it cuts are recalibrated only."
-    )
-    follow: float = _option(
-        FOLLOW,
-        "Weight, in fine-tuning, of following the network that was cut as it was uncut, in [0, 1], "
-        "where the task has a loss for it; the task's own loss has the rest.",
-    )
-    batch_size: int = _option(128, "Training batch size.")
-    rate: float = _option(0.1, "Peak learning rate of phase 1.")
-    gate_rate: float = _option(0.05, "Peak learning rate of phase 2.")
-    gate_multiple: float | None = _option(
-        None,
-        "The gates' own learning rate in phase 2, as a multiple of the weights'. "
-        "\\[default: 3; in a task's own loop, what suits its optimizer]",
-    )
-    weight_decay: float = _option(5e-4, "Weight decay (gates have none).")
-    teach: float = _option(
-        0.0,
-        "Weight of distillation from the dense network in phase 2 and its control, in [0, 1]; the "
-        "task's own loss has the rest.",
-    )
-    lowest_keep: float = _option(0.03, "Smallest keep ratio drawn in phase 2.")
-    dense_steps: float = _option(0.2, "Fraction of phase 2's steps that keep every weight.")
-    calibration: int = _option(
-        4096, "Training examples for batch-norm recalibration; all of them if there are fewer."
-    )
-    criterion_images: int = _option(
-        1024, "Training examples that criteria look at which need data (wanda, taylor, obs)."
-    )
-    scope: Literal["global", "layer"] = _option(
-        "global", "Rank weights over the whole network (global) or within each layer (layer)."
-    )
-    floor: float = _option(0.002, "Fraction of each layer's weights that is always kept.")
-    pattern: str = _option(
-        "weight", f"Shape of what is cut, and learned: {', '.join(_FORMS[:-1])} or {_FORMS[-1]}."
-    )
-    first_layer: bool = _option(False, "Prune the first layer too.")
-    margin: float | None = _option(
-        None,
-        "How much worse than dense counts as no worse, in the metric's unit; declared, not tuned. "
-        "\\[default: the metric's own; 0.5 points where it is in per cent]",
-    )
-    confidence: float = _option(0.95, "Confidence of intervals and of the operating region.")
-    precision: Literal["auto", "fp32"] = _option(
-        "auto", "auto: bf16 autocast where the machine computes in it; fp32: never."
-    )
-
-    def __post_init__(self) -> None:
-        for name, kind in (("keep", float), ("criteria", str)):
-            object.__setattr__(self, name, _several(name, getattr(self, name), kind))
-        _check(self)
-
-    @property
-    def recoveries(self) -> tuple[str, ...]:
-        """The ways to recover, kept apart in every table and curve."""
-        asked = {"reconstruct": self.reconstruct, "finetune": self.fine_tunes}
-        return tuple(name for name in RECOVERIES if asked.get(name, 1))
-
-    @property
-    def fine_tunes(self) -> bool:
-        """Whether any cut is fine-tuned."""
-        return self.finetune > 0 and min(self.keep) <= self.finetune_from
+_OWN = ("keep", "seeds", "first_seed", "criteria", "primary", "margin", "confidence")
+"""Options that stand in fields of their own in the JSON of a spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,24 +39,17 @@ class Spec:
 
     @classmethod
     def of(cls, task: Task, options: Options) -> Spec:
-        """Join the options with the task's description, and with its metric's margin.
+        """Join the options with the task: what they leave open is what the task has.
 
         Raises:
-            UsageError: the description is not JSON; distillation is asked for and the task has no
-                loss for it; its own training loop cannot do what is asked for; or neither the
-                options nor the metric declare a margin.
+            UsageError: the description is not JSON; distillation or smaller networks are asked
+                for and the task has none; its own training loop cannot do what is asked for; or
+                neither the options nor the metric declare a margin.
         """
-        for name, unasked in (("teach", (0,)), ("follow", (0, FOLLOW))):
-            if getattr(options, name) not in unasked and task.imitation is None:
-                raise UsageError(
-                    f"{name} is {getattr(options, name)!r}, but task {task.name!r} has no "
-                    f"imitation loss; give it one (SoftTargets() for classes), or set {name} to 0"
-                )
-        prunes = ["the criterion 'gate'"] * ("gate" in options.criteria)
-        prunes += ["fine-tuning"] * options.fine_tunes
-        check_training(task, prunes=" and ".join(prunes))
-        if options.margin is None:
-            options = replace(options, margin=_margin(task))
+        options = _completed(options, task)
+        held = "gate" in options.criteria or options.gates == "frozen"
+        trained = options.rungs if options.down else held
+        check_training(task, prunes="training with what is cut" if trained else "")
         metric = {
             "name": task.metric.name,
             "unit": task.metric.unit,
@@ -182,18 +71,19 @@ class Spec:
 
     def as_json(self) -> dict[str, Any]:
         """Return the spec as JSON values, every field included."""
-        options = asdict(self.options)
+        o, options = self.options, asdict(self.options)
         return {
             "format": FORMAT,
             "task": {"name": self.name, **self.description},
             "metric": dict(self.metric),
-            "levels": list(options.pop("keep")),
+            "levels": list(o.keep),
             "seeds": list(self.seeds),
-            "criteria": list(options.pop("criteria")),
-            "recovery": list(self.recoveries),
-            "margin": options.pop("margin"),
-            "confidence": options.pop("confidence"),
-            "options": {key: value for key, value in options.items() if key != "seeds"},
+            "criteria": list(o.criteria),
+            "recovery": list(o.recoveries),
+            "primary": _claim(o),
+            "margin": o.margin,
+            "confidence": o.confidence,
+            "options": {key: value for key, value in options.items() if key not in _OWN},
         }
 
     @property
@@ -203,13 +93,9 @@ class Spec:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, counted from 0."""
-        return tuple(range(self.options.seeds))
-
-    @property
-    def recoveries(self) -> tuple[str, ...]:
-        """Kept apart in every table and curve."""
-        return self.options.recoveries
+        """The seeds."""
+        first = self.options.first_seed
+        return tuple(range(first, first + self.options.seeds))
 
     def budget(self, keep: float) -> Budget:
         """Return the budget of one level."""
@@ -217,24 +103,36 @@ class Spec:
 
     @property
     def gate_phase(self) -> GatePhase:
-        """Return how phase 2 learns."""
+        """Return how gates learn."""
         o = self.options
         return GatePhase(
             lowest_keep=o.lowest_keep,
             dense_steps=o.dense_steps,
             gate_rate=o.gate_multiple,
+            weights="frozen" if o.gates == "frozen" else "joint",
             scope=o.scope,
             floor=o.floor,
             pattern=o.pattern,
         )
 
-    def recipe(self, stage: str) -> Recipe:
-        """Return the recipe of a stage: train, gates, control or finetune."""
+    @property
+    def first(self) -> Recipe:
+        """Return the recipe of the start."""
+        return self._recipe(Recipe(1), self.options.epochs, self.options.rate)
+
+    def second(self, epochs: float) -> tuple[Recipe, float]:
+        """Return the recipe of training after the start, and the fraction of each pass it takes.
+
+        Args:
+            epochs: how many, whole or not. A pass may end early, so that they are met.
+        """
+        passes = max(1, math.ceil(epochs - 1e-9))
+        return self._recipe(SHORT, passes, self.options.gate_rate), min(1.0, epochs / passes)
+
+    def _recipe(self, like: Recipe, epochs: int, rate: float) -> Recipe:
         o = self.options
-        own = {"train": (o.epochs, o.rate), "finetune": (o.finetune, o.gate_rate)}
-        epochs, rate = own.get(stage, (o.gate_epochs, o.gate_rate))
         return replace(
-            SHORT if stage == "finetune" else Recipe(1),
+            like,
             epochs=epochs,
             batch_size=o.batch_size,
             rate=rate,
@@ -243,102 +141,73 @@ class Spec:
         )
 
 
+def options_of(spec: Mapping[str, Any]) -> Options:
+    """Return the options of a spec given as JSON values, as `Spec.as_json` writes them.
+
+    Raises:
+        UsageError: they are not those of a study; says which is wrong.
+    """
+    known = {each.name for each in fields(Options)} - set(_OWN)
+    primary, seeds = spec["primary"], spec["seeds"]
+    stands = spec["options"].keys()
+    for name, what in ((stands - known, "has"), (known - stands, "lacks")):
+        if name:
+            raise UsageError(f"the spec {what} options: {', '.join(sorted(name))[:200]}")
+    given = {
+        **spec["options"],
+        "keep": tuple(spec["levels"]),
+        "seeds": len(seeds),
+        "first_seed": seeds[0],
+        "criteria": tuple(spec["criteria"]),
+        "primary": f"{primary['criterion']}/{primary['recovery']}",
+        "margin": spec["margin"],
+        "confidence": spec["confidence"],
+    }
+    options = Options(**given)
+    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise UsageError("the seeds of the spec do not follow one another")
+    for part, follows in (("recovery", list(options.recoveries)), ("primary", _claim(options))):
+        if spec[part] != follows:
+            raise UsageError(f"{part} of the spec does not follow from its options")
+    return options
+
+
+def _claim(o: Options) -> dict[str, Any]:
+    """Return the primary sequence of tests as JSON values."""
+    criterion, recovery = o.claim
+    return {"criterion": criterion, "recovery": recovery, "levels": list(o.cuts(*o.claim))}
+
+
+def _completed(options: Options, task: Task) -> Options:
+    """Return the options, with what they leave to the task."""
+    if options.teach not in (0, TEACH) and task.imitation is None:
+        raise UsageError(
+            f"teach is {options.teach!r}, but task {task.name!r} has no imitation loss; give it "
+            "one (SoftTargets() for classes), or set teach to 0"
+        )
+    if options.smaller and task.smaller is None:
+        raise UsageError(
+            f"smaller is {options.smaller!r}, but task {task.name!r} has no smaller networks; give "
+            "it some, Task(smaller=lambda width: ...), or set smaller to 0"
+        )
+    if task.imitation is None:
+        options = replace(options, teach=0.0)
+    if options.smaller is None:
+        has = task.smaller is not None and SMALLER in options.rungs
+        options = replace(options, smaller=SMALLER if has else 0.0)
+    if options.margin is None:
+        options = replace(options, margin=_margin(task))
+    return options
+
+
 def _margin(task: Task) -> float:
     metric = task.metric
     if metric.declared is None:
         unit = f"in {metric.unit}" if metric.unit else "in its own unit"
         raise UsageError(
             f"no margin is declared for {metric.name}, the metric of task {task.name!r}: say how "
-            f"much worse than dense, {unit}, counts as no worse, with margin=... (--margin), or "
-            "Metric(margin=...) in the task; choose it before you look at results, as what the "
-            "use of the network can bear"
+            f"much worse than the reference, {unit}, counts as no worse, with margin=... "
+            "(--margin), or Metric(margin=...) in the task; choose it before you look at results, "
+            "as what the use of the network can bear"
         )
     return metric.declared
-
-
-def _several(name: str, given: object, kind: type) -> tuple[Any, ...]:
-    """Return the values of an option that has several, also where a single one was given."""
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        return (plain(given),)
-    if isinstance(given, (set, frozenset, Mapping)):
-        raise UsageError(f"{name} is {shown(given)}, which has no order; give a tuple or a list")
-    return tuple(map(plain, given))
-
-
-def _check(o: Options) -> None:
-    if len(o.keep) > LEVELS:  # before any of them is looked at
-        raise UsageError(f"keep has {len(o.keep):,} keep ratios; give at most {LEVELS:,}")
-    phase = GatePhase(scope=o.scope, floor=o.floor, pattern=o.pattern)
-    for keep in o.keep:
-        _check_level(phase, keep)
-    if not o.keep:
-        raise UsageError("keep has no keep ratio; give at least one, for example 0.5")
-    for more, less in zip(o.keep, o.keep[1:], strict=False):
-        if less >= more:
-            raise UsageError(
-                f"keep ratios must fall from level to level (sparsity must increase), "
-                f"but {less:g} follows {more:g}"
-            )
-    if not o.criteria:
-        raise UsageError(f"no criterion given; the valid ones are {', '.join(sorted(CRITERIA))}")
-    for criterion in o.criteria:
-        find(criterion)
-    if len(set(o.criteria)) < len(o.criteria):
-        raise UsageError(f"a criterion is named twice in {', '.join(o.criteria)}")
-    refuse_wrong(
-        o,
-        ("seeds", _count(1, SEEDS), f"at least 1, a whole number, and at most {SEEDS:,}"),
-        (
-            "gate_epochs",
-            _count(1, MOST_EPOCHS),
-            f"at least 1, a whole number, and at most {MOST_EPOCHS:,}",
-        ),
-        ("finetune", _count(0, MOST_EPOCHS), f"0 or more epochs, at most {MOST_EPOCHS:,}"),
-        ("finetune_from", lambda v: 0 < v <= 1, "in (0, 1]"),
-        ("follow", lambda v: 0 <= v <= 1, "in [0, 1]"),
-        (
-            "reconstruct",
-            lambda v: whole(v) and (v == 0 or LEAST <= v <= EXAMPLES),
-            f"0, or at least {LEAST} images, at most {EXAMPLES:,}",
-        ),
-        ("lowest_keep", lambda v: 0 < v <= 1, "in (0, 1]"),
-        ("gate_multiple", lambda v: v is None or 0 < v < float("inf"), "positive"),
-        ("teach", lambda v: 0 <= v <= 1, "in [0, 1]"),
-        ("dense_steps", lambda v: 0 <= v < 1, "in [0, 1)"),
-        ("calibration", _count(1, EXAMPLES), f"at least 1 example, at most {EXAMPLES:,}"),
-        (
-            "criterion_images",
-            _count(LEAST, EXAMPLES),
-            f"at least {LEAST} examples, at most {EXAMPLES:,}",
-        ),
-        ("first_layer", lambda v: isinstance(v, bool), "True or False"),
-        ("margin", lambda v: v is None or 0 < v < float("inf"), "positive"),
-        ("confidence", lambda v: 0.5 <= v < 1, "in [0.5, 1)"),
-    )
-    Recipe(o.epochs, o.batch_size, o.rate, weight_decay=o.weight_decay, precision=o.precision)
-    Recipe(o.gate_epochs, o.batch_size, o.gate_rate)
-    if o.finetune > 1 and not o.fine_tunes:
-        raise UsageError(
-            f"finetune is {o.finetune}, but no keep ratio is {o.finetune_from:g} or less, which "
-            "finetune_from asks for; raise that (1 fine-tunes every cut), or keep less"
-        )
-    try:
-        check_size(o.seeds, len(o.keep), len(o.criteria), len(o.recoveries))
-    except ValueError as error:
-        raise UsageError(f"the study is too large: {error}; give fewer seeds or levels") from None
-
-
-def _check_level(phase: GatePhase, keep: float) -> None:
-    try:
-        phase.budget(keep)
-    except BudgetError as error:
-        if (ratio := parse(phase.pattern).ratio) is None:
-            raise
-        raise UsageError(
-            f"keep has {keep!r}, but the pattern {phase.pattern!r} keeps {ratio:g} of the weights; "
-            f"give keep=(1.0, {ratio:g}) (--keep 1,{ratio:g})"
-        ) from error
-
-
-def _count(least: int, most: int) -> Callable[[Any], bool]:
-    return lambda value: whole(value) and least <= value <= most

@@ -3,95 +3,147 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import StudyError, TrainingError
+from secateur.errors import StudyError, TrainingError, UsageError
 from secateur.model.copying import copied
 from secateur.pruning.gates.gates import Gates
-from secateur.pruning.gates.learning import learning
+from secateur.pruning.selecting.masks import Masks
+from secateur.study import plan
+from secateur.study.examples import recalibrate
 from secateur.study.failure import told
-from secateur.study.plan import Observer, Stage, seed_for
-from secateur.study.store import Record, Store
+from secateur.study.plan import GATE, SMALLER, START, Observer, Stage, seed_for
+from secateur.study.second import Log, SecondPhase
+from secateur.study.store import Record, Saved, Store
 from secateur.study.subject import Subject
-from secateur.training import unpruned
 
 HISTOGRAM_BINS = 64
+_HALVINGS = 24  # of the range of widths, until the width is found
 
 
 class Stages:
-    """Trains stages and loads their networks; holds the state that was loaded last."""
+    """Trains stages and loads their networks; holds what was loaded last."""
 
     def __init__(self, subject: Subject, store: Store, observe: Observer) -> None:
         self._subject, self._store, self._observe = subject, store, observe
-        self.loaded: tuple[Stage, dict[str, Tensor]] | None = None  # to save time
+        self._second = SecondPhase(subject, observe, self._teacher)
+        self._loaded: tuple[Stage, Saved] | None = None  # to save time
         self._lost: dict[Stage, str] = {}
+
+    def forget(self) -> None:
+        """Let go of what is held to save time."""
+        self._loaded = None
+        self._second.forget()
 
     def train(self, stage: Stage) -> Record:
         """Train the network of a stage, keep it, and record how it went."""
-        start, subject, dense = time.perf_counter(), self._subject, stage.after
-        if dense is None:
-            torch.manual_seed(seed_for(stage, stage.name))
-            model, data, loss = subject.fresh(), subject.data, subject.task.loss
+        begun, subject = time.perf_counter(), self._subject
+        extra: Record = {}
+        masks: Masks | None = None
+        before = plan.before(subject.spec.options, stage)
+        if before is not None:
+            model, above = self.network(before), self.masks(before)
+            log, masks = self._second.train(stage, model, above)
+        elif stage.name in SMALLER:
+            extra["width"] = self._width(stage)
+            model, log = self._fresh(stage, extra["width"])
+            log += self._second.plainly(stage, model)
         else:
-            model = self.network(dense)
-            data, loss = subject.taught(subject.spec.options.teach, lambda: self.network(dense))
-        gates = Gates.attach(model, subject.prunable.names) if stage.name == "gates" else None
-        axes, own = subject.prunable.axes, subject.task.train is not None
-        with (
-            learning(gates, subject.spec.gate_phase, axes=axes, any_decay=own)
-            if gates
-            else nullcontext(unpruned)
-        ) as pruning:
-            log = subject.train(
-                model,
-                stage,
-                stage.name,
-                data,
-                loss,
-                # gates and control share their batches, so that they differ by the cut alone
-                seed="second" if dense else "train",
-                pruning=pruning,
-                observe=self._observe,
-            )
-        work = sum(epoch.seconds for epoch in log) or time.perf_counter() - start
-        learned = gates.scores() if gates else {}
+            model, log = self._fresh(stage, 1.0)
+        if stage.name == GATE:
+            learned = Gates.of(model).scores()
+            extra["gates"] = {name: _histogram(score) for name, score in learned.items()}
         record = {
             "stage": stage.name,
             "seed": stage.seed,
-            "checkpoint": self._store.save_network(stage, model.state_dict()),
+            "keep": stage.keep,
+            "checkpoint": self._store.save_network(stage, Saved(model.state_dict(), masks)),
             "log": [asdict(epoch) for epoch in log],
             "excluded": dict(subject.prunable.excluded),
-            "work": round(work, 3),
-            **subject.provenance(start),
+            "work": round(sum(e.seconds for e in log) or time.perf_counter() - begun, 3),
+            **extra,
+            **subject.provenance(begun),
         }
-        if learned:
-            record["gates"] = {name: _histogram(score) for name, score in learned.items()}
         self._store.write(stage, record)
         return record
 
     def network(self, stage: Stage) -> nn.Module:
         """Return a fresh copy of a finished stage's network; trains it again if it was damaged."""
-        if self.loaded is None or self.loaded[0] != stage:
-            state = self._store.load_network(stage)
-            self.loaded = stage, self._again(stage) if state is None else state
-        model = copied(self._subject.model)
-        if stage.name == "gates":
-            Gates.attach(model, self._subject.prunable.names)
-        model.load_state_dict(self.loaded[1])
+        saved, subject = self._saved(stage), self._subject
+        if stage.name in SMALLER:
+            record = self._store.read(stage)
+            model = subject.narrow(self._width(stage) if record is None else record["width"])
+        else:
+            model = copied(subject.model)
+        if stage.name == GATE:
+            Gates.attach(model, subject.prunable.names)
+        model.load_state_dict(saved.network)
         return model
 
     def uncut(self, stage: Stage) -> nn.Module:
         """Return a stage's network as a plain one, without gates."""
         model = self.network(stage)
-        if stage.name == "gates":
+        if stage.name == GATE:
             Gates.of(model).remove()
         return model
 
-    def _again(self, stage: Stage) -> dict[str, Tensor]:
+    def masks(self, stage: Stage) -> Masks | None:
+        """Return what a finished stage has kept; None where nothing was cut."""
+        masks, device = self._saved(stage).masks, self._subject.device
+        return None if masks is None else Masks({n: m.to(device) for n, m in masks.items()})
+
+    def _fresh(self, stage: Stage, width: float) -> tuple[nn.Module, Log]:
+        """Build a network and train it plainly, as the start is."""
+        subject = self._subject
+        torch.manual_seed(seed_for(stage, "train"))
+        model = subject.fresh() if width == 1 else subject.narrow(width)
+        log = subject.train(
+            model,
+            stage,
+            subject.spec.first,
+            subject.data,
+            subject.task.loss,
+            seed="train",
+            observe=self._observe,
+        )
+        return model, log
+
+    def _teacher(self, stage: Stage) -> nn.Module:
+        """Return the start that a stage follows, its batch norms recalibrated."""
+        start = Stage(stage.seed, START)
+        teacher = self.network(start)
+        recalibrate(self._subject, teacher, start)
+        return teacher
+
+    def _width(self, stage: Stage) -> float:
+        """Return the width of the largest network of no more weights than a cut one has left."""
+        subject = self._subject
+        whole = _parameters(subject.model)
+        named = dict(subject.model.named_parameters())
+        total = sum(named[name].numel() for name in subject.prunable.names)
+        budget = whole - total + round(stage.keep * total)
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            fits = _parameters(subject.narrow(middle)) <= budget
+            low, high = (middle, high) if fits else (low, middle)
+        if not low:
+            raise UsageError(
+                f"no smaller network of task {subject.task.name!r} has as few weights as a cut "
+                f"one keeps ({budget:,}); set smaller to 0"
+            )
+        return low
+
+    def _saved(self, stage: Stage) -> Saved:
+        if self._loaded is None or self._loaded[0] != stage:
+            saved = self._store.load_network(stage)
+            self._loaded = stage, self._again(stage) if saved is None else saved
+        return self._loaded[1]
+
+    def _again(self, stage: Stage) -> Saved:
         """Train a stage whose network was lost; where that fails, it is tried once only."""
         if stage in self._lost:
             raise TrainingError(self._lost[stage])
@@ -101,12 +153,16 @@ class Stages:
             text = f"the network of {stage.id} was lost, and training it again failed: "
             self._lost[stage] = text + told(error)
             raise
-        if (state := self._store.load_network(stage)) is None:
+        if (saved := self._store.load_network(stage)) is None:
             raise StudyError(
                 f"the checkpoint of {stage.id} cannot be read back from {self._store.directory}; "
                 "look at that disk, then start the study again"
             )
-        return state
+        return saved
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _histogram(gate: Tensor) -> dict[str, list[float] | list[int]]:

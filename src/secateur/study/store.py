@@ -3,6 +3,7 @@
     spec.json                  the frozen spec
     records/<id>.json          one per stage and per trial; one that exists is done
     checkpoints/<id>.safetensors
+    shipped.json               what was measured of compiled networks
     failures/<id>.json         what went wrong with the items that could not be done
 
 A record says whose it is, and carries the SHA-256 of its own content, a stage's record that of its
@@ -15,6 +16,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,14 +25,19 @@ import filelock
 from torch import Tensor
 
 from secateur import files
-from secateur.errors import FileError, StudyError, printable
+from secateur.errors import FileError, StudyError, UsageError, printable
+from secateur.pruning.selecting.masks import Masks
 from secateur.study.failure import told, trace
-from secateur.study.plan import Stage, Trial
-from secateur.study.schema import Failure, SpecFile, StageRecord, TrialRecord
-from secateur.study.spec import FORMAT, Spec
+from secateur.study.plan import Item, Stage, Trial
+from secateur.study.schema import Failure, ShippedFile, SpecFile, StageRecord, TrialRecord
+from secateur.study.spec import FORMAT, Spec, options_of
 
 Record = dict[str, Any]
+_MASK = ".mask."  # before a mask's name in a checkpoint; no entry of a state dict begins with a dot
 Content = TypeVar("Content")
+
+
+SHIPPED = "shipped.json"
 
 
 class CorruptFile(UserWarning):
@@ -39,6 +46,14 @@ class CorruptFile(UserWarning):
 
 class UnwritableError(FileError):
     """A file of the study itself cannot be written, for example on a full disk: it ends there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Saved:
+    """What a stage leaves: its network's state dict, and what is kept, where it was cut."""
+
+    network: Mapping[str, Tensor]
+    masks: Masks | None = None
 
 
 class Store:
@@ -91,19 +106,14 @@ class Store:
         for name in ("records", "checkpoints", "failures"):
             files.sweep(self.directory / name, idle=0, older=True)
         # A report may be being rebuilt just now, which needs no lock.
-        names = ("spec.json", "report.html", "curve.svg", "curve.png", "results.csv")
+        names = ["spec.json", SHIPPED, "report.html", "results.csv", "table.tex"]
+        names += [f"curve.{kind}" for kind in ("svg", "png", "pdf")]
         files.sweep(self.directory, *names, idle=60, older=True)
 
     def _claim(self) -> None:
         path = self.directory / "spec.json"
         if path.exists():
             here = read_spec(self.directory)
-            if here.get("format") != FORMAT:
-                raise StudyError(
-                    f"{self.directory} holds a study of format {here.get('format')}, of another "
-                    f"version of secateur than this one (format {FORMAT}); it can be reported, but "
-                    "not continued: choose another directory with --out"
-                )
             if here != json.loads(self._spec.canonical()):  # as a file gives it: lists, not tuples
                 raise StudyError(
                     f"{self.directory} holds a study of another spec "
@@ -113,7 +123,7 @@ class Store:
         else:
             files.write(path, json.dumps(self._spec.as_json(), indent=2, sort_keys=True) + "\n")
 
-    def read(self, item: Stage | Trial) -> Record | None:
+    def read(self, item: Item) -> Record | None:
         """Return the record of an item, or None when it has yet to be made.
 
         A record that is damaged, or of another item, seed or study, is named in a `CorruptFile`
@@ -127,7 +137,7 @@ class Store:
                 _set_aside(path, str(error))
         return None
 
-    def write(self, item: Stage | Trial, record: Mapping[str, Any]) -> None:
+    def write(self, item: Item, record: Mapping[str, Any]) -> None:
         """Write a record; from then on the item is done.
 
         Raises:
@@ -137,7 +147,7 @@ class Store:
         _write(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
         self._failure(item).unlink(missing_ok=True)
 
-    def write_failure(self, item: Stage | Trial, error: BaseException) -> str:
+    def write_failure(self, item: Item, error: BaseException) -> str:
         """Keep why an item could not be done; it is tried again when the study is.
 
         Returns:
@@ -151,25 +161,27 @@ class Store:
         _write(self._failure(item), json.dumps({**content, "traceback": trace(error)}) + "\n")
         return f"{item.id}: {why} (recorded in {self._failure(item)})"
 
-    def why_failed(self, item: Stage | Trial) -> str | None:
+    def why_failed(self, item: Item) -> str | None:
         """Return why an item without a record could not be done, where that was tried."""
         if self.read(item) is not None:
             return None
         return read_failures(self.directory, self._spec.hash).get(item.id)
 
-    def save_network(self, stage: Stage, state: Mapping[str, Tensor]) -> str:
+    def save_network(self, stage: Stage, saved: Saved) -> str:
         """Write a stage's checkpoint and return its SHA-256, which belongs in its record.
 
         Raises:
             UnwritableError: it cannot be written.
         """
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        named = dict(saved.network)
+        named |= {f"{_MASK}{name}": mask for name, mask in (saved.masks or {}).items()}
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in named.items()}
         content = files.content_of(tensors, {}, "torch")
         _write(self._checkpoint(stage), content)
         return hashlib.sha256(content).hexdigest()
 
-    def load_network(self, stage: Stage) -> dict[str, Tensor] | None:
-        """Return a stage's state dict, or None when it must be trained (again).
+    def load_network(self, stage: Stage) -> Saved | None:
+        """Return what a stage has left, or None when it must be trained (again).
 
         A checkpoint that does not match its record is named in a warning and never used.
         """
@@ -181,20 +193,32 @@ class Store:
             if files.sha256_of(path) != record["checkpoint"]:
                 raise ValueError("its content does not match the hash in its record")
             with files.open_tensors(path, framework="torch") as tensors:
-                return dict(tensors.items())
+                named = dict(tensors.items())
         except OSError as error:
             warnings.warn(f"{path} is gone ({error.strerror}); training again", CorruptFile, 2)
+            return None
         except (FileError, ValueError) as error:
             _set_aside(path, str(error))
-        return None
+            return None
+        masks = {n.removeprefix(_MASK): named.pop(n) for n in list(named) if n.startswith(_MASK)}
+        return Saved(named, Masks(masks) if masks else None)
 
-    def _record(self, item: Stage | Trial) -> Path:
+    def write_shipped(self, content: Mapping[str, Any]) -> None:
+        """Write what was measured of compiled networks.
+
+        Raises:
+            UnwritableError: it cannot be written.
+        """
+        whole = {"spec": self._spec.hash, **content}
+        _write(self.directory / SHIPPED, json.dumps({**whole, "sha256": _digest(whole)}) + "\n")
+
+    def _record(self, item: Item) -> Path:
         return self.directory / "records" / f"{item.id}.json"
 
     def _checkpoint(self, stage: Stage) -> Path:
         return self.directory / "checkpoints" / f"{stage.id}.safetensors"
 
-    def _failure(self, item: Stage | Trial) -> Path:
+    def _failure(self, item: Item) -> Path:
         return self.directory / "failures" / f"{item.id}.json"
 
 
@@ -207,7 +231,16 @@ def read_spec(directory: Path) -> Record:
     path = directory / "spec.json"
     try:
         spec = files.read_json(path)
+        if isinstance(spec, dict) and spec.get("format") != FORMAT:
+            raise StudyError(
+                f"{directory} holds a study of format {spec.get('format')!r:.40}, of another "
+                f"version of secateur than this one (format {FORMAT}); report it with that "
+                "version, or choose another directory with --out"
+            )
         files.validated(spec, SpecFile)
+        options_of(spec)
+    except UsageError as error:
+        raise StudyError(f"cannot read {path}: {error}; put the file back") from None
     except FileNotFoundError:
         raise StudyError(
             f"{directory} holds no study (no spec.json); give the directory that "
@@ -253,6 +286,27 @@ def read_failures(directory: Path, spec: str) -> dict[str, str]:
     return dict(_readable(directory / "failures", why))
 
 
+def read_shipped(directory: Path, spec: str) -> Record | None:
+    """Return what was measured of compiled networks; None where nothing was.
+
+    A file that is damaged, or of another spec, is left out with a `CorruptFile` warning.
+    """
+    path = directory / SHIPPED
+    if not path.exists():
+        return None
+    try:
+        content = files.read_json(path)
+        if content.pop("sha256", None) != _digest(content):
+            raise ValueError("its content does not match its own hash")
+        if content.pop("spec") != spec:
+            raise ValueError("it belongs to another spec")
+        files.validated(content, ShippedFile)
+    except (OSError, ValueError) as error:
+        warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 2)
+        return None
+    return content
+
+
 def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[str, Content]]:
     """Yield the items that a folder has a file of, and what is read of it; pass bad files over."""
     for path in sorted(folder.glob("*.json")):
@@ -264,7 +318,7 @@ def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[s
             yield path.stem, content
 
 
-def _verified(path: Path, spec: str, item: Stage | Trial | None = None) -> Record:
+def _verified(path: Path, spec: str, item: Item | None = None) -> Record:
     """Return a record that is whole, and that of a spec, and of an item or of whom its name says.
 
     Raises:
@@ -277,10 +331,10 @@ def _verified(path: Path, spec: str, item: Stage | Trial | None = None) -> Recor
         raise ValueError("it belongs to another spec")
     if "trial" in content:
         trial = files.validated(content, TrialRecord).trial
-        whose: Stage | Trial = Trial(trial.seed, trial.criterion, trial.keep, trial.recovery)
+        whose: Item = Trial(trial.seed, trial.criterion, trial.keep, trial.recovery)
     else:
         stage = files.validated(content, StageRecord)
-        whose = Stage(stage.seed, stage.stage)
+        whose = Stage(stage.seed, stage.stage, stage.keep)
     if whose != item if item else whose.id != path.stem:
         raise ValueError(f"it is the record of {whose.id[:120]!a}")
     return content

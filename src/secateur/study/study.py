@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,35 @@ import torch
 from torch import nn
 
 from secateur import machine
-from secateur.arguments import FUNCTION, PATH, SEED, TEXT, Wanted, a, checked, unknown
-from secateur.errors import StudyError, UsageError, printable
+from secateur.arguments import FUNCTION, PATH, Wanted, a, checked, is_real, unknown
+from secateur.errors import StudyError, UsageError, printable, whole
 from secateur.export import to_onnx
 from secateur.model.inputs import head
-from secateur.study import report
+from secateur.study import report, shipping
+from secateur.study.command import command_of, is_built_in
 from secateur.study.executors import local
+from secateur.study.options import Options
 from secateur.study.outputs import as_given
-from secateur.study.plan import Observer, Trial
+from secateur.study.pace import expected
+from secateur.study.plan import START, Observer, Stage, Trial, epochs, items, reference
 from secateur.study.preflight import try_out
-from secateur.study.spec import Options, Spec
-from secateur.study.store import Store, read_failures, read_records, read_spec, spec_hash
+from secateur.study.report.document import document
+from secateur.study.report.units import duration
+from secateur.study.report.verdict import verdict
+from secateur.study.shipping import ship
+from secateur.study.spec import Spec, options_of
+from secateur.study.statistics import prospects
+from secateur.study.store import (
+    Store,
+    read_failures,
+    read_records,
+    read_shipped,
+    read_spec,
+    spec_hash,
+)
 from secateur.study.subject import Subject
 from secateur.study.summary import Summary, summarise
-from secateur.study.task import ACCURACY, LABEL_SMOOTHING, Task, classification
+from secateur.study.task import LABEL_SMOOTHING, Task, classification
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +47,25 @@ class Results:
     """What a study found, and where its files are."""
 
     directory: Path
+    spec: Mapping[str, Any]
     summary: Summary
     files: report.ReportFiles
 
+    def verdict(self) -> list[str]:
+        """Return what it comes to, in at most five lines."""
+        return verdict(self.summary, self.spec, self.directory)
 
+    def document(self) -> dict[str, Any]:
+        """Return all of it as JSON values; `secateur.study.report.document` says what is where."""
+        return document(self.summary, self.spec, spec_hash(dict(self.spec)), self.directory)
+
+
+_WORKERS = Wanted(
+    lambda v: v is None or (whole(v) and v >= 1), "at least 1, a whole number, or None"
+)
+_PRICE = Wanted(
+    lambda v: v is None or (is_real(v) and 0 < v < float("inf")), "a positive number, or None"
+)
 _KEEP = Wanted(lambda v: not isinstance(v, bool) and 0 < v <= 1, "a keep ratio in (0, 1]")
 
 
@@ -89,14 +119,53 @@ class Study:
         self.directory = Path(out) if out is not None else default
         self.device = machine.device(str(device))
 
-    @checked(observe=FUNCTION)
-    def run(self, observe: Observer = lambda event: None) -> Results:
+    @checked(asked=_WORKERS)
+    def workers(self, asked: int | None = None) -> tuple[int, str]:
+        """Return how many processes `run` would use, and why fewer than asked for, if so."""
+        return local.workers_for(self.task, self.spec, self.device, asked)
+
+    def announcement(self, workers: int) -> list[str]:
+        """Return what a study does and what it can show, before it starts.
+
+        Raises:
+            UsageError: as `run`.
+        """
+        options, spec, unit = self.spec.options, self.spec, self.task.metric.unit
+        planned = list(items(options, spec.seeds))
+        stages = [item for item in planned if isinstance(item, Stage)]
+        trained = sum(epochs(options, stage) for stage in stages)
+        by = "1 process" if workers == 1 else f"{workers} processes"
+        images: Any = self.task.description.get("test_images")
+        subject = Subject(self.task, spec, self.device)
+        try_out(subject)
+        seconds = expected(subject, workers)
+        lines = [
+            f"study {spec.hash[:12]} in {self.directory}",
+            f"{trained:,.0f} epochs of training and {len(planned) - len(stages):,} measurements, "
+            f"in {by}: about {duration(seconds)} if all is still to be done",
+        ]
+        if unit == "%":  # of which the usual noise is known
+            lines.append(
+                prospects(
+                    options.seeds,
+                    len(options.cuts(*options.claim)),
+                    images if whole(images) else None,
+                    options.margin or 0.0,
+                    options.confidence,
+                )
+            )
+        return lines
+
+    @checked(observe=FUNCTION, workers=_WORKERS)
+    def run(self, observe: Observer = lambda event: None, *, workers: int | None = None) -> Results:
         """Do what is not done yet, then write the report.
 
         May be killed at any moment and called again: it ends in the same numbers.
 
         Args:
             observe: told of every item as it begins and ends.
+            workers: processes that do it side by side, each with one thread; by default as many
+                as there are physical cores. The numbers do not depend on it.
 
         Raises:
             UsageError: the model cannot be built or has nothing to cut, the floors make a keep
@@ -112,8 +181,9 @@ class Study:
         subject = Subject(self.task, self.spec, self.device)
         if not any((self.directory / "records").glob("*.json")):
             try_out(subject)
+        number, _ = self.workers(workers)
         with Store(self.directory, self.spec) as store:
-            failures = local.execute(subject, store, observe)
+            failures = local.execute(subject, store, observe, workers=number)
             listed = "".join(f"\n- {text}" for text in failures)
             if failures and not any((self.directory / "records").glob("*_keep-*.json")):
                 raise StudyError(f"nothing of the study could be done:{listed}")
@@ -124,46 +194,108 @@ class Study:
             )
         return results
 
-    @checked(keep=_KEEP, criterion=TEXT, seed=SEED)
+    @checked(price=_PRICE, progress=FUNCTION)
+    def ship(
+        self,
+        *,
+        price: float | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> Results:
+        """Compile each level's network, measure it here beside other engines, and report that.
+
+        The networks are those of the primary curve and of the first seed; engines that are not
+        installed are named in the report. What was measured before is replaced.
+
+        Args:
+            price: of an hour of this machine, in US dollars; gives the cost of a million examples.
+            progress: told what is going on.
+
+        Raises:
+            StudyError: the study was not run, is in use, or the network of a level's stage failed.
+            FileError: the report cannot be written.
+        """
+        options = self.spec.options
+        criterion, recovery = options.claim
+        seed, spec = self.spec.seeds[0], read_spec(self.directory)
+        trials, _ = read_records(self.directory, self.spec.hash)
+        summary = summarise(spec, trials)
+        uncut = Trial(seed, START, 1.0, "batchnorm")
+        wanted = {
+            keep: Trial(seed, criterion, keep, recovery) for keep in options.cuts(*options.claim)
+        }
+        wanted[1.0] = reference(options, min(wanted.values(), key=lambda t: t.keep)) or uncut
+        with Store(self.directory, self.spec) as store:
+            subject = Subject(self.task, self.spec, self.device)
+
+            def made(trial: Trial) -> Callable[[], nn.Module]:
+                return lambda: local.network(subject, store, trial).cpu()
+
+            networks = {keep: made(trial) for keep, trial in wanted.items()}
+            shipment = ship(networks, self.task, summary, price=price, progress=progress)
+            store.write_shipped(shipping.as_json(shipment))
+            return rebuild(self.directory)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether compiled networks were measured; where nothing could be, they were not."""
+        return bool((read_shipped(self.directory, self.spec.hash) or {}).get("measured"))
+
+    @checked(keep=_KEEP)
     def network(
-        self, keep: float, *, criterion: str = "gate", seed: int = 0, recovery: str | None = None
+        self,
+        keep: float,
+        *,
+        criterion: str | None = None,
+        seed: int | None = None,
+        recovery: str | None = None,
     ) -> nn.Module:
         """Return the network that the study measured at a keep ratio, to be shipped.
 
         Args:
-            keep: any keep ratio in (0, 1], also one that is no level of the study.
-            criterion: of the study.
-            seed: number of the study's seed.
-            recovery: none, batchnorm or finetune; by default the best that the study has.
+            keep: any keep ratio in (0, 1], also one that is no level of the study: on a ladder
+                the network of the rung above it is then cut further.
+            criterion: of the study; by default that of its primary sequence.
+            seed: of the study; by default its first.
+            recovery: of the study; by default that of its primary sequence.
 
         Returns:
             The task's own module, in evaluation mode, on the study's device, its cut weights
             exactly zero; where the task has `output`, the module gives what that is given.
 
         Raises:
-            UsageError: the study has no such criterion or seed, or the keep ratio is impossible.
+            UsageError: the study has no such criterion, seed or recovery, or the keep ratio is
+                impossible.
             StudyError: there is no such study in the directory, it is in use, or the network's
                 stage failed in it.
         """
         return as_given(self._network(keep, criterion, seed, recovery))
 
-    def _network(self, keep: float, criterion: str, seed: int, recovery: str | None) -> nn.Module:
-        options = self.spec.options
-        if criterion not in options.criteria:
+    def _network(
+        self, keep: float, criterion: str | None, seed: int | None, recovery: str | None
+    ) -> nn.Module:
+        options, seeds = self.spec.options, self.spec.seeds
+        claimed, by = options.claim
+        chosen = criterion or claimed
+        ways = [r for r in options.recoveries if options.cuts(chosen, r)]
+        how = recovery or (by if by in ways else next((r for r in ways if r != "none"), "none"))
+        if chosen not in options.criteria:
             raise UsageError(
-                f"the study has no criterion {criterion!r}, only {', '.join(options.criteria)}"
+                f"criterion is {chosen!r}, but the study has only {', '.join(options.criteria)}"
             )
-        if not 0 <= seed < options.seeds:
-            raise UsageError(f"the study has seeds 0 to {options.seeds - 1}, not {seed}")
+        if how not in ways:
+            raise UsageError(
+                f"recovery is {how!r}, but the study has {chosen!r} only with {', '.join(ways)}"
+            )
+        if seed is not None and seed not in seeds:
+            raise UsageError(f"the study has seeds {seeds[0]} to {seeds[-1]}, not {seed}")
         read_spec(self.directory)  # a study that was never run has no network to give
-        best = ("finetune", "reconstruct", "batchnorm", "none")
-        chosen = recovery or next(each for each in best if each in self.spec.recoveries)
-        trial = Trial(seed=seed, criterion=criterion, keep=keep, recovery=chosen)
+        number = seeds[0] if seed is None else int(seed)
+        trial = Trial(seed=number, criterion=chosen, keep=keep, recovery=how)
         with Store(self.directory, self.spec) as store:
             return local.network(Subject(self.task, self.spec, self.device), store, trial)
 
-    @checked(keep=_KEEP, criterion=TEXT, seed=SEED)
-    def onnx(self, keep: float, *, criterion: str = "gate", seed: int = 0) -> bytes:
+    @checked(keep=_KEEP)
+    def onnx(self, keep: float, *, criterion: str | None = None, seed: int | None = None) -> bytes:
         """Return `network(keep)` as the content of an ONNX file, its batch free.
 
         Its output is the tensor that the metric is taken of.
@@ -191,22 +323,9 @@ def opened(
             not given, or the one that was given is another.
     """
     spec = read_spec(directory)
-    its = spec["task"]
-    known, its_own = {field.name for field in fields(Options)}, _options(spec)
-    if later := its_own.keys() - known:
-        raise StudyError(
-            f"the study in {directory} was made by a later secateur, whose studies have "
-            f"{' and '.join(sorted(later))[:200]!a}; upgrade this one"
-        )
-    unknown = [field.name for field in fields(Options) if field.name not in its_own]
-    if unknown:
-        raise StudyError(
-            f"the study in {directory} was made by an older secateur, whose studies had no "
-            f"{' and no '.join(unknown)}; `secateur report` shows it, but for its networks run the "
-            "study again, into another directory"
-        )
+    its, options = spec["task"], options_of(spec)
     if task is None:
-        if not _is_built_in(its):
+        if not is_built_in(its):
             reference = printable(str(its.get("source", "mytask.py:task")))
             raise StudyError(
                 f"the task of the study in {directory} is not built in; give it: "
@@ -214,7 +333,7 @@ def opened(
             )
         smoothing = its.get("label_smoothing", LABEL_SMOOTHING)
         task = classification(its["data"], its["net"], label_smoothing=smoothing, data_dir=data_dir)
-    study = Study(task, Options(**_options(spec)), out=directory, device=device)
+    study = Study(task, options, out=directory, device=device)
     if study.spec.hash != spec_hash(spec):
         raise StudyError(
             f"the study in {directory} is not of task {task.name!r} as it is now: its file, "
@@ -237,8 +356,17 @@ def rebuild(directory: Path) -> Results:
         raise StudyError(
             f"the study in {directory} has no usable record yet; run it with `secateur study` first"
         )
+    content = read_shipped(directory, address)
+    shipment = shipping.of_json(content) if content else None
+    summary = summarise(
+        spec,
+        trials,
+        shipment.measured if shipment else (),
+        shipment.notes if shipment else (),
+    )
     files = report.write(
         directory,
+        summary,
         spec,
         address,
         trials,
@@ -246,50 +374,4 @@ def rebuild(directory: Path) -> Results:
         command=command_of(spec),
         failures=read_failures(directory, address),
     )
-    return Results(directory, summarise(spec, trials), files)
-
-
-def _options(spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **spec["options"],
-        "keep": tuple(spec["levels"]),
-        "seeds": len(spec["seeds"]),
-        "criteria": tuple(spec["criteria"]),
-        "margin": spec["margin"],
-        "confidence": spec["confidence"],
-    }
-
-
-def command_of(spec: dict[str, Any]) -> str:
-    """Return the shell command that runs the study of a spec, options at their default left out.
-
-    A task that is neither built in nor of `load_task` has no command: the Python call is shown.
-    """
-    given, task = _options(spec), spec["task"]
-    changed = {
-        field.name: given[field.name]
-        for field in fields(Options)
-        if field.name in given and given[field.name] != field.default
-    }
-    if _is_built_in(task):
-        if changed.get("margin") == ACCURACY.declared:
-            del changed["margin"]
-        words = ["--data", str(task["data"]), "--net", str(task["net"])]
-        if task.get("label_smoothing", LABEL_SMOOTHING) != LABEL_SMOOTHING:
-            words += ["--label-smoothing", str(task["label_smoothing"])]
-    elif "source" in task:
-        words = [str(task["source"])]
-    else:
-        arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
-        return f"secateur.Study(task{arguments}).run()  # task: {task['name']}"
-    for option, value in changed.items():
-        name = option.replace("_", "-")
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        switch = [f"--{name}" if value else f"--no-{name}"]
-        words += switch if isinstance(value, bool) else [f"--{name}", text]
-    return shlex.join(["secateur", "study", *words])
-
-
-def _is_built_in(task: dict[str, Any]) -> bool:
-    """Whether the task is one of `classification`; a user's may describe itself by a net too."""
-    return "source" not in task and task["name"] == f"{task.get('data')}/{task.get('net')}"
+    return Results(directory, spec, summary, files)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import machine
-from secateur.distillation import distilled
+from secateur.distillation import Remembered, distilled
 from secateur.errors import TrainingError, UsageError
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gates.gates import SUFFIX
@@ -21,11 +21,11 @@ from secateur.pruning.selecting.selection import select
 from secateur.study.failure import said
 from secateur.study.outputs import tensor_only
 from secateur.study.own_training import train_own
-from secateur.study.plan import Event, Observer, Stage, Trial, seed_for
+from secateur.study.plan import Event, Observer, Stage, seed_for
 from secateur.study.spec import Spec
 from secateur.study.store import Record
 from secateur.study.task import Task
-from secateur.training import Data, Epoch, Pruning, precision_of, train
+from secateur.training import Data, Epoch, Pruning, Recipe, precision_of, train, unpruned
 
 Loss = Callable[[Tensor, Any], Tensor]
 
@@ -42,7 +42,7 @@ class Subject:
             BudgetError: the floors make that keep ratio impossible.
         """
         self.task, self.spec, self.device = task, spec, device
-        self.precision = precision_of(spec.recipe("train"), device)
+        self.precision = precision_of(spec.first, device)
         self.autocast = self.precision != "fp32"
         self.model, options = self.fresh(), spec.options
         self.prunable = prunable(
@@ -57,6 +57,17 @@ class Subject:
         """Return a new network on the device, whose output is one tensor."""
         with said(f"the model of task {self.task.name!r} cannot be built"):
             model = self.task.model()
+        return self.placed(model)
+
+    def narrow(self, width: float) -> nn.Module:
+        """Return a new network of fewer channels, as `Task.smaller` makes it, on the device."""
+        assert self.task.smaller is not None
+        with said(f"the smaller network of task {self.task.name!r} cannot be built"):
+            model = self.task.smaller(width)
+        return self.placed(model)
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        """Return a network on the device, whose output is one tensor."""
         if not isinstance(model, nn.Module):
             raise UsageError(
                 f"the model of task {self.task.name!r} gives a {type(model).__name__}, not a torch "
@@ -78,33 +89,41 @@ class Subject:
         with said(f"the data of task {self.task.name!r} cannot be loaded"):
             return self.task.data(self.device)
 
-    def taught(self, weight: float, teacher: Callable[[], nn.Module]) -> tuple[Data, Loss]:
-        """Return data and loss; with a weight, those that follow a teacher, made only then."""
-        imitation = self.task.imitation
+    def taught(
+        self, data: Data, teacher: Callable[[], nn.Module], remembered: Remembered
+    ) -> tuple[Data, Loss]:
+        """Return data and loss; where the study teaches, those that follow a teacher."""
+        imitation, weight = self.task.imitation, self.spec.options.teach
         if not weight or imitation is None:
-            return self.data, self.task.loss
+            return data, self.task.loss
         return distilled(
-            self.data, self.task.loss, teacher(), imitation, weight, autocast=self.autocast
+            data,
+            self.task.loss,
+            teacher(),
+            imitation,
+            weight,
+            autocast=self.autocast,
+            remembered=remembered,
         )
 
     def train(
         self,
         model: nn.Module,
-        item: Stage | Trial,
-        recipe: str,
+        stage: Stage,
+        recipe: Recipe,
         data: Data,
         loss: Loss,
         *,
         seed: str,
-        pruning: Pruning,
+        pruning: Pruning = unpruned,
         observe: Observer,
     ) -> tuple[Epoch, ...]:
-        """Train a network of an item in place, by the task's own loop where it has one.
+        """Train a network of a stage in place, by the task's own loop where it has one.
 
         Args:
             model: on the device.
-            item: whose epochs the observer is told of.
-            recipe: its name in the spec.
+            stage: whose epochs the observer is told of.
+            recipe: as the spec gives it.
             data: as `taught` gives it, and the loss.
             loss: (outputs as float32, targets) → scalar.
             seed: its purpose.
@@ -119,11 +138,11 @@ class Subject:
         log = own(
             model,
             data,
-            self.spec.recipe(recipe),
+            recipe,
             loss,
-            seed=seed_for(item, seed),
+            seed=seed_for(stage, seed),
             pruning=pruning,
-            watch=lambda epoch: observe(Event("epoch", item, epoch=epoch)),
+            watch=lambda epoch: observe(Event("epoch", stage, epoch=epoch)),
         )
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             trained = tensor.requires_grad or name.endswith(SUFFIX)

@@ -35,6 +35,7 @@ __all__ = ["ACCURACY", "LABEL_SMOOTHING", "Metric", "Task", "classification", "p
     imitation=FUNCTION,
     output=FUNCTION,
     train=FUNCTION,
+    smaller=FUNCTION,
 )
 @dataclass(frozen=True)
 class Task:
@@ -56,7 +57,7 @@ class Task:
     metric: Metric
     description: Mapping[str, object] = field(default_factory=dict)
     imitation: Callable[[Tensor, Tensor], Tensor] | None = None
-    """(outputs float32, the dense network's outputs) → scalar, for distillation; None: the task
+    """(outputs float32, the start's outputs) → scalar, for distillation; None: the task
     has none. `SoftTargets` is that of classification."""
     output: Callable[[Any], Tensor] | None = None
     """Takes the tensor that loss and metric are of out of what the model gives, where that is a
@@ -65,6 +66,12 @@ class Task:
     """Your own training loop, in place of `secateur.train`, in every phase of a study; called as
     that is, `train(model, data, recipe, loss, seed=..., ...)`. `secateur.study.own_training` says
     which of the other arguments it may leave out, and what is impossible then."""
+    smaller: Callable[[float], nn.Module] | None = None
+    """Returns a fresh network like `model`'s with its channels times a width in (0, 1], for the
+    smaller dense networks that a study compares with; None: the task has none."""
+    reference: Mapping[str, Any] | None = field(default=None, init=False, compare=False, repr=False)
+    """How another process makes the same task; None where it cannot. `classification` and
+    `load_task` say it; what `dataclasses.replace` changes has none."""
 
 
 TEMPERATURE = 1.0
@@ -79,7 +86,7 @@ LABEL_SMOOTHING = 0.1
 )
 def classification(
     data: str = "cifar10",
-    net: str = "convnet",
+    net: str = "dctnet",
     *,
     label_smoothing: float = LABEL_SMOOTHING,
     data_dir: Path | None = None,
@@ -101,7 +108,7 @@ def classification(
     nets.find(net)
     images = datasets.load(data, data_dir=data_dir, progress=progress)
     classes = len(images.classes)
-    return Task(
+    task = Task(
         name=f"{data}/{net}",
         model=partial(nets.build, net, input_shape=images.shape, classes=classes),
         data=images.to,
@@ -116,4 +123,11 @@ def classification(
             "label_smoothing": label_smoothing,
             "temperature": TEMPERATURE,
         },
+        smaller=lambda width: nets.build(
+            net, input_shape=images.shape, classes=classes, width=width
+        ),
     )
+    where = None if data_dir is None else str(Path(data_dir).resolve())
+    made = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": where}
+    object.__setattr__(task, "reference", made)
+    return task

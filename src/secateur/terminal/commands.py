@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from rich.status import Status
 
 from secateur.console import Words, console, spinner
 from secateur.errors import UsageError
-from secateur.study.spec import Options
+from secateur.study.options import Options
 from secateur.terminal.options import listed, shape, with_options
 
 if TYPE_CHECKING:
+    from secateur.study.study import Results
     from secateur.study.task import Task
 
 app = typer.Typer(
@@ -72,7 +74,7 @@ def study(
     net: Annotated[
         str | None,
         typer.Option(
-            help="Network; `secateur doctor` lists them.  \\[default: convnet]", show_default=False
+            help="Network; `secateur doctor` lists them.  \\[default: dctnet]", show_default=False
         ),
     ] = None,
     label_smoothing: Annotated[
@@ -93,31 +95,83 @@ def study(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that do it side by side, with one thread each; the numbers do not "
+            "depend on it.  \\[default: one a physical core]",
+            show_default=False,
+        ),
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Print every row, not only those of the claim.")
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")
+    ] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            help="Compile each level's network and measure it here, beside other engines that are "
+            "installed; or not.  \\[default: once; again with --price]",
+            show_default=False,
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an hour of this machine, in US dollars; gives the cost of a million examples.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Train, learn gates, cut at every keep ratio with several seeds, and write a report.
+    """Train, cut at every keep ratio with several seeds, compare, certify, and write a report.
 
     A study that was stopped goes on where it was when the same command is given again.
     """
     from secateur.study.study import Study
     from secateur.terminal.doctor import crowded
+    from secateur.terminal.measuring import check_price, measured
     from secateur.terminal.progress import StudyProgress
-    from secateur.terminal.tables import table
 
+    if price is not None:
+        check_price(price, measure)
     built_in = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": data_dir}
     chosen = _chosen(task, {name: value for name, value in built_in.items() if value is not None})
     job = Study(chosen, options, out=out_dir, device=device)
-    _say(f"study {job.spec.hash[:12]} in {job.directory}")
+    shown = err if json_ else out
+    number, why = job.workers(workers)
+    if why:
+        _warn(why)
+    shown.print(Words("\n".join(job.announcement(number)), lines=True), soft_wrap=True)
     if slow := crowded(job.device):
         _warn(f"warning: {slow}")
     try:
-        with StudyProgress(job.spec, out) as progress:
-            results = job.run(progress)
+        with StudyProgress(job.spec, shown, workers=number) as progress:
+            results = job.run(progress, workers=number)
+        if measure or price is not None or (measure is None and not job.shipped):
+            asked = measure is True or price is not None
+            results = measured(job, price, asked=asked, console=err) or results
     except KeyboardInterrupt:
         again = shlex.join(["secateur", *sys.argv[1:]])
         _warn(f"\ninterrupted; what is done is kept. To go on where it stopped:\n  {again}")
         raise typer.Exit(1) from None
-    out.print(table(results.summary))
-    _tell(results.directory, results.files.html)
+    _show(results, everything=all_, json_=json_)
+
+
+def _show(results: Results, *, everything: bool, json_: bool) -> None:
+    """Print what a study found: a verdict, then the rows of its claim; or all of it."""
+    from secateur.terminal import tables
+
+    if json_:
+        print(json.dumps(results.document(), allow_nan=False))
+        return
+    for text in results.verdict():
+        _say(text)
+    out.print((tables.everything if everything else tables.primary)(results.summary))
+    if missing := tables.unfinished(results.summary):
+        _warn(missing)
+    _say(f"report: {results.files.html.resolve()}")
 
 
 def _chosen(reference: str | None, built_in: dict[str, Any]) -> Task:
@@ -139,14 +193,15 @@ def _chosen(reference: str | None, built_in: dict[str, Any]) -> Task:
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="A study directory.")],
+    all_: Annotated[
+        bool, typer.Option("--all", help="Print every row, not only those of the claim.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Rebuild a study's report, curve and table from its records alone."""
     from secateur.study.study import rebuild
-    from secateur.terminal.tables import table
 
-    results = rebuild(directory)
-    out.print(table(results.summary))
-    _tell(results.directory, results.files.html)
+    _show(rebuild(directory), everything=all_, json_=json_)
 
 
 @app.command()
@@ -206,8 +261,16 @@ def compile_(
     keep: Annotated[
         float | None, typer.Option(help="Of a study: the keep ratio to ship.", show_default=False)
     ] = None,
-    criterion: Annotated[str, typer.Option(help="Of a study.")] = "gate",
-    seed: Annotated[int, typer.Option(help="Of a study: which of its seeds.")] = 0,
+    criterion: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a study.  \\[default: that of its primary sequence]", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of a study.  \\[default: its first]", show_default=False),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -267,8 +330,20 @@ def bench(
         Path, typer.Argument(help="An ONNX file, which is compiled first, or a compiled network.")
     ],
     against: Annotated[
-        str, typer.Option(help="Peers: onnxruntime, openvino, deepsparse; with commas.")
+        str,
+        typer.Option(
+            help="Peers, with commas: onnxruntime, openvino (at its default precision), "
+            "openvino-f32, deepsparse; onnxruntime-int8 and openvino-int8 quantise the network."
+        ),
     ] = "onnxruntime",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples for int8 peers: a .npy file, or .npz with the inputs' names. "
+            "\\[default: random; only speed is meaningful then]",
+            show_default=False,
+        ),
+    ] = None,
     onnx: Annotated[
         Path | None,
         typer.Option(help="What peers load, of a compiled network.", show_default=False),
@@ -301,6 +376,7 @@ def bench(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a network on secateur and on other engines, side by side."""
+    from secateur.bench import calibration as samples
     from secateur.bench import run, view
 
     with _working("measuring") as status:
@@ -308,6 +384,7 @@ def bench(
             model,
             against,
             onnx=onnx,
+            calibrate=samples.read(calibration) if calibration else None,
             batches=listed("batch", batch, int),
             threads=threads,
             rounds=rounds,
@@ -336,8 +413,3 @@ def doctor() -> None:
         mark = {True: Words("ok", "green"), False: Words("no", "red"), None: Words("-")}[check.ok]
         view.add_row(mark, check.name, Words(check.value), Words(check.hint))
     out.print(view)
-
-
-def _tell(directory: Path, page: Path) -> None:
-    _say(f"report: {page.resolve()}")
-    _say(f"records, curve.svg, curve.png, results.csv: {directory.resolve()}")

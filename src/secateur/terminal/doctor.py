@@ -126,7 +126,7 @@ def _neighbours(threads: int) -> Check:
 
 
 def crowded(device: torch.device) -> str:
-    """Return why training would be slow beside what runs here now, or nothing.
+    """Return why a study would be slow beside what runs here now, or nothing.
 
     Takes a third of a second.
 
@@ -136,7 +136,9 @@ def crowded(device: torch.device) -> str:
     if device.type != "cpu":
         return ""
     found = _neighbours(torch.get_num_threads())
-    return f"other processes take {found.value}: {found.hint}" if found.hint else ""
+    if not found.hint:
+        return ""
+    return f"other processes take {found.value}: the study takes longer, its numbers are the same"
 
 
 def _first_line(*command: str) -> str | None:

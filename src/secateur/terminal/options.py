@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from secateur.errors import UsageError
-from secateur.study.spec import Options
+from secateur.study.options import Options
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""What a study shows while it runs: phases, the level, time left."""
+"""What a study shows while it runs: what is done, by how many, and the time left."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from secateur.console import Words, spinner
 from secateur.errors import printable
-from secateur.study.plan import Event, Stage, Trial, epochs, plan
-from secateur.study.report.units import Units
+from secateur.study.plan import SMALLER, START, UNCUT, Event, Item, Stage, Trial, epochs, items
+from secateur.study.report.units import Units, duration
 from secateur.study.spec import Spec
 
-TRIAL_IN_EPOCHS = 0.3  # a first guess of what a trial costs, until some have been timed
+TRIAL_IN_EPOCHS = 0.15  # a first guess of what a trial costs, until some have been timed
+TOLD_EVERY = 30.0  # seconds between two lines in a log
 
 
 class StudyProgress:
     """A live line on a terminal, and plain lines in a log; an observer for `Study.run`."""
 
-    def __init__(self, spec: Spec, console: Console) -> None:
-        self._spec, self._console = spec, console
-        items = list(plan(spec))
-        self._epochs = {item: epochs(spec, item) for item in items}
-        self._trials = sum(isinstance(i, Trial) for i in items)
-        self._epoch_seconds: list[float] = []
-        self._trial_seconds: list[float] = []
+    def __init__(self, spec: Spec, console: Console, *, workers: int = 1) -> None:
+        self._spec, self._console, self._workers = spec, console, workers
+        self._left = {item: epochs(spec.options, item) for item in items(spec.options, spec.seeds)}
+        self._all = len(self._left)
+        self._rates: list[float] = []  # seconds an epoch
+        self._trials: list[float] = []  # seconds each
         self._found = 0
-        self._begun = time.perf_counter()
+        self._begun = self._told = time.perf_counter()
         self._bar = Progress(
             SpinnerColumn(spinner(console)),
             TextColumn("{task.description}", markup=False),
@@ -59,65 +59,68 @@ class StudyProgress:
         item = event.item
         if event.kind == "found":
             self._found += 1
-        elif event.kind == "epoch" and event.epoch:
-            self._epoch_seconds.append(event.epoch.seconds)
-            if not self._console.is_terminal:
-                self._say(f"  epoch {event.epoch.epoch}: loss {event.epoch.loss:.3f}")
-        elif event.kind == "begin" and self._found:
+            self._left.pop(item, None)
+            return
+        if self._found:
             self._say(f"resuming: {self._found} items were done before")
             self._found = 0
-        if event.kind == "begin" and isinstance(item, Stage):
-            self._say(f"seed {item.seed}: {_describe(item)}")
-        if event.kind == "epoch":
-            self._epochs[item] = max(self._epochs[item] - 1, 0)
-        elif event.kind != "begin":
-            self._epochs[item] = 0
-            if isinstance(item, Trial):
-                self._trials -= 1
-                if event.kind == "done" and event.record:
-                    if not epochs(self._spec, item):
-                        self._trial_seconds.append(event.record["seconds"])
-                    self._tell(item, event.record["metrics"]["test"])
+        if event.kind == "epoch":  # a pass is an epoch, or less
+            self._left[item] = max(0.0, self._left.get(item, 0.0) - 1.0)
+        if event.kind in ("done", "failed", "omitted"):
+            self._left.pop(item, None)
+            if event.kind == "done" and event.record:
+                self._done(item, event.record, epochs(self._spec.options, item))
         self._update(item)
 
-    def _tell(self, trial: Trial, value: float) -> None:
-        if trial.recovery != "none":
-            units = Units.chosen(
-                str(self._spec.metric["unit"]),
-                self._spec.options.margin or 1.0,
-                bool(self._spec.metric["higher_is_better"]),
-            )
-            self._say(f"  seed {trial.seed}: {_describe(trial)}: {units.value(value)}")
+    def _done(self, item: Item, record: object, whole: float) -> None:
+        assert isinstance(record, dict)
+        if isinstance(item, Stage):
+            self._rates.append(record["seconds"] / whole if whole else 0.0)
+            return
+        self._trials.append(record["seconds"])
+        unit, margin = str(self._spec.metric["unit"]), self._spec.options.margin or 1.0
+        units = Units.chosen(unit, margin, bool(self._spec.metric["higher_is_better"]))
+        if self._console.is_terminal:
+            test = units.value(record["metrics"]["test"])
+            self._say(f"  seed {item.seed}: {_describe(item)}: {test}")
 
     def _say(self, text: str) -> None:
         self._console.print(Words(text))
 
-    def _update(self, item: Stage | Trial) -> None:
-        spent = time.perf_counter() - self._begun
-        left = self._seconds_left()
-        shown = f"{(left or 0) / 60:.0f} min" if (left or 0) >= 90 else f"{left or 0:.0f} s"
-        self._bar.update(
-            self._line,
-            description=printable(f"seed {item.seed}: {_describe(item)}"),
-            completed=spent / (spent + left) if left is not None else 0.0,
-            left=f"{shown} left" if left else "",
-        )
+    def _update(self, item: Item) -> None:
+        now = time.perf_counter()
+        spent, left = now - self._begun, self._seconds_left()
+        shown = "" if left is None or not self._left else f"{duration(left)} left"
+        if self._console.is_terminal:
+            self._bar.update(
+                self._line,
+                description=printable(f"seed {item.seed}: {_describe(item)}"),
+                completed=spent / (spent + left) if left is not None else 0.0,
+                left=shown,
+            )
+        elif now - self._told >= TOLD_EVERY or not self._left:
+            self._told = now
+            done = self._all - len(self._left)
+            self._say(f"{done} of {self._all} items done, {duration(spent)}, {shown}".rstrip(", "))
 
     def _seconds_left(self) -> float | None:
-        if not self._epoch_seconds and not self._trial_seconds:
+        if not self._rates:
             return None
-        epoch = fmean(self._epoch_seconds or [0.0])
-        trial = fmean(self._trial_seconds or [0.0]) or TRIAL_IN_EPOCHS * epoch
-        return sum(self._epochs.values()) * epoch + self._trials * trial
+        rate = fmean(self._rates)
+        trial = fmean(self._trials) if self._trials else TRIAL_IN_EPOCHS * rate
+        trials = sum(isinstance(item, Trial) for item in self._left)
+        return (sum(self._left.values()) * rate + trials * trial) / self._workers
 
 
-def _describe(item: Stage | Trial) -> str:
-    if isinstance(item, Stage):
-        return {
-            "train": "phase 1, training with all weights",
-            "control": "control, training on with all weights",
-            "gates": "phase 2, learning the gates through the cut",
-        }[item.name]
-    if item.criterion == "dense":
-        return f"dense, recovery {item.recovery}"
-    return f"{item.criterion} at {100 * (1 - item.keep):g} % sparsity, recovery {item.recovery}"
+def _describe(item: Item) -> str:
+    sparsity = f"{100 * (1 - item.keep):g} % sparsity"
+    name = item.name if isinstance(item, Stage) else item.criterion
+    if name == START:
+        said = "the start, trained with all weights"
+    elif name in SMALLER:
+        said = f"a smaller dense network, trained as long as to {sparsity}"
+    elif name == UNCUT:
+        said = f"uncut, trained as long as to {sparsity}"
+    else:
+        said = f"{name} to {sparsity}"
+    return said if isinstance(item, Stage) else f"{said}, {item.recovery}"

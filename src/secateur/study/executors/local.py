@@ -1,28 +1,55 @@
-"""Do what the plan says and leave a record of each item; what has a record is not done again."""
+"""On this machine: in this process, or in several, which do the groups of the plan side by side."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from secateur import machine
 from secateur.errors import SecateurError, StudyError
+from secateur.study.executors.processes import in_processes
+from secateur.study.executors.turn import Turn, reproducible
 from secateur.study.failure import told
-from secateur.study.plan import Event, Observer, Stage, Trial, plan
+from secateur.study.plan import Observer, Stage, Trial, groups, needs
 from secateur.study.runner import Runner
-from secateur.study.store import Store, UnwritableError
+from secateur.study.spec import Spec
+from secateur.study.store import Store
 from secateur.study.subject import Subject
+from secateur.study.task import Task
 
 
-def execute(subject: Subject, store: Store, observe: Observer) -> tuple[str, ...]:
+def workers_for(task: Task, spec: Spec, device: torch.device, asked: int | None) -> tuple[int, str]:
+    """Return how many processes do a study, and why not as many as were asked for, if so.
+
+    Args:
+        task: of the study.
+        spec: of the study.
+        device: of the study.
+        asked: how many; None: one for each physical core, and no more than have work.
+    """
+    if device.type == "cuda":
+        return 1, "" if asked in (None, 1) else "one process does a study on a GPU"
+    if task.reference is None:
+        why = (
+            f"task {task.name!r} was made in this process and cannot be imported in "
+            "others, so one process does the study; give it as FILE.py:NAME, with load_task in "
+            "Python, for more"
+        )
+        return 1, "" if asked == 1 else why
+    useful = max(1, sum(1 for group in groups(spec.options, spec.seeds) if group.after))
+    return min(asked or machine.physical_cores(), useful), ""
+
+
+def execute(
+    subject: Subject, store: Store, observe: Observer, *, workers: int = 1
+) -> tuple[str, ...]:
     """Do every item of the plan that has no record yet.
 
     Args:
         subject: of the study; its data is loaded if there is anything to do.
         store: open.
         observe: told of every item as it begins and ends.
+        workers: how many processes; numbers do not depend on it.
 
     Returns:
         Why items could not be done, one line per failure; empty when the study is complete. An
@@ -33,42 +60,14 @@ def execute(subject: Subject, store: Store, observe: Observer) -> tuple[str, ...
         UsageError: the data cannot be loaded.
         Exception: what the observer raises.
     """
-    runner: Runner | None = None
-    failures: list[str] = []
-    failed: set[Stage | Trial | None] = set()
-    of_observer: list[Exception] = []  # told from those of a task, in whose loop it is called
-
-    def observer(event: Event) -> None:
-        try:
-            observe(event)
-        except Exception as error:
-            of_observer.append(error)
-            raise
-
-    with _deterministic(subject.device):
-        for item in plan(subject.spec):
-            if item.after in failed:
-                failed.add(item)
-                observer(Event("omitted", item))
-                continue
-            if (record := store.read(item)) is not None:
-                observer(Event("found", item, record))
-                continue
-            runner = runner or Runner(subject, store, observer)
-            observer(Event("begin", item))
-            try:
-                record = runner.do(item)
-            except Exception as error:  # of the task's own code, too: the others are none the worse
-                if of_observer:
-                    raise of_observer[0] from None
-                if isinstance(error, (StudyError, UnwritableError)):
-                    raise
-                failures.append(store.write_failure(item, error))
-                failed.add(item)
-            if record is None:
-                runner.forget()  # here, where no traceback holds on to what filled the memory
-            observer(Event("done" if record else "failed", item, record))
-    return tuple(failures)
+    spec = subject.spec
+    planned = groups(spec.options, spec.seeds)
+    if workers > 1:
+        return in_processes(subject, store, observe, planned, workers)
+    turn = Turn(subject, store, observe)
+    for group in planned:
+        turn.do(group)
+    return tuple(turn.failures)
 
 
 def network(subject: Subject, store: Store, trial: Trial) -> nn.Module:
@@ -80,14 +79,19 @@ def network(subject: Subject, store: Store, trial: Trial) -> nn.Module:
         StudyError: a stage that it comes from failed when the study was run, or the task's own
             code raises an exception.
     """
-    for stage in (trial.after.after, trial.after):
-        if stage is not None and (why := store.why_failed(stage)):
+    options = subject.spec.options
+    behind, new = set[Stage](), needs(options, trial)
+    while new:
+        behind |= new
+        new = frozenset().union(*(needs(options, stage) for stage in new)) - behind
+    for stage in sorted(behind, key=lambda stage: -stage.keep):
+        if why := store.why_failed(stage):
             raise StudyError(
                 f"{stage.id} failed when the study was run, so {trial.id} has no network: {why}; "
                 "mend that, and run the study again"
             )
     # also for a caller who only infers: the network may have to be trained
-    with _deterministic(subject.device), torch.inference_mode(False), torch.enable_grad():
+    with reproducible(subject.device), torch.inference_mode(False), torch.enable_grad():
         try:
             return Runner(subject, store, lambda event: None).network(trial).eval()
         except SecateurError:
@@ -96,15 +100,3 @@ def network(subject: Subject, store: Store, trial: Trial) -> nn.Module:
             raise StudyError(
                 f"the network of {trial.id} cannot be made: {told(error)}; mend the task"
             ) from error
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """On a GPU, ask for kernels that give the same sums each time; a CPU's do."""
-    before = torch.get_deterministic_debug_mode()
-    if device.type == "cuda":
-        torch.set_deterministic_debug_mode("warn")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)

@@ -1,0 +1,254 @@
+"""Each level's network, compiled and measured on this machine, beside what else could be served.
+
+The networks are those of the first seed and of the primary curve. Peers run the start, uncut: what
+a user would serve without secateur, at a peer's default precision and quantised to int8.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.bench import environments
+from secateur.bench.contest import Contest
+from secateur.bench.preparation import prepared
+from secateur.bench.result import Result
+from secateur.compiler import pipeline
+from secateur.errors import CompileError, SecateurError, UsageError
+from secateur.export import to_onnx
+from secateur.model.inputs import Inputs, head, run
+from secateur.study.shipped import Shipped
+from secateur.study.summary import Summary
+from secateur.study.task import Task
+from secateur.training import Data
+
+OURS = "secateur"
+PEERS = ("onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8")
+BATCHES = (1, 64)
+ROUNDS, SECONDS = 5, 0.1
+CALIBRATION = 256
+"""Training examples that peers are quantised with."""
+MOST_BYTES = 2**29
+"""Of test examples, and of what a network gives for them, that accuracy is taken of."""
+BUSY = 0.05
+"""Part of the cores' time from which on others disturb what is measured; the report says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What was measured, and what could not be."""
+
+    measured: tuple[Shipped, ...]
+    notes: tuple[str, ...]
+    machine: Mapping[str, Any]
+    date: str
+
+
+def ship(
+    networks: Mapping[float, Callable[[], nn.Module]],
+    task: Task,
+    summary: Summary,
+    *,
+    price: float | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Shipment:
+    """Compile networks and measure them.
+
+    Args:
+        networks: keep ratio → what makes its network, on the CPU; 1 is the uncut one.
+        task: whose test examples and metric are used.
+        summary: of the study: which levels are certified, and the curve that the networks are of.
+        price: of an hour of this machine.
+        progress: told what is going on.
+
+    Returns:
+        An entry for each network in secateur, and for the uncut one in each peer that is
+        installed; notes say what is missing, and why.
+    """
+    data = task.data(torch.device("cpu"))
+    uncut = networks[1.0]()
+    networks = {**networks, 1.0: lambda: uncut}
+    inputs, targets = _examples(data, uncut)
+    notes: list[str] = []
+    if len(targets) < (total := sum(len(each) for _, each in data.evaluation("test"))):
+        notes.append(f"accuracies are of the first {len(targets):,} of {total:,} test examples")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = _compiled(networks, data, folder, notes, progress)
+        if not files:
+            return Shipment((), tuple(notes), {}, "")
+        rivals = [peer for peer in PEERS if environments.here(environments.PEERS[peer])]
+        if missing := [peer for peer in PEERS if peer not in rivals]:
+            notes.append(f"not installed, so not measured: {', '.join(missing)}")
+        with prepared(
+            {_label(keep): path for keep, path in files.items()},
+            ",".join(rivals),
+            onnx=folder / "uncut.onnx",
+            calibrate=_calibration(data),
+            agree=False,
+            progress=progress,
+        ) as contest:
+            result = contest.race(BATCHES, rounds=ROUNDS, seconds=SECONDS, price=price)
+            notes += _said(result)
+            scores = _scores(contest, result, task, inputs, targets, notes, progress)
+    keeps = {_label(keep): keep for keep in files}
+    measured = tuple(
+        _entry(engine, keeps.get(engine), result, scores[engine], summary) for engine in scores
+    )
+    return Shipment(measured, tuple(notes), result.machine, result.date)
+
+
+def as_json(shipment: Shipment) -> dict[str, Any]:
+    """Return JSON values, of which `of_json` makes the same."""
+    return asdict(shipment)
+
+
+def of_json(content: Mapping[str, Any]) -> Shipment:
+    """Return what `as_json` was given.
+
+    Raises:
+        ValueError, UsageError: a figure cannot be one.
+    """
+    measured = []
+    for entry in content["measured"]:
+        times = {int(batch): float(ms) for batch, ms in entry["latency_ms"].items()}
+        measured.append(Shipped(**{**entry, "latency_ms": times}))
+    notes = tuple(map(str, content["notes"]))
+    return Shipment(tuple(measured), notes, dict(content["machine"]), str(content["date"]))
+
+
+def _label(keep: float) -> str:
+    return OURS if keep == 1 else f"{OURS} {keep:g}"
+
+
+def _compiled(
+    networks: Mapping[float, Callable[[], nn.Module]],
+    data: Data,
+    folder: Path,
+    notes: list[str],
+    progress: Callable[[str], None],
+) -> dict[float, Path]:
+    """Write an engine for each network, and the uncut one's ONNX file; the uncut one is a must."""
+    example = head(next(iter(data.evaluation("validation")))[0], 2)
+    found: dict[float, Path] = {}
+    for keep, make in sorted(networks.items(), reverse=True):
+        progress(f"compiling the network of keep ratio {keep:g}")
+        try:
+            content = to_onnx(make(), example)
+            if keep == 1:
+                (folder / "uncut.onnx").write_bytes(content)
+            path = folder / f"{keep!r}.so"
+            pipeline.compile_network(content, name=f"keep {keep:g}").write(path)
+            found[keep] = path
+        except (SecateurError, OSError) as error:
+            notes.append(f"keep ratio {keep:g} is not compiled: {error}")
+            if keep == 1:
+                return {}
+    return found
+
+
+def _examples(data: Data, model: nn.Module) -> tuple[np.ndarray[Any, Any], Tensor]:
+    """Return test inputs and targets, as many as fit the memory they may take with outputs."""
+    taken: list[np.ndarray[Any, Any]] = []
+    targets: list[Tensor] = []
+    room, each = MOST_BYTES, 0
+    for inputs, wanted in data.evaluation("test"):
+        taken.append(_array(inputs))
+        targets.append(wanted)
+        if not each:
+            with torch.inference_mode():
+                each = run(model, head(inputs, 1)).nbytes
+        room -= taken[-1].nbytes + len(wanted) * each
+        if room <= 0:
+            break
+    return _joined(taken), torch.cat(targets)
+
+
+def _calibration(data: Data) -> np.ndarray[Any, Any]:
+    generator = torch.Generator().manual_seed(0)
+    batches: Iterable[Any] = islice(data.calibration(CALIBRATION, 64, generator), CALIBRATION)
+    return _joined([_array(batch) for batch in batches])
+
+
+def _joined(batches: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    if len(shapes := {batch.shape[1:] for batch in batches}) > 1:
+        first, second, *_ = sorted(shapes)
+        raise UsageError(
+            "compiled networks are measured with inputs of one shape, and these have examples of "
+            f"{list(first)} and {list(second)}; run the study with --no-measure"
+        )
+    return np.concatenate(batches)
+
+
+def _array(inputs: Inputs) -> np.ndarray[Any, Any]:
+    """Return one tensor of inputs as an array."""
+    if not isinstance(inputs, Tensor):
+        raise UsageError(
+            f"compiled networks are measured with one input, and these take a "
+            f"{type(inputs).__name__}; run the study with --no-measure"
+        )
+    return np.ascontiguousarray(inputs.numpy())
+
+
+def _said(result: Result) -> Sequence[str]:
+    """Return what a race says beside its figures."""
+    said = [f"{r.engine}, batch {r.batch}: {r.why}" for r in result.refusals]
+    if result.others is not None and result.others > BUSY:
+        said.append(
+            f"other processes took {100 * result.others:.0f} % of the cores while this was "
+            "measured, so times may be too long; the study's command with --measure repeats it"
+        )
+    return [*result.notes, *said]
+
+
+def _scores(
+    contest: Contest,
+    result: Result,
+    task: Task,
+    inputs: np.ndarray[Any, Any],
+    targets: Tensor,
+    notes: list[str],
+    progress: Callable[[str], None],
+) -> dict[str, float]:
+    """Return the metric of each engine that was timed, by its own outputs."""
+    scores = {}
+    for engine in dict.fromkeys(timing.engine for timing in result.timings):
+        progress(f"test examples through {engine}")
+        try:
+            (outputs, *_) = contest.outputs(engine, inputs)
+        except CompileError as error:
+            notes.append(f"{engine}: {error}")
+            continue
+        values = task.metric.function(torch.from_numpy(outputs).float(), targets)
+        scores[engine] = float(values.double().mean())
+    return scores
+
+
+def _entry(
+    engine: str, keep: float | None, result: Result, score: float, summary: Summary
+) -> Shipped:
+    timings = {t.batch: t for t in result.timings if t.engine == engine}
+    most, criterion = timings[max(timings)], summary.primary[0]
+    certified = summary.regions[summary.primary].certified
+    cut = keep is not None and keep < 1
+    return Shipped(
+        keep=1.0 if keep is None else keep,
+        criterion=criterion if cut else "uncut",
+        engine=engine if keep is None else OURS,
+        precision=most.precision,
+        latency_ms={batch: 1000 * t.p50 for batch, t in timings.items()},
+        bytes=most.file,
+        peak_memory=most.memory or most.file,
+        accuracy=score,
+        cost_per_million=most.cost,
+        energy_j=most.joules,
+        certified=cut and keep in certified,
+    )

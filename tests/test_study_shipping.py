@@ -1,0 +1,426 @@
+"""Networks of a study, compiled and measured; and what the command line says meanwhile."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from bench_cases import result
+from secateur.bench import environments
+from secateur.compiler import pipeline
+from secateur.errors import CompileError, StudyError, UsageError
+from secateur.study import pace, shipping
+from secateur.study.plan import START, Event, Stage, Trial, items
+from secateur.study.store import CorruptFile, _digest
+from secateur.study.study import Results, Study, rebuild
+from secateur.study.subject import Subject
+from secateur.study.task import Task
+from secateur.terminal.measuring import measured
+from secateur.terminal.progress import StudyProgress
+from study_runs import copy_study
+from test_cli import SHORT, run
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler here")
+
+PLAN: dict[str, Any] = {
+    "keep": (0.8, 0.5, 0.1),
+    "criteria": ("gate", "magnitude"),
+    "seeds": 1,
+    "epochs": 2,
+    "gate_epochs": 1,
+    "smaller": 0,
+    "calibration": 128,
+    "device": "cpu",
+}
+
+
+def quickly(patch: Patch) -> None:
+    """Measure with few rounds, and beside one peer."""
+    patch.setattr(shipping, "ROUNDS", 2)
+    patch.setattr(shipping, "SECONDS", 0.005)
+    patch.setattr(shipping, "CALIBRATION", 64)
+    patch.setattr(environments, "here", lambda peer: peer.name == "onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: Patch) -> None:
+    quickly(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def ran(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study whose networks are not measured."""
+    study = Study(digits, out=tmp_path_factory.mktemp("study"), **PLAN)
+    study.run()
+    return study
+
+
+@pytest.fixture(scope="module")
+def shipped(ran: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Results]:
+    """The same study with its networks measured, at a price."""
+    study = Study(ran.task, out=tmp_path_factory.mktemp("shipped"), **PLAN)
+    copy_study(ran.directory, study.directory)
+    with pytest.MonkeyPatch.context() as patch:
+        quickly(patch)
+        return study, study.ship(price=0.36)
+
+
+@pytest.fixture
+def fresh(ran: Study, tmp_path: Path) -> Study:
+    """A copy of the study to measure, or to spoil."""
+    study = Study(ran.task, out=tmp_path / "copy", **PLAN)
+    copy_study(ran.directory, study.directory)
+    return study
+
+
+def accuracy(model: torch.nn.Module, task: Task) -> float:
+    """Return the test accuracy in torch, in per cent."""
+    right = []
+    for inputs, targets in task.data(torch.device("cpu")).evaluation("test"):
+        with torch.inference_mode():
+            right.append(model(inputs).argmax(-1) == targets)
+    return 100 * float(torch.cat(right).double().mean())
+
+
+def examples(task: Task) -> int:
+    return sum(len(y) for _, y in task.data(torch.device("cpu")).evaluation("test"))
+
+
+@needs_cc
+def test_every_level_of_the_claim_and_the_uncut_network_are_measured(
+    shipped: tuple[Study, Results],
+) -> None:
+    study, results = shipped
+    found = results.summary.shipped
+    ours = {each.keep: each for each in found if each.engine == "secateur"}
+    assert list(ours) == [1.0, *PLAN["keep"]]
+    assert [each.criterion for each in ours.values()] == ["uncut", "gate", "gate", "gate"]
+    (peer,) = (each for each in found if each.engine != "secateur")
+    assert (peer.engine, peer.keep, peer.criterion) == ("onnxruntime", 1.0, "uncut")
+    assert all(set(each.latency_ms) == set(shipping.BATCHES) for each in found)
+    assert ours[0.1].bytes < ours[1.0].bytes
+    assert not any(each.certified for each in found)  # one seed certifies nothing
+    assert study.shipped
+
+
+@needs_cc
+def test_an_engine_is_as_right_as_the_network_in_torch(shipped: tuple[Study, Results]) -> None:
+    study, results = shipped
+    few = 100 * 3 / examples(study.task)
+    for each in results.summary.shipped:
+        if each.keep < 1:
+            network = study.network(each.keep)
+            assert abs(each.accuracy - accuracy(network, study.task)) <= few
+    uncut = {each.engine: each.accuracy for each in results.summary.shipped if each.keep == 1}
+    assert abs(uncut["secateur"] - uncut["onnxruntime"]) <= few
+    # the uncut one is what the deepest level is compared with
+    record = json.loads(
+        (study.directory / "records" / "seed-0_uncut_keep-0.1_ladder.json").read_text()
+    )
+    assert abs(uncut["secateur"] - record["metrics"]["test"]) <= few
+
+
+@needs_cc
+def test_a_price_gives_what_a_million_examples_cost(shipped: tuple[Study, Results]) -> None:
+    for each in shipped[1].summary.shipped:
+        assert each.cost_per_million is not None
+        batch = max(each.latency_ms)
+        hours = each.latency_ms[batch] / 1000 / batch * 1e6 / 3600
+        # that is by the mean, and the latency a median: on a busy machine they differ
+        assert hours / 20 < each.cost_per_million / 0.36 < 20 * hours
+
+
+@needs_cc
+def test_notes_name_the_peers_that_are_missing(shipped: tuple[Study, Results]) -> None:
+    _, results = shipped
+    (note,) = (text for text in results.summary.shipping if "not installed" in text)
+    assert note == ("not installed, so not measured: onnxruntime-int8, openvino, openvino-int8")
+    assert "not installed, so not measured" in results.files.html.read_text()
+
+
+def test_a_busy_machine_is_told_with_what_helps() -> None:
+    (note,) = shipping._said(result(others=0.4))
+    assert "40 % of the cores" in note
+    assert "the study's command with --measure repeats it" in note
+    assert not shipping._said(result(others=0.01))
+
+
+@needs_cc
+def test_what_was_measured_is_read_back_and_reported(shipped: tuple[Study, Results]) -> None:
+    study, results = shipped
+    content = json.loads((study.directory / "shipped.json").read_text())
+    assert content["spec"] == study.spec.hash
+    again = rebuild(study.directory)
+    assert again.summary.shipped == results.summary.shipped
+    assert again.summary.shipping == results.summary.shipping
+    document = json.loads(json.dumps(again.document(), allow_nan=False))
+    assert len(document["shipped"]) == len(results.summary.shipped)
+
+
+def damaged(content: dict[str, Any]) -> str:
+    content["measured"][0]["accuracy"] = 100.0
+    return json.dumps(content)
+
+
+def of_another_spec(content: dict[str, Any]) -> str:
+    del content["sha256"]
+    content["spec"] = "0" * 64
+    return json.dumps({**content, "sha256": _digest(content)})
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        damaged,
+        of_another_spec,
+        lambda content: json.dumps(content)[:-40],
+        lambda content: "[]",
+        lambda content: "",
+    ],
+    ids=["changed", "another spec", "cut off", "a list", "empty"],
+)
+def test_a_damaged_file_is_left_out_with_a_warning(
+    spoil: Callable[[dict[str, Any]], str],
+    shipped: tuple[Study, Results],
+    tmp_path: Path,
+) -> None:
+    copy_study(shipped[0].directory, tmp_path)
+    path = tmp_path / "shipped.json"
+    path.write_text(spoil(json.loads(path.read_text())))
+    with pytest.warns(CorruptFile, match=r"shipped\.json is left out"):
+        results = rebuild(tmp_path)
+    assert not results.summary.shipped
+    assert results.summary.rows
+    with pytest.warns(CorruptFile):
+        assert not Study(shipped[0].task, out=tmp_path, **PLAN).shipped
+
+
+def test_without_a_compiler_there_is_a_note(fresh: Study, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    results = fresh.ship()
+    assert not results.summary.shipped
+    (note,) = results.summary.shipping
+    assert "keep ratio 1 is not compiled" in note
+    assert "no-such-compiler" in note
+    assert not fresh.shipped  # so it is tried again, when there is one
+
+
+@needs_cc
+def test_a_level_that_cannot_be_compiled_is_left_out(fresh: Study, monkeypatch: Patch) -> None:
+    compiled = pipeline.compile_network
+
+    def fails(source: bytes, *, name: str) -> pipeline.Compiled:
+        if name == "keep 0.5":
+            raise CompileError("an operator is missing")
+        return compiled(source, name=name)
+
+    monkeypatch.setattr(pipeline, "compile_network", fails)
+    results = fresh.ship()
+    ours = [each.keep for each in results.summary.shipped if each.engine == "secateur"]
+    assert ours == [1.0, 0.8, 0.1]
+    assert "keep ratio 0.5 is not compiled: an operator is missing" in results.summary.shipping
+
+
+def test_a_study_that_was_not_run_has_nothing_to_measure(digits: Task, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no study"):
+        Study(digits, out=tmp_path / "none", **PLAN).ship()
+
+
+class Changed:
+    """Data of a task whose test inputs are made into something else."""
+
+    def __init__(self, data: Any, change: Callable[[Any, int], Any]) -> None:
+        self._data, self._change = data, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+    def evaluation(self, split: str, batch_size: int = 250) -> Iterator[Any]:
+        for number, (inputs, targets) in enumerate(self._data.evaluation(split, batch_size)):
+            yield self._change(inputs, number), targets
+
+
+class Constant(torch.nn.Module):
+    """A network that takes anything."""
+
+    def forward(self, *given: Any, **named: Any) -> torch.Tensor:
+        return torch.zeros(1, 10)
+
+
+UNFIT: list[tuple[Callable[[Any, int], Any], str]] = [
+    (lambda x, number: {"x": x}, "these take a dict; run the study with --no-measure"),
+    (
+        lambda x, number: x[..., : 8 - number],
+        r"examples of \[1, 8, 7\] and \[1, 8, 8\]; run the study with --no-measure",
+    ),
+]
+
+
+def unfit(task: Task, change: Callable[[Any, int], Any]) -> Task:
+    return replace(task, data=lambda device: Changed(task.data(device), change))
+
+
+@pytest.mark.parametrize(("change", "message"), UNFIT, ids=["a dict", "shapes"])
+def test_inputs_that_no_engine_takes_say_what_to_do(
+    change: Callable[[Any, int], Any], message: str, digits: Task
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        shipping.ship({1.0: Constant}, unfit(digits, change), None)  # type: ignore[arg-type]
+
+
+def test_unasked_a_study_that_cannot_be_measured_is_shown_all_the_same(
+    fresh: Study, digits: Task
+) -> None:
+    change, message = UNFIT[0]
+    fresh.task = unfit(digits, change)
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    assert measured(fresh, None, asked=False, console=console) is None
+    assert "not measured: " in said.getvalue()
+    assert message in said.getvalue()
+    with pytest.raises(UsageError, match=message):
+        measured(fresh, None, asked=True, console=console)
+
+
+@needs_cc
+def test_the_command_measures_once_and_again_when_it_is_asked(
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    command = ["study", *SHORT, "--keep", "0.5", "--smaller", "0", "--criteria", "magnitude"]
+    command += ["--out", str(tmp_path), "--workers", "1"]
+    written = tmp_path / "shipped.json"
+
+    def asked(*more: str) -> tuple[str, str]:
+        code, out, err = run([*command, *more], monkeypatch, capsys)
+        assert code == 0, err
+        return out, err
+
+    asked("--no-measure")
+    assert not written.exists()
+    _, err = asked()
+    assert "note: not installed, so not measured" in err
+    first = written.read_bytes()
+    assert all(each["cost_per_million"] is None for each in json.loads(first)["measured"])
+    asked()
+    assert written.read_bytes() == first  # measured before
+    asked("--measure")
+    second = written.read_bytes()
+    assert second != first
+    out, err = asked("--price", "2", "--json")  # a price is of what is measured now
+    (line,) = out.splitlines()
+    document = json.loads(line)
+    assert document["complete"]
+    assert all(each["cost_per_million"] > 0 for each in document["shipped"])
+    assert "epochs of training" in err
+    assert written.read_bytes() != second
+
+
+def test_the_whole_table_and_one_object_come_when_they_are_asked_for(
+    ran: Study, monkeypatch: Patch, capsys: Capture
+) -> None:
+    code, out, _ = run(["report", str(ran.directory)], monkeypatch, capsys)
+    assert code == 0
+    assert "batchnorm" not in out
+    code, out, _ = run(["report", str(ran.directory), "--all"], monkeypatch, capsys)
+    assert code == 0
+    assert out.count("batchnorm") >= len(PLAN["keep"])
+    code, out, err = run(["report", str(ran.directory), "--all", "--json"], monkeypatch, capsys)
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    assert {row["recovery"] for row in json.loads(line)["rows"]} == {"ladder", "batchnorm"}
+
+
+def told(study: Study, *, terminal: bool, monkeypatch: Patch, workers: int = 1) -> list[str]:
+    """Return the lines that a study's progress prints, each item of it a minute after the last."""
+    stream, clock = io.StringIO(), iter(range(0, 10**9, 60))
+    monkeypatch.setattr("secateur.terminal.progress.time.perf_counter", lambda: next(clock))
+    console = Console(file=stream, width=100, force_terminal=terminal, color_system=None)
+    monkeypatch.setattr(console, "get_time", lambda: 0.0)
+    with StudyProgress(study.spec, console, workers=workers) as progress:
+        for item in items(study.spec.options, study.spec.seeds):
+            progress(Event("begin", item))
+            figures = {"seconds": 60.0, "metrics": {"test": 90.0}}
+            progress(Event("done", item, figures))
+    return stream.getvalue().replace("\u00a0", " ").splitlines()
+
+
+def test_a_pipe_gets_counts_and_the_time_left(ran: Study, monkeypatch: Patch) -> None:
+    lines = told(ran, terminal=False, monkeypatch=monkeypatch)
+    count = len(list(items(ran.spec.options, ran.spec.seeds)))
+    assert all("\x1b" not in line for line in lines)
+    assert re.fullmatch(rf"1 of {count} items done, .*, .* left", lines[1])
+    assert lines[-1].startswith(f"{count} of {count} items done, ")
+    assert "left" not in lines[-1]
+    assert not any("start" in line for line in lines)  # those are for a terminal
+
+
+def test_a_terminal_gets_the_figures_too(ran: Study, monkeypatch: Patch) -> None:
+    text = "\n".join(told(ran, terminal=True, monkeypatch=monkeypatch))
+    assert "seed 0: the start, trained with all weights, batchnorm: 90.00 %" in text
+    assert "seed 0: gate to 50 % sparsity, ladder: 90.00 %" in text
+    assert "seed 0: uncut, trained as long as to 90 % sparsity, ladder: 90.00 %" in text
+
+
+def test_the_time_left_is_shared_among_workers(ran: Study, monkeypatch: Patch) -> None:
+    spec, first = ran.spec, Stage(0, START)
+    for workers in (1, 2):
+        progress = StudyProgress(spec, Console(file=io.StringIO()), workers=workers)
+        assert progress._seconds_left() is None
+        progress(Event("done", first, {"seconds": 20.0}))  # 2 epochs, so 10 s each
+        left = progress._seconds_left()
+        trials = sum(isinstance(item, Trial) for item in items(spec.options, spec.seeds))
+        # one epoch of each of the three arms, and trials at a guess
+        assert left == pytest.approx((30 + 1.5 * trials) / workers)
+
+
+def test_what_was_done_before_is_counted_once(ran: Study) -> None:
+    stream = io.StringIO()
+    progress = StudyProgress(ran.spec, Console(file=stream, width=100))
+    found, *_, last = items(ran.spec.options, ran.spec.seeds)
+    progress(Event("found", found))
+    progress(Event("begin", last))
+    progress(Event("begin", last))
+    assert stream.getvalue().count("resuming: 1 items were done before") == 1
+
+
+def test_the_announcement_says_what_is_to_be_done_and_about_how_long(ran: Study) -> None:
+    first, second, third = ran.announcement(1)
+    assert ran.spec.hash[:12] in first
+    assert str(ran.directory) in first
+    # the start, and the ladder's epoch for each of gate, magnitude and uncut
+    planned = list(items(ran.spec.options, ran.spec.seeds))
+    trials = sum(isinstance(item, Trial) for item in planned)
+    assert second.startswith(f"5 epochs of training and {trials} measurements, in 1 process: about")
+    assert second.endswith(" if all is still to be done")
+    assert "certif" in third
+    assert "2 processes" in ran.announcement(2)[1]
+
+
+def test_the_estimate_grows_with_the_epochs_and_is_of_the_right_size(ran: Study) -> None:
+    def seconds(**changes: Any) -> float:
+        study = Study(ran.task, **{**PLAN, **changes})
+        subject = Subject(study.task, study.spec, torch.device("cpu"))
+        return min(pace.expected(subject, 1) for _ in range(3))
+
+    short, long = seconds(), seconds(epochs=200, gate_epochs=100)
+    assert 20 < long / short < 300  # epochs alone: 100 times as many
+    records = [json.loads(p.read_text()) for p in (ran.directory / "records").glob("*.json")]
+    taken = sum(record["seconds"] for record in records)
+    assert taken / 30 < short < 30 * taken
+    assert math.isfinite(long)
