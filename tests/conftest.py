@@ -1,4 +1,4 @@
-"""Shared by all tests: a small task, quiet torch, a compiler in a hurry."""
+"""Shared by all tests: a small task, quiet torch, a compiler in a hurry, a browser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compiler_cache import CompilerCache
+from report_browser import Browser, start
 from secateur.compiler import toolchain
 from secateur.study import report
 from secateur.study.task import Task, classification
@@ -88,6 +89,14 @@ def digits() -> Task:
     As made in this process: its studies run here, and start no other, which takes longer.
     """
     return replace(classification("digits", "mlp", progress=False))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, for pages of reports; without it the test is skipped."""
+    driver = start(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture
