@@ -129,7 +129,7 @@ def test_doctor_says_what_the_machine_can_do(
         (["study", *QUICK, "--price", "1"], 2, "leave out --no-measure or --price"),
         (["study", *SHORT, "--keep", "0.9"], 2, "gates would learn nothing.*ladder_from"),
         (["study", *QUICK, "--primary", "gate/batchnorm"], 2, "must be one of gate/ladder"),
-        (["study", *QUICK, "--finetune", "1"], 2, "No such option"),
+        (["study", *QUICK, "--finetune", "1"], 2, "the ladder trains what is cut"),
         (["report", "nowhere"], 1, "holds no study"),
         (["inspect", "nowhere"], 2, "cannot inspect nowhere"),
         (["prune"], 2, "No such command"),

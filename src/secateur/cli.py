@@ -39,7 +39,9 @@ def main() -> None:
 def _run() -> int:
     import typer
 
-    from secateur.terminal.commands import app
+    import secateur.terminal.commands  # each adds its own
+    import secateur.terminal.engines  # noqa: F401
+    from secateur.terminal.application import app
 
     try:
         code = app(standalone_mode=False)  # or typer prints what it refuses, as it is

@@ -40,6 +40,7 @@ from secateur.study.store import (
 from secateur.study.subject import Subject
 from secateur.study.summary import Summary, summarise
 from secateur.study.task import LABEL_SMOOTHING, Task, classification
+from secateur.study.withdrawn import without_withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Study:
         device: str | torch.device = "auto",
         **changes: Any,
     ) -> None:
-        known = [field.name for field in fields(Options)]
+        known, changes = [each.name for each in fields(Options)], without_withdrawn(changes)
         for name, value in changes.items():
             if name not in known:
                 raise unknown("a study", name, known, value)

@@ -1,0 +1,198 @@
+"""The commands that make and time engines: arguments only; each calls one public function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.console import Words
+from secateur.errors import UsageError
+from secateur.terminal.application import app, chosen, out, say, working
+from secateur.terminal.options import listed, shape
+
+
+@app.command(name="compile")
+def compile_(
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file, or a study directory (then give --keep).")
+    ],
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write.  \\[default: MODEL's name here, and the target's if it is not "
+            "native]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Write over a file that is no engine, even MODEL, or into a folder that holds "
+            "other files.",
+        ),
+    ] = False,
+    emit: Annotated[
+        str, typer.Option(help="library, or c: a folder of C sources that needs nothing else.")
+    ] = "library",
+    target: Annotated[
+        str, typer.Option(help="native, or a name that an unknown one lists (needs ziglang).")
+    ] = "native",
+    values: Annotated[
+        str, typer.Option(help="How weights are stored: fp32, fp16 or bf16; fp32 in arithmetic.")
+    ] = "fp32",
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Time kernels and tiles here, and choose by that.")
+    ] = False,
+    keep: Annotated[
+        float | None, typer.Option(help="Of a study: the keep ratio to ship.", show_default=False)
+    ] = None,
+    criterion: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a study.  \\[default: that of its primary sequence]", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of a study.  \\[default: its first]", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE.py:NAME or MODULE:NAME of a study's own task; its code is run.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Compile a pruned network to a library, or to C, that skips the zeros."""
+    from secateur.compiler import destination, pipeline, toolchain
+
+    if emit not in ("library", "c"):
+        raise UsageError(f"--emit is library or c, not {emit!r}")
+    name = model.stem
+    if model.is_dir():
+        if keep is None:
+            raise UsageError(f"{model} is a study: give --keep, the keep ratio to compile")
+        name = f"{model.resolve().name}-keep-{keep:g}"
+    elif keep is not None or task is not None:
+        raise UsageError(
+            "--keep and --task are for a study directory; an ONNX file is compiled as it is"
+        )
+    in_c = emit == "c"
+    path = out_file or destination.default(name, toolchain.target(target), folder=in_c)
+    if in_c:  # before any work
+        destination.refuse_folder(path, model, force=force)
+    else:
+        destination.refuse_file(path, force=force)
+    source: Path | bytes = model
+    if keep is not None:
+        from secateur.study.study import opened
+
+        own = None if task is None else chosen(task, {})
+        with working(f"cutting the study's network to {keep:g}"):
+            source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
+    options: dict[str, Any] = {
+        "target": target,
+        "values": values,
+        "input_shapes": dict(map(shape, input_shape or ())),
+        "name": name,
+        "tune": tune,
+    }
+    if in_c:
+        with working(f"compiling {name} to C"):
+            pipeline.emit_c(source, path, **options, force=force)
+        say(f"wrote {path}: `make` there builds a library and an example")
+        return
+    with working(f"compiling {name}"):
+        compiled = pipeline.compile_network(source, **options)
+        compiled.write(path, force=force)
+    say(compiled.summary(path))
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file, which is compiled first, or a compiled network.")
+    ],
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Peers, with commas: onnxruntime, openvino (at its default precision), "
+            "openvino-f32, deepsparse; onnxruntime-int8 and openvino-int8 quantise the network."
+        ),
+    ] = "onnxruntime",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples for int8 peers: a .npy file, or .npz with the inputs' names. "
+            "\\[default: random; only speed is meaningful then]",
+            show_default=False,
+        ),
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(help="What peers load, of a compiled network.", show_default=False),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,64",
+    threads: Annotated[
+        int | None, typer.Option(help="\\[default: one a physical core]", show_default=False)
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of every engine.")] = 20,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Time every step, against the roofline.")
+    ] = False,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an hour of this machine; gives the cost of a million inferences.",
+            show_default=False,
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PEER=FOLDER, a virtual environment to use. Repeats.", show_default=False
+        ),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(help="NAME=1,3,32,32. Repeats.", show_default=False)
+    ] = None,
+    values: Annotated[str, typer.Option(help="Of weights, when compiling.")] = "fp32",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a network on secateur and on other engines, side by side."""
+    from secateur.bench import calibration as samples
+    from secateur.bench import run, view
+
+    with working("measuring") as status:
+        result = run(
+            model,
+            against,
+            onnx=onnx,
+            calibrate=samples.read(calibration) if calibration else None,
+            batches=listed("batch", batch, int),
+            threads=threads,
+            rounds=rounds,
+            layers=layers,
+            price=price,
+            env=env or (),
+            input_shapes=dict(map(shape, input_shape or ())),
+            values=values,
+            progress=lambda text: status.update(Words(text)),
+        )
+    if json_:
+        print(result.json())
+    else:
+        out.print(view(result))
