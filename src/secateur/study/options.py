@@ -78,9 +78,9 @@ class Options:
     unrepaired: bool = _option(False, "Measure cuts before any repair, too.")
     smaller: float | None = _option(
         None,
-        "Keep ratio that smaller dense networks are compared with, trained for as long: one of as "
-        "many weights, one as fast once compiled. 0 leaves them out. "
-        "\\[default: 0.2 where that is a level, and the task has smaller networks]",
+        "Keep ratio that is compared with a smaller dense network, of as many weights and trained "
+        "for as long. 0 leaves it out. "
+        "\\[default: 0.2 where that is a rung, and the task has smaller networks]",
     )
     batch_size: int = _option(128, "Training batch size.")
     rate: float = _option(0.15, "Peak learning rate of the start.")
@@ -100,9 +100,9 @@ class Options:
         "where the task has a loss for it; the task's own loss has the rest.",
     )
     lowest_keep: float = _option(
-        0.03, "Smallest keep ratio drawn while gates learn; the last rung, if less."
+        0.03, "Smallest keep ratio drawn for a trunk, or for frozen weights."
     )
-    dense_steps: float = _option(0.2, "Fraction of a trunk's steps that keep every weight.")
+    dense_steps: float = _option(0.2, "Fraction of such steps that keep every weight.")
     calibration: int = _option(
         4096, "Training examples for batch-norm recalibration; all of them if there are fewer."
     )

@@ -21,7 +21,7 @@ UNCUT = "uncut"
 """The start, trained on with all weights: for as long as a rung and all above it, or a trunk."""
 GATE = "gate"
 SMALLER = ("smaller",)
-"""Dense networks of fewer channels: one of as many weights as are kept."""
+"""Dense networks of fewer channels, of as many weights as are kept."""
 WHOLE = (START, UNCUT, *SMALLER)
 """What is measured and not cut."""
 

@@ -1,15 +1,15 @@
 """Each level's network, compiled and measured on this machine, beside what else could be served.
 
-The networks are those of the first seed and of the primary curve. Peers run the start, uncut: what
-a user would serve without secateur, at a peer's default precision and quantised to int8.
+The networks are those of the first seed and of the primary curve. Peers run the uncut network that
+had as much training as the deepest level: what a user would serve without secateur, at a peer's
+default precision and quantised to int8.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +174,7 @@ def _examples(data: Data, model: nn.Module) -> tuple[np.ndarray[Any, Any], Tenso
 
 def _calibration(data: Data) -> np.ndarray[Any, Any]:
     generator = torch.Generator().manual_seed(0)
-    batches: Iterable[Any] = islice(data.calibration(CALIBRATION, 64, generator), CALIBRATION)
-    return _joined([_array(batch) for batch in batches])
+    return _joined([_array(batch) for batch in data.calibration(CALIBRATION, 64, generator)])
 
 
 def _joined(batches: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

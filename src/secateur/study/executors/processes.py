@@ -20,12 +20,10 @@ from secateur.study.plan import Event, Group, Item, Observer, epochs
 from secateur.study.store import CorruptFile, Store, UnwritableError
 from secateur.study.subject import Subject
 
-_SURROUNDINGS = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc gives large tensors back to the system after every step, and fetching them again costs
-    # a tenth of a step; so let it keep them
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# glibc gives large tensors back to the system after every step, and fetching them again takes
+# time; so let it keep them, where the user has not said otherwise
+_KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # bytes; the most it takes
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**27),
@@ -54,7 +52,7 @@ class _Worker:
             [sys.executable, "-P", "-c", _START, json.dumps(_path())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_SURROUNDINGS},
+            env={**_KEEP_MEMORY, **os.environ, **_ONE_THREAD},
         )
         self._heard = heard
         self.tell(study)

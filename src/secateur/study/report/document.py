@@ -24,7 +24,8 @@ def document(
         `secateur.study.rows.Row` for every row. `comparisons`: those of
         `secateur.study.summary.Comparison`. `regions`: for every curve its criterion, recovery,
         whether it is the primary one, and its certified keep ratios. `shipped`: the fields of
-        `secateur.study.shipped.Shipped` for every network that was measured.
+        `secateur.study.shipped.Shipped` for every network that was measured; `shipping`: notes on
+        that.
     """
     found = headline(summary, spec)
     row = found.row
@@ -45,4 +46,5 @@ def document(
             for (criterion, recovery), region in summary.regions.items()
         ],
         "shipped": [asdict(each) for each in summary.shipped],
+        "shipping": list(summary.shipping),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from secateur.errors import whole
+from secateur.study.options import LADDER
 from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name
 from secateur.study.rows import Row, grouped
 from secateur.study.statistics import MINIMUM_SEEDS, SEEDS_AND_EXAMPLES, Region, seeds_needed
@@ -75,10 +76,12 @@ def _why(summary: Summary, spec: Mapping[str, Any], rows: Mapping[float, Row]) -
     worse = -row.difference.mean if summary.higher_is_better else row.difference.mean
     at = f"At {percent(row.sparsity)} sparsity"
     if worse >= summary.margin:
+        trained = summary.primary[1] == LADDER
+        longer = "Train longer on the ladder (--gate-epochs), or declare" if trained else "Declare"
         return (
             f"{at} it is worse by {units.amount(worse)} than an uncut network with as much "
             f"training, and the margin is {units.margin(summary.margin)}: it costs that much. "
-            "Train longer (--epochs, --gate-epochs), or declare a margin that its use can bear.",
+            f"{longer} a margin that its use can bear.",
         )
     images = spec["task"].get("test_images")
     of = f" of {images:,} test examples" if whole(images) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,44 +37,37 @@ def verdict(summary: Summary, spec: Mapping[str, Any], directory: Path) -> list[
 
 
 def shipped(summary: Summary, keep: float) -> list[str]:
-    """Return a line on a level's compiled network, where it was measured."""
-    criterion, _ = summary.primary
-    ours = [
-        s for s in summary.shipped if (s.engine, s.criterion, s.keep) == (OURS, criterion, keep)
-    ]
+    """Return a line on a level's compiled network, where it was measured.
+
+    At every batch size it is compared with the fastest peer that computes in float, and the
+    fastest in int8: what could be served instead.
+    """
+    wanted = (OURS, summary.primary[0], keep)
+    ours = [s for s in summary.shipped if (s.engine, s.criterion, s.keep) == wanted]
     if not ours:
         return []
     mine = ours[0]
     peers = [s for s in summary.shipped if s.engine != OURS]
-    said = [
-        f"{times:.2g} times as fast as {best.engine} at {_share(mine, best)} of its size"
-        for wanted in (False, True)
-        if (best := _fastest(peers, int8=wanted)) and (times := _ratio(best, mine))
-    ]
-    batch, spent = min(mine.latency_ms.items())
-    return [
-        f"Compiled here, it takes {spent:.3g} ms (batch {batch}) and {size(mine.bytes)} on disk"
-        + (f": {'; '.join(said)}." if said else "; no other engine was measured.")
-    ]
+    rivals: dict[str, Shipped] = {}
+    times = []
+    for batch, spent in sorted(mine.latency_ms.items()):
+        best = _fastest(peers, batch)
+        rivals |= {peer.engine: peer for peer in best}
+        ratios = [f"{p.latency_ms[batch] / spent:.2g} × {p.engine}" for p in best]
+        against = f" (speed {', '.join(ratios)})" if ratios else ""
+        times.append(f"{spent:.3g} ms at batch {batch}{against}")
+    shares = [f"{_share(mine, peer)} of {peer.engine}" for peer in rivals.values()]
+    against = f" ({', '.join(shares)})" if shares else "; no other engine was measured"
+    return [f"Compiled here: {', '.join(times)}, {size(mine.bytes)} on disk{against}."]
 
 
-def certified(summary: Summary) -> str:
-    """Return the certified sparsity of the primary sequence, in words."""
-    least = summary.regions[summary.primary].lowest_keep
-    return "none" if least is None else percent(1 - least)
-
-
-def _fastest(peers: list[Shipped], *, int8: bool) -> Shipped | None:
-    """Return the fastest peer, at batch 1 or the smallest that was measured."""
-    found = [s for s in peers if s.precision.startswith(_INT8) == int8 and s.latency_ms]
-    return min(found, key=lambda s: s.latency_ms[min(s.latency_ms)], default=None)
+def _fastest(peers: Sequence[Shipped], batch: int) -> list[Shipped]:
+    """Return the fastest peer that computes in float, and the fastest in int8, where there are."""
+    timed = [peer for peer in peers if batch in peer.latency_ms]
+    kinds = [[p for p in timed if p.precision.startswith(_INT8) == int8] for int8 in (False, True)]
+    return [min(kind, key=lambda peer: peer.latency_ms[batch]) for kind in kinds if kind]
 
 
 def _share(mine: Shipped, peer: Shipped) -> str:
     """Return a file's part of a peer's, two figures."""
     return percent(float(f"{mine.bytes / peer.bytes:.2g}"))
-
-
-def _ratio(peer: Shipped, mine: Shipped) -> float | None:
-    batch = min(mine.latency_ms)
-    return peer.latency_ms[batch] / mine.latency_ms[batch] if batch in peer.latency_ms else None
