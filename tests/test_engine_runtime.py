@@ -298,3 +298,31 @@ def test_an_engine_says_what_it_is(content: bytes, target: Target) -> None:
     with pytest.raises(UsageError, match=r"closed; load it again"):
         engine(tiny.samples(1))
     assert Engine(content).threads >= 1
+
+
+ON_ONE_CORE = """
+import os, sys
+import numpy as np
+sys.path[:0] = sys.argv[2:]
+import tiny_network as tiny
+from secateur.compiler.runtime import Engine
+engine = Engine.load(sys.argv[1], threads=3)
+x = tiny.samples(5)
+engine(x)
+for thread in os.listdir("/proc/self/task"):  # none knows that there is but one core now
+    os.sched_setaffinity(int(thread), {min(os.sched_getaffinity(0))})
+for _ in range(2000):
+    np.testing.assert_array_equal(engine(x)[0], tiny.expected(x))
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="threads are listed on Linux alone"
+)
+def test_work_of_threads_that_have_no_core_is_done_by_the_caller(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.so"
+    path.write_bytes(content)
+    here = [str(Path(__file__).parent)]
+    subprocess.run([sys.executable, "-c", ON_ONE_CORE, str(path), *here], check=True, timeout=120)

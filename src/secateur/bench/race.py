@@ -262,7 +262,7 @@ def profile(
     for steps, tile in zip(info["steps"], info["batches"], strict=True):
         if [step["name"] for step in steps] == names:  # the program that was run
             facts, per = steps, tile
-    samples = batch if info["batched"] else 1
+    samples = batch if info["batched"] else info.get("samples", 1)
     return tuple(
         Step(
             batch,

@@ -61,6 +61,25 @@ def check(one: Graph, several: Graph, samples: Sequence[Arrays], wanted: Sequenc
         raise mixes(one, f"output {mine!r} of a sample depends on the others")
 
 
+def check_whole(whole: Graph, samples: Sequence[Arrays], wanted: Sequence[Arrays]) -> None:
+    """See that a network of a fixed batch gives what each of its samples gives alone.
+
+    Args:
+        whole: the graph as it was read.
+        samples, wanted: as for `check`, as many as its batch.
+
+    Raises:
+        CompileError: it gives something else.
+    """
+    inputs = {v: _joined(samples, v) for v in whole.inputs}
+    for run in (interpreter.run, interpreter.run_wide):  # the first may be ill-conditioned
+        found = run(whole, inputs)
+        others = [v for v in whole.outputs if not _alike(found[v], _joined(wanted, v))]
+        if not others:
+            return
+    raise mixes(whole, f"output {others[0]!r} of a sample depends on the others")
+
+
 def mixes(graph: Graph, how: str) -> CompileError:
     """Return the error for samples that meet, with a shape that can be given instead."""
     shapes = " ".join(
@@ -113,6 +132,8 @@ def _joined(parts: Sequence[Arrays], name: str) -> np.ndarray:
 
 
 def _alike(got: np.ndarray, wanted: np.ndarray) -> bool:
+    if got.shape != wanted.shape:
+        return False
     if got.dtype.kind != "f":
         return np.array_equal(got, wanted)
     finite = np.abs(wanted[np.isfinite(wanted)])

@@ -85,6 +85,7 @@ def emit(
     alone: Sequence[bool],
     info: Mapping[str, Any],
     values: str = "fp32",
+    fixed: int = 0,
 ) -> Source:
     """Write model.c.
 
@@ -96,6 +97,7 @@ def emit(
         alone: by program, whether one thread runs a tile of it.
         info: goes into the artifact as JSON, `steps` added, and into the C without them.
         values: how float constants are stored: "fp32", "fp16", "bf16".
+        fixed: samples of every call, where callers cannot choose; 0 where they can.
     """
     blob, prepared = _Blob(), _Prepared()
     step = Step(machine, Weights(blob.add, prepared.add), lambda node: sparse.get(node.name, 0))
@@ -131,18 +133,20 @@ def emit(
             '#include "halo.h"',
             '#include "transpose.h"',
             '#include "contract.h"',
+            '#include "depthwise.h"',
             '#include "single.h"',
             '#include "blocked.h"',
             '#include "matmul.h"',
             '#include "pooling.h"',
             '#include "recurrent.h"',
             '#include "fold.h"',
+            '#include "gather.h"',
             "extern const unsigned char sec_stored[];",
             *functions.code,
             *tables,
             f"static const sec_program programs[] = {{\n  {rows}}};",
-            _sizes("input_bytes", graph.inputs, first),
-            _sizes("output_bytes", graph.outputs, first),
+            _sizes("input_bytes", graph.inputs, first, fixed),
+            _sizes("output_bytes", graph.outputs, first, fixed),
         ]
     )
     stored, sections, decoded = _store(blob, values)
@@ -160,7 +164,7 @@ static __attribute__((unused)) void prepare(const char *weights, char *prepared)
 static const sec_section sections[] = {{{sections or "{0, 0, 0, 0}"}}};
 const sec_model sec_the_model = {{
   info, {len(graph.inputs)}, {len(graph.outputs)}, input_bytes, output_bytes,
-  programs, {len(programs)}, {int(not first.batched)},
+  programs, {len(programs)}, {fixed if first.batched else first.batch},
   sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0},
   {prepared.size}, {"prepare" if prepared.size else "0"}}};
 """
@@ -270,12 +274,12 @@ def _describe(
     return entry
 
 
-def _sizes(name: str, values: Sequence[str], program: Program) -> str:
+def _sizes(name: str, values: Sequence[str], program: Program, fixed: int) -> str:
     sizes = []
     for value in values:
         tensor = program.types[value]
         samples = tensor.shape[0] if program.batched else 1
-        sizes.append(tensor.size * tensor.dtype.itemsize // samples)
+        sizes.append(max(1, fixed) * tensor.size * tensor.dtype.itemsize // samples)
     return f"static const size_t {name}[] = {{{', '.join(map(str, sizes))}}};"
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from secateur.compiler import choice, memory, onnx_reader, passes, rows
+from secateur.compiler import choice, fixed_batch, memory, onnx_reader, passes, rows
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan, plan_mixed
+from secateur.errors import CompileError
 
 MOST_ARENA = 256 * 2**20
 """Bytes: a program of many samples that would need more scratch memory is left out; one sample
 after the other is then as good, because its values fit the caches."""
+
+MOST_FIXED = 1024
+"""Samples of a batch that the file fixes, to be cut into them; of more, it may count anything."""
 
 SEVERAL = 3
 """Samples of the graph that shows what a batch does: more than two, so that what treats the first
@@ -32,13 +36,16 @@ class Network:
         reference: the graph of one sample as it was read, with shapes; the truth.
         graphs: after the passes, one for each program.
         programs: ascending by batch.
-        batched: whether the number of samples is chosen at run time.
+        batched: whether samples can be told apart, so that a batch is cut into tiles.
+        fixed: how many samples a call has, where the file says so and they can be told apart; 0
+            where the caller chooses.
         sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
         machine: vectors of the target.
         several: as `reference`, of `SEVERAL` samples; None where the network is not batched.
         alone: by program, whether a tile is too little work for several threads.
         rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
             them on an axis of their own.
+        whole: the graph as it was read, of `fixed` samples; None where it is 0.
     """
 
     reference: Graph
@@ -50,6 +57,8 @@ class Network:
     several: Graph | None = None
     alone: tuple[bool, ...] = ()
     rows: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    fixed: int = 0
+    whole: Graph | None = None
 
 
 def prepare(
@@ -58,6 +67,7 @@ def prepare(
     *,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
     fixed: Mapping[str, np.ndarray] = EMPTY,
+    whole: bool = False,
 ) -> Network:
     """Read a network, simplify it, and plan its programs.
 
@@ -65,22 +75,47 @@ def prepare(
         source: an ONNX file or its content.
         machine: vectors of the target.
         input_shapes, fixed: see `onnx_reader.read`.
+        whole: run a batch that the file fixes as one piece, because its samples meet.
     """
     read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
     first = read(batch=1)
-    reference = passes.apply(first.graph, passes.PASSES[:1])
+    known = passes.apply(first.graph, passes.PASSES[:1])
+    if first.batched:
+        return _network(lambda n: passes.apply(read(batch=n).graph, passes.PASSES[:1]), machine)
+    count = fixed_batch.samples_of(known)
+    if 0 < count <= MOST_FIXED and not whole:
+        try:
+            cut = _network(partial(fixed_batch.of_samples, known), machine, count)
+        except CompileError:  # or its samples cannot be told apart
+            pass
+        else:
+            return replace(cut, fixed=count, whole=known)
+    return _network(lambda _: known, machine, batched=False)
+
+
+def _network(
+    of: Callable[[int], Graph], machine: Machine, most: int = MOST_FIXED, *, batched: bool = True
+) -> Network:
+    """Plan the programs of a network.
+
+    Args:
+        of: gives the graph of any number of samples.
+        machine: the target.
+        most: samples of a call.
+        batched: whether there can be more than one.
+    """
+    reference = of(1)
     memory.check(reference)
     several: Graph | None = None
     own: Mapping[str, int] = EMPTY
-    if first.batched:
-        several = passes.apply(read(batch=SEVERAL).graph, passes.PASSES[:1])
+    if batched:
+        several = of(SEVERAL)
         own = rows.of_a_sample(reference, several, SEVERAL)
     graphs = [passes.apply(rows.split(reference, own))]
-    programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=first.batched)]
-    if first.batched:
-        many = machine.lanes * _samples_a_lane(graphs[0])
-        graph = passes.apply(read(batch=many).graph, passes.PASSES[:1])
-        graph = passes.apply(rows.split(graph, own))
+    programs = [plan(graphs[0], machine, batch=1, lanes=False, batched=batched)]
+    if batched:
+        many = machine.lanes * min(_samples_a_lane(graphs[0]), -(-most // machine.lanes))
+        graph = passes.apply(rows.split(of(many), own))
         program = _many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
@@ -91,7 +126,7 @@ def prepare(
         reference,
         tuple(graphs),
         tuple(programs),
-        first.batched,
+        batched,
         sparse,
         machine,
         several,

@@ -26,10 +26,9 @@ from secateur.compiler import (
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.network import Network, prepare
-from secateur.compiler.plan import Program
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
-from secateur.errors import UsageError
+from secateur.errors import CompileError, UsageError
 from secateur.version import VERSION
 
 VALUES = ("fp32", "fp16", "bf16")
@@ -144,8 +143,7 @@ def compile_network(
     """
     _check_values(values)
     source = _source(source)
-    goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
-    known = verification.truth(network)
+    goal, network, known, name = _planned(source, target, input_shapes, fixed, name, tune)
     written = source_of(network, name, values=values, origin=_content(source))
     content = built(written, goal)
     difference = None
@@ -180,18 +178,35 @@ def _planned(
     fixed: Mapping[str, np.ndarray],
     name: str | None,
     tune: bool,
-) -> tuple[Target, Network, str]:
+) -> tuple[Target, Network, verification.Truth, str]:
     if name is not None and not isinstance(name, str):
         raise UsageError(f"the name of a network is {name!r}; give a text")
     goal = toolchain.target(target)
     if tune and goal.name != "native":
         raise UsageError(f"tuning measures on this machine, which cannot run code for {goal.name}")
     machine = Machine(goal.lanes, goal.registers)
-    network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
+    network, known = _prepared(source, machine, input_shapes, fixed)
     name = name or (source.stem if isinstance(source, Path) else "network")
     # the name of a file need not be text, but JSON is
     name = name.encode("utf-8", "backslashreplace").decode()
-    return goal, tuned(network, name, goal) if tune else network, name
+    return goal, tuned(network, name, goal) if tune else network, known, name
+
+
+def _prepared(
+    source: Path | bytes,
+    machine: Machine,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    fixed: Mapping[str, np.ndarray],
+) -> tuple[Network, verification.Truth]:
+    network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
+    try:
+        return network, verification.truth(network)
+    except CompileError:
+        if not network.fixed:
+            raise
+    # the samples of its batch meet: they are run together
+    network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed, whole=True)
+    return network, verification.truth(network)
 
 
 @checked(folder=PATH, force=BOOL, **_OPTIONS)
@@ -229,8 +244,7 @@ def emit_c(
         goal, written = compiled.target, compiled.source
     else:
         _check_values(values)
-        goal, network, name = _planned(source, target, input_shapes, fixed, name, tune)
-        verification.truth(network)  # refuses what cannot be run in tiles
+        goal, network, _, name = _planned(source, target, input_shapes, fixed, name, tune)
         written = source_of(network, name, values=values, origin=_content(source))
     parts = {"model.c": written.model}, written.stored, written.network, goal
     destination.write_folder(folder, lambda new: bundle.write_bundle(new, *parts), force=force)
@@ -251,7 +265,7 @@ def tuned(network: Network, name: str, target: Target) -> Network:
     best: dict[str, tuple[float, int]] = {}
     for times in TUNED:
         tried = {layer: int(times * most) for layer, most in usual.items()}
-        every = replace(network, sparse=tried)
+        every = replace(network, sparse=tried, fixed=0)  # any number of samples
         with Engine(built(source_of(every, name), target), threads=1) as engine:
             for layer, seconds in _layers(network, engine).items():
                 best[layer] = min(best.get(layer, (np.inf, 0)), (seconds, tried[layer]))
@@ -279,16 +293,17 @@ def source_of(
     network: Network, name: str, *, values: str = "fp32", origin: bytes = b""
 ) -> emit.Source:
     """Write the C of a network; `values` is one of `VALUES`."""
-    graph, first = network.graphs[0], network.programs[0]
+    graph = network.graphs[0]
     info = {
         "name": name,
         "secateur": VERSION,
-        "batched": network.batched,
+        "batched": network.batched and not network.fixed,
+        "samples": network.fixed or 1,
         "values": values,
         "origin": hashlib.sha256(origin).hexdigest(),
-        "inputs": [_described(graph, v, first) for v in graph.inputs],
-        "outputs": [_described(graph, v, first) for v in graph.outputs],
-        "merged": list(network.rows),
+        "inputs": [_described(network, graph, v) for v in graph.inputs],
+        "outputs": [_described(network, graph, v) for v in graph.outputs],
+        "merged": [] if network.fixed else list(network.rows),
         "batches": [p.batch for p in network.programs],
     }
     return emit.emit(
@@ -297,12 +312,16 @@ def source_of(
         network.machine,
         sparse=network.sparse,
         alone=network.alone or (False,) * len(network.programs),
+        fixed=network.fixed,
         info=info,
         values=values,
     )
 
 
-def _described(graph: Graph, value: str, program: Program) -> dict[str, Any]:
+def _described(network: Network, graph: Graph, value: str) -> dict[str, Any]:
     tensor = graph.types[value]
-    shape = list(tensor.shape[1:] if program.batched else tensor.shape)
+    shape = list(tensor.shape[1:] if network.batched else tensor.shape)
+    if network.fixed:  # the caller's array
+        own = shape.pop(0) if value in network.rows else 1
+        shape.insert(0, network.fixed * own)
     return {"name": value, "dtype": tensor.dtype.name, "shape": shape}

@@ -43,8 +43,8 @@ def truth(network: Network) -> Truth:
 
     Raises:
         CompileError: the network is batched, but several samples together give something else
-            than one after the other, so that a batch cannot be cut into tiles; or there is not
-            enough memory.
+            than one after the other, or than the network as it was read, so that a batch cannot be
+            cut into tiles; or there is not enough memory.
     """
     graph, several = network.reference, network.several
     rng = np.random.default_rng(0)
@@ -53,6 +53,9 @@ def truth(network: Network) -> Truth:
     known = Truth(tuple(x for x, _ in drawn), tuple(y for _, y in drawn))
     if several is not None:
         apart.check(graph, several, known.samples, known.wanted)
+    if network.whole is not None:
+        order = _order(rng, network.fixed, SEVERAL)
+        apart.check_whole(network.whole, [drawn[k][0] for k in order], [drawn[k][1] for k in order])
     return known
 
 
@@ -122,17 +125,25 @@ def _orders(network: Network, distinct: int) -> Iterator[list[int]]:
     No part at the end of a batch is as one at its beginning, so that an engine that reads its
     samples from elsewhere in the batch, by any distance, gives something else.
     """
+    batch = network.programs[-1].batch
+    rng = np.random.default_rng(0)
+    if network.fixed:
+        yield from (_order(rng, network.fixed, distinct) for _ in range(2))
+        return
     yield from ([k] for k in range(2))
     if not network.batched:
         return
-    batch = network.programs[-1].batch
-    rng = np.random.default_rng(0)
     # some that do not fill a tile; a full tile and more, by a large part and a small
     for count in sorted({2, 3, batch + batch // 2 + 1, batch + 2}):
-        order = [0] * count
-        while any(order[k:] == order[: count - k] for k in range(1, count)):
-            order = [int(k) for k in rng.integers(0, distinct, count)]
-        yield order
+        yield _order(rng, count, distinct)
+
+
+def _order(rng: np.random.Generator, count: int, distinct: int) -> list[int]:
+    """Return which of a few samples make a batch, without a period."""
+    order = [0] * count
+    while any(order[k:] == order[: count - k] for k in range(1, count)):
+        order = [int(k) for k in rng.integers(0, distinct, count)]
+    return order
 
 
 def _together(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:

@@ -3,95 +3,17 @@
 #include <string.h>
 #define SEC_EXPORT 1
 #include "runtime.h"
+#include "constants.h"
 #include "guard.h"
 #include "pool.h"
 #include SEC_HEADER
 
-#define M (&sec_the_model)
-
 enum { OK, WRONG_BATCH, NO_MEMORY, NO_PROGRAM };
-enum { KEPT = 8, LINE = 64 };
+enum { KEPT = 8, LINE = 64, PROGRAMS = 8 };
+enum { SELDOM = 64, RARELY = 4096, TRIED = 3 };  /* calls: between trials, at most; of a trial */
 
 /* A tile of the smallest program costs about this many times its share of a full larger tile. */
 enum { FILLED = 4 };
-
-/* ---- Constants: decoded and prepared once, for all engines together. ---- */
-
-static struct {
-  int lock;       /* process that has it; 0: free */
-  size_t users;
-  char *decoded, *prepared;
-} constants;
-
-static void take_constants(void) {
-  const int me = sec_process();
-  for (;;) {
-    int owner = __atomic_load_n(&constants.lock, __ATOMIC_RELAXED);
-    if (owner != me && __atomic_compare_exchange_n(&constants.lock, &owner, me, 0, __ATOMIC_ACQUIRE,
-                                                   __ATOMIC_RELAXED))
-      return;
-    sec_yield();
-  }
-}
-
-static void give_constants(void) { __atomic_store_n(&constants.lock, 0, __ATOMIC_RELEASE); }
-
-static float half(uint16_t h) {
-  /* the exponent starts from 15 in a half, from 127 in a float; also right for subnormals */
-  union { uint32_t i; float f; } x = {(uint32_t)(h & 0x7fff) << 13};
-  x.f *= 0x1p112f;
-  if ((h & 0x7c00) == 0x7c00) x.i |= 0x7f800000;
-  x.i |= (uint32_t)(h & 0x8000) << 16;
-  return x.f;
-}
-
-static void decode(char *decoded) {
-  for (size_t s = 0; s < M->section_count; s++) {
-    const sec_section *p = M->sections + s;
-    const unsigned char *from = M->stored + p->from;
-    if (p->kind == 0) memcpy(decoded + p->to, from, p->count);
-    for (size_t i = 0; p->kind && i < p->count; i++) {
-      uint16_t narrow;
-      memcpy(&narrow, from + 2 * i, 2);
-      union { uint32_t i; float f; } wide = {(uint32_t)narrow << 16};
-      if (p->kind == 1) wide.f = half(narrow);
-      memcpy(decoded + p->to + 4 * i, &wide, 4);
-    }
-  }
-}
-
-static const char *weights(void) {
-  return constants.decoded ? constants.decoded : (const char *)M->stored;
-}
-
-static void drop_constants(void) {
-  sec_release(constants.decoded);
-  sec_release(constants.prepared);
-  constants.decoded = constants.prepared = 0;
-}
-
-static int use_constants(void) {
-  int done = 1;
-  take_constants();
-  if (!constants.users) {
-    drop_constants();  /* left where a fork came in between */
-    if (M->section_count && (constants.decoded = sec_allocate(M->decoded_bytes)))
-      decode(constants.decoded);
-    if (M->prepared_bytes && (constants.prepared = sec_allocate(M->prepared_bytes)))
-      M->prepare(weights(), constants.prepared);
-    done = (!M->section_count || constants.decoded) && (!M->prepared_bytes || constants.prepared);
-    if (!done) drop_constants();
-  }
-  constants.users += (size_t)done;
-  give_constants();
-  return done;
-}
-
-static void leave_constants(void) {
-  take_constants();
-  if (--constants.users == 0) drop_constants();
-  give_constants();
-}
 
 /* ---- Calls: scratch memory, and the tiles of a batch. ---- */
 
@@ -105,16 +27,24 @@ typedef struct {
   size_t alone;               /* tiles that one thread runs by itself */
 } share;
 
-/* What a call needs and the next can use again: an arena for each thread, a share for each
-   program. */
+/* What a call needs and the next can use again: an arena for each thread. */
 typedef struct {
   arena *arenas;
-  share *shares;
 } context;
+
+/* Whether a team is faster than one thread at batches of a size: it need not be, where its cores
+   share no cache or another process has one of them. Only who has the pool looks at this. */
+typedef struct {
+  size_t batch;
+  int usual;        /* threads that calls have; others are tried now and then */
+  int calls, next;  /* since the last trial; when the next one begins */
+  double best[2];   /* seconds: of one thread; of the team */
+} habit;
 
 struct SEC_NAME(engine) {
   int threads;
   sec_pool *pool;
+  habit habit;
   context *free[KEPT];  /* each slot is taken and given back in one exchange: no lock */
 };
 typedef struct SEC_NAME(engine) engine;
@@ -123,16 +53,18 @@ typedef struct {
   const context *context;
   const void *const *inputs;
   void *const *outputs;
-  size_t alone, next;  /* tiles that are run by one thread each, over all programs; the next one */
+  size_t alone;        /* tiles that are run by one thread each, over all programs */
   double *seconds;     /* of each thread, of each step; or null */
   size_t steps;
+  share shares[PROGRAMS];
 } call;
+
+typedef char call_fits_a_job[sizeof(call) <= SEC_JOB ? 1 : -1];
 
 static void free_context(const engine *e, context *c) {
   if (!c) return;
   for (int t = 0; c->arenas && t < e->threads; t++) sec_release(c->arenas[t].memory);
   free(c->arenas);
-  free(c->shares);
   free(c);
 }
 
@@ -144,8 +76,7 @@ static context *take_context(engine *e) {
   context *c = calloc(1, sizeof *c);
   if (!c) return 0;
   c->arenas = calloc((size_t)e->threads, sizeof *c->arenas);
-  c->shares = calloc(M->program_count, sizeof *c->shares);
-  if (c->arenas && c->shares) return c;
+  if (c->arenas) return c;
   free_context(e, c);
   return 0;
 }
@@ -193,9 +124,9 @@ static int reserve(arena *a, size_t bytes) {
 /* Decide which tiles one thread runs by itself; make room for them. */
 static int arrange(call *c, int threads) {
   size_t whole = LINE, alone = LINE;  /* bytes for tiles of the whole team; of one thread */
-  c->alone = c->next = 0;
+  c->alone = 0;
   for (size_t p = 0; p < M->program_count; p++) {
-    share *s = c->context->shares + p;
+    share *s = c->shares + p;
     const size_t bytes = M->programs[p].arena;
     s->alone = M->programs[p].alone ? s->tiles + (s->rest != 0)
                                     : s->tiles / (size_t)threads * (size_t)threads;
@@ -208,44 +139,56 @@ static int arrange(call *c, int threads) {
   return 1;
 }
 
-static void run_steps(const sec_program *p, size_t from, size_t to, const sec_frame *frame,
-                      double *seconds, sec_pool *team, int thread, int threads) {
+/* Run steps of a program on a tile, `team` being where its threads are, or null for one by itself. */
+static void run_steps(const call *c, const sec_program *p, size_t from, size_t to, sec_frame frame,
+                      int owner, sec_progress *team, double *seconds) {
+  const int threads = team ? team->threads : 1;
+  const double weight = c->alone ? threads : 1;  /* times of tiles are summed over threads */
   for (size_t k = from; k < to; k++) {
     const double start = seconds ? sec_now() : 0;
-    p->step[k](frame, thread, threads);
-    sec_meet(team);
-    if (seconds) seconds[k] += sec_now() - start;
+    for (int i = 0; i < threads; i++) {  /* its own part first, then what others have not begun */
+      const int part = team ? (team->thread + i) % threads : 0;
+      if (team && !sec_claim(team, part)) continue;
+      frame.arena = c->context->arenas[owner].memory;
+      p->step[k](&frame, part, threads);
+      if (team) sec_did(team);
+    }
+    if (team) sec_meet(team, 0);
+    if (seconds) seconds[k] += weight * (sec_now() - start);
   }
 }
 
-static void run_tile(const call *c, size_t program, size_t number, char *memory, double *seconds,
-                     sec_pool *team, int thread, int threads) {
+static void run_tile(const call *c, size_t program, size_t number, int owner, sec_progress *team,
+                     double *seconds) {
   const sec_program *p = M->programs + program;
-  const share *s = c->context->shares + program;
+  const share *s = c->shares + program;
   const size_t count = number < s->tiles ? p->batch : s->rest;
-  sec_frame frame = {memory, weights(), constants.prepared, c->inputs, c->outputs,
+  sec_frame frame = {0, weights(), constants.prepared, c->inputs, c->outputs,
                      s->first + number * p->batch, count, 0};
   for (; p->looped && frame.sample < count; frame.sample++)
-    run_steps(p, 0, p->looped, &frame, seconds, team, thread, threads);
+    run_steps(c, p, 0, p->looped, frame, owner, team, seconds);
   frame.sample = 0;
-  run_steps(p, p->looped, p->steps, &frame, seconds, team, thread, threads);
+  run_steps(c, p, p->looped, p->steps, frame, owner, team, seconds);
 }
 
-static void work(void *job, sec_pool *team, int thread, int threads) {
-  call *c = job;
-  const context *own = c->context;
-  double *seconds = c->seconds ? c->seconds + (size_t)thread * c->steps : 0;
-  for (;;) {
-    size_t number = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED), p = 0;
-    if (number >= c->alone) break;
-    while (number >= own->shares[p].alone) number -= own->shares[p++].alone;
-    run_tile(c, p, number, own->arenas[thread].memory, seconds, 0, 0, 1);
-  }
-  if (c->alone) sec_meet(team);  /* the first arena is everybody's from here on */
+static void work(const void *job, sec_progress *at) {
+  const call *c = job;
+  uint64_t tile = 0;
+  for (size_t p = 0; c->alone && p < M->program_count; p++)
+    for (size_t number = 0; number < c->shares[p].alone; number++, tile++) {
+      if (!sec_take(at, tile)) continue;
+      double *seconds = c->seconds ? c->seconds + (size_t)at->thread * c->steps : 0;
+      run_tile(c, p, number, at->thread, 0, seconds);
+      sec_did(at);
+    }
+  if (c->alone) sec_meet(at, c->alone);  /* the first arena is everybody's from here on */
+  sec_progress *team = at->pool ? at : 0;
+  /* a late thread may not touch the caller's memory: the caller has the times */
+  double *seconds = at->thread ? 0 : c->seconds;
   for (size_t p = 0; p < M->program_count; p++) {
-    const share *s = own->shares + p;
+    const share *s = c->shares + p;
     for (size_t number = s->alone; number < s->tiles + (s->rest != 0); number++)
-      run_tile(c, p, number, own->arenas[0].memory, seconds, team, thread, threads);
+      run_tile(c, p, number, 0, team, seconds);
   }
 }
 
@@ -253,28 +196,57 @@ static void work(void *job, sec_pool *team, int thread, int threads) {
 static int needs_one(const call *c) {
   size_t tiles = 0;
   for (size_t p = 0; p < M->program_count; p++)
-    tiles += c->context->shares[p].tiles + (c->context->shares[p].rest != 0);
+    tiles += c->shares[p].tiles + (c->shares[p].rest != 0);
   return c->alone == tiles && tiles <= 1;
 }
 
-static int do_call(engine *e, call *c, int repeats) {
+/* Return the threads for the next call of such a batch. */
+static int threads_for(habit *h, size_t batch, int team) {
+  if (h->batch != batch) *h = (habit){batch, team, 0, SELDOM, {0, 0}};
+  const int other = h->usual == 1 ? team : 1;
+  if (h->calls < h->next) return h->usual;
+  if (h->calls == h->next) h->best[other > 1] = 0;
+  return other;
+}
+
+/* Note how long a call took; after a trial, keep what was faster, and try less often what is not. */
+static void note(habit *h, int threads, double seconds) {
+  double *best = h->best + (threads > 1);
+  if (*best == 0 || seconds < *best) *best = seconds;
+  if (++h->calls < h->next + TRIED) {
+    if (h->calls == h->next - TRIED) h->best[h->usual > 1] = 0;  /* as it is now */
+    return;
+  }
+  const double usual = h->best[h->usual > 1], other = h->best[h->usual <= 1];
+  const int better = other < 0.97 * usual;
+  h->next = better || other < 1.3 * usual ? SELDOM : h->next > RARELY / 4 ? RARELY : 4 * h->next;
+  if (better) h->usual = threads;
+  h->calls = 0;
+}
+
+static int do_call(engine *e, call *c, size_t batch, int repeats) {
   const int taken = sec_pool_take(e->pool);
-  const int ready = arrange(c, taken), threads = ready && needs_one(c) ? 1 : taken;
+  const int ready = arrange(c, taken);
+  const int team = ready && taken > 1 && !needs_one(c), tried = team && !c->seconds && !c->alone;
+  const int threads = !team ? 1 : tried ? threads_for(&e->habit, batch, taken) : taken;
   for (int i = 0; ready && i < repeats; i++) {
-    c->next = 0;
-    if (threads > 1) sec_pool_run(e->pool, work, c);
-    else work(c, 0, 0, 1);
+    sec_progress alone = {0, 0, 1, 0, 0, 0};
+    const double start = tried ? sec_now() : 0;
+    if (threads > 1) sec_pool_run(e->pool, work, c, sizeof *c);
+    else work(c, &alone);
+    if (tried) note(&e->habit, threads, sec_now() - start);
   }
   if (taken > 1) sec_pool_give(e->pool);
-  /* times of the threads add up to those of the team, whether it worked together or not */
   for (size_t k = 0; ready && k < c->steps; k++) {
+    /* tiles that threads ran side by side: as if each had taken its part of the time */
     for (int t = 1; t < threads; t++) c->seconds[k] += c->seconds[(size_t)t * c->steps + k];
-    c->seconds[k] /= (double)threads * repeats;
+    c->seconds[k] /= (double)(c->alone ? threads : 1) * repeats;
   }
   return ready ? OK : NO_MEMORY;
 }
 
-static int wrong_batch(size_t batch) { return M->fixed_batch && batch != M->programs[0].batch; }
+static int wrong_batch(size_t batch) { return M->fixed && batch != 1; }
+static size_t samples_of(size_t batch) { return M->fixed ? M->fixed : batch; }
 
 /* ---- The public functions; see the header. ---- */
 
@@ -283,7 +255,7 @@ size_t SEC_NAME(inputs)(void) { return M->inputs; }
 size_t SEC_NAME(outputs)(void) { return M->outputs; }
 size_t SEC_NAME(input_bytes)(size_t i) { return i < M->inputs ? M->input_bytes[i] : 0; }
 size_t SEC_NAME(output_bytes)(size_t i) { return i < M->outputs ? M->output_bytes[i] : 0; }
-size_t SEC_NAME(fixed_batch)(void) { return M->fixed_batch ? M->programs[0].batch : 0; }
+size_t SEC_NAME(fixed_batch)(void) { return M->fixed != 0; }
 size_t SEC_NAME(programs)(void) { return M->program_count; }
 size_t SEC_NAME(tile)(size_t p) { return p < M->program_count ? M->programs[p].batch : 0; }
 size_t SEC_NAME(steps)(size_t p) { return p < M->program_count ? M->programs[p].steps : 0; }
@@ -343,20 +315,18 @@ int SEC_NAME(run)(engine *e, const void *const *inputs, void *const *outputs, si
   if (!batch) return OK;
   context *own = take_context(e);
   if (!own) return NO_MEMORY;
-  by_all(own->shares, batch);
-  call c = {own, inputs, outputs, 0, 0, 0, 0};
-  const int code = do_call(e, &c, 1);
+  call c = {own, inputs, outputs, 0, 0, 0, {{0, 0, 0, 0}}};
+  by_all(c.shares, samples_of(batch));
+  const int code = do_call(e, &c, batch, 1);
   give_context(e, own);
   return code;
 }
 
 size_t SEC_NAME(program_for)(size_t batch) {
   size_t best = 0, most = 0, first = 0, end;
-  share *shares = calloc(M->program_count, sizeof *shares);
-  if (!shares || wrong_batch(batch)) {
-    free(shares);
-    return 0;
-  }
+  share shares[PROGRAMS];
+  if (wrong_batch(batch)) return 0;
+  batch = samples_of(batch);
   by_all(shares, batch);
   for (size_t p = M->program_count; p-- > 0; first = end) {
     end = p ? shares[p - 1].first : batch;
@@ -365,7 +335,6 @@ size_t SEC_NAME(program_for)(size_t batch) {
       best = p;
     }
   }
-  free(shares);
   return best;
 }
 
@@ -378,10 +347,9 @@ int SEC_NAME(profile)(engine *e, const void *const *inputs, void *const *outputs
   context *own = take_context(e);
   int code = NO_MEMORY;
   if (all && own) {
-    memset(own->shares, 0, M->program_count * sizeof *own->shares);
-    by_one(own->shares, program, 0, batch);
-    call c = {own, inputs, outputs, 0, 0, all, steps};
-    code = do_call(e, &c, repeats < 1 ? 1 : repeats);
+    call c = {own, inputs, outputs, 0, all, steps, {{0, 0, 0, 0}}};
+    by_one(c.shares, program, 0, samples_of(batch));
+    code = do_call(e, &c, batch, repeats < 1 ? 1 : repeats);
     if (!code) memcpy(seconds, all, steps * sizeof *all);
   }
   if (own) give_context(e, own);

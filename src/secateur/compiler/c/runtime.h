@@ -42,9 +42,9 @@ typedef struct {
   size_t inputs, outputs;
   const size_t *input_bytes;       /* of one sample; of the whole array where batch is fixed */
   const size_t *output_bytes;
-  const sec_program *programs;     /* ascending by batch; the first has batch 1, or the fixed batch */
+  const sec_program *programs;     /* ascending by batch; the first has batch 1 */
   size_t program_count;
-  int fixed_batch;                 /* 1: the caller's batch must equal programs[0].batch */
+  size_t fixed;                    /* samples of every call, whose batch the caller counts as 1; or 0 */
   const unsigned char *stored;     /* 64-byte aligned */
   size_t stored_bytes, decoded_bytes;
   const sec_section *sections;

@@ -1,0 +1,158 @@
+"""A batch that a file fixes is run in tiles as a free one is, where its samples stay apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur.compiler import fixed_batch, passes
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.graph import Tensor as Type
+from secateur.compiler.pipeline import compile_network
+from secateur.errors import CompileError
+from secateur.export import to_onnx
+
+pytest.importorskip("onnx")
+
+
+class Shaped(nn.Module):
+    """Writes its batch into shapes, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.conv(x)).view(len(x), 8 * 36))
+
+
+class Token(nn.Module):
+    """A token of its own before each sample's, and heads folded into the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.layer = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        heads = x.reshape(len(x), -1, 2, 4).transpose(1, 2).reshape(len(x) * 2, -1, 4)
+        mixed = torch.softmax(heads @ heads.transpose(1, 2), -1) @ heads
+        own = mixed.reshape(len(x), 2, -1, 4).transpose(1, 2).reshape(len(x), -1, 8)
+        return own + self.layer(x, x, x, need_weights=False)[0]
+
+
+class First(nn.Module):
+    """The sequence first, and states for every sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = torch.zeros(1, len(x), 6), torch.ones(1, len(x), 6)
+        out: Tensor = self.layer(x.transpose(0, 1), states)[0]
+        return out.transpose(0, 1)
+
+
+class Grown(nn.Module):
+    """A plane that is made larger, to a size that holds the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x, size=(9, 7), mode="bilinear") + 1
+
+
+class Rows(nn.Module):
+    """Several rows of each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.reshape(-1, 8))
+
+
+class Met(nn.Module):
+    """Every sample sees the others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+class Counted(nn.Module):
+    """Each sample has something of its own added."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x) + torch.arange(len(x))[:, None, None] % 3
+
+
+class Reversed(nn.Module):
+    """The samples in another order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x).flip(0)
+
+
+APART: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "shaped": (Shaped, (3, 6, 6)),
+    "token": (Token, (5, 8)),
+    "first": (First, (5, 8)),
+    "grown": (Grown, (3, 6, 5)),
+    "rows": (Rows, (3, 8)),
+    "linear": (lambda: nn.Linear(16, 16), (16,)),  # its weights begin with the batch, too
+}
+TOGETHER: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "met": (Met, (3, 8)),
+    "counted": (Counted, (3, 8)),
+    "reversed": (Reversed, (3, 8)),
+}
+
+
+@pytest.mark.parametrize("batch", [2, 16, 19])
+@pytest.mark.parametrize("name", [*APART, *TOGETHER])
+def test_an_engine_of_a_fixed_batch_gives_what_torch_gives(name: str, batch: int) -> None:
+    make, shape = {**APART, **TOGETHER}[name]
+    torch.manual_seed(0)
+    model = make().eval()
+    x = torch.randn(batch, *shape)
+    with compile_network(to_onnx(model, x, batched=False)).engine(threads=2) as engine:
+        info = engine.info
+        assert not info["batched"]
+        assert info["samples"] == (batch if name in APART else 1)
+        assert [tuple(port["shape"]) for port in info["inputs"]] == [(batch, *shape)]
+        for _ in range(2):
+            x = torch.randn(batch, *shape)
+            with torch.no_grad():
+                wanted = model(x).numpy()
+            np.testing.assert_allclose(engine(x.numpy()), wanted, atol=2e-5)
+        assert all(seconds >= 0 for _, seconds in engine.profile(x.numpy(), repeats=2))
+
+
+def graph(nodes: list[Node], of: tuple[int, ...], **constants: np.ndarray) -> Graph:
+    types = {"x": Type(np.dtype(np.float32), of)}
+    made = Graph(tuple(nodes), ("x",), ("y",), constants, types)
+    return passes.apply(made, passes.PASSES[:1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_samples_are_told_from_other_axes_of_the_same_extent(count: int) -> None:
+    shape = np.array([4, 4, 2, 2])
+    one = fixed_batch.of_samples(
+        graph([Node("Reshape", "r", ("x", "shape"), ("y",))], (4, 4, 4), shape=shape), count
+    )
+    assert one.types["x"].shape == (count, 4, 4)
+    assert one.types["y"].shape == (count, 4, 2, 2)
+
+
+def test_a_network_of_another_number_of_samples_can_be_refused() -> None:
+    whole = graph([Node("Gather", "g", ("x", "one"), ("y",))], (4, 3), one=np.array([0, 0]))
+    with pytest.raises(CompileError, match=r"for 1 samples it gives \[2, 3\]"):
+        fixed_batch.of_samples(whole, 1)
+    own = np.arange(4, dtype=np.float32)[:, None]
+    with pytest.raises(CompileError, match="differs from sample to sample"):
+        fixed_batch.of_samples(graph([Node("Add", "a", ("x", "own"), ("y",))], (4, 3), own=own), 1)
