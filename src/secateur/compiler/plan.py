@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from secateur.compiler import lookahead
 from secateur.compiler.graph import (
     EMPTY,
     Graph,
@@ -97,6 +98,7 @@ def plan(graph: Graph, machine: Machine, *, batch: int, lanes: bool, batched: bo
         batched: whether axis 0 of inputs and outputs counts samples.
     """
     cut = Cut.of({0: (machine.lanes, batch // machine.lanes)}) if lanes else PLAIN
+    graph = lookahead.marked(graph)
     first = _Cuts(graph, machine, cut, batched)
     for node in graph.nodes:
         first.visit(node)
@@ -132,7 +134,7 @@ def plan_mixed(one: Graph, many: Graph, machine: Machine, split: int) -> Program
     kept = {v for node in many.nodes[split:] for v in node.inputs} | set(many.outputs)
     boundary = [v for node in many.nodes[:split] for v in node.outputs if v in kept]
     looped = unlike([*one.types, *many.types])
-    head = with_start(one.with_(nodes=one.nodes[:split], outputs=()), looped)
+    head = with_start(lookahead.marked(one).with_(nodes=one.nodes[:split], outputs=()), looped)
     walk = _Cuts(head, machine, PLAIN, True)
     for node in head.nodes:
         walk.visit(node)

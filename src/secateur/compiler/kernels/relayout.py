@@ -14,8 +14,11 @@ from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Body, Kernel, Place, Step
 from secateur.compiler.layout import Cut, Layout
 
+FARTHEST = 2**30
+"""Floats that a table of `c/gather.h` reaches."""
 
-def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step) -> str:
+
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Copy by whole vectors where the two layouts allow it, else element by element."""
     source, target = inputs[0], outputs[0]
     assert source is not None
@@ -23,7 +26,74 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _
         return _rows(node, source, target, run)
     if _planes_to_samples(source.layout, target.layout) and source.dtype.itemsize == 4:
         return _samples(source, target)
+    if _tabled(node, source, target):
+        return _gathered(node, source, target, step)
     return _elements(node, source, target)
+
+
+def _tabled(node: Node, source: Place, target: Place) -> bool:
+    """Whether floats are copied from one cut into another, and no table depends on the batch."""
+    x, y = source.layout, target.layout
+    either = {**x.cut.as_dict(), **y.cut.as_dict()}
+    return (
+        source.dtype.itemsize == 4
+        and bool(either)
+        and not (node.get("samples") and 0 in either)
+        and x.elements < FARTHEST
+        and (y.lanes > 1 or 0 not in either)
+    )
+
+
+def _gathered(node: Node, source: Place, target: Place, step: Step) -> str:
+    """Copy by looking up where each element of a vector, or of a row, lies in the source."""
+    x, y = source.layout, target.layout
+    lanes, rank = y.lanes, len(y.shape)
+    body = Body()
+    body.line(f"const float *x = (const float *){source.ref};")
+    body.line(f"float *y = (float *){target.ref};")
+    rows = [a for a in range(rank) if y.strides[a] == 1]
+    run = max(rows, key=lambda a: (y.shape[a], a)) if lanes == 1 else -1
+    vectors = [a for a in range(rank) if y.grid[a] > 1] if lanes > 1 else [run]
+    scalars = [a for a in range(rank) if x.grid[a] > 1 and a not in vectors]
+    for a in (*vectors, *scalars):
+        wide = lanes if a in vectors else 1
+        made = _table(x, y, a, wide)
+        at = step.weights.prepare(made, 4 * y.blocks[a] * wide, made)
+        body.line(f"const int32_t *t{a} = (const int32_t *)(f->prepared + {at});")
+    names = [f"i{a}" for a in range(rank)]
+    axes = [a for a in y.order if lanes > 1 or a != run]
+    opened = body.loops([y.blocks[a] for a in axes], [names[a] for a in axes])
+    if node.get("samples"):  # those beyond the last one repeat the first one, or are nowhere
+        if "output" in node.attributes:
+            body.open("if (i0 < (long)f->count)")
+            opened += 1
+        else:
+            names[0] = "(i0 < (long)f->count ? i0 : 0)"
+    rest = [f"{names[a]} * {x.strides[a]}L" for a in range(rank) if a not in (*vectors, *scalars)]
+    rest += [f"t{a}[i{a}]" for a in scalars]
+    body.line(f"const float *from = {' + '.join(['x', *rest])};")
+    index = [f"i{a}" if lanes > 1 or a != run else "0" for a in range(rank)]
+    if lanes > 1:
+        tables = [f"t{a} + i{a} * {lanes}" for a in vectors] + ["0"]
+        body.line(f"sec_gather(y + {target.at(index)}, from, {tables[0]}, {tables[1]});")
+    else:
+        body.line(f"sec_gather_row(y + {target.at(index)}, from, t{run}, {y.blocks[run]});")
+    body.close(opened)
+    return body.text()
+
+
+def _table(x: Layout, y: Layout, axis: int, lanes: int) -> str:
+    """Return C that fills `to` with where the target's elements lie along an axis of the source."""
+
+    def cut(layout: Layout, wide: int) -> str:
+        steps = (layout.lane_strides[axis], layout.grid[axis]) if wide > 1 else (1, 1)
+        return (
+            f"(sec_cut){{{layout.shape[axis]}, {steps[1]}, {layout.blocks[axis]}, "
+            f"{layout.strides[axis]}, {steps[0]}}}"
+        )
+
+    used = min(prod(y.grid), lanes)
+    return f"sec_tabulate((int32_t *)to, {cut(y, lanes)}, {lanes}, {used}, {cut(x, x.lanes)});"
 
 
 def _elements(node: Node, source: Place, target: Place) -> str:

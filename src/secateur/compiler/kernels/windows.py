@@ -11,6 +11,13 @@ from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Halo, Machine, Types
 from secateur.compiler.layout import PLAIN, Cut
 
+AHEAD = "ahead"
+"""Attribute of a windowed node: see `grid`. It is the plan's own, for no operator means it."""
+
+MOST_WORK = 1.125
+"""Work of a cut that stays whole for later windows, of the least work: to lay a value out anew
+costs about as much as a layer of sixteen channels."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -60,16 +67,51 @@ def spatial_cuts(
             out[axis] = (lanes, block // stride)
         else:
             return cut, Cut.of(out)
-    return grid(planes, win, machine, rank)
+    return grid(planes, win, machine, rank, node.get(AHEAD, ()))
 
 
 def grid(
-    planes: tuple[Sequence[int], Sequence[int]], win: Window, machine: Machine, rank: int
+    planes: tuple[Sequence[int], Sequence[int]],
+    win: Window,
+    machine: Machine,
+    rank: int,
+    ahead: Sequence[tuple[int, ...]] = (),
 ) -> tuple[Cut, Cut]:
-    """Cut the last two axes of the plane over the lanes: least work, then the squarest."""
-    axes = list(range(rank))[-2:]
+    """Cut the last two axes of the plane over the lanes.
+
+    Args:
+        planes: extents of the input's and of the output's.
+        win: the window between them.
+        machine: how many lanes there are.
+        rank: axes of a plane.
+        ahead: by axis, strides of the windows that come later, one product for each of them:
+            blocks that are multiples of it stay whole there.
+
+    Of those that add little work, the cut that stays whole for most windows; then the least work,
+    then the squarest.
+    """
     if prod(planes[1]) < 2:
         return PLAIN, PLAIN
+    found = [_blocks(planes, win, machine, rank, (1,) * rank)]
+    found += [_blocks(planes, win, machine, rank, strides) for strides in ahead]
+    least = prod(found[0][1].values())
+    lanes, blocks = next(f for f in reversed(found) if prod(f[1].values()) <= MOST_WORK * least)
+    used = {2 + a: (g, blocks[a]) for a, g in lanes.items()}
+    return (
+        Cut.of({a: (g, b * win.strides[a - 2]) for a, (g, b) in used.items()}),
+        Cut.of(used),
+    )
+
+
+def _blocks(
+    planes: tuple[Sequence[int], Sequence[int]],
+    win: Window,
+    machine: Machine,
+    rank: int,
+    strides: Sequence[int],
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Return by axis the lanes and the block of the output, a multiple of a stride."""
+    axes = list(range(rank))[-2:]
     options = []
     powers = [2**k for k in range(machine.lanes.bit_length())]
     for lanes in product(powers, repeat=len(axes)):
@@ -77,18 +119,11 @@ def grid(
             continue
         blocks = []
         for a, g in zip(axes, lanes, strict=True):
-            stride = win.strides[a]
-            block = -(-planes[1][a] // g)
-            while block * stride * g < planes[0][a]:
-                block += 1
-            blocks.append(block)
+            needed = max(planes[1][a], -(-planes[0][a] // win.strides[a]))
+            blocks.append(-(-needed // g // strides[a]) * strides[a])
         options.append((prod(blocks), max(lanes) / min(lanes), lanes, blocks))
     _, _, lanes, blocks = min(options)
-    used = {2 + a: (g, b) for a, g, b in zip(axes, lanes, blocks, strict=True)}
-    return (
-        Cut.of({a: (g, b * win.strides[a - 2]) for a, (g, b) in used.items()}),
-        Cut.of(used),
-    )
+    return dict(zip(axes, lanes, strict=True)), dict(zip(axes, blocks, strict=True))
 
 
 def window_halo(

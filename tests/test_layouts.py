@@ -1,0 +1,86 @@
+"""Planes of any extents, through any strides, without being laid out anew more than it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kernel_harness import machine
+from secateur.compiler.network import Network, prepare
+from secateur.compiler.pipeline import compile_network
+from secateur.export import to_onnx
+
+pytest.importorskip("onnx")
+
+
+def conv(channels: tuple[int, int], kernel: int = 3, stride: int = 1) -> nn.Module:
+    layer = nn.Conv2d(*channels, kernel, stride=stride, padding=kernel // 2)
+    return nn.Sequential(layer, nn.ReLU())
+
+
+def planned(module: nn.Module, *shape: int) -> Network:
+    return prepare(to_onnx(module.eval(), torch.zeros(1, *shape)), machine())
+
+
+def laid_out_anew(network: Network) -> int:
+    """Return the relayouts of one sample, but for those of the caller's arrays."""
+    steps = [step.node.op for step in network.programs[0].steps]
+    return steps[1:-1].count("Relayout")
+
+
+@pytest.mark.parametrize("plane", [(90, 120), (225, 30), (96, 56), (64, 31)])
+def test_blocks_stay_whole_through_pools(plane: tuple[int, int]) -> None:
+    net = nn.Sequential(
+        conv((1, 4)), nn.MaxPool2d(2), conv((4, 4)), nn.MaxPool2d(2), conv((4, 4)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    assert laid_out_anew(planned(net, 1, *plane)) == 0
+
+
+def test_a_plane_too_small_for_its_strides_is_laid_out_anew_instead() -> None:
+    net = nn.Sequential(*(conv((2, 2), stride=2) for _ in range(4)))
+    small = planned(net, 2, 22, 22)
+    assert laid_out_anew(small) > 0
+    first = next(s.node for s in small.programs[0].steps if s.node.op == "FusedConv")
+    layout = small.programs[0].layouts[first.outputs[0]]
+    assert np.prod(layout.blocks[2:]) * np.prod(layout.grid) <= 1.3 * 11 * 11
+
+
+class Chains(nn.Module):
+    """Several chains of windows, each on planes of its own, random but for a seed."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.planes = [tuple(map(int, rng.integers(5, 45, 2))) for _ in range(count)]
+        self.chains = nn.ModuleList(self.chain(rng) for _ in range(count))
+
+    @staticmethod
+    def chain(rng: np.random.Generator) -> nn.Module:
+        layers: list[nn.Module] = []
+        for _ in range(int(rng.integers(2, 5))):
+            kernel, stride = int(rng.choice([1, 3, 5])), int(rng.choice([1, 1, 2, 3]))
+            pool = nn.MaxPool2d(kernel, stride, kernel // 2)
+            mean = nn.AvgPool2d(kernel, stride, kernel // 2, count_include_pad=False)
+            layers.append([conv((2, 2), kernel, stride), pool, mean][int(rng.integers(3))])
+        return nn.Sequential(conv((2, 2)), *layers)
+
+    def forward(self, *planes: Tensor) -> tuple[Tensor, ...]:
+        return tuple(chain(x) for chain, x in zip(self.chains, planes, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_chain_of_windows_on_any_plane_gives_what_torch_gives(seed: int) -> None:
+    torch.manual_seed(seed)
+    net = Chains(8, seed).eval()
+    planes = [torch.randn(5, 2, *plane) for plane in net.planes]
+    content = to_onnx(net, tuple(planes))
+    with compile_network(content).engine(threads=2) as engine:
+        for batch in (1, 5):
+            given = [x[:batch] for x in planes]
+            with torch.no_grad():
+                wanted = net(*given)
+            for got, its in zip(engine(*(x.numpy() for x in given)), wanted, strict=True):
+                np.testing.assert_allclose(got, its.numpy(), atol=1e-5)
