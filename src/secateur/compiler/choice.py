@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node
-from secateur.compiler.kernels import Machine, Place, contraction, single, tiles
+from secateur.compiler.kernels import Machine, Place, contraction, depthwise, single, tiles
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Program
 
@@ -62,10 +62,12 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
         skipped = form.cycles if form else single.PLAIN * non_zeros
         # dense weights come no faster than memory gives them
         return skipped * high * wide * times, weight.size * high * wide * times * 0.17
-    together, tile = tiles.dense(high, wide, outputs, machine)
-    lines = -(-outputs // together) * c.groups * weight[0].size
-    sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine))
-    return non_zeros * sparse.cost * times, lines * tile.cost * times
+    sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine)).cost * non_zeros
+    if depthwise.fits(planned, x, weight):
+        tile = depthwise.tile(y.layout, weight.shape[2:], machine)
+        return sparse * times, len(weight) * tile.cost * times
+    _, tile = tiles.dense(high, wide, outputs, machine)
+    return sparse * times, c.groups * weight[0].size * tile.cost * times
 
 
 def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Machine) -> bool:

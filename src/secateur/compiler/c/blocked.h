@@ -7,8 +7,6 @@
 #define SECATEUR_BLOCKED_H
 #include "single.h"
 
-typedef float sec_sixteen __attribute__((vector_size(64)));
-
 typedef struct {
   int groups, steps;      /* steps: non-zeros of an output, summed over the groups */
   const uint32_t *begin;  /* [groups + 1], the first output of each group */

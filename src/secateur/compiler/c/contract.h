@@ -247,13 +247,21 @@ INLINE void sec_dense_tile(const sec_dense *w, const sec_shape *g, const float *
   }
 }
 
+/* What of a layer is done at a tile: outputs in units of `ob`, and channels [from, to), or all of them,
+   block after block, where `to` is -1. */
+typedef struct {
+  long q0, q1;
+  int from, to;
+} sec_part;
+
 INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                            const float *res, long q0, long q1, const int ob, const int th,
+                            const float *res, const sec_part part, const int ob, const int th,
                             const int tw) {
   const int a_group = (w->outputs + ob - 1) / ob, step = w->channels_a_block;
-  for (int from = 0; from < w->channels || from == 0; from += step) {
-    const int to = from + step < w->channels ? from + step : w->channels;
-    for (long q = q0; q < q1; q++) {
+  const int end = part.to < 0 ? w->channels : part.to;
+  for (int from = part.from; from < end || from == part.from; from += step) {
+    const int to = from + step < end ? from + step : end;
+    for (long q = part.q0; q < part.q1; q++) {
       const int group = (int)(q / a_group), o = (int)(q % a_group) * ob;
       const int output = group * w->outputs + o;
       const float *x = in + (long)group * w->channels * w->in_channel;
@@ -267,24 +275,37 @@ INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float 
   }
 }
 
-INLINE void sec_dense_layer(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                            const float *res, int t, int T, const int ob, const int th,
-                            const int tw) {
-  const long units = (long)w->groups * ((w->outputs + ob - 1) / ob);
-  const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T);
+INLINE void sec_dense_part(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                           const float *res, const sec_part part, const int ob, const int th,
+                           const int tw) {
   const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
   for (int z = 0; z < g->positions[0]; z++) {
     const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
     float *oz = out + z * g->out[0];
     for (int y = 0; y + th <= ny; y += th) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(y, x), q0, q1, ob, th, tw);
-      if (rw) sec_dense_tiles(w, g, AT(y, nx - rw), q0, q1, ob, th, rw);
+      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(y, x), part, ob, th, tw);
+      if (rw) sec_dense_tiles(w, g, AT(y, nx - rw), part, ob, th, rw);
     }
     if (rh) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(ny - rh, x), q0, q1, ob, rh, tw);
-      if (rw) sec_dense_tiles(w, g, AT(ny - rh, nx - rw), q0, q1, ob, rh, rw);
+      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(ny - rh, x), part, ob, rh, tw);
+      if (rw) sec_dense_tiles(w, g, AT(ny - rh, nx - rw), part, ob, rh, rw);
     }
   }
+}
+
+/* The whole layer, in tiles as a sparse one. Where `heavy`, weights are what there is more of: each is
+   read once, for all positions; else each input is, for all outputs. */
+INLINE void sec_dense_layer(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, int t, int T, const int ob, const int th,
+                            const int tw, const int heavy) {
+  const long units = (long)w->groups * ((w->outputs + ob - 1) / ob);
+  const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T);
+  const int step = heavy ? w->channels_a_block : w->channels + !w->channels;
+  for (int from = 0; from < w->channels || from == 0; from += step)
+    for (long q = q0; q < q1; q += heavy ? 1 : q1 - q0) {
+      const sec_part part = {q, heavy ? q + 1 : q1, from, heavy ? SEC_LEAST(from + step, w->channels) : -1};
+      sec_dense_part(w, g, in, out, res, part, ob, th, tw);
+    }
 }
 #undef AT
 #endif

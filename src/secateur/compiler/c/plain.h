@@ -3,6 +3,8 @@
 #define SECATEUR_PLAIN_H
 #include "contract.h"
 
+typedef float sec_sixteen __attribute__((vector_size(64)));
+
 /* One output channel's non-zeros of one block against one position. */
 INLINE float sec_dot(const char *base, const int32_t *offset, const uint8_t *code,
                      const float *value, int count) {
@@ -53,6 +55,38 @@ INLINE void sec_sparse_plain(const sec_sparse *w, const sec_shape *g, const floa
           }
         }
       }
+}
+
+/* n lines of sixteen outputs at one position whose inputs lie side by side, y = W x. */
+INLINE void sec_dense_lines(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, const long q, const int n) {
+  const long line = 16L * w->channels;
+  const float *v = w->weights + q * line;
+  sec_sixteen sums[4][2];
+  UNROLL for (int i = 0; i < n; i++) sums[i][0] = sums[i][1] = (sec_sixteen){0};
+  int c = 0;
+#define ADD(m) UNROLL for (int i = 0; i < n; i++) \
+    sums[i][m] += *(const sec_sixteen *)(v + i * line + 16L * (c + m)) * in[c + m]
+  ROLLED for (; c + 2 <= w->channels; c += 2) {  /* two sets of sums hide an addition's latency */
+    ADD(0);
+    ADD(1);
+  }
+  if (c < w->channels) ADD(0);
+#undef ADD
+  UNROLL for (int i = 0; i < n; i++) {
+    float sum[16] __attribute__((aligned(64)));
+    *(sec_sixteen *)sum = sums[i][0] + sums[i][1];
+    for (int o = (int)(q + i) * 16, l = 0; l < 16 && o < w->outputs; l++, o++)
+      out[o] = sec_act1(sum[l] + w->bias[o] + (res ? res[o] : 0), g->act, g->alpha, g->beta);
+  }
+}
+
+INLINE void sec_dense_vector(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                             const float *res, int t, int T) {
+  const long units = (w->outputs + 15) / 16, q1 = sec_share(units, t + 1, T);
+  long q = sec_share(units, t, T);
+  for (; q + LANES / 4 <= q1; q += LANES / 4) sec_dense_lines(w, g, in, out, res, q, LANES / 4);
+  for (; q < q1; q++) sec_dense_lines(w, g, in, out, res, q, 1);
 }
 
 /* Sixteen outputs at once; one input is broadcast to all of them. */

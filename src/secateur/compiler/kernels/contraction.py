@@ -18,6 +18,7 @@ from secateur.compiler.kernels import (
     Place,
     Step,
     Types,
+    depthwise,
     packing,
     single,
     tiles,
@@ -73,7 +74,10 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     body.line(f"const float *in = {x.ref};")
     body.line(f"float *out = {y.ref};")
     body.line(f"const float *res = {r.ref if r else '0'};")
-    channels = write(body, node, c, bias, y.layout.lanes, step, sums=step.sparse(node))
+    if not step.sparse(node) and depthwise.fits(node, x, w.constant):
+        channels = depthwise.write(body, node, w.constant, bias, (x, y, r), step)
+    else:
+        channels = write(body, node, c, bias, y.layout.lanes, step, sums=step.sparse(node))
     if fill := step.fill(*channels):
         body.line(fill)
     return body.text()
@@ -236,8 +240,14 @@ def _dense(
     outputs, width, taps = c.weight.shape
     mine = outputs // c.groups
     together, tile = tiles.dense(*plane, mine, step.machine)
-    reads = (tile.high + 2) * (tile.wide + 2) * lanes * 4
-    a_block = max(1, min(width, tiles.CACHE // 2 // reads))
+    spots = -(-plane[0] // tile.high) * -(-plane[1] // tile.wide)
+    heavy = spots > 1 and 4 * c.weight.size > tiles.SECOND
+    if heavy:  # weights of some outputs at a time, for all positions
+        a_block = max(1, tiles.CACHE // (64 * taps))
+    else:
+        halo = 2 if taps > 1 else 0
+        reads = (tile.high + halo) * (tile.wide + halo) * lanes * 4
+        a_block = max(1, min(width, tiles.CACHE // 2 // reads))
     body.line(_table("int32_t", "offset", [4 * o for o in c.taps]))
     p = step.weights.pointer
     body.line(
@@ -246,10 +256,11 @@ def _dense(
     )
     if lanes == 1:
         a_group = -(-mine // 16)
-        unit, call = 16, "sec_dense_plain(&w, &g, {}, {}, {}, t, T);"
+        unit, kind = 16, "vector" if is_vector(c) else "plain"
+        call = f"sec_dense_{kind}(&w, &g, {{}}, {{}}, {{}}, t, T);"
     else:
         a_group, unit = -(-mine // together), together
-        shape = f"{together}, {tile.high}, {tile.wide}"
+        shape = f"{together}, {tile.high}, {tile.wide}, {heavy:d}"
         call = f"sec_dense_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
     bounds = []
     for share in ("t", "t + 1"):

@@ -14,6 +14,9 @@ CACHE = 37 * 1024
 """Bytes of inputs that one tile may read for one block of channels: the rest of a first-level cache
 of 48 KiB is for sums and weights."""
 
+SECOND = 2**20
+"""Bytes of weights that may be read again for every tile: half of a second-level cache."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -37,11 +40,7 @@ def choose(high: int, wide: int, most: int, each: float, fixed: float, floor: fl
     best: Tile | None = None
     for h in range(1, min(high, most) + 1):
         for w in range(1, min(wide, most // h) + 1):
-            rest_h, rest_w = high % h, wide % w
-            cost = 0.0
-            for a, times_a in ((h, high // h), (rest_h, 1 if rest_h else 0)):
-                for b, times_b in ((w, wide // w), (rest_w, 1 if rest_w else 0)):
-                    cost += times_a * times_b * max(a * b * each + fixed, floor)
+            cost = _cost(high, wide, Tile(h, w, 0), each, fixed, floor)
             # of equals, the one that reads least: a window of three reaches a row further each way
             key = (round(cost, 6), (h + 2) * (w + 2), -w)
             if best is None or key < (
@@ -52,6 +51,16 @@ def choose(high: int, wide: int, most: int, each: float, fixed: float, floor: fl
                 best = Tile(h, w, cost)
     assert best is not None
     return best
+
+
+def _cost(high: int, wide: int, tile: Tile, each: float, fixed: float, floor: float) -> float:
+    """Return what a plane costs in tiles, those of its rests included; see `choose`."""
+    rest_h, rest_w = high % tile.high, wide % tile.wide
+    cost = 0.0
+    for a, times_a in ((tile.high, high // tile.high), (rest_h, 1 if rest_h else 0)):
+        for b, times_b in ((tile.wide, wide // tile.wide), (rest_w, 1 if rest_w else 0)):
+            cost += times_a * times_b * max(a * b * each + fixed, floor)
+    return cost
 
 
 def sums(taps: int, machine: Machine) -> int:
@@ -70,7 +79,10 @@ def sparse(high: int, wide: int, most: int) -> Tile:
 
 
 def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Tile]:
-    """Return (outputs at once, tile) of a dense layer: outputs x vectors of sums."""
+    """Return (outputs at once, tile) of a dense layer: outputs x vectors of sums.
+
+    The cost of the tile is that of all outputs. Those that are left over are done one by one.
+    """
     options = []
     for together in (8, 4, 2, 1):
         if together > outputs and together > 1:
@@ -78,7 +90,15 @@ def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Ti
         room = (machine.registers - 2) // (together + 1)
         if room < 1:
             continue
-        tile = choose(high, wide, room, each=0.75 * together, fixed=0.5, floor=4.0)
-        options.append((tile.cost, -together, together, tile))
-    _, _, together, tile = min(options, key=lambda o: o[:2])
+        tile = choose(high, wide, room, **_step(together))
+        whole, rest = divmod(outputs, together)
+        left = _cost(high, wide, tile, **_step(1)) if rest else 0.0
+        cost = whole * tile.cost + rest * left
+        options.append((cost, -together, together, Tile(tile.high, tile.wide, cost)))
+    *_, together, tile = min(options, key=lambda o: o[:2])
     return together, tile
+
+
+def _step(together: int) -> dict[str, float]:
+    """Return what a step costs: multiply-adds and loads of vectors; broadcasts of weights."""
+    return {"each": 0.45 * together + 0.5, "fixed": 0.2 * together + 0.5, "floor": 4.0}
