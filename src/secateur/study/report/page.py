@@ -31,7 +31,7 @@ from secateur.study.report import tables
 from secateur.study.report.charts.chart import Chart, Record
 from secateur.study.report.findings import Headline, Notice, warnings
 from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name, size
-from secateur.study.report.verdict import shipped
+from secateur.study.report.verdict import compiled, shipped
 from secateur.study.summary import Summary
 
 _SCRIPTS = ("charts.js", "lines.js", "cells.js", "downloads.js", "page.js")
@@ -228,10 +228,15 @@ def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
     if row:
         start = summary.start
         whole = f"uncut {size(start.estimated_bytes)}" if start else ""
-        tiles += [
-            ("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable"),
-            ("size, estimated", size(row.estimated_bytes), whole),
-        ]
+        tiles += [("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable")]
+        mine = compiled(summary, row.keep) if row.criterion == summary.primary[0] else None
+        peers = [s for s in summary.shipped if s.keep == 1]
+        if mine:
+            uncut = min(peers, key=lambda peer: peer.bytes, default=None)
+            note = f"uncut {size(uncut.bytes)} by {uncut.engine}" if uncut else ""
+            tiles += [("size on disk", size(mine.bytes), note)]
+        else:
+            tiles += [("size, estimated", size(row.estimated_bytes), whole)]
     return "".join(
         f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b>'
         f"<small>{escape(note)}</small></div>"

@@ -42,11 +42,9 @@ def shipped(summary: Summary, keep: float) -> list[str]:
     At every batch size it is compared with the fastest peer that computes in float, and the
     fastest in int8: what could be served instead.
     """
-    wanted = (OURS, summary.primary[0], keep)
-    ours = [s for s in summary.shipped if (s.engine, s.criterion, s.keep) == wanted]
-    if not ours:
+    mine = compiled(summary, keep)
+    if mine is None:
         return []
-    mine = ours[0]
     peers = [s for s in summary.shipped if s.engine != OURS]
     rivals: dict[str, Shipped] = {}
     times = []
@@ -59,6 +57,13 @@ def shipped(summary: Summary, keep: float) -> list[str]:
     shares = [f"{_share(mine, peer)} of {peer.engine}" for peer in rivals.values()]
     against = f" ({', '.join(shares)})" if shares else "; no other engine was measured"
     return [f"Compiled here: {', '.join(times)}, {size(mine.bytes)} on disk{against}."]
+
+
+def compiled(summary: Summary, keep: float) -> Shipped | None:
+    """Return a level's compiled network of the primary sequence, where it was measured."""
+    wanted = (OURS, summary.primary[0], keep)
+    ours = (s for s in summary.shipped if (s.engine, s.criterion, s.keep) == wanted)
+    return next(ours, None)
 
 
 def _fastest(peers: Sequence[Shipped], batch: int) -> list[Shipped]:
