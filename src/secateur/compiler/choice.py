@@ -65,6 +65,7 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine)).cost * non_zeros
     if depthwise.fits(planned, x, weight):
         tile = depthwise.tile(y.layout, weight.shape[2:], machine)
+        sparse += len(weight) * high * wide * depthwise.ROW  # few non-zeros each
         return sparse * times, len(weight) * tile.cost * times
     _, tile = tiles.dense(high, wide, outputs, machine)
     return sparse * times, c.groups * weight[0].size * tile.cost * times

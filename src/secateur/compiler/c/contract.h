@@ -166,17 +166,14 @@ INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const floa
     for (int c = c0; c < c1; c++) sec_sparse_tile(w, g, in, out, res, b, c, th, tw);
 }
 
-/* The whole layer, in tiles of th x tw vectors; threads share the chunks. What is left at the
-   right and at the bottom is done by tiles of their own size. */
-INLINE void sec_sparse_layer(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
-                             const float *res, int t, int T, const int th, const int tw) {
-  const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
+#define AT(y, x) iz + (y) * g->in[1] + (x) * g->in[2], oz + (y) * g->out[1] + (x) * g->out[2], \
+                 res ? rz + (y) * g->res[1] + (x) * g->res[2] : 0
+INLINE void sec_sparse_chunks(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
+                              const float *res, int c0, int c1, const int th, const int tw) {
   const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
   for (int z = 0; z < g->positions[0]; z++) {
     const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
     float *oz = out + z * g->out[0];
-#define AT(y, x) iz + (y) * g->in[1] + (x) * g->in[2], oz + (y) * g->out[1] + (x) * g->out[2], \
-                 res ? rz + (y) * g->res[1] + (x) * g->res[2] : 0
     for (int y = 0; y + th <= ny; y += th) {
       for (int x = 0; x + tw <= nx; x += tw) sec_sparse_tiles(w, g, AT(y, x), c0, c1, th, tw);
       if (rw) sec_sparse_tiles(w, g, AT(y, nx - rw), c0, c1, th, rw);
@@ -186,6 +183,17 @@ INLINE void sec_sparse_layer(const sec_sparse *w, const sec_shape *g, const floa
       if (rw) sec_sparse_tiles(w, g, AT(ny - rh, nx - rw), c0, c1, rh, rw);
     }
   }
+}
+
+/* The whole layer, in tiles of th x tw vectors; threads share the chunks. What is left at the
+   right and at the bottom is done by tiles of their own size. Chunks that read inputs of their own
+   are done one after the other, for all positions, so that these stay near. */
+INLINE void sec_sparse_layer(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
+                             const float *res, int t, int T, const int th, const int tw,
+                             const int apart) {
+  const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
+  for (int c = c0; c < c1; c += apart ? 1 : c1 - c0)
+    sec_sparse_chunks(w, g, in, out, res, c, apart ? c + 1 : c1, th, tw);
 }
 
 /* A dense layer. Weights lie as [output / 16][channel of its group][k][16]. */

@@ -215,7 +215,9 @@ def _sparse(
         body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit))
     else:
         body.line(layer("offset", "0", 0))
-    return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {tile.high}, {tile.wide});"
+    apart = c.groups > 1 and outputs // c.groups <= chunk
+    shape = f"{tile.high}, {tile.wide}, {apart:d}"
+    return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
 
 
 def is_vector(c: Contraction) -> bool:

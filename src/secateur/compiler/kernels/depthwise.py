@@ -13,6 +13,9 @@ from secateur.compiler.layout import Layout
 WIDEST = 7
 """Columns of a window whose weights fit registers beside the sums."""
 
+ROW = 2.0
+"""What it costs to begin and end an output channel, for each vector of a tile; see `tiles`."""
+
 
 def fits(node: Node, x: Place, weight: np.ndarray) -> bool:
     """Whether a convolution is one of these, its planes in the lanes."""
@@ -31,7 +34,7 @@ def tile(layout: Layout, kernel: tuple[int, ...], machine: Machine) -> tiles.Til
     high, wide = (1, *layout.blocks[2:])[-2:]
     most = 16 if machine.registers >= 32 else 6
     taps = int(np.prod(kernel))
-    return tiles.choose(high, wide, most, each=0.6 * taps, fixed=4.0, floor=4.0)
+    return tiles.choose(high, wide, most, each=0.25 * taps + ROW, fixed=4.0, floor=4.0)
 
 
 def write(
