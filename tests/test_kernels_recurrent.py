@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,10 +22,12 @@ def recurrents(draw: st.DrawFn) -> Build:
     ways = 2 if direction == "bidirectional" else 1
     first, bias, initial = (draw(st.booleans()) for _ in range(3))
     peepholes = op == "LSTM" and draw(st.booleans())
+    short = draw(st.booleans())
     gates = recurrent.FAMILIES[op].gates
     states = 2 if op == "LSTM" else 1
     wanted = draw(st.lists(st.booleans(), min_size=1 + states, max_size=1 + states).filter(any))
-    attributes = {"direction": direction, "layout": int(first), "hidden_size": hidden}
+    attributes: dict[str, Any] = {"direction": direction, "layout": int(first)}
+    attributes |= {"hidden_size": hidden, "clip": draw(st.sampled_from([0.0, 0.5]))}
     if op == "GRU":
         attributes["linear_before_reset"] = draw(st.integers(0, 1))
 
@@ -32,7 +37,10 @@ def recurrents(draw: st.DrawFn) -> Build:
 
         names = [given_as(net.input(steps, inputs), (1, 0, 2))]
         names += [net.normal(ways, gates * hidden, n, scale=n**-0.5) for n in (inputs, hidden)]
-        names += [net.normal(ways, 2 * gates * hidden) if bias else "", ""]
+        names += [net.normal(ways, 2 * gates * hidden) if bias else ""]
+        lengths = net.input(dtype=np.int32) if short else ""
+        most = net.constant(np.array(steps + 1, np.int32)) if short else ""
+        names.append(str(net.add("Mod", lengths, most)) if short else "")
         for _ in range(2 if op == "LSTM" else 1):
             names.append(given_as(net.input(ways, hidden), (1, 0, 2)) if initial else "")
         if peepholes:

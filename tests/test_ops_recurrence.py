@@ -53,7 +53,7 @@ class TestRecurrence:
             ({"activations": ("Relu", "Tanh", "Tanh")}, r"activations=\('Relu'"),
             ({"activation_alpha": (0.1,)}, r"activation_alpha"),
             ({"input_forget": 1}, r"input_forget=1"),
-            ({"clip": 3.0}, r"attribute clip is not supported"),
+            ({"clip": -3.0}, r"clip=-3.0"),
             ({"direction": "both"}, r"direction=both"),
             ({"hidden_size": 4}, r"hidden_size=4"),
             ({"layout": 2}, r"layout=2"),
@@ -63,8 +63,22 @@ class TestRecurrence:
         x, arrays, known = self._layer("LSTM", "forward", True)
         refused("LSTM", x, *arrays, match=match, **(known | attributes))
 
-    def test_refuses_short_sequences_and_wrong_shapes(self) -> None:
+    @pytest.mark.parametrize("op", list(STATES))
+    @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+    def test_sequences_of_several_lengths_equal_onnxruntime(self, op: str, direction: str) -> None:
+        x, arrays, attributes = self._layer(op, direction, True)
+        arrays[3] = np.array([4, 2], np.int32)
+        agree(op, x, *arrays, outputs=STATES[op][1], **attributes)
+
+    @pytest.mark.parametrize("op", list(STATES))
+    @pytest.mark.parametrize("full", [False, True])
+    def test_clipped_equals_onnxruntime(self, op: str, full: bool) -> None:
+        x, arrays, attributes = self._layer(op, "forward", full)
+        agree(op, x, *arrays, outputs=STATES[op][1], clip=0.4, **attributes)
+
+    def test_refuses_wrong_lengths_and_shapes(self) -> None:
         x, arrays, known = self._layer("LSTM", "forward", True)
-        short = [*arrays[:3], np.array([4, 3], np.int32), *arrays[4:]]
-        refused("LSTM", x, *short, match=r"sequence_lens", **known)
+        for lengths, match in (([4, 5], "outside 0 to 4"), ([4], r"shape \(1,\), not \(2,\)")):
+            wrong = [*arrays[:3], np.array(lengths, np.int32), *arrays[4:]]
+            refused("LSTM", x, *wrong, match=f"sequence_lens .*{match}", **known)
         refused("LSTM", x, normal(1, 1, 20, 4), *arrays[1:], match=r"W has shape", **known)

@@ -17,6 +17,7 @@ typedef struct {
   int peepholes;
   long x_step, x_input;  /* strides, floats */
   long y_step, y_unit;
+  float clip;            /* bound of what activations are given; 0: none */
 } sec_recurrent;
 
 typedef struct {         /* strides of a state between units */
@@ -93,8 +94,13 @@ INLINE void sec_recurrent_store(const float *state, const sec_state s, const int
     for (int l = 0; l < lanes; l++) s.to[u * s.to_unit + l] = state[u * lanes + l];
 }
 
-#define SIGMOID(v) sec_act(v, SEC_SIGMOID, 0, 0)
-#define TANH(v) sec_act(v, SEC_TANH, 0, 0)
+/* What an activation is given. */
+INLINE vec sec_recurrent_bounded(const sec_recurrent g, vec v) {
+  return g.clip > 0 ? sec_act(v, SEC_CLIP, -g.clip, g.clip) : v;
+}
+
+#define SIGMOID(v) sec_act(sec_recurrent_bounded(g, v), SEC_SIGMOID, 0, 0)
+#define TANH(v) sec_act(sec_recurrent_bounded(g, v), SEC_TANH, 0, 0)
 
 /* Where a step works: weights, and states of whole groups of units. `in` are this step's inputs
  * (wide), or null: `ahead` has their sums. */
@@ -163,7 +169,7 @@ INLINE void sec_recurrent_units(const sec_recurrent g, const sec_recurrent_at p,
       const vec cell = SIGMOID(f) * past + SIGMOID(i) * TANH(a[3]);
       if (g.peepholes) o += sec_recurrent_get(p.peephole + padded, unit + u * each, g.wide) * cell;
       *(vec *)(p.c + own) = cell;
-      now = SIGMOID(o) * TANH(cell);
+      now = SIGMOID(o) * sec_act(cell, SEC_TANH, 0, 0);
     }
     *(vec *)(p.next + own) = now;
     if (p.y) sec_recurrent_put(p.y, g.y_unit, unit + u * each, now, g.hidden, g.wide);
@@ -182,15 +188,31 @@ INLINE void sec_recurrent_step(const sec_recurrent g, const sec_recurrent_at p, 
   for (; group < groups; group++) sec_recurrent_units(g, p, group * LANES, 1, second);
 }
 
-/* One sample, or one in each lane. `work` holds six states of whole groups of units and, of one
- * sample, the sums of SEC_AHEAD steps. */
+/* A step that only some of the samples in the lanes have: of the others, `next` and `c` become what
+ * the states were before it, `h` and `past`, and Y is 0. */
+INLINE void sec_recurrent_some(const sec_recurrent g, const sec_recurrent_at p, const float *past,
+                               const int32_t *lengths, const int at) {
+  for (int u = 0; u < g.hidden; u++)
+    for (int l = 0; l < LANES; l++) {
+      if (at < lengths[l]) continue;
+      p.next[u * LANES + l] = p.h[u * LANES + l];
+      if (g.kind == SEC_LSTM) p.c[u * LANES + l] = past[u * LANES + l];
+      if (p.y) p.y[u * g.y_unit + l] = 0;
+    }
+}
+
+/* One sample, or one in each lane. `lengths`: steps of each one's sequence, or null: all of them.
+ * `work` holds six states of whole groups of units and, of one sample, the sums of SEC_AHEAD
+ * steps. */
 INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float *r,
                               const float *bias, const float *peephole, const float *x, float *y,
-                              const sec_state h0, const sec_state c0, float *work) {
+                              const sec_state h0, const sec_state c0, const int32_t *lengths,
+                              float *work) {
   const int gates = g.kind == SEC_LSTM ? 4 : g.kind == SEC_GRU ? 3 : 1;
   const int groups = (g.hidden + LANES - 1) / LANES, padded = groups * LANES;
   const long size = (long)padded * (g.wide ? LANES : 1), way = g.backwards ? -1 : 1;
-  float *ahead = work + 6 * size;
+  const int lanes = g.wide ? LANES : 1;
+  float *ahead = work + 6 * size, *past = work + 3 * size;  /* an LSTM has no update gate */
   sec_recurrent_at p = {
     .w = w, .r = r, .bias = bias, .peephole = peephole, .h = work, .next = work + size,
     .c = work + 2 * size, .update = work + 3 * size, .fresh = work + 4 * size,
@@ -211,8 +233,17 @@ INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float
       p.ahead = ahead + (long)taken * padded * gates;
     }
     p.y = y ? y + at * g.y_step : 0;
+    int have = lengths ? 0 : lanes;
+    for (int l = 0; lengths && l < lanes; l++) have += at < lengths[l];
+    if (!have) {
+      for (int u = 0; p.y && u < g.hidden; u++)
+        for (int l = 0; l < lanes; l++) p.y[u * g.y_unit + l] = 0;
+      continue;
+    }
+    if (have < lanes && g.kind == SEC_LSTM) memcpy(past, p.c, size * sizeof *past);
     sec_recurrent_step(g, p, 0);
     if (g.kind == SEC_GRU && !g.late_reset) sec_recurrent_step(g, p, 1);
+    if (have < lanes) sec_recurrent_some(g, p, past, lengths, at);
     float *swap = p.h;
     p.h = p.next;
     p.next = swap;

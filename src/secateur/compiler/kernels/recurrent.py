@@ -12,6 +12,7 @@ import numpy as np
 
 from secateur.compiler.graph import Node, unsupported
 from secateur.compiler.kernels import Body, Kernel, Machine, Place, Step, Types
+from secateur.compiler.kernels.expressions import floating
 from secateur.compiler.layout import PLAIN, Cut
 from secateur.compiler.ops import recurrent
 from secateur.compiler.ops.convolution import filled
@@ -22,7 +23,7 @@ STATES = 6
 AHEAD = 4
 """Steps of a single sample whose inputs it sums at once, of every gate: SEC_AHEAD."""
 
-W, R, B, P = 1, 2, 3, 7
+W, R, B, LENGTHS, P = 1, 2, 3, 4, 7
 INITIAL = (5, 6)
 
 
@@ -47,6 +48,8 @@ def cuts(
     for index in INITIAL:
         if index < len(wanted):
             wanted[index] = cut.moved({x: state})
+    if len(wanted) > LENGTHS:
+        wanted[LENGTHS] = cut.moved({x: 0})
     outs = [cut.moved({x: y}), *(cut.moved({x: state}),) * (len(node.outputs) - 1)]
     return wanted, outs
 
@@ -68,7 +71,7 @@ def _sizes(node: Node, x: Sequence[int], r: Sequence[int]) -> tuple[int, int, in
 
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the loop over directions and samples."""
-    x, w, r, b, _, h0, c0, p = filled(inputs, 8)
+    x, w, r, b, lengths, h0, c0, p = filled(inputs, 8)
     lanes, gates = step.machine.lanes, recurrent.FAMILIES[node.op].gates
     steps, directions, _, hidden = _sizes(node, x.layout.shape, r.layout.shape)
     x_axis, y_axis, state_axis = _axes(node)
@@ -82,7 +85,12 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         int(bool(node.get("linear_before_reset", 0))), int(p is not None),
         x.layout.strides[1 - x_axis], x.layout.strides[2],
         y.layout.strides[1 if y_axis == 0 else 0] if y else 0, y.layout.strides[3] if y else 0,
+        floating(node.get("clip", 0.0)),
     )  # fmt: skip
+    length = "0"
+    known = lengths.constant if lengths is not None else None
+    if lengths is not None and (known is None or not recurrent.full(known, steps)):
+        length = f"{lengths.ref} + n * {lengths.layout.strides[0]}"
     body = Body()
     size = STATES * units * lanes if wide else (STATES + AHEAD * gates) * units
     body.open(
@@ -102,7 +110,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         states = ", ".join(_state(start, end, d, state_axis) for start, end in ((h0, h1), (c0, c1)))
         body.line(
             f"sec_recurrent_run(g, {weights}, {x.ref} + n * {x.layout.strides[x_axis]}, "
-            f"{_output(y, d, y_axis)}, {states}, (float *){step.scratch} + u * {size});"
+            f"{_output(y, d, y_axis)}, {states}, {length}, (float *){step.scratch} + u * {size});"
         )
         body.close()
     body.close()

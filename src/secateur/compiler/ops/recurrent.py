@@ -1,6 +1,7 @@
 """Recurrent layers over a whole sequence: RNN, GRU and LSTM, one or both ways.
 
-Sizes: n steps, b samples, i inputs, h hidden units, d directions, g gates.
+Sizes: n steps, b samples, i inputs, h hidden units, d directions, g gates. Of a sample whose
+sequence is shorter, the states stay as they are over the steps that it lacks, and Y is 0 there.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ class Cell:
     r_bias: np.ndarray  # [g * h]
     peepholes: np.ndarray  # [3 * h] in the order i, o, f; zeros where there are none
     linear_before_reset: bool
+    clip: float = 0.0  # bound of what activations are given; 0: none
 
     def gates(self, values: np.ndarray, count: int) -> list[np.ndarray]:
         """Cut [..., count * h] into the gates."""
         return np.split(values, count, axis=-1)
+
+    def bounded(self, values: np.ndarray) -> np.ndarray:
+        """Return what an activation is given."""
+        return values.clip(-self.clip, self.clip) if self.clip else values
 
 
 States = tuple[np.ndarray, ...]
@@ -36,7 +42,7 @@ Step = Callable[[Cell, np.ndarray, States], States]
 
 
 def _rnn(cell: Cell, projected: np.ndarray, states: States) -> States:
-    return (np.tanh(projected + states[0] @ cell.r.T + cell.r_bias),)
+    return (np.tanh(cell.bounded(projected + states[0] @ cell.r.T + cell.r_bias)),)
 
 
 def _gru(cell: Cell, projected: np.ndarray, states: States) -> States:
@@ -44,18 +50,19 @@ def _gru(cell: Cell, projected: np.ndarray, states: States) -> States:
     xz, xr, xh = cell.gates(projected, 3)
     wz, wr, wh = np.split(cell.r, 3)
     bz, br, bh = cell.gates(cell.r_bias, 3)
-    z = sigmoid(xz + h @ wz.T + bz)
-    r = sigmoid(xr + h @ wr.T + br)
+    z = sigmoid(cell.bounded(xz + h @ wz.T + bz))
+    r = sigmoid(cell.bounded(xr + h @ wr.T + br))
     past = r * (h @ wh.T + bh) if cell.linear_before_reset else (r * h) @ wh.T + bh
-    return ((1 - z) * np.tanh(xh + past) + z * h,)
+    return ((1 - z) * np.tanh(cell.bounded(xh + past)) + z * h,)
 
 
 def _lstm(cell: Cell, projected: np.ndarray, states: States) -> States:
     h, c = states
     xi, xo, xf, xc = cell.gates(projected + h @ cell.r.T + cell.r_bias, 4)
     pi, po, pf = cell.gates(cell.peepholes, 3)
-    c_new = sigmoid(xf + pf * c) * c + sigmoid(xi + pi * c) * np.tanh(xc)
-    return sigmoid(xo + po * c_new) * np.tanh(c_new), c_new
+    i, f = (sigmoid(cell.bounded(x + p * c)) for x, p in ((xi, pi), (xf, pf)))
+    c_new = f * c + i * np.tanh(cell.bounded(xc))
+    return sigmoid(cell.bounded(xo + po * c_new)) * np.tanh(c_new), c_new
 
 
 @dataclass(frozen=True)
@@ -111,11 +118,23 @@ def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
             raise unsupported(node, f"{name} has shape {found.shape}, not {shape}")
     if node.get("hidden_size", h) != h:
         raise unsupported(node, f"hidden_size={node.get('hidden_size')} with R of {r.shape}")
-    lengths = rules.optional(node, operands, 4, "sequence_lens", rules.INDICES)
-    if lengths is not None and (lengths.value is None or np.any(lengths.value != n)):
-        raise unsupported(node, "sequence_lens other than the constant full length")
+    lengths = rules.optional(node, operands, 4, "sequence_lens", rules.dtypes("int32"))
+    if lengths is not None and lengths.shape != (b,):
+        raise unsupported(node, f"sequence_lens has shape {lengths.shape}, not {(b,)}")
+    if lengths is not None and lengths.value is not None:
+        _check_lengths(node, lengths.value, n)
     y = Tensor(x.dtype, (b, n, d, h) if first else (n, d, b, h))
     return (y, *(Tensor(x.dtype, state),) * family.states)
+
+
+def _check_lengths(node: Node, lengths: np.ndarray, steps: int) -> None:
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
+        raise unsupported(node, f"sequence_lens lie outside 0 to {steps}")
+
+
+def full(lengths: np.ndarray, steps: int) -> bool:
+    """Return whether lengths are those of whole sequences."""
+    return bool((lengths == steps).all())
 
 
 def _plain_gates(node: Node, family: Family, count: int) -> None:
@@ -124,6 +143,8 @@ def _plain_gates(node: Node, family: Family, count: int) -> None:
         raise unsupported(node, f"activations={tuple(given)}; only the default ones are supported")
     if node.get("activation_alpha") or node.get("activation_beta"):
         raise unsupported(node, "activation_alpha and activation_beta are not supported")
+    if node.get("clip", 0.0) < 0:
+        raise unsupported(node, f"clip={node.get('clip')}")
     if node.get("input_forget", 0):
         raise unsupported(node, "input_forget=1 is not supported")
     if node.get("layout", 0) not in {0, 1}:
@@ -148,13 +169,18 @@ def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     )
     states = [value.transpose(turn) for value in initial[: family.states]]
     before = bool(node.get("linear_before_reset", 0))
+    lengths = filled(arrays, 8)[4]
+    there = None  # [n, b, 1]: whether a sample's sequence has a step
+    if lengths is not None and not full(lengths, len(x)):
+        there = (np.arange(len(x))[:, None] < lengths)[..., None]
     ways = [
         _one_way(
             family.step,
-            Cell(r[i], bias[i, rows:], peepholes[i], before),
+            Cell(r[i], bias[i, rows:], peepholes[i], before, node.get("clip", 0.0)),
             x @ w[i].T + bias[i, :rows],
             tuple(value[i] for value in states),
             backwards,
+            there,
         )
         for i, backwards in enumerate(directions(node))
     ]
@@ -165,18 +191,27 @@ def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
 
 
 def _one_way(
-    step: Step, cell: Cell, projected: np.ndarray, states: States, backwards: bool
+    step: Step,
+    cell: Cell,
+    projected: np.ndarray,
+    states: States,
+    backwards: bool,
+    there: np.ndarray | None,
 ) -> tuple[np.ndarray, States]:
     """Go over the steps of a sequence; return its hidden states [n, b, h] and the last states."""
     y = np.empty((*projected.shape[:2], states[0].shape[1]), projected.dtype)
     for t in range(len(y))[:: -1 if backwards else 1]:
-        states = step(cell, projected[t], states)
-        y[t] = states[0]
+        new = step(cell, projected[t], states)
+        if there is not None:
+            new = tuple(np.where(there[t], a, b) for a, b in zip(new, states, strict=True))
+        states = new
+        y[t] = states[0] if there is None else np.where(there[t], states[0], 0)
     return y, states
 
 
 _COMMON = {
-    "activation_alpha", "activation_beta", "activations", "direction", "hidden_size", "layout",
+    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size",
+    "layout",
 }  # fmt: skip
 
 OPERATORS = (
