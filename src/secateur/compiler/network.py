@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secateur.compiler import choice, fixed_batch, memory, onnx_reader, passes, rows
+from secateur.compiler import choice, fixed_batch, halves, memory, onnx_reader, passes, rows
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan, plan_mixed
@@ -69,7 +69,7 @@ def prepare(
     fixed: Mapping[str, np.ndarray] = EMPTY,
     whole: bool = False,
 ) -> Network:
-    """Read a network, simplify it, and plan its programs.
+    """Read a network, simplify it, and plan its programs; float16 becomes float32.
 
     Args:
         source: an ONNX file or its content.
@@ -77,11 +77,15 @@ def prepare(
         input_shapes, fixed: see `onnx_reader.read`.
         whole: run a batch that the file fixes as one piece, because its samples meet.
     """
-    read = partial(onnx_reader.read, source, input_shapes=input_shapes, fixed=fixed)
-    first = read(batch=1)
+
+    def read(batch: int) -> onnx_reader.Model:
+        model = onnx_reader.read(source, input_shapes=input_shapes, fixed=fixed, batch=batch)
+        return replace(model, graph=halves.widened(model.graph))
+
+    first = read(1)
     known = passes.apply(first.graph, passes.PASSES[:1])
     if first.batched:
-        return _network(lambda n: passes.apply(read(batch=n).graph, passes.PASSES[:1]), machine)
+        return _network(lambda n: passes.apply(read(n).graph, passes.PASSES[:1]), machine)
     count = fixed_batch.samples_of(known)
     if 0 < count <= MOST_FIXED and not whole:
         try:
