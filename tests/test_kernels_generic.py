@@ -26,11 +26,13 @@ UNARY = (
     *("Abs", "Ceil", "Cos", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round"),
     *("Sign", "Sin", "Sqrt", "Tanh", "Celu", "Elu", "Erf", "HardSigmoid", "HardSwish"),
     *("LeakyRelu", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "ThresholdedRelu"),
-    *("IsNaN", "IsInf", "Identity"),
+    *("IsNaN", "IsInf", "Identity", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh"),
+    *("Sinh", "BitwiseNot"),
 )
 BINARY = (
     *("Add", "And", "Div", "Mul", "Or", "Sub", "Xor", "Equal", "Greater", "GreaterOrEqual"),
     *("Less", "LessOrEqual", "Max", "Min", "Mean", "Sum", "Mod", "PRelu"),
+    *("BitwiseAnd", "BitwiseOr", "BitwiseXor"),
 )
 
 
@@ -84,6 +86,15 @@ def test_casts_choices_and_bounds() -> None:
         for bounds in ([low, None], [None, high], [low, high], [high, low], []):
             cases.append(Case("Clip", [x, *bounds]))
     check(possible(cases))
+
+
+def test_shifts() -> None:
+    cases = []
+    for dtype in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"):
+        for direction in ("LEFT", "RIGHT"):
+            x, y = values(dtype, 5, 6, low=-99, high=200), values(dtype, 5, 6, low=-3, high=70)
+            cases.append(Case("BitShift", [x, y], {"direction": direction}))
+    check(cases)
 
 
 def test_powers() -> None:

@@ -83,7 +83,10 @@ def _wrapping(text: str) -> Expression:
     return lambda _node, _inputs, out: wrapped(out.dtype, text)
 
 
-_SUFFIXED = ("fabs", "sqrt", "ceil", "floor", "rint", "sin", "cos", "tan")
+_SUFFIXED = (
+    *("fabs", "sqrt", "ceil", "floor", "rint", "sin", "cos", "tan", "asin", "acos", "atan"),
+    *("sinh", "cosh", "asinh", "acosh", "atanh"),
+)
 _OURS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "mish")
 
 
@@ -145,6 +148,16 @@ def _modulo(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
         return "x1 == 0 ? 0 : x0 % x1"
     rest = "x0 % x1" if truncated else "(x0 % x1 + ((x0 % x1 != 0) & ((x0 ^ x1) < 0)) * x1)"
     return f"x1 == 0 || x1 == -1 ? 0 : {rest}"
+
+
+def _shift(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
+    bits = 8 * out.dtype.itemsize
+    wide = "uint64_t" if out.dtype.itemsize == 8 else "uint32_t"
+    within = f"({wide})x1 < {bits}"  # a shift below 0 is a large one
+    if node.get("direction") == "LEFT":
+        return f"{within} ? ({out.c})(({wide})x0 << x1) : 0"
+    beyond = f"x0 >> {bits - 1}" if out.dtype.kind == "i" else "0"
+    return f"{within} ? x0 >> x1 : {beyond}"
 
 
 def _power(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:
@@ -237,14 +250,26 @@ def _gelu(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
 
 EXPRESSIONS: Mapping[str, Expression] = MappingProxyType({
     "Abs": _absolute,
+    "Acos": _formula("acos(x0)"),
+    "Acosh": _formula("acosh(x0)"),
     "Activation": _activation,
     "Add": _wrapping("{}x0 + {}x1"),
     "And": _same("x0 & x1"),
+    "Asin": _formula("asin(x0)"),
+    "Asinh": _formula("asinh(x0)"),
+    "Atan": _formula("atan(x0)"),
+    "Atanh": _formula("atanh(x0)"),
+    "BitShift": _shift,
+    "BitwiseAnd": _same("x0 & x1"),
+    "BitwiseNot": _wrapping("~{}x0"),
+    "BitwiseOr": _same("x0 | x1"),
+    "BitwiseXor": _same("x0 ^ x1"),
     "Cast": _cast,
     "Ceil": _formula("ceil(x0)"),
     "Celu": _formula("x0 > 0 ? x0 : <alpha> * expm1(x0 / <alpha>)", alpha=1.0),
     "Clip": _clip,
     "Cos": _formula("cos(x0)"),
+    "Cosh": _formula("cosh(x0)"),
     "Div": _divide,
     "Elu": _formula("x0 > 0 ? x0 : <alpha> * expm1(x0)", alpha=1.0),
     "Equal": _same("x0 == x1"),
@@ -285,6 +310,7 @@ EXPRESSIONS: Mapping[str, Expression] = MappingProxyType({
     "Sigmoid": _formula("sigmoid(x0)"),
     "Sign": _sign,
     "Sin": _formula("sin(x0)"),
+    "Sinh": _formula("sinh(x0)"),
     "Softplus": _formula("(x0 > 0 ? x0 : 0) + log1p(exp(-fabs(x0)))"),
     "Softsign": _formula("x0 / (1.0 + fabs(x0))"),
     "Sqrt": _formula("sqrt(x0)"),
@@ -300,7 +326,8 @@ EXPRESSIONS: Mapping[str, Expression] = MappingProxyType({
 """How each operator computes one element."""
 
 HEAVY = frozenset({
-    "Celu", "Cos", "Elu", "Erf", "Exp", "Gelu", "Log", "Mish", "Pow", "Selu", "Sigmoid", "Sin",
-    "Softplus", "Swish", "Tan", "Tanh",
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp",
+    "Gelu", "Log", "Mish", "Pow", "Selu", "Sigmoid", "Sin", "Sinh", "Softplus", "Swish", "Tan",
+    "Tanh",
 })  # fmt: skip
 """Those that take some dozen instructions and more."""

@@ -10,9 +10,19 @@ import numpy as np
 
 from secateur.compiler.graph import Node, Tensor, unsupported
 from secateur.compiler.ops import Arrays, Operator, rules
-from secateur.compiler.ops.rules import BOOL, FLOATS, NUMBERS, SIGNED, Dtypes, Infer, Operands
+from secateur.compiler.ops.rules import (
+    BOOL,
+    FLOATS,
+    NUMBERS,
+    SIGNED,
+    UNSIGNED,
+    Dtypes,
+    Infer,
+    Operands,
+)
 
 Function = Callable[..., Any]
+INTEGERS = SIGNED | UNSIGNED
 
 
 def elementwise(allowed: Dtypes, count: int | None, gives: str | None = None) -> Infer:
@@ -132,10 +142,36 @@ def _infinite(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     return (np.asarray(above | np.isneginf(x) & bool(node.get("detect_negative", 1))),)
 
 
+def _infer_shift(node: Node, operands: Operands) -> tuple[Tensor, ...]:
+    if node.get("direction") not in ("LEFT", "RIGHT"):
+        raise unsupported(node, f"direction={node.get('direction')}")
+    return elementwise(INTEGERS, 2)(node, operands)
+
+
+def _shift(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
+    """Shift; all bits or more, or fewer than none, leave zero, or -1 of a negative number."""
+    x, y = rules.array(arrays, 0), rules.array(arrays, 1)
+    bits = 8 * x.dtype.itemsize
+    within = (y >= 0) & (y < bits)
+    most = np.where(within, y, bits - 1).astype(x.dtype)
+    if node.get("direction") == "RIGHT":
+        moved = np.right_shift(x, most)
+        return (np.asarray(np.where(within | (x < 0), moved, x.dtype.type(0)), x.dtype),)
+    return (np.asarray(np.where(within, np.left_shift(x, most), x.dtype.type(0)), x.dtype),)
+
+
 _UNARY: dict[str, tuple[Function, Dtypes]] = {
     "Abs": (np.abs, NUMBERS),
+    "Acos": (np.arccos, FLOATS),
+    "Acosh": (np.arccosh, FLOATS),
+    "Asin": (np.arcsin, FLOATS),
+    "Asinh": (np.arcsinh, FLOATS),
+    "Atan": (np.arctan, FLOATS),
+    "Atanh": (np.arctanh, FLOATS),
+    "BitwiseNot": (np.invert, INTEGERS),
     "Ceil": (np.ceil, FLOATS),
     "Cos": (np.cos, FLOATS),
+    "Cosh": (np.cosh, FLOATS),
     "Exp": (np.exp, FLOATS),
     "Floor": (np.floor, FLOATS),
     "Log": (np.log, FLOATS),
@@ -146,6 +182,7 @@ _UNARY: dict[str, tuple[Function, Dtypes]] = {
     "Round": (np.rint, FLOATS),
     "Sign": (np.sign, NUMBERS),
     "Sin": (np.sin, FLOATS),
+    "Sinh": (np.sinh, FLOATS),
     "Sqrt": (np.sqrt, FLOATS),
     "Tan": (np.tan, FLOATS),
     "Tanh": (np.tanh, FLOATS),
@@ -154,6 +191,9 @@ _UNARY: dict[str, tuple[Function, Dtypes]] = {
 _BINARY: dict[str, tuple[Function, Dtypes]] = {
     "Add": (np.add, NUMBERS),
     "And": (np.logical_and, BOOL),
+    "BitwiseAnd": (np.bitwise_and, INTEGERS),
+    "BitwiseOr": (np.bitwise_or, INTEGERS),
+    "BitwiseXor": (np.bitwise_xor, INTEGERS),
     "Div": (_divide, NUMBERS),
     "Mul": (np.multiply, NUMBERS),
     "Or": (np.logical_or, BOOL),
@@ -188,6 +228,7 @@ OPERATORS = (
         _infinite,
         frozenset({"detect_negative", "detect_positive"}),
     ),
+    Operator("BitShift", _infer_shift, _shift, frozenset({"direction"})),
     Operator("Clip", _infer_clip, _clip),
     Operator("Mod", _infer_modulo, _modulo, frozenset({"fmod"})),
     Operator("Pow", _infer_power, _power),
