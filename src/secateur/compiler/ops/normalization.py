@@ -155,6 +155,41 @@ def _rms(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     return (np.asarray(normal * scale.astype(dtype, copy=False), x.dtype),)
 
 
+def response_window(node: Node) -> tuple[int, int]:
+    """Return how many channels before and after its own a channel's response is compared with."""
+    size = node.get("size", 0)
+    if size < 1:
+        raise unsupported(node, f"size={size}")
+    return (size - 1) // 2, size // 2
+
+
+def _infer_response(node: Node, operands: Operands) -> tuple[Tensor, ...]:
+    rules.arity(node, operands, 1, 1)
+    x = rules.operand(node, operands, 0, "X", FLOATS)
+    response_window(node)
+    if len(x.shape) < 2:
+        raise unsupported(node, f"an input of shape {x.shape}; it has no axis of channels")
+    return (Tensor(x.dtype, x.shape),)
+
+
+@np.errstate(all="ignore")
+def _response(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
+    """Krizhevsky, Sutskever and Hinton 2012, section 3.3, with alpha divided by the size."""
+    x = rules.array(arrays, 0)
+    values = x.astype(wide(x.dtype), copy=False)
+    squares, sums, channels = np.square(values), np.zeros_like(values), x.shape[1]
+    before, after = response_window(node)
+    for away in range(max(-before, 1 - channels), min(after, channels - 1) + 1):
+        seen = slice(max(0, away), channels + min(0, away))
+        own = slice(max(0, -away), channels - max(0, away))
+        sums[:, own] += squares[:, seen]
+    alpha, beta, bias = (
+        np.asarray(node.get(name, default), values.dtype)
+        for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
+    return (np.asarray(values / (bias + alpha / node.get("size") * sums) ** beta, x.dtype),)
+
+
 OPERATORS = (
     Operator(
         "BatchNormalization", _infer_batch, _batch,
@@ -168,5 +203,6 @@ OPERATORS = (
     Operator(
         "LayerNormalization", _infer_layer, _layer, frozenset({"axis", "epsilon", "stash_type"})
     ),
+    Operator("LRN", _infer_response, _response, frozenset({"alpha", "beta", "bias", "size"})),
     Operator("RMSNormalization", _infer_rms, _rms, frozenset({"axis", "epsilon", "stash_type"})),
 )  # fmt: skip
