@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from secateur.compiler import ops
 from secateur.compiler.graph import Node, Tensor
@@ -57,7 +57,7 @@ def theirs(
         [helper.make_node(op, names, made, **attributes)],
         "tested",
         given_inputs,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in made],
+        [helper.make_empty_tensor_value_info(name) for name in made],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
     session = onnxruntime.InferenceSession(

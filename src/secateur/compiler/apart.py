@@ -21,7 +21,7 @@ Arrays = Mapping[str, np.ndarray]
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output."""
 
-_ALONG = frozenset({"ArgMax", "ArgMin", "LogSoftmax", "Softmax"})
+_ALONG = frozenset({"ArgMax", "ArgMin", "LogSoftmax", "Softmax", "TopK"})
 """Operators in which the elements along an attribute's axis meet; by default the first or last."""
 
 _TRAILING = frozenset({"LayerNormalization", "RMSNormalization"})
@@ -49,16 +49,27 @@ def check(one: Graph, several: Graph, samples: Sequence[Arrays], wanted: Sequenc
     for node in _needed(several):
         if _meet(one, several, node):
             raise mixes(one, f"node {node} computes one number from several samples")
+    orders = [slice(None)]
+    if any(_sorts(several, node) for node in _needed(several)):
+        orders.append(slice(None, None, -1))  # samples that are sorted are not, backwards
+    for order in orders:
+        if (other := _mixed(one, several, samples[order], wanted[order])) is not None:
+            raise mixes(one, f"output {other!r} of a sample depends on the others")
+
+
+def _mixed(
+    one: Graph, several: Graph, samples: Sequence[Arrays], wanted: Sequence[Arrays]
+) -> str | None:
+    """Return an output that samples together give otherwise than each alone, or None."""
     inputs = {v: _joined(samples, v) for v in one.inputs}
-    both = interpreter.run(several, inputs)
-
-    def mixed() -> list[str]:
-        return [mine for mine, its in names if not _alike(both[its], _joined(wanted, mine))]
-
-    if mixed():  # or ill-conditioned
-        both = interpreter.run_wide(several, inputs)
-    for mine in mixed():
-        raise mixes(one, f"output {mine!r} of a sample depends on the others")
+    other = None
+    for run in (interpreter.run, interpreter.run_wide):  # the first may be ill-conditioned
+        both = run(several, inputs)
+        names = zip(one.outputs, several.outputs, strict=True)
+        differ = (mine for mine, its in names if not _alike(both[its], _joined(wanted, mine)))
+        if (other := next(differ, None)) is None:
+            break
+    return other
 
 
 def check_whole(whole: Graph, samples: Sequence[Arrays], wanted: Sequence[Arrays]) -> None:
@@ -101,6 +112,17 @@ def _needed(graph: Graph) -> Iterator[Node]:
             yield node
 
 
+def _sorts(graph: Graph, node: Node) -> bool:
+    """Return whether a node sorts, and loses nothing: whether samples meet is then to be seen.
+
+    So do sequences of several lengths: they are sorted, and put back into their order.
+    """
+    if node.op != "TopK":
+        return False
+    made = next(filter(None, node.outputs))
+    return graph.types[made].shape == graph.types[node.inputs[0]].shape
+
+
 def _meet(one: Graph, several: Graph, node: Node) -> bool:
     """Return whether a node makes one number of those along an axis that grows with the batch."""
     value = node.inputs[0] if node.inputs else ""
@@ -114,6 +136,8 @@ def _meet(one: Graph, several: Graph, node: Node) -> bool:
 
 def _axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...]:
     """Return the axes along which the elements of a node's first input meet, as far as known."""
+    if _sorts(graph, node):
+        return ()
     if node.op in _ALONG:
         return (node.get("axis", 0 if node.op.startswith("Arg") else -1) % rank,)
     if node.op in _TRAILING:

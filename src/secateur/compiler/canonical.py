@@ -16,7 +16,7 @@ from secateur.compiler.graph import Node, unsupported
 
 OLDEST, NEWEST = 7, 28  # operator sets whose meaning is known here
 ALWAYS = NEWEST + 1
-REPLACED = frozenset({"Constant", "Dropout", "Upsample"})  # no newest form has them
+REPLACED = frozenset({"Constant", "Dropout", "Scatter", "Upsample"})  # no newest form has them
 
 
 @dataclass
@@ -232,6 +232,21 @@ def _max_pool(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
     return (_without(node, "storage_order") if len(node.outputs) == 1 else node,)
 
 
+def _scatter(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
+    return (replace(node, op="ScatterElements"),)
+
+
+def _grid_sample(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
+    names = {"bilinear": "linear", "bicubic": "cubic"}
+    mode = node.get("mode", "bilinear")
+    return (replace(node, attributes={**node.attributes, "mode": names.get(mode, mode)}),)
+
+
+def _top_k(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
+    count = scope.constant(f"{node.name}_k", np.array([node.get("k")], np.int64))
+    return (replace(_without(node, "k"), inputs=(*node.inputs, count)),)
+
+
 def _cast(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
     return (_without(node, "saturate", "round_mode"),)  # they matter to float8 alone
 
@@ -261,6 +276,7 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     "Clip": (11, _clip),
     "Constant": (ALWAYS, _constant),
     "Dropout": (ALWAYS, _dropout),
+    "GridSample": (20, _grid_sample),
     "Hardmax": (13, _flattening),
     "LogSoftmax": (13, _flattening),
     "MaxPool": (ALWAYS, _max_pool),
@@ -276,10 +292,12 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     "ReduceSum": (13, _inputs_from("axes")),
     "ReduceSumSquare": (18, _inputs_from("axes")),
     "Resize": (ALWAYS, _resize),
+    "Scatter": (ALWAYS, _scatter),
     "Slice": (10, _inputs_from("starts", "ends", "axes")),
     "Softmax": (13, _flattening),
     "Split": (18, _split),
     "Squeeze": (13, _inputs_from("axes")),
+    "TopK": (10, _top_k),
     "Unsqueeze": (13, _inputs_from("axes")),
     "Upsample": (ALWAYS, _upsample),
 }

@@ -69,6 +69,7 @@ def steps(graph: Graph) -> bool:
 
 def _is_step(graph: Graph, node: Node) -> bool:
     whole = node.op == "Cast" and ELEMENT_TYPES[node.get("to")].kind != "f"
+    whole = whole or (node.op == "GridSample" and node.get("mode", "linear") == "nearest")
     given = {*graph.inputs, *graph.constants}
     return (whole or node.op in _STEPPED) and any(
         graph.types[value].dtype.kind == "f"

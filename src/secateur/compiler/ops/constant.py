@@ -61,6 +61,23 @@ def _range(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     return ((exact(start) + places * exact(delta)).astype(dtype),)
 
 
+def _infer_nonzero(node: Node, operands: Operands) -> tuple[Tensor, ...]:
+    rules.arity(node, operands, 1, 1)
+    x = rules.operand(node, operands, 0, "X")
+    if x.value is None:
+        raise unsupported(
+            node,
+            "how many positions it gives depends on the network's inputs; cut the model before "
+            "it, or fix the input that decides",
+        )
+    return (Tensor(INT64, (max(len(x.shape), 1), int(np.count_nonzero(x.value)))),)
+
+
+def _nonzero(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
+    x = np.atleast_1d(rules.array(arrays, 0))
+    return (np.stack(np.nonzero(x)).astype(INT64),)
+
+
 def _infer_shape(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     rules.arity(node, operands, 1, 1)
     rank = len(rules.operand(node, operands, 0, "data").shape)
@@ -84,6 +101,7 @@ def _infer_size(node: Node, operands: Operands) -> tuple[Tensor, ...]:
 
 OPERATORS = (
     Operator("ConstantOfShape", _infer_filled, _filled, frozenset({"value"})),
+    Operator("NonZero", _infer_nonzero, _nonzero),
     Operator("Range", _infer_range, _range, frozenset({"stash_type"})),
     Operator("Shape", _infer_shape, _shape, frozenset({"start", "end"})),
     Operator(
