@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler import interpreter, pipeline, toolchain
+from secateur.compiler import interpreter, pipeline, rewrites, toolchain
 from secateur.compiler.graph import Graph, Node, Tensor
 from secateur.compiler.kernels import Machine
 from secateur.compiler.network import Network
-from secateur.compiler.passes import shapes
+from secateur.compiler.passes import fold, shapes
 from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
 
@@ -103,7 +103,8 @@ def graph_of(cases: Sequence[Case], batch: int) -> Graph:
         outputs += filter(None, made)
         nodes.append(Node(case.op, f"n{k}", tuple(names), made, case.attributes))
     graph = Graph(tuple(nodes), tuple(inputs), tuple(outputs), constants, types)
-    return shapes.run(graph)
+    rewritten = any(node.op in rewrites.rules() for node in nodes)
+    return fold.run(graph) if rewritten else shapes.run(graph)
 
 
 def _through(

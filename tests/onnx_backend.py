@@ -18,27 +18,27 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, defs, numpy_helper
 
-from secateur.compiler import canonical
+from secateur.compiler import canonical, rewrites
 from secateur.compiler.onnx_functions import all_nodes, inlined
 from secateur.compiler.ops import operators
 from secateur.compiler.ops.cast import ELEMENT_TYPES
 
 DOMAINS = ("", "ai.onnx")
 
-KNOWN = frozenset({*operators(), *canonical.REPLACED, "CastLike", "If"})
+KNOWN = frozenset({*operators(), *rewrites.rules(), *canonical.REPLACED, "CastLike", "If"})
 """Operators that the compiler understands, or that its reader and passes replace."""
 
 STATIC: Mapping[str, tuple[int, ...]] = {
+    "Col2Im": (1, 2),
+    "Compress": (1,),
     "ConstantOfShape": (0,),
     "CumSum": (1,),
     "Dropout": (1, 2),
     "Expand": (1,),
-    "GRU": (4,),
     "If": (0,),
-    "LSTM": (4,),
+    "NonZero": (0,),
     "OneHot": (1,),
     "Pad": (1, 2, 3),
-    "RNN": (4,),
     "Range": (0, 1, 2),
     "Reshape": (1,),
     "Resize": (1, 2, 3),

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tensors
+from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tensors, rewrites
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
+from secateur.compiler.ops.refusals import reason
+from secateur.compiler.passes import loops, sequences
 from secateur.errors import CompileError, FileError, printable
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-BRANCHES = ("then_branch", "else_branch")  # attributes of `If`, the only ones that are graphs
+BRANCHES = ("then_branch", "else_branch")  # attributes of `If`
+FIRST_LOOPS = 9  # operator set from which `Scan` has today's form
 _STANDARD = ("", "ai.onnx")
 
 
@@ -71,7 +74,8 @@ def read(
     """
     proto, folder = _parse(source)
     opset = _opset(proto)
-    known = {*operators(), *canonical.REPLACED, "If", "CastLike"}
+    known = {*operators(), *rewrites.rules(), *sequences.RULES, *loops.RULES}
+    known |= {*canonical.REPLACED, "If", "CastLike"}
     graph = onnx_functions.inlined(proto, opset, known)
     return _Reader(proto, opset, folder).model(graph, proto.graph, input_shapes, fixed, batch)
 
@@ -172,16 +176,24 @@ class _Reader:
         return Model(graph, batched, self.opset)
 
     def _branch(self, proto: GraphProto, outer: Mapping[str, str], defined: set[str]) -> Graph:
-        """Read a graph inside a node; its names give way to those already taken."""
+        """Read a branch of an `If`."""
         if proto.input:
             raise CompileError(f"graph {proto.name!r} is a branch of an If, and takes inputs")
+        return self._inner(proto, outer, defined)
+
+    def _inner(self, proto: GraphProto, outer: Mapping[str, str], defined: set[str]) -> Graph:
+        """Read a graph inside a node; its names give way to those already taken."""
         constants = self._initializers(proto)
-        made = [*constants, *(output for node in proto.node for output in node.output if output)]
+        taken = [value.name for value in proto.input]
+        made = [*taken, *constants]
+        made += [output for node in proto.node for output in node.output if output]
         _refuse_twice(made)
         names = dict(outer) | {name: self.scope.value(name) for name in made}
         self.scope.constants |= {names[name]: array for name, array in constants.items()}
-        nodes, outputs = self._body(proto, names, (defined - set(made)) | set(constants))
-        return Graph(nodes=nodes, inputs=(), outputs=outputs, constants={}, types={})
+        before = (defined - set(made)) | {*taken, *constants}
+        nodes, outputs = self._body(proto, names, before)
+        inputs = tuple(names[name] for name in taken)
+        return Graph(nodes=nodes, inputs=inputs, outputs=outputs, constants={}, types={})
 
     def _body(
         self, proto: GraphProto, names: Mapping[str, str], defined: set[str]
@@ -213,6 +225,8 @@ class _Reader:
             self._check_if(proto, node)
             branches = {a.name: self._branch(a.g, names, defined) for a in proto.attribute}
             return (Node(node.op, node.name, node.inputs, node.outputs, branches),)
+        if node.op in loops.RULES and self.opset >= FIRST_LOOPS:
+            return (self._loop(proto, node, names, defined),)
         attributes = {a.name: self._attribute(a, node) for a in proto.attribute}
         if len(attributes) != len(proto.attribute):
             raise CompileError(f"node {node} carries an attribute twice")
@@ -226,6 +240,16 @@ class _Reader:
             raise CompileError(f"node {node} must have one output")
         node = Node(node.op, node.name, node.inputs, node.outputs, attributes)
         return canonical.upgrade(node, self.opset, self.scope)
+
+    def _loop(
+        self, proto: NodeProto, node: Node, names: Mapping[str, str], defined: set[str]
+    ) -> Node:
+        graphs = [a for a in proto.attribute if a.name == "body" and a.HasField("g")]
+        if len(graphs) != 1:
+            raise CompileError(f"node {node} must have one body")
+        attributes = {a.name: self._attribute(a, node) for a in proto.attribute if a.name != "body"}
+        attributes["body"] = self._inner(graphs[0].g, names, defined)
+        return Node(node.op, node.name, node.inputs, node.outputs, attributes)
 
     def _foreign(self, proto: NodeProto) -> str:
         if (proto.domain, proto.op_type) in self.functions:
@@ -246,7 +270,7 @@ class _Reader:
 
     def _attribute(self, proto: AttributeProto, node: Node) -> Any:
         if proto.type in (proto.GRAPH, proto.GRAPHS):
-            raise unsupported(node, f"operator {node.op} is not supported")
+            raise unsupported(node, reason(node.op))
         where = f"attribute {proto.name!r} of node {node}"
         value: Any = None
         match proto.type:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from secateur.compiler.graph import Node, Tensor, unsupported
+from secateur.compiler.ops.refusals import reason
 
 Arrays = tuple[np.ndarray | None, ...]
 
@@ -77,7 +78,7 @@ def find(node: Node) -> Operator:
     """
     operator = operators().get(node.op)
     if operator is None:
-        raise unsupported(node, f"operator {node.op} is not supported")
+        raise unsupported(node, reason(node.op))
     if unknown := sorted(set(node.attributes) - operator.attributes):
         raise unsupported(node, f"attribute {', '.join(unknown)} is not supported")
     return operator

@@ -6,14 +6,17 @@ is often computed from shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from secateur.compiler.graph import Graph, Node, Tensor, fresh, unsupported
+from secateur.compiler import rewrites
+from secateur.compiler.graph import Graph, Node, Tensor, unsupported
 from secateur.compiler.ops import find
 from secateur.compiler.ops.cast import ELEMENT_TYPES
-from secateur.compiler.passes import shapes
+from secateur.compiler.passes import loops, sequences, shapes
+from secateur.errors import CompileError
 
 MAX_BYTES = 256 * 2**20  # a constant larger than this is computed when the network runs
 BUDGET = 2**30
@@ -27,7 +30,7 @@ def run(graph: Graph) -> Graph:
     """Return the graph with known values as constants, and types for all values.
 
     What nothing reads any more is no constant of it. An `If` whose condition is known gives way to
-    its branch.
+    its branch, and an operator that is expressed by others (see `rewrites`) to those.
 
     Raises:
         CompileError: an operator is not supported, inputs do not fit together, or the condition
@@ -35,6 +38,10 @@ def run(graph: Graph) -> Graph:
     """
     walk = _Walk(graph)
     walk.visit(graph.nodes)
+    if lists := [name for name in graph.outputs if name in walk.sequences]:
+        raise CompileError(
+            f"output {lists[0]!r} of the model is a sequence; end the model at the tensors in it"
+        )
     read = {name for node in walk.nodes for name in node.inputs} | {*graph.outputs}
     constants = {name: array for name, array in walk.constants.items() if name in read}
     gone = walk.constants.keys() - constants
@@ -47,15 +54,28 @@ class _Walk:
         self.constants = dict(graph.constants)
         self.types = {name: graph.types[name] for name in (*graph.inputs, *graph.constants)}
         self.nodes: list[Node] = []
-        self.names = set(_names(graph))
+        self.taken = {*_names(graph), *_values(graph)}
+        self.next: dict[str, int] = {}
+        self.sequences: sequences.Sequences = {}
         self.left = BUDGET + 4 * sum(array.nbytes for array in graph.constants.values())
 
     def visit(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
-            if node.op == "If":
-                self._choose(node)
-            else:
-                self._node(self._plain(node))
+            self._visit(node)
+
+    def _visit(self, node: Node) -> None:
+        if node.op == "If":
+            self._choose(node)
+        elif node.op in loops.RULES:
+            with _fitting(node):
+                made = loops.RULES[node.op](node, self._builder(node), self._visit)
+            self._give(node, made)
+        elif node.op in sequences.RULES or any(name in self.sequences for name in node.inputs):
+            self._sequence(node)
+        elif node.op in rewrites.rules():
+            self._rewrite(node)
+        else:
+            self._node(self._plain(node))
 
     def _choose(self, node: Node) -> None:
         condition = self.constants.get(node.inputs[0])
@@ -69,11 +89,52 @@ class _Walk:
             raise unsupported(node, f"its condition has shape {list(condition.shape)}")
         branch = node.attributes["then_branch" if condition.item() else "else_branch"]
         self.visit(branch.nodes)
-        for number, (inner, outer) in enumerate(zip(branch.outputs, node.outputs, strict=False)):
+        self._give(node, branch.outputs)
+
+    def _give(self, node: Node, made: Sequence[str]) -> None:
+        """Let the outputs of a node that gives way to others be these values."""
+        if len(made) < len(node.outputs):
+            raise unsupported(node, f"it has {len(node.outputs)} outputs, not {len(made)}")
+        for number, (inner, outer) in enumerate(zip(made, node.outputs, strict=False)):
             if outer:
-                name = fresh(self.names, f"{node.name}/{number}") if number else node.name
-                self.names.add(name)
-                self._node(Node("Identity", name, (inner,), (outer,)))
+                name = self._new(f"{node.name}/{number}") if number else node.name
+                self._visit(Node("Identity", name, (inner,), (outer,)))
+
+    def _builder(self, node: Node) -> rewrites.Builder:
+        return rewrites.Builder(self.types, self._node, self._keep, self._new, node)
+
+    def _sequence(self, node: Node) -> None:
+        made: str | tuple[str, ...]
+        if node.op == "Identity":
+            made = self.sequences[node.inputs[0]]
+        elif node.op not in sequences.RULES:
+            raise unsupported(node, "an input is a sequence; operators on tensors are supported")
+        else:
+            with _fitting(node):
+                made = sequences.RULES[node.op](node, self._builder(node), self.sequences)
+        if isinstance(made, str):
+            self._visit(Node("Identity", node.name, (made,), node.outputs))
+        else:
+            self.sequences[node.outputs[0]] = made
+
+    def _rewrite(self, node: Node) -> None:
+        with _fitting(node):
+            made = rewrites.rules()[node.op](node, self._builder(node))
+        self._give(node, made)
+
+    def _keep(self, name: str, array: np.ndarray) -> None:
+        array.flags.writeable = False  # a graph would copy it
+        self.constants[name] = array
+        self.types[name] = Tensor(array.dtype, array.shape, array)
+
+    def _new(self, wish: str) -> str:
+        """Return a name that neither a node nor a value has."""
+        name = wish
+        while name in self.taken:
+            self.next[wish] = self.next.get(wish, 0) + 1
+            name = f"{wish}_{self.next[wish]}"
+        self.taken.add(name)
+        return name
 
     def _plain(self, node: Node) -> Node:
         if node.op == "CastLike":  # all types are known here, so it is a Cast
@@ -91,13 +152,14 @@ class _Walk:
                 self.types[name] = tensor
                 if known is not None:
                     self.constants[name] = known[number]
+                    self.types[name] = Tensor(tensor.dtype, tensor.shape, known[number])
 
     def _later(self, node: Node, types: tuple[Tensor, ...]) -> Node:
         """Return a node as it is computed when the network runs."""
         if node.op == "ConstantOfShape":
             value = np.asarray(node.get("value", np.zeros(1, np.float32))).reshape(())
-            name = fresh(self.types, f"{node.name}_value")
-            self.constants[name], self.types[name] = value, Tensor(value.dtype, ())
+            name = self._new(f"{node.name}_value")
+            self._keep(name, value)
             return Node("Expand", node.name, (name, *node.inputs), node.outputs)
         if node.op == "Range":
             size = types[0].size * types[0].dtype.itemsize
@@ -135,6 +197,17 @@ class _Walk:
         return outputs
 
 
+@contextmanager
+def _fitting(node: Node) -> Iterator[None]:
+    """Refuse what a file makes of attributes and shapes, as `shapes.infer` does."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise unsupported(
+            node, f"its inputs or attributes do not fit together ({error})"
+        ) from error
+
+
 def _nothing(tensor: Tensor) -> np.ndarray:
     """Return an array of any shape that takes no memory."""
     return np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
@@ -147,3 +220,14 @@ def _names(graph: Graph) -> Iterator[str]:
         for branch in node.attributes.values():
             if isinstance(branch, Graph):
                 yield from _names(branch)
+
+
+def _values(graph: Graph) -> Iterator[str]:
+    """Yield the names of a graph's values, those of branches included."""
+    yield from graph.inputs
+    yield from graph.constants
+    for node in graph.nodes:
+        yield from node.outputs
+        for branch in node.attributes.values():
+            if isinstance(branch, Graph):
+                yield from _values(branch)
