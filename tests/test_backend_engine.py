@@ -20,7 +20,10 @@ from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "RNN", "BatchNormalization")
+LAYERS = (
+    *("Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "RNN", "BatchNormalization"),
+    "CausalConvWithState",
+)
 """Their weights must be known when a network is compiled: all inputs but the first are fixed."""
 
 MOST = 60

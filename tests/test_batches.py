@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import rnn
 
 import secateur
+from secateur.errors import CompileError
 
 pytest.importorskip("onnx")
 
@@ -91,3 +97,52 @@ def test_every_batch_size_gives_what_torch_gives(name: str) -> None:
         with torch.no_grad():
             wanted = model(x)
         assert torch.allclose(torch.from_numpy(engine(x.numpy())), wanted, atol=1e-5), batch
+
+
+class Packed(nn.Module):
+    """A recurrent layer over sequences of several lengths, which torch sorts and puts back."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.layer = kind(8, 12, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return rnn.pad_packed_sequence(
+            self.layer(packed)[0], batch_first=True, total_length=x.shape[1]
+        )[0]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_sequences_of_several_lengths(kind: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    module = Packed(kind).eval()
+    lengths = torch.tensor([3, 6, 1, 4, 6, 2, 5] * 5)
+    x = torch.randn(len(lengths), 6, 8)
+    with secateur.compile(exported(module, (x[:2], torch.tensor([6, 3])))) as engine:
+        for count in (1, 2, 19, 35):
+            with torch.no_grad():
+                wanted = module(x[:count], lengths[:count]).numpy()
+            got = engine(x[:count].numpy(), lengths[:count].numpy())
+            np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+    """Export as torch's older exporter does: its newer one does not know packed sequences."""
+    file, names = io.BytesIO(), [f"x{k}" for k in range(len(inputs))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, inputs, file, dynamo=False, opset_version=18, input_names=names,
+            dynamic_axes={name: {0: "batch"} for name in names},
+        )  # fmt: skip
+    return file.getvalue()
+
+
+def test_a_batch_that_is_sorted_is_refused() -> None:
+    class Sorted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sort(x, 0)[0]
+
+    with pytest.raises(CompileError, match=r"output .* of a sample depends on the others"):
+        secateur.compile(exported(Sorted(), (torch.randn(3, 1),)))

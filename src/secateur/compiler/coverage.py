@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from secateur.compiler import canonical, kernels
+from secateur.compiler import canonical, kernels, rewrites
 from secateur.compiler.choice import LAYERS
 from secateur.compiler.ops import operators
+from secateur.compiler.passes import sequences
 
 BY_A_PASS = {
     "BatchNormalization": "joined with the layer before it, or a scale and a shift",
     "Conv": "constant weights; 1-D to 3-D, sparse or dense",
+    "CastLike": "a Cast, once types are known",
     "Constant": "folds away",
     "Dropout": "in inference it does nothing",
     "If": "its condition must fold to a constant",
+    "Loop": "unrolled: its number of turns must fold to a constant",
+    "Scan": "unrolled",
 }
 """Operators that a pass turns into others, and what to know of them."""
+
+BY_ONNX = frozenset({
+    "AffineGrid", "Attention", "BlackmanWindow", "CausalConvWithState", "CenterCropPad",
+    "HammingWindow", "HannWindow", "MeanVarianceNormalization", "NegativeLogLikelihoodLoss",
+    "RotaryEmbedding", "Shrink", "SoftmaxCrossEntropyLoss", "SwiGLU",
+})  # fmt: skip
+"""Operators that ONNX itself defines by operators that are compiled."""
 
 
 def compiled() -> dict[str, str]:
     """Return every ONNX operator that can be compiled, with how: {name: note}."""
-    ours = {*LAYERS, "Activation", "Relayout", "Fill"}
+    ours = {*LAYERS, "Activation", "Fill", "Relayout", "ScatterRows"}
     found = {name: "" for name in kernels.kernels() if name not in ours}
     for name in operators():
         if name not in found and name not in ours:
             found[name] = "folds away: its inputs must be constant, or shapes"
-    found |= dict.fromkeys(canonical.REPLACED, "expressed by other operators")
+    replaced = {*canonical.REPLACED, *rewrites.rules()}
+    found |= dict.fromkeys(replaced, "expressed by other operators")
+    found |= dict.fromkeys(BY_ONNX, "as ONNX defines it by other operators")
+    found |= dict.fromkeys(sequences.RULES, "resolved: its positions and sizes must be constant")
     return dict(sorted({**found, **BY_A_PASS}.items()))
 
 
@@ -40,7 +54,6 @@ def table() -> str:
         f"Written by `python -m secateur.compiler.coverage` with onnx {onnx.__version__}. Every",
         "operator that is compiled passes ONNX's own node tests for it (float32 and integers; see",
         "`tests/onnx_backend.py` for the cases that are not claimed, each with its reason).",
-        "Operators that ONNX defines by other operators are expanded to those.",
         "",
         f"## Compiled ({len(set(given) & known)} of {len(known)})",
         "",
@@ -51,6 +64,9 @@ def table() -> str:
         "## Not compiled",
         "",
         ", ".join(missing),
+        "",
+        "What `NonMaxSuppression`, `Unique`, or `NonZero` of an input give has no fixed shape: end",
+        "the model before them, and do it on what the engine gives.",
         "",
     ]
     return "\n".join(lines)
