@@ -254,3 +254,59 @@ def test_columns_to_images() -> None:
         x = normal(1, 2, 3 * 6, windows)
         agree("Col2Im", x, image, block, known=(1, 2), **more)
     refused("Col2Im", normal(1, 2, 17, 25), image, block, known=(1, 2), match="25 windows of 6")
+
+
+class TestFourier:
+    @pytest.mark.parametrize("length", [None, 5, 8, 12])
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_equals_numpy(self, length: int | None, parts: int) -> None:
+        x = normal(1, 3, 8, 4, parts)
+        n = None if length is None else ints(length).reshape(())
+        z = x[..., 0] if parts == 1 else x[..., 0] + 1j * x[..., 1]
+        for axis in (0, 1, 2):
+            for inverse in (0, 1):
+                found = ours("DFT", x, n, ints(axis), known=(1, 2)[n is None :], inverse=inverse)
+                wanted = (np.fft.ifft if inverse else np.fft.fft)(z, length, axis)
+                self._close(found, wanted)
+        if parts == 1:
+            found = ours("DFT", x, n, ints(1), known=(1, 2)[n is None :], onesided=1)
+            self._close(found, np.fft.rfft(z, length, 1))
+            return
+        found = ours("DFT", x, n, ints(1), known=(1, 2)[n is None :], onesided=1, inverse=1)
+        wanted = np.fft.irfft(x[..., 0] + 1j * x[..., 1], length, 1)
+        np.testing.assert_allclose(found[..., 0], wanted, atol=1e-5)
+
+    def _close(self, found: np.ndarray, wanted: np.ndarray) -> None:
+        np.testing.assert_allclose(found[..., 0] + 1j * found[..., 1], wanted, atol=1e-5)
+
+    @pytest.mark.parametrize("onesided", [0, 1])
+    def test_windows_equal_onnxruntime(self, onesided: int) -> None:
+        x, window = normal(1, 2, 40, 1), np.hanning(16).astype(np.float32)
+        step, length = ints(5).reshape(()), ints(16).reshape(())
+        agree("STFT", x, step, window, length, known=(1, 2, 3), onesided=onesided)
+        agree("STFT", x, step, None, length, known=(1, 3), onesided=onesided)
+        found = ours("STFT", x[..., 0], step, window, length, known=(1, 2, 3), onesided=onesided)
+        assert found.shape == (2, 5, 9 if onesided else 16, 2)
+
+    def test_refuses(self) -> None:
+        x, step, length = normal(1, 2, 40, 1), ints(5).reshape(()), ints(16).reshape(())
+        window = np.hanning(16).astype(np.float32)
+        refused("STFT", x, step, window, known=(1,), match="window is not constant")
+        refused("STFT", x, step, window[1:], length, known=(1, 2, 3), match=r"window of \(15,\)")
+        refused("DFT", x, None, ints(2), known=(2,), match="axis 2 of")
+        refused("DFT", x[..., :0], match="must be 1 or 2")
+        refused("DFT", np.zeros((1, 9000, 1), np.float32), match="too long for a matrix")
+
+
+@pytest.mark.parametrize(
+    ("op", "arrays", "attributes"),
+    [
+        ("OneHot", [ints(1), ints(2**31 - 1), np.array([0, 1], np.float32)], {}),
+        ("EyeLike", [np.broadcast_to(np.float32(0), (2**31 - 1, 1))], {}),
+    ],
+)
+def test_a_number_of_a_file_takes_no_memory(
+    op: str, arrays: list[np.ndarray | None], attributes: dict[str, Any]
+) -> None:
+    with pytest.raises(CompileError, match="more than constants may"):
+        graph_of(op, arrays, (1,) if op == "OneHot" else (), attributes)

@@ -242,6 +242,12 @@ def _grid_sample(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
     return (replace(node, attributes={**node.attributes, "mode": names.get(mode, mode)}),)
 
 
+def _dft(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
+    axis = scope.constant(f"{node.name}_axis", np.array(node.get("axis", 1), np.int64))
+    length = node.inputs[1] if len(node.inputs) > 1 else ""
+    return (replace(_without(node, "axis"), inputs=(node.inputs[0], length, axis)),)
+
+
 def _top_k(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
     count = scope.constant(f"{node.name}_k", np.array([node.get("k")], np.int64))
     return (replace(_without(node, "k"), inputs=(*node.inputs, count)),)
@@ -275,6 +281,7 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     "Cast": (ALWAYS, _cast),
     "Clip": (11, _clip),
     "Constant": (ALWAYS, _constant),
+    "DFT": (20, _dft),
     "Dropout": (ALWAYS, _dropout),
     "GridSample": (20, _grid_sample),
     "Hardmax": (13, _flattening),

@@ -17,6 +17,9 @@ Sequences = dict[str, tuple[str, ...]]
 Rule = Callable[[Node, Builder, Sequences], "str | tuple[str, ...]"]
 """Return the value, or the sequence, that a node gives."""
 
+MOST_PARTS = 10_000
+"""Extent of an axis that is taken apart: each part may be a value."""
+
 
 def _place(node: Node, build: Builder, index: int, count: int, default: int) -> int:
     """Return the position that an input names, counted from the front."""
@@ -70,6 +73,8 @@ def _cut(node: Node, build: Builder, known: Sequences) -> tuple[str, ...]:
     shape = build.shape(source)
     axis = rules.axis(node, node.get("axis", 0), len(shape))
     extent, alone = shape[axis], False
+    if extent > MOST_PARTS:
+        raise unsupported(node, f"an axis of {extent}; up to {MOST_PARTS:,} can be taken apart")
     if len(node.inputs) < 2:
         sizes, alone = [1] * extent, not node.get("keepdims", 1)
     else:

@@ -53,7 +53,7 @@ class Builder:
     def constant(self, array: Any, dtype: Any = None) -> str:
         """Keep an array as a new constant and return its name."""
         name = self.name(f"{self.node.name}/constant")
-        self.keep(name, np.asarray(array, dtype))
+        self.keep(name, np.array(array, dtype))
         return name
 
     def operands(self) -> tuple[Operand | None, ...]:
@@ -76,6 +76,18 @@ class Builder:
     def reshape(self, value: str, shape: tuple[int, ...]) -> str:
         """Return a value in another shape, in which an extent of 0 is an extent."""
         return self.add("Reshape", value, self.constant(shape, np.int64), allowzero=1)
+
+    def places(self, extent: int, behind: int = 0) -> str:
+        """Return 0, 1, ... along an axis, int64, that has so many axes of extent 1 behind it.
+
+        It is a node, so that how much memory a file's number takes is checked as it is for others.
+        """
+        bounds = (self.constant(number, np.int64) for number in (0, extent, 1))
+        places = self.add("Range", *bounds)
+        if not behind:
+            return places
+        axes = self.constant(range(1, 1 + behind), np.int64)
+        return self.add("Unsqueeze", places, axes)
 
 
 Rule = Callable[[Node, Builder], tuple[str, ...]]

@@ -102,12 +102,9 @@ def _diagonal(build: Builder, value: str, labels: Labels, label: str) -> tuple[s
     shape = build.shape(value)
     if shape[first] != shape[second]:
         raise unsupported(build.node, f"axis {label!r} has extents {shape[first]}, {shape[second]}")
-    places = [
-        np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - 1 - axis))
-        for axis in (first, second)
-    ]
+    places = [build.places(shape[axis], len(shape) - 1 - axis) for axis in (first, second)]
     zero = build.constant(0, build.dtype(value))
-    on = build.constant(places[0] == places[1])
+    on = build.add("Equal", *places)
     alone = build.add("Where", on, value, zero)
     axes = build.constant([first], np.int64)
     return build.add("ReduceSum", alone, axes, keepdims=0), labels[:first] + labels[first + 1 :]

@@ -10,6 +10,9 @@ from secateur.compiler.graph import Node, unsupported
 from secateur.compiler.ops import rules
 from secateur.compiler.rewrites import Builder
 
+MOST = 2**25
+"""Elements of the windows of one channel: each has its place among the constants."""
+
 
 def _image(node: Node, build: Builder) -> tuple[str, ...]:
     operands = build.operands()
@@ -23,40 +26,39 @@ def _image(node: Node, build: Builder) -> tuple[str, ...]:
     strides = node.get("strides", (1,) * rank)
     dilations = node.get("dilations", (1,) * rank)
     pads = node.get("pads", (0,) * 2 * rank)
-    if not rank or (len(block), len(strides), len(dilations), len(pads)) != (
-        rank,
-        rank,
-        rank,
-        2 * rank,
-    ):
+    sizes = tuple(map(len, (block, strides, dilations, pads)))
+    if not rank or sizes != (rank, rank, rank, 2 * rank):
         raise unsupported(node, f"an image of {image}, blocks of {block} and pads={tuple(pads)}")
     if min(*image, *block, *strides, *dilations) < 1 or min(pads) < 0:
         raise unsupported(node, f"blocks of {block}, strides={strides}, dilations={dilations}")
+    taken = []
+    for a, extent in enumerate(image):
+        room = extent + pads[a] + pads[rank + a] - dilations[a] * (block[a] - 1) - 1
+        taken.append(max(0, room // strides[a] + 1))
+    windows, pixels, taps = prod(taken), prod(image), prod(block)
+    if len(x.shape) != 3 or x.shape[1] % taps or x.shape[2] != windows:
+        raise unsupported(
+            node, f"an input of shape {x.shape} for {windows} windows of {taps} elements"
+        )
+    if taps * windows > MOST:
+        raise unsupported(node, f"its {windows} windows of {taps} elements are more than {MOST:,}")
     places = np.zeros((1,) * 2 * rank, np.int64)  # [*block, *windows]: in the image
     inside = np.ones((1,) * 2 * rank, bool)
     for a, extent in enumerate(image):
-        room = extent + pads[a] + pads[rank + a] - dilations[a] * (block[a] - 1) - 1
-        taps = np.arange(block[a])[:, None] * dilations[a]
-        steps = np.arange(max(0, room // strides[a] + 1)) * strides[a]
+        place = np.arange(block[a])[:, None] * dilations[a] + np.arange(taken[a]) * strides[a]
         shape = [1] * 2 * rank
-        shape[a], shape[rank + a] = len(taps), len(steps)
-        place = (taps + steps - pads[a]).reshape(shape)
+        shape[a], shape[rank + a] = place.shape
+        place = (place - pads[a]).reshape(shape)
         places = places * extent + place
         inside = inside & (place >= 0) & (place < extent)
-    windows, pixels = prod(places.shape[rank:]), prod(image)
-    taps_of_all = prod(block)
-    if len(x.shape) != 3 or x.shape[1] % taps_of_all or x.shape[2] != windows:
-        raise unsupported(
-            node, f"an input of shape {x.shape} for {windows} windows of {taps_of_all} elements"
-        )
-    images, channels = x.shape[0], x.shape[1] // taps_of_all
-    rows = np.where(inside, places, pixels).reshape(
-        -1
-    )  # what lies outside goes to a row of its own
+    images, channels = x.shape[0], x.shape[1] // taps
+    # what lies outside goes to a row of its own, behind the others
+    rows = np.where(inside, places, pixels).reshape(-1)
+    zeros = build.constant([pixels + 1, images * channels], np.int64)
     columns = build.reshape(node.inputs[0], (images * channels, rows.size))
     found = build.add(
         "ScatterRows",
-        build.constant(np.zeros((pixels + 1, images * channels), x.dtype)),
+        build.add("Expand", build.constant(0, x.dtype), zeros),
         build.constant(rows),
         build.add("Transpose", columns, perm=(1, 0)),
         reduction="add",

@@ -77,10 +77,13 @@ def _gather_nd(node: Node, build: Builder) -> tuple[str, ...]:
     extents = _tuples(node, indices, data.shape, batch)
     rows = _numbered(build, node.inputs[1], extents)
     if batch:  # each part of the batch has its own rows, one part after the other
-        before = np.arange(prod(data.shape[:batch])) * prod(extents)
         ones = (1,) * (len(indices.shape) - 1 - batch)
-        own = build.constant(before.reshape(*data.shape[:batch], *ones), np.int64)
-        rows = build.add("Add", rows, own)
+        part = build.add(
+            "Mul",
+            build.places(prod(data.shape[:batch])),
+            build.constant(prod(extents), np.int64),
+        )
+        rows = build.add("Add", rows, build.reshape(part, (*data.shape[:batch], *ones)))
     after = batch + len(extents)
     table = build.reshape(node.inputs[0], (prod(data.shape[:after]), *data.shape[after:]))
     return (build.add("Gather", table, rows, axis=0),)
@@ -140,14 +143,15 @@ def _scatter_elements(node: Node, build: Builder) -> tuple[str, ...]:
             f"data of {data.shape}",
         )
     _check(node, indices, data.shape[axis : axis + 1])
-    own = np.zeros((1,) * rank, np.int64)  # what the places along the other axes add
+    own = build.constant(0, np.int64)  # what the places along the other axes add
     for a, extent in enumerate(indices.shape):
         if a != axis:
-            places = np.arange(extent) * prod(data.shape[a + 1 :])
-            own = own + places.reshape(-1, *(1,) * (rank - 1 - a))
+            step = build.constant(prod(data.shape[a + 1 :]), np.int64)
+            places = build.add("Mul", build.places(extent, rank - 1 - a), step)
+            own = build.add("Add", own, places)
     picked = _within(build, _signed(build, node.inputs[1]), data.shape[axis])
     along = build.add("Mul", picked, build.constant(prod(data.shape[axis + 1 :]), np.int64))
-    rows = build.add("Add", along, build.constant(own))
+    rows = build.add("Add", along, own)
     return _placed(node, build, rows, prod(data.shape), 1)
 
 
@@ -169,8 +173,8 @@ def _one_hot(node: Node, build: Builder) -> tuple[str, ...]:
 
 def _hits(build: Builder, picked: str, depth: int, axis: int) -> str:
     """Return where the places along an axis are those that are picked; it has extent 1 there."""
-    ones = (1,) * (len(build.shape(picked)) - 1 - axis)
-    return build.add("Equal", picked, build.constant(np.arange(depth).reshape(-1, *ones), np.int64))
+    behind = len(build.shape(picked)) - 1 - axis
+    return build.add("Equal", picked, build.places(depth, behind))
 
 
 def _hard_max(node: Node, build: Builder) -> tuple[str, ...]:
@@ -210,7 +214,12 @@ def _eye_like(node: Node, build: Builder) -> tuple[str, ...]:
     if len(x.shape) != 2:
         raise unsupported(node, f"an input of shape {x.shape}; it needs rows and columns")
     dtype = element_type(node, node.get("dtype")) if "dtype" in node.attributes else x.dtype
-    return (build.constant(np.eye(*x.shape, node.get("k", 0), dtype)),)
+    rows, columns = x.shape
+    diagonal = build.constant(node.get("k", 0), np.int64)
+    on = build.add(
+        "Equal", build.add("Add", build.places(rows, 1), diagonal), build.places(columns)
+    )
+    return (build.add("Where", on, build.constant(1, dtype), build.constant(0, dtype)),)
 
 
 def _reverse_sequence(node: Node, build: Builder) -> tuple[str, ...]:
@@ -226,8 +235,7 @@ def _reverse_sequence(node: Node, build: Builder) -> tuple[str, ...]:
             f"an input of {x.shape}",
         )
     ones = (1,) * (len(x.shape) - 2)
-    both = (-1, 1) if time == 0 else (1, -1)
-    steps = build.constant(np.arange(x.shape[time]).reshape(*both, *ones), np.int64)
+    steps = build.places(x.shape[time], len(x.shape) - 1 - time)
     of_each = build.reshape(
         _signed(build, node.inputs[1]),
         (1, x.shape[batch], *ones) if time == 0 else (x.shape[batch], 1, *ones),
