@@ -127,14 +127,36 @@ def test_sequences_of_several_lengths(kind: type[nn.RNNBase]) -> None:
             np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
-def exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+@pytest.mark.parametrize("free", [True, False])
+def test_elements_placed_in_a_batch(free: bool) -> None:
+    """Places that the file counts over all samples, and one sample that is told from the others."""
+
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.clone()
+            y[:, 1:3] = self.layer(x[:, 1:3])
+            if not free:
+                y[1, 2] = 7
+            return y
+
+    torch.manual_seed(0)
+    module, x = Placed().eval(), torch.randn(3, 5, 8)
+    with secateur.compile(exported(module, (x,), free=free)) as engine, torch.no_grad():
+        np.testing.assert_allclose(engine(x.numpy()), module(x).numpy(), atol=1e-5)
+
+
+def exported(module: nn.Module, inputs: tuple[Tensor, ...], *, free: bool = True) -> bytes:
     """Export as torch's older exporter does: its newer one does not know packed sequences."""
     file, names = io.BytesIO(), [f"x{k}" for k in range(len(inputs))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, inputs, file, dynamo=False, opset_version=18, input_names=names,
-            dynamic_axes={name: {0: "batch"} for name in names},
+            dynamic_axes={name: {0: "batch"} for name in names} if free else None,
         )  # fmt: skip
     return file.getvalue()
 

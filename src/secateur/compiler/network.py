@@ -14,7 +14,7 @@ from secateur.compiler import choice, fixed_batch, halves, memory, onnx_reader, 
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan, plan_mixed
-from secateur.errors import CompileError
+from secateur.errors import CompileError, UsageError
 
 MOST_ARENA = 256 * 2**20
 """Bytes: a program of many samples that would need more scratch memory is left out; one sample
@@ -90,7 +90,7 @@ def prepare(
     if 0 < count <= MOST_FIXED and not whole:
         try:
             cut = _network(partial(fixed_batch.of_samples, known), machine, count)
-        except CompileError:  # or its samples cannot be told apart
+        except (CompileError, UsageError):  # or its samples cannot be told apart
             pass
         else:
             return replace(cut, fixed=count, whole=known)

@@ -201,7 +201,7 @@ def _prepared(
     network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
     try:
         return network, verification.truth(network)
-    except CompileError:
+    except (CompileError, UsageError):  # or a position that a part of the batch has not
         if not network.fixed:
             raise
     # the samples of its batch meet: they are run together

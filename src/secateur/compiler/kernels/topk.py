@@ -83,14 +83,14 @@ def _before(node: Node, x: Place) -> str:
 def _sifting(body: Body, loop: str, top: str, size: str, before: str) -> None:
     """Let a position sink from `top` until none below it comes after it."""
     body.open(loop)
-    body.open(f"for (int at = {top}, child; (child = 2 * at + 1) < {size}; at = child)")
+    body.open(f"for (int here = {top}, child; (child = 2 * here + 1) < {size}; here = child)")
     body.open(f"if (child + 1 < {size})")
     body.line("const int a = heap[child], b = heap[child + 1];")
     body.line(f"child += ({before}) ? 1 : 0;")
     body.close()
-    body.line("const int a = heap[at], b = heap[child];")
+    body.line("const int a = heap[here], b = heap[child];")
     body.line(f"if (!({before})) break;")
-    body.line("heap[at] = b;")
+    body.line("heap[here] = b;")
     body.line("heap[child] = a;")
     body.close(2)
 

@@ -33,6 +33,9 @@ def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
         raise unsupported(
             node, f"data {data.shape}, indices {indices.shape}, updates {updates.shape}"
         )
+    known = indices.value
+    if known is not None and ((known < 0) | (known >= data.shape[0])).any():
+        raise unsupported(node, f"an index lies outside the {data.shape[0]} rows")
     return (Tensor(data.dtype, data.shape),)
 
 
