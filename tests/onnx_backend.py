@@ -64,6 +64,7 @@ The tests give them while the network runs; here they are fixed to the values of
 SKIPPED: Mapping[str, str] = {
     "test_batchnorm_*_training_mode": "training: statistics are updated",
     "test_maxpool_with_argmax_*": "the positions of the maxima are not given",
+    "test_qlinearmatmul_*_float16": "scales are of float32",
     "test_training_dropout*": "training: elements are dropped",
 }
 """Claimed cases that ask for more than is claimed: pattern of names -> reason."""

@@ -115,6 +115,21 @@ def test_quantised_layers_agree_to_a_step() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("edge", [False, True])
+def test_sums_of_integers_are_exact(edge: bool) -> None:
+    def data(dtype: str, *shape: int) -> np.ndarray:
+        return np.full(shape, np.iinfo(dtype).max, dtype) if edge else zero(dtype, *shape)
+
+    for extent in (1, 257, 259, 4608):
+        a, b = data("uint8", 2, 3, extent), data("int8", extent, 5)
+        agree("MatMulInteger", a, b)
+        agree("MatMulInteger", a, b, np.uint8(0), zero("int8", 5), known=(1, 2, 3))
+    for channels, kernel, groups in ((3, 3, 1), (70, 3, 1), (512, 3, 1), (6, 5, 3)):
+        x, w = data("uint8", 2, channels, 6, 7), data("int8", 6, channels // groups, kernel, kernel)
+        more = {"pads": (1, 1, 1, 1), "group": groups}
+        agree("ConvInteger", x, w, np.uint8(7), known=(1, 2), **more)
+
+
 def test_a_quantised_network_runs_as_in_onnxruntime() -> None:
     nodes = [
         om.node("QuantizeLinear", "x s z", "q"),
@@ -154,10 +169,12 @@ def test_what_cannot_be_meant_is_refused() -> None:
     x, one = halves(4, 6), np.float32(1)
     refused("not positive", "QuantizeLinear", x, np.float32(0), known=(1,))
     refused("not positive", "QuantizeLinear", x, np.float32(np.nan), known=(1,))
-    refused("block_size", "QuantizeLinear", x, one, block_size=2)
+    refused("in blocks of 2", "QuantizeLinear", x, one, block_size=2)
     refused(r"shape \(5,\) along axis 1", "QuantizeLinear", x, np.ones(5, np.float32))
     refused("zero point", "QuantizeLinear", x, one, np.zeros(6, np.uint8))
     refused("element type 17", "QuantizeLinear", x, one, output_dtype=17)  # float8
     refused("a scale of float64", "DequantizeLinear", zero("int8", 4), np.float64(1))
-    w = zero("int8", 3, 3, 3, 3)
-    refused("QDQ", "ConvInteger", zero("uint8", 1, 3, 5, 5), w)
+    refused(r"\(4,\) and \(4, 2\)", "MatMulInteger", zero("int8", 4), zero("int8", 4, 2))
+    refused("data of int16", "MatMulInteger", zero("int16", 2, 4), zero("int8", 4, 2))
+    w = zero("int8", 1, 2, 17, 17)
+    refused("with 289 taps", "ConvInteger", zero("uint8", 1, 2, 20, 20), w)

@@ -8,7 +8,7 @@ the layers between them are layers like any other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -23,24 +23,31 @@ INTEGERS = frozenset(map(np.dtype, ("int8", "uint8", "int16", "uint16")))
 
 F32 = np.dtype(np.float32)
 
+EXACT = 2**24 // 255**2
+"""Products of two integers of at most 255 whose sum float32 holds, in any order."""
+
 
 def _along(node: Node, build: Builder, value: str, data: str, axis: int) -> str:
-    """Return a scale or zero point that lies along its axis of the data."""
+    """Return a scale or zero point as it meets the data: one, one for each index, or for blocks."""
     shape, whole = build.shape(value), build.shape(data)
-    if shape in ((), (1,)):
+    rank, block = len(whole), node.get("block_size", 0)
+    if shape in ((), (1,)) and not block:
         return build.reshape(value, ()) if shape else value
-    rank = len(whole)
-    if len(shape) != 1 or not -rank <= axis < rank or whole[axis] != shape[0]:
-        raise unsupported(
-            node, f"a scale or zero point of shape {shape} along axis {axis} of {whole}; blocks of "
-            "a tensor with a scale each are not supported"
-        )  # fmt: skip
-    return build.reshape(value, (shape[0], *(1,) * (rank - 1 - axis % rank)))
+    if -rank <= axis < rank:
+        axis %= rank
+        extent = whole[axis]
+        if len(shape) == 1 and shape[0] == extent and not block:
+            return build.reshape(value, (extent, *(1,) * (rank - 1 - axis)))
+        if block > 0 and shape == (*whole[:axis], -(-extent // block), *whole[axis + 1 :]):
+            which = np.arange(extent, dtype=np.int64) // block
+            return build.add("Gather", value, build.constant(which), axis=axis)
+    blocks = f" in blocks of {block}" if block else ""
+    raise unsupported(
+        node, f"a scale or zero point of shape {shape} along axis {axis} of {whole}{blocks}"
+    )
 
 
 def _check(node: Node, build: Builder, scale: str, zero: str) -> None:
-    if node.get("block_size", 0):
-        raise unsupported(node, "block_size, a scale for each block of a tensor")
     operand = build.operand(scale)
     if operand.dtype != F32:
         raise unsupported(node, f"a scale of {operand.dtype}")
@@ -148,17 +155,78 @@ def _matmul(node: Node, build: Builder) -> tuple[str, ...]:
     return _layer(node, build, rank - 1, lambda x, w, _: build.add("MatMul", x, w))
 
 
-def _refused(node: Node, _build: Builder, *, instead: str) -> tuple[str, ...]:
-    raise unsupported(
-        node, f"sums of integers are not exact in float32; quantise the model with {instead}"
-    )
+def _differences(node: Node, build: Builder, data: str, zero: str, axis: int) -> str:
+    """Return integers of 8 bits less their zero point, as float32: of at most 255, and exact."""
+    if build.dtype(data).itemsize > 1 or build.dtype(data) not in INTEGERS:
+        raise unsupported(node, f"data of {build.dtype(data)}")
+    x = build.add("Cast", data, to=_NUMBERS[F32])
+    if not zero:
+        return x
+    away = build.add("Cast", _along(node, build, zero, data, axis), to=_NUMBERS[F32])
+    return build.add("Sub", x, away)
+
+
+def _in_parts(build: Builder, extent: int, part: int, make: Callable[[int, int], str]) -> str:
+    """Return the sum, int32, of what is made of parts [from, to) of an axis that is summed over."""
+    sums = [
+        build.add("Cast", make(k, min(k + part, extent)), to=_NUMBERS[np.dtype(np.int32)])
+        for k in range(0, extent, part)
+    ]
+    total = sums[0]
+    for other in sums[1:]:
+        total = build.add("Add", total, other)
+    return total
+
+
+def _part(build: Builder, value: str, axis: int, start: int, end: int) -> str:
+    bounds = (build.constant([n], np.int64) for n in (start, end, axis))
+    return build.add("Slice", value, *bounds)
+
+
+def _matmul_integer(node: Node, build: Builder) -> tuple[str, ...]:
+    rules.arity(node, build.operands(), 2, 4)
+    a, b, a_zero, b_zero = (*node.inputs, "", "")[:4]
+    ranks = len(build.shape(a)), len(build.shape(b))
+    extent = build.shape(a)[-1] if ranks[0] else 0
+    if min(ranks) < 2 or not extent or build.shape(b)[-2] != extent:
+        raise unsupported(node, f"inputs of shapes {build.shape(a)} and {build.shape(b)}")
+    x = _differences(node, build, a, a_zero, ranks[0] - 2)
+    w = _differences(node, build, b, b_zero, ranks[1] - 1)
+
+    def make(start: int, end: int) -> str:
+        parts = _part(build, x, ranks[0] - 1, start, end), _part(build, w, ranks[1] - 2, start, end)
+        return build.add("MatMul", *parts)
+
+    return (_in_parts(build, extent, EXACT, make),)
+
+
+def _conv_integer(node: Node, build: Builder) -> tuple[str, ...]:
+    rules.arity(node, build.operands(), 2, 4)
+    x, w, x_zero, w_zero = (*node.inputs, "", "")[:4]
+    weight, groups = build.shape(w), node.get("group", 1)
+    if len(weight) < 3 or len(build.shape(x)) != len(weight) or not prod(weight):
+        raise unsupported(node, f"inputs of shapes {build.shape(x)} and {weight}")
+    channels, taps = weight[1], prod(weight[2:])
+    part = EXACT // taps
+    if not part or (groups > 1 and part < channels):
+        raise unsupported(node, f"{channels} channels of a group with {taps} taps each")
+    data = _differences(node, build, x, x_zero, 1)
+    kernel = _differences(node, build, w, w_zero, 0)
+
+    def make(start: int, end: int) -> str:
+        if groups > 1:
+            return build.add("Conv", data, kernel, **node.attributes)
+        parts = (_part(build, v, 1, start, end) for v in (data, kernel))
+        return build.add("Conv", *parts, **node.attributes)
+
+    return (_in_parts(build, channels, part, make),)
 
 
 REWRITES = {
-    "ConvInteger": partial(_refused, instead="QuantizeLinear and DequantizeLinear (QDQ)"),
+    "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic,
-    "MatMulInteger": partial(_refused, instead="QuantizeLinear and DequantizeLinear (QDQ)"),
+    "MatMulInteger": _matmul_integer,
     "QLinearConv": _conv,
     "QLinearMatMul": _matmul,
     "QuantizeLinear": _quantize,
