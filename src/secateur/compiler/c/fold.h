@@ -17,10 +17,6 @@ INLINE vec sec_load(const float *x, const int count) {
   return v;
 }
 
-INLINE vec sec_pick(veci where, vec a, vec b) {
-  return (vec)(((veci)a & where) | ((veci)b & ~where));
-}
-
 INLINE vec sec_exp_all(vec x) {
   float y[LANES] __attribute__((aligned(LANES * 4)));
   memcpy(y, &x, sizeof y);

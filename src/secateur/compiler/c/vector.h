@@ -199,9 +199,23 @@ INLINE float sec_act1(float x, const int act, const float alpha, const float bet
   }
 }
 
+INLINE vec sec_pick(veci where, vec a, vec b) {
+  return (vec)(((veci)a & where) | ((veci)b & ~where));
+}
+
+/* As `x < low ? low : x > high ? high : x`: NaN stays, and a bound that is NaN bounds nothing. */
+INLINE vec sec_within(vec x, float low, float high) {
+  return sec_pick(x < sec_all(low), sec_all(low), sec_pick(x > sec_all(high), sec_all(high), x));
+}
+
 INLINE vec sec_act(vec x, const int act, const float alpha, const float beta) {
   if (act == SEC_NONE) return x;
   if (act == SEC_RELU) return (vec)((veci)x & ~(x < sec_all(0)));
+  /* what takes comparisons is written out: compilers make branches of it, lane by lane */
+  if (act == SEC_LEAKY) return sec_pick(x < sec_all(0), alpha * x, x);
+  if (act == SEC_CLIP) return sec_within(x, alpha, beta);
+  if (act == SEC_HARDSIGMOID) return sec_within(alpha * x + beta, 0, 1);
+  if (act == SEC_HARDSWISH) return x * sec_within(x * (1.0f / 6) + 0.5f, 0, 1);
   float y[LANES] __attribute__((aligned(LANES * 4)));
   memcpy(y, &x, sizeof y);
   for (int l = 0; l < LANES; l++) y[l] = sec_act1(y[l], act, alpha, beta);
