@@ -29,6 +29,8 @@ from secateur.pruning.selecting.budget import Scope
 OPSET = 17
 IMAGE = (3, 32, 32)
 TOKENS, VOCABULARY = 128, 1000
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d)
 
 
 class Attention(nn.Module):
@@ -75,11 +77,13 @@ class Layer(nn.Module):
 
 
 class ViT(nn.Module):
-    """An encoder over image patches with a class token, as wide and deep as ViT-Tiny."""
+    """An encoder over patches of a square image, and a class token; ViT-Tiny's width and depth."""
 
-    def __init__(self, width: int = 192, depth: int = 12, heads: int = 3, patch: int = 4) -> None:
+    def __init__(
+        self, width: int = 192, depth: int = 12, heads: int = 3, patch: int = 4, side: int = 32
+    ) -> None:
         super().__init__()
-        tokens = (IMAGE[1] // patch) * (IMAGE[2] // patch) + 1
+        tokens = (side // patch) ** 2 + 1
         self.patches = nn.Conv2d(IMAGE[0], width, patch, stride=patch)
         self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02, requires_grad=False)
         self.places = nn.Parameter(torch.randn(1, tokens, width) * 0.02, requires_grad=False)
@@ -88,7 +92,7 @@ class ViT(nn.Module):
         self.linear = nn.Linear(width, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits [N, 10] of images [N, 3, 32, 32]."""
+        """Return logits [N, 10] of images [N, 3, side, side]."""
         x = self.patches(images).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
         for layer in self.layers:
@@ -134,7 +138,8 @@ def _flat_images(count: int) -> tuple[Tensor, ...]:
     return (torch.randn(count, math.prod(IMAGE)),)
 
 
-def _texts(count: int) -> tuple[Tensor, ...]:
+def texts(count: int) -> tuple[Tensor, ...]:
+    """Return token ids and a mask, both int64 [count, 128]; every second text is half as long."""
     mask = torch.ones(count, TOKENS, dtype=torch.int64)
     mask[1::2, TOKENS // 2 :] = 0
     return torch.randint(0, VOCABULARY, (count, TOKENS)), mask
@@ -157,7 +162,7 @@ NETWORKS = {
     "resnet20": Network(lambda: nets.build("resnet20")),
     "resnet56": Network(lambda: nets.build("resnet56")),
     "vit": Network(ViT),
-    "bert": Network(Bert, _texts, ("ids", "mask")),
+    "bert": Network(Bert, texts, ("ids", "mask")),
     "mlp": Network(Mlp, _flat_images, include_first=True, last="4.weight"),
 }
 """Every network of the benchmark, by name."""
@@ -190,28 +195,46 @@ def module(name: str, sparsity: float, *, scope: Scope = "layer", seed: int = 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = network.build()
-        names = prunable(model, include_first=network.include_first, exclude=(network.last,)).names
-        budget = Budget(1 - sparsity, scope, floor=0)
-        masks = select(find("magnitude").scores(model, names), budget)
-        assert masks.kept == budget.count(masks.total)
-        masks.apply(model)
-        _settle(model, network)
+        cut(model, sparsity, (network.last,), scope=scope, include_first=network.include_first)
+        settle(model, network.inputs)
     return model.eval()
 
 
+def cut(
+    model: nn.Module,
+    sparsity: float,
+    exclude: Sequence[str],
+    *,
+    scope: Scope = "layer",
+    include_first: bool = False,
+) -> None:
+    """Set the smallest weights to zero, exactly so many; `exclude` has globs of what is not cut."""
+    names = prunable(model, include_first=include_first, exclude=exclude).names
+    budget = Budget(1 - sparsity, scope, floor=0)
+    masks = select(find("magnitude").scores(model, names), budget)
+    assert masks.kept == budget.count(masks.total)
+    masks.apply(model)
+
+
 @torch.no_grad()
-def _settle(model: nn.Module, network: Network) -> None:
-    """Draw the norms' scales and shifts; give batch norms the statistics of random images."""
+def settle(
+    model: nn.Module,
+    inputs: Callable[[int], tuple[Tensor, ...]],
+    *,
+    count: int = 32,
+    batches: int = 4,
+) -> None:
+    """Draw the norms' scales and shifts; give batch norms the statistics of random inputs."""
     for part in model.modules():
-        if isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
+        if isinstance(part, NORMS):
             part.weight.uniform_(0.5, 1.5)
             part.bias.normal_(0, 0.1)
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, BATCH_NORMS):
             part.momentum = None  # a plain average over the batches below
-    if any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
+    if any(isinstance(part, BATCH_NORMS) for part in model.modules()):
         model.train()
-        for _ in range(4):
-            model(*network.inputs(32))
+        for _ in range(batches):
+            model(*inputs(count))
 
 
 def _export(model: nn.Module, network: Network, path: Path) -> None:
