@@ -72,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(given.folder / "engines.csv", table(records))
     for line in markdown(records):
         print(line)
-    found = goals(records)
+    return tell(goals(records))
+
+
+def tell(found: Sequence[Goal]) -> int:
+    """Print goals; return the exit status, 1 where one was missed or not measured."""
     print("\n## Goals\n")
     for what, met, figure in found:
         print(f"- {'NOT MEASURED' if met is None else 'met' if met else 'MISSED'}: {what}{figure}")
@@ -210,7 +214,7 @@ def markdown(records: Sequence[Record]) -> Iterator[str]:
             row = {t["engine"]: t for t in record["timings"] if t["batch"] == batch}
             cells = [_figure(row[e], batch) if e in row else "-" for e in engines]
             overs = (dense(record), dense(record, any_precision=True), ["deepsparse"])
-            cells += [_ratio(speedup(record, batch, over)) for over in overs]
+            cells += [shown(speedup(record, batch, over)) for over in overs]
             yield f"| {record['net']} | {100 * record['sparsity']:g} % | {' | '.join(cells)} |"
     last = max(plain, key=lambda record: record["date"])
     yield (
@@ -225,7 +229,8 @@ def _figure(timing: Record, batch: int) -> str:
     return f"{1e3 * timing['p50']:.3f}" if batch == 1 else f"{timing['throughput']:,.0f}"
 
 
-def _ratio(ratio: Record | None) -> str:
+def shown(ratio: Record | None) -> str:
+    """Return a speed-up in words: its median and what 80 % of the rounds lie between."""
     if ratio is None:
         return "-"
     return f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})"
@@ -248,7 +253,7 @@ def goals(records: Sequence[Record]) -> list[Goal]:
             what = f"{net}, 90 %, batch {batch}: {least}× {name}"
             if least:
                 met = None if ratio is None else ratio["median"] >= least
-                found.append((what, met, f"; {_ratio(ratio)}"))
+                found.append((what, met, f"; {shown(ratio)}"))
     found += [_break_even(at, batch) for batch in (1, 64)]
     for net in NETWORKS:
         for values, most in FILE.items():
