@@ -84,3 +84,45 @@ def test_any_chain_of_windows_on_any_plane_gives_what_torch_gives(seed: int) -> 
                 wanted = net(*given)
             for got, its in zip(engine(*(x.numpy() for x in given)), wanted, strict=True):
                 np.testing.assert_allclose(got, its.numpy(), atol=1e-5)
+
+
+class Shuffled(nn.Module):
+    """Channels of two groups dealt out in turns, as in ShuffleNet, between convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = conv((3, 12)), conv((12, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        x = x.view(-1, 2, 6, *x.shape[2:]).transpose(1, 2).reshape(-1, 12, *x.shape[2:])
+        return self.after(x)
+
+
+@pytest.mark.parametrize("plane", [(16, 16), (9, 13), (28, 7)])
+def test_axes_that_are_not_cut_are_moved_without_laying_planes_out_anew(
+    plane: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    net = Shuffled().eval()
+    assert laid_out_anew(planned(net, 3, *plane)) == 0
+    x = torch.randn(3, 3, *plane)
+    with compile_network(to_onnx(net, x)).engine() as engine, torch.no_grad():
+        np.testing.assert_allclose(engine(x.numpy()), net(x).numpy(), atol=1e-5)
+
+
+def test_planes_turned_on_their_side_are_right() -> None:
+    torch.manual_seed(0)
+    first, second = conv((2, 3)).eval(), conv((3, 2)).eval()
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = first, second
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).transpose(2, 3))
+
+    net, x = Turned().eval(), torch.randn(2, 2, 14, 9)
+    with compile_network(to_onnx(net, x)).engine() as engine, torch.no_grad():
+        np.testing.assert_allclose(engine(x.numpy()), net(x).numpy(), atol=1e-5)

@@ -100,15 +100,16 @@ def reshape(
     body.line(f"const {x.c} *x = {x.ref};")
     body.line(f"{y.c} *y = {y.ref};")
     opened = body.loops(y.layout.blocks, names)
-    flat = "0"
-    for name, n in zip(names, y.layout.blocks, strict=True):
-        flat = f"({flat}) * {n} + {name}" if flat != "0" else name
-    body.line(f"const long k = {flat};")
-    body.line("(void)k;")
-    index, below = [], prod(x.layout.blocks)
-    for n in x.layout.blocks:
-        below //= n
-        index.append(f"k / {below} % {n}" if n > 1 else "0")
+    index = ["0"] * len(x.layout.shape)
+    for mine, its in groups(x.layout.shape, y.layout.shape):
+        flat = "0"  # where it is among those of the group
+        for a in its:
+            flat = f"({flat}) * {y.layout.blocks[a]} + {names[a]}" if flat != "0" else names[a]
+        below, real = 1, [a for a in mine if x.layout.blocks[a] > 1]
+        for a in reversed(real):  # a division in the loops of this group alone
+            whole = f"({flat}) / {below}" if below > 1 else f"({flat})"
+            index[a] = f"{whole} % {x.layout.blocks[a]}" if a != real[0] else whole
+            below *= x.layout.blocks[a]
     if y.layout.lanes > 1:
         body.lanes(y.layout.lanes)
         opened += 1
@@ -128,11 +129,17 @@ def transpose_carry(node: Node, types: Types) -> list[Carry | None]:
     return [{a: k for k, a in enumerate(permutation(node, types))}]
 
 
+def _in_order(cut: Cut, perm: Sequence[int]) -> bool:
+    """Whether axes that are cut stay in their order."""
+    places = [perm.index(axis) for axis, _, _ in cut.axes]
+    return places == sorted(places)
+
+
 def transpose_view(node: Node, types: Types, layout: Layout) -> Layout | None:
-    """Return the same memory, axes renamed; not where two axes are cut, whose lanes swap."""
-    if len(layout.cut.axes) > 1:
-        return None
+    """Return the same memory, axes renamed; not where two axes that are cut change places."""
     perm = permutation(node, types)
+    if not _in_order(layout.cut, perm):
+        return None
     where = {a: k for k, a in enumerate(perm)}
     none = (0,) * len(perm)
     return Layout(
@@ -173,8 +180,8 @@ def transpose(
 def transpose_cuts(
     node: Node, types: Types, cuts: Sequence[Cut], _machine: Machine, _batch: bool
 ) -> tuple[list[Cut | None], list[Cut]]:
-    """Carry one cut axis along; two would have to change lanes."""
-    cut = cuts[0] if len(cuts[0].axes) == 1 else PLAIN
+    """Carry cut axes along, unless they change places: their lanes would have to as well."""
+    cut = cuts[0] if _in_order(cuts[0], permutation(node, types)) else PLAIN
     where = transpose_carry(node, types)[0] or {}
     return [cut], [cut.moved(where)]
 
