@@ -126,3 +126,15 @@ def test_planes_turned_on_their_side_are_right() -> None:
     net, x = Turned().eval(), torch.randn(2, 2, 14, 9)
     with compile_network(to_onnx(net, x)).engine() as engine, torch.no_grad():
         np.testing.assert_allclose(engine(x.numpy()), net(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, 16, 29, 100])
+@pytest.mark.parametrize("width", [5, 16, 40])
+def test_tokens_become_rows_whatever_their_number(steps: int, width: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)).eval()
+    x = torch.randn(19, steps, width)
+    with compile_network(to_onnx(net, x)).engine(threads=2) as engine, torch.no_grad():
+        for batch in (1, 7, 19):
+            wanted = net(x[:batch]).numpy()
+            np.testing.assert_allclose(engine(x[:batch].numpy()), wanted, atol=1e-5)

@@ -18,6 +18,7 @@ typedef struct {
   long x_step, x_input;  /* strides, floats */
   long y_step, y_unit;
   float clip;            /* bound of what activations are given; 0: none */
+  int ready;             /* x holds what inputs come to, so many units of each gate; 0: inputs */
 } sec_recurrent;
 
 typedef struct {         /* strides of a state between units */
@@ -103,7 +104,7 @@ INLINE vec sec_recurrent_bounded(const sec_recurrent g, vec v) {
 #define TANH(v) sec_act(sec_recurrent_bounded(g, v), SEC_TANH, 0, 0)
 
 /* Where a step works: weights, and states of whole groups of units. `in` are this step's inputs
- * (wide), or null: `ahead` has their sums. */
+ * (wide), or null: `ahead` has their sums, or what they come to (ready). */
 typedef struct {
   const float *w, *r, *bias, *peephole, *in, *ahead;
   float *h, *next, *c, *update, *fresh, *kept, *y;
@@ -129,10 +130,13 @@ INLINE void sec_recurrent_units(const sec_recurrent g, const sec_recurrent_at p,
       UNROLL for (int k = 0; k < 4; k++)
         sum[u * 4 + k] = p.in && k < gates + (g.kind == SEC_GRU)
                        ? sec_recurrent_get(p.bias + k * padded, unit + u, g.wide) : sec_all(0);
-      if (!p.in) UNROLL for (int k = 0; k < gates; k++)
+      if (g.ready) UNROLL for (int k = 0; k < gates; k++)
+        sum[u * 4 + k] = sec_recurrent_get(p.bias + k * padded, unit + u * each, g.wide)
+                       + *(const vec *)(p.ahead + ((long)k * g.ready + unit + u * each) * g.x_input);
+      else if (!p.in) UNROLL for (int k = 0; k < gates; k++)
         sum[u * 4 + k] = *(const vec *)(p.ahead + ((long)unit + u * LANES) * gates + k * LANES);
       if (!p.in && g.kind == SEC_GRU)
-        sum[u * 4 + 3] = sec_recurrent_get(p.bias + 3 * padded, unit + u * LANES, 0);
+        sum[u * 4 + 3] = sec_recurrent_get(p.bias + 3 * padded, unit + u * each, g.wide);
     }
     if (p.in)
       sec_recurrent_add(sum, p.w + (long)(unit / LANES) * g.inputs * gates * LANES + unit % LANES,
@@ -223,7 +227,8 @@ INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float
     const int at = g.backwards ? g.steps - 1 - s : s;
     const float *in = x + at * g.x_step;
     const int taken = s % SEC_AHEAD;
-    if (g.wide) p.in = in;
+    if (g.ready) p.ahead = in;
+    else if (g.wide) p.in = in;
     else {
       if (taken == 0 && s + SEC_AHEAD <= g.steps)
         sec_recurrent_ahead(ahead, g, w, bias, in, way * g.x_step, gates, groups, SEC_AHEAD);

@@ -57,6 +57,32 @@ INLINE void sec_turn(const float *from, long apart, float *y, const int64_t to[L
 #endif
   UNROLL for (int l = 0; l < LANES; l++) *(vec *)(y + to[l]) = x[l];
 }
+
+/* The other way: `count` vectors, `apart` floats apart, into rows of floats side by side, one for each
+   of the first `lanes` lanes. */
+static __attribute__((noinline, unused)) void sec_from_lanes(const float *x, long apart, float *y,
+                                                             const int64_t to[LANES], long lanes,
+                                                             long count) {
+  for (long k = 0; k < count; k += LANES) {
+    const long some = count - k < LANES ? count - k : LANES;
+    vec v[LANES];
+    const vec *const from = (const vec *)x;
+    const long step = apart / LANES;
+    UNROLL for (int i = 0; i < LANES; i++) v[i] = from[(k + (i < some ? i : 0)) * step];
+    {
+      vec *const x = v;
+      STAGE(1) STAGE(2)
+#if LANES > 4
+      STAGE(4)
+#endif
+#if LANES > 8
+      STAGE(8)
+#endif
+    }
+    if (some == LANES) for (long l = 0; l < lanes; l++) *(vec_anywhere *)(y + to[l] + k) = v[l];
+    else for (long l = 0; l < lanes; l++) memcpy(y + to[l] + k, v + l, (size_t)some * sizeof(float));
+  }
+}
 #undef STAGE
 #undef PICK
 #undef HIGH

@@ -72,6 +72,7 @@ def _sizes(node: Node, x: Sequence[int], r: Sequence[int]) -> tuple[int, int, in
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the loop over directions and samples."""
     x, w, r, b, lengths, h0, c0, p = filled(inputs, 8)
+    ready = recurrent.units(r.layout.shape[2]) if node.get(recurrent.PROJECTED, 0) else 0
     lanes, gates = step.machine.lanes, recurrent.FAMILIES[node.op].gates
     steps, directions, _, hidden = _sizes(node, x.layout.shape, r.layout.shape)
     x_axis, y_axis, state_axis = _axes(node)
@@ -85,7 +86,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         int(bool(node.get("linear_before_reset", 0))), int(p is not None),
         x.layout.strides[1 - x_axis], x.layout.strides[2],
         y.layout.strides[1 if y_axis == 0 else 0] if y else 0, y.layout.strides[3] if y else 0,
-        floating(node.get("clip", 0.0)),
+        floating(node.get("clip", 0.0)), ready,
     )  # fmt: skip
     length = "0"
     known = lengths.constant if lengths is not None else None
@@ -103,13 +104,14 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         body.open(f"if (u / {samples} == {d})")
         fields = ", ".join(map(str, numbers)).format(backwards=int(backwards))
         body.line(f"const sec_recurrent g = {{{fields}}};")
-        arrays = [_packed(array.constant[d], gates, lanes) for array in (w, r)]
+        arrays = [_packed(array.constant[d], gates, lanes) for array in (w, r) if array is not None]
         arrays.append(_biases(node, None if b is None else b.constant[d], hidden, units))
         arrays.append(_padded(np.zeros(3 * hidden) if p is None else p.constant[d], 3, units))
-        weights = ", ".join(step.weights.pointer(array) for array in arrays)
+        weights = ", ".join(["0"] * bool(ready) + [step.weights.pointer(a) for a in arrays])
+        own = d * gates * ready * x.layout.strides[2]
         states = ", ".join(_state(start, end, d, state_axis) for start, end in ((h0, h1), (c0, c1)))
         body.line(
-            f"sec_recurrent_run(g, {weights}, {x.ref} + n * {x.layout.strides[x_axis]}, "
+            f"sec_recurrent_run(g, {weights}, {x.ref} + n * {x.layout.strides[x_axis]} + {own}, "
             f"{_output(y, d, y_axis)}, {states}, {length}, (float *){step.scratch} + u * {size});"
         )
         body.close()

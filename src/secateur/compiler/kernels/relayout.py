@@ -26,9 +26,51 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         return _rows(node, source, target, run)
     if _planes_to_samples(source.layout, target.layout) and source.dtype.itemsize == 4:
         return _samples(source, target)
+    if (run := _row(source, target)) is not None:
+        return _turned(node, source, target, run)
     if _tabled(node, source, target):
         return _gathered(node, source, target, step)
     return _elements(node, source, target)
+
+
+def _row(source: Place, target: Place) -> int | None:
+    """Return the axis along which vectors of a source that is cut along another become rows."""
+    x, y = source.layout, target.layout
+    if len(x.cut.axes) != 1 or y.lanes > 1 or source.dtype.itemsize != 4:
+        return None
+    axis = x.cut.axes[0][0]
+    rows = (a for a, s in enumerate(y.strides) if s == 1 and a != axis)
+    return next((a for a in rows if 2 * y.shape[a] >= x.lanes), None)
+
+
+def _turned(node: Node, source: Place, target: Place, run: int) -> str:
+    """Turn vectors along an axis into a row of each lane; lanes may lie beyond the extent."""
+    x, y = source.layout, target.layout
+    ((axis, grid, block),) = x.cut.axes
+    body = Body()
+    offsets = [lane * block * y.strides[axis] for lane in range(x.lanes)]
+    body.line(f"static const int64_t to[{x.lanes}] = {{{', '.join(map(str, offsets))}}};")
+    body.line(f"const float *x = (const float *){source.ref};")
+    body.line(f"float *y = (float *){target.ref};")
+    names = [f"i{a}" for a in range(len(y.shape))]
+    axes = [a for a in y.order if a != run]
+    opened = body.loops([x.blocks[a] for a in axes], [names[a] for a in axes])
+    extent = str(y.shape[axis])
+    if node.get("samples"):
+        if axis == 0:
+            extent = "(long)f->count"
+        else:
+            body.open("if (i0 < (long)f->count)")
+            opened += 1
+    body.line(f"const long there = ({extent} - i{axis} + {block - 1}) / {block};")
+    index = ["0" if a == run else n for a, n in enumerate(names)]
+    moved = " + ".join(f"{index[a]} * {y.strides[a]}L" for a in axes) or "0"
+    body.line(
+        f"sec_from_lanes(x + {source.at(index)}, {x.strides[run]}, y + {moved}, to, "
+        f"SEC_LEAST(there, {grid}), {y.shape[run]});"
+    )
+    body.close(opened)
+    return body.text()
 
 
 def _tabled(node: Node, source: Place, target: Place) -> bool:

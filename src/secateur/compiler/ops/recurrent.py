@@ -17,6 +17,12 @@ from secateur.compiler.ops.activation import sigmoid
 from secateur.compiler.ops.convolution import filled, wide
 from secateur.compiler.ops.rules import FLOATS, Operands
 
+PROJECTED = "projected"
+"""Attribute of a pass's own: X is what inputs come to, [n, b, d * g * units], and W is absent."""
+
+UNITS = 16
+"""Hidden units of a gate of a projected X are filled up to a multiple of this."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -97,8 +103,9 @@ def directions(node: Node) -> tuple[bool, ...]:
 
 def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     family = FAMILIES[node.op]
-    rules.arity(node, operands, 3, 8 if node.op == "LSTM" else 6)
+    rules.arity(node, operands, 1, 8 if node.op == "LSTM" else 6)
     x, r = (rules.operand(node, operands, i, "XWR"[i], FLOATS) for i in (0, 2))
+    projected = node.get(PROJECTED, 0)
     d = len(directions(node))
     _plain_gates(node, family, d)
     if len(x.shape) != 3 or len(r.shape) != 3:
@@ -107,6 +114,8 @@ def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     n, b = (x.shape[1], x.shape[0]) if first else x.shape[:2]
     h, g = r.shape[2], family.gates
     state = (b, d, h) if first else (d, b, h)
+    if projected and x.shape[2] != d * g * units(h):
+        raise unsupported(node, f"X of shape {x.shape}")
     shapes = {
         "W": (1, (d, g * h, x.shape[2])), "R": (2, (d, g * h, h)), "B": (3, (d, 2 * g * h)),
         "initial_h": (5, state), "initial_c": (6, state), "P": (7, (d, 3 * h)),
@@ -114,6 +123,8 @@ def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     for name, (index, shape) in shapes.items():
         found = rules.optional(node, operands, index, name, FLOATS)
         rules.same_dtype(node, x, found)
+        if found is None and name == "W" and not projected:
+            raise unsupported(node, "W is absent")
         if found is not None and found.shape != shape:
             raise unsupported(node, f"{name} has shape {found.shape}, not {shape}")
     if node.get("hidden_size", h) != h:
@@ -125,6 +136,11 @@ def _infer(node: Node, operands: Operands) -> tuple[Tensor, ...]:
         _check_lengths(node, lengths.value, n)
     y = Tensor(x.dtype, (b, n, d, h) if first else (n, d, b, h))
     return (y, *(Tensor(x.dtype, state),) * family.states)
+
+
+def units(hidden: int) -> int:
+    """Return the units of a gate of a projected X."""
+    return -(-hidden // UNITS) * UNITS
 
 
 def _check_lengths(node: Node, lengths: np.ndarray, steps: int) -> None:
@@ -157,9 +173,9 @@ def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     dtype = wide(kind)
     first = node.get("layout", 0)  # whether samples come before steps and directions
     turn = (1, 0, 2) if first else (0, 1, 2)
-    x, w, r = (rules.array(arrays, i).astype(dtype, copy=False) for i in range(3))
+    x, r = (rules.array(arrays, i).astype(dtype, copy=False) for i in (0, 2))
     x = x.transpose(turn)
-    (d, rows, _), hidden = w.shape, r.shape[2]
+    d, rows, hidden = r.shape
     state = (x.shape[1], d, hidden) if first else (d, x.shape[1], hidden)
     shapes = {3: (d, 2 * rows), 5: state, 6: state, 7: (d, 3 * hidden)}
     bias, *initial, peepholes = (
@@ -173,11 +189,12 @@ def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     there = None  # [n, b, 1]: whether a sample's sequence has a step
     if lengths is not None and not full(lengths, len(x)):
         there = (np.arange(len(x))[:, None] < lengths)[..., None]
+    inputs = _inputs(node, x, arrays[1], d, hidden)
     ways = [
         _one_way(
             family.step,
             Cell(r[i], bias[i, rows:], peepholes[i], before, node.get("clip", 0.0)),
-            x @ w[i].T + bias[i, :rows],
+            inputs[i] + bias[i, :rows],
             tuple(value[i] for value in states),
             backwards,
             there,
@@ -188,6 +205,17 @@ def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     stacked = np.stack([y.transpose(turn) for y, _ in ways], 1 + first)
     last = [np.stack(values, first) for values in zip(*(ends for _, ends in ways), strict=True)]
     return tuple(np.ascontiguousarray(value, kind) for value in (stacked, *last))
+
+
+def _inputs(
+    node: Node, x: np.ndarray, w: np.ndarray | None, count: int, hidden: int
+) -> list[np.ndarray]:
+    """Return what inputs [n, b, i] come to, [n, b, g * h] for each direction."""
+    if not node.get(PROJECTED, 0):
+        assert w is not None
+        return [x @ way.astype(x.dtype, copy=False).T for way in w]
+    ways = x.reshape(*x.shape[:2], count, FAMILIES[node.op].gates, units(hidden))
+    return [ways[:, :, i, :, :hidden].reshape(*x.shape[:2], -1) for i in range(count)]
 
 
 def _one_way(
@@ -211,7 +239,7 @@ def _one_way(
 
 _COMMON = {
     "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size",
-    "layout",
+    "layout", PROJECTED,
 }  # fmt: skip
 
 OPERATORS = (

@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from secateur.compiler.graph import Graph
-from secateur.compiler.passes import batchnorm, dead, fold, fuse, identity, shortcut, verify
+from secateur.compiler.passes import (
+    batchnorm,
+    dead,
+    fold,
+    fuse,
+    identity,
+    recurrence,
+    shortcut,
+    verify,
+)
 
 Pass = tuple[str, Callable[[Graph], Graph]]
 
@@ -21,6 +30,7 @@ PASSES: tuple[Pass, ...] = (
     ("batchnorm", batchnorm.run),  # removed channels leave sums that join biases
     ("identity", identity.run),
     ("fuse", fuse.run),
+    ("recurrence", recurrence.run),
     ("identity", identity.run),  # what fusing leaves behind
 )
 
