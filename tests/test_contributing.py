@@ -40,6 +40,17 @@ RECIPES = {
             "test_patterns.py::test_a_pattern_counts_what_it_keeps[row]",
         ],
     ),
+    "rewrites/determinant.py": (
+        "import numpy, onnx; from onnx import helper; from secateur.compiler.pipeline import "
+        "compile_network; x = helper.make_tensor_value_info('x', 1, ['n', 2, 2]); "
+        "y = helper.make_tensor_value_info('y', 1, ['n']); "
+        "graph = helper.make_graph([helper.make_node('Det', ['x'], ['y'])], 'g', [x], [y]); "
+        "model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)]); "
+        "engine = compile_network(model.SerializeToString()).engine(); "
+        "x = numpy.random.default_rng(0).standard_normal((20, 2, 2)).astype('f4'); "
+        "assert abs(engine(x) - numpy.linalg.det(x)).max() < 1e-5",
+        ["test_backend_reference.py::test_operator_passes_its_cases[Det]"],
+    ),
     "charts/bytes.py": (
         "import secateur; task = secateur.classification('digits', 'mlp'); "
         "results = secateur.Study(task, keep=(0.5, 0.1), seeds=1, epochs=1, gate_epochs=1, "
