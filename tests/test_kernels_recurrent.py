@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import onnx_models as om
 from kernel_nets import FEW, MACHINES, Build, Net, check, refused, several
 from secateur.compiler.kernels import Machine
 from secateur.compiler.ops import recurrent
+from secateur.compiler.pipeline import compile_network
 
 
 @st.composite
@@ -79,3 +81,18 @@ def test_recurrent_weights_that_are_not_constant(missing: str) -> None:
         net.keep(*net.add("RNN", x, *names, wanted=(True, True)))
 
     refused(build, rf"RNN 'n1' cannot be compiled: its input {missing} is not constant")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_sequence_that_is_known_or_not(known: bool) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in {"w": (1, 36, 6), "r": (1, 36, 9), "x": (5, 1, 6)}.items()
+    }
+    shapes = {"h": [1, 1, 9], "c": [1, 1, 9]} | ({} if known else {"x": [5, 1, 6]})
+    constants = {name: a for name, a in arrays.items() if known or name != "x"}
+    nodes = [om.node("LSTM", "x w r - - h c", "y", hidden_size=9)]
+    model = om.model(nodes, shapes, constants=constants)
+    with compile_network(model.SerializeToString()).engine() as engine:
+        assert engine.info["inputs"][0]["name"] == "h"  # it was compared with the reference

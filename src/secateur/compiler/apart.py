@@ -11,21 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from secateur.compiler import interpreter, onnx_inputs
+from secateur.compiler import interpreter, meeting, onnx_inputs
 from secateur.compiler.graph import Graph, Node
-from secateur.compiler.ops.reduction import reduced_axes
 from secateur.errors import CompileError
 
 Arrays = Mapping[str, np.ndarray]
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output."""
-
-_ALONG = frozenset({"ArgMax", "ArgMin", "LogSoftmax", "Softmax", "TopK"})
-"""Operators in which the elements along an attribute's axis meet; by default the first or last."""
-
-_TRAILING = frozenset({"LayerNormalization", "RMSNormalization"})
-"""Operators in which the elements along that axis and those behind it meet; by default the last."""
 
 
 def check(one: Graph, several: Graph, samples: Sequence[Arrays], wanted: Sequence[Arrays]) -> None:
@@ -50,7 +43,7 @@ def check(one: Graph, several: Graph, samples: Sequence[Arrays], wanted: Sequenc
         if _meet(one, several, node):
             raise mixes(one, f"node {node} computes one number from several samples")
     orders = [slice(None)]
-    if any(_sorts(several, node) for node in _needed(several)):
+    if any(meeting.sorts(several, node) for node in _needed(several)):
         orders.append(slice(None, None, -1))  # samples that are sorted are not, backwards
     for order in orders:
         if (other := _mixed(one, several, samples[order], wanted[order])) is not None:
@@ -112,17 +105,6 @@ def _needed(graph: Graph) -> Iterator[Node]:
             yield node
 
 
-def _sorts(graph: Graph, node: Node) -> bool:
-    """Return whether a node sorts, and loses nothing: whether samples meet is then to be seen.
-
-    So do sequences of several lengths: they are sorted, and put back into their order.
-    """
-    if node.op != "TopK":
-        return False
-    made = next(filter(None, node.outputs))
-    return graph.types[made].shape == graph.types[node.inputs[0]].shape
-
-
 def _meet(one: Graph, several: Graph, node: Node) -> bool:
     """Return whether a node makes one number of those along an axis that grows with the batch."""
     value = node.inputs[0] if node.inputs else ""
@@ -131,24 +113,7 @@ def _meet(one: Graph, several: Graph, node: Node) -> bool:
     shape, larger = one.types[value].shape, several.types[value].shape
     if len(shape) != len(larger):
         return False
-    return any(shape[axis] != larger[axis] for axis in _axes(several, node, len(shape)))
-
-
-def _axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...]:
-    """Return the axes along which the elements of a node's first input meet, as far as known."""
-    if _sorts(graph, node):
-        return ()
-    if node.op in _ALONG:
-        return (node.get("axis", 0 if node.op.startswith("Arg") else -1) % rank,)
-    if node.op in _TRAILING:
-        return tuple(range(node.get("axis", -1) % rank, rank))
-    given = node.inputs[1] if len(node.inputs) > 1 else ""
-    chosen = graph.constants.get(given) if given else None
-    if node.op == "CumSum" and chosen is not None:
-        return (int(chosen.item()) % rank,)
-    if node.op.startswith("Reduce") and (chosen is not None or not given):
-        return reduced_axes(node, None if chosen is None else tuple(chosen.tolist()), rank)
-    return ()
+    return any(shape[axis] != larger[axis] for axis in meeting.axes(several, node, len(shape)))
 
 
 def _joined(parts: Sequence[Arrays], name: str) -> np.ndarray:

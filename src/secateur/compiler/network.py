@@ -88,6 +88,7 @@ def prepare(
         return _network(lambda n: passes.apply(read(n).graph, passes.PASSES[:1]), machine)
     count = fixed_batch.samples_of(known)
     if 0 < count <= MOST_FIXED and not whole:
+        memory.check(known)  # it is run once, to compare
         try:
             cut = _network(partial(fixed_batch.of_samples, known), machine, count)
         except (CompileError, UsageError):  # or its samples cannot be told apart

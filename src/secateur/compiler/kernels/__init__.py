@@ -279,6 +279,11 @@ class Body:
                 dozen shares are run through as one.
         """
         opened, start = 0, 0
+        if 0 in extents:  # nothing is there
+            self.open("if (0)")
+            for name in names:
+                self.line(f"const long {name} = 0; (void){name};")
+            return 1
         if shared:
             while start < len(extents) and prod(extents[:start]) < 32:
                 start += 1

@@ -60,7 +60,9 @@ def scratch(node: Node, types: Types, machine: Machine) -> int:
     _, directions, samples, hidden = _sizes(node, x, r)
     units = -(-hidden // machine.lanes) * machine.lanes
     sums = AHEAD * recurrent.FAMILIES[node.op].gates
-    return 4 * (STATES + sums) * units * directions * samples
+    # samples in the lanes have whole vectors, of which half may be empty
+    wide = STATES * machine.lanes * -(-samples // max(1, machine.lanes // 2))
+    return 4 * max((STATES + sums) * samples, wide) * units * directions
 
 
 def _sizes(node: Node, x: Sequence[int], r: Sequence[int]) -> tuple[int, int, int, int]:

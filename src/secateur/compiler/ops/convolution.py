@@ -188,9 +188,10 @@ def convolve(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> 
     padded = form.pad(x.astype(dtype, copy=False))
     n, channels, outputs = len(x), w.shape[1], len(w) // group
     kernel = w.astype(dtype, copy=False).reshape(group, outputs, channels, *w.shape[2:])
-    y = np.zeros((n, group, outputs, int(np.prod(form.outputs))), dtype)
+    positions = int(np.prod(form.outputs))
+    y = np.zeros((n, group, outputs, positions), dtype)
     for tap, seen in form.taps():
-        part = padded[seen].reshape(n, group, channels, -1)
+        part = padded[seen].reshape(n, group, channels, positions)
         v = kernel[tap]
         # A depthwise product is an outer one: numpy's matmul would call BLAS once a channel.
         y += v * part if channels == 1 else np.matmul(v, part)

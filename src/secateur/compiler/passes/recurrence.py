@@ -56,7 +56,8 @@ def _suits(graph: Graph, node: Node) -> bool:
         return False
     x = graph.types[node.inputs[0]]
     steps = x.shape[1 if node.get("layout", 0) else 0]
-    return steps > 1 and node.inputs[W] in graph.constants and x.dtype == np.float32
+    known = node.inputs[0] in graph.constants, node.inputs[W] in graph.constants
+    return steps > 1 and known == (False, True) and x.dtype == np.float32
 
 
 def _stacked(weight: np.ndarray, gates: int) -> np.ndarray:
