@@ -22,6 +22,7 @@ from secateur.errors import CompileError
 
 LAYERS = (
     *("Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "RNN", "BatchNormalization"),
+    *("ConvInteger", "QLinearConv"),
     "CausalConvWithState",
 )
 """Their weights must be known when a network is compiled: all inputs but the first are fixed."""
