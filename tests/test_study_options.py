@@ -41,7 +41,7 @@ from synthetic_study import make_spec
         ({"gate_epochs": 0}, "gate_epochs is 0, but must be above 0"),
         ({"gate_epochs": float("nan")}, "gate_epochs is nan"),
         ({"colour": 1}, "no argument 'colour'; the valid ones are .*keep"),
-        ({"finetune": 1}, "no argument 'finetune'"),
+        ({"finetune": 1}, "the ladder trains what is cut"),
         ({"reconstruct": 5}, "reconstruct is 5, but must be 0, or at least 32 images"),
         ({"teach": 1.5}, r"teach is 1.5, but must be in \[0, 1\]"),
         ({"gate_multiple": 0}, "gate_multiple is 0, but must be positive"),

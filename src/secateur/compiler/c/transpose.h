@@ -18,12 +18,19 @@ typedef float vec_anywhere __attribute__((vector_size(LANES * 4), aligned(4)));
 #else
 #define PICK(a, b, P, d) __builtin_shufflevector(a, b, P(d, 0), P(d, 1), P(d, 2), P(d, 3))
 #endif
-#define STAGE(d) if (LANES > d) \
+#define STAGE(x, d) \
   UNROLL for (int i = 0; i < LANES; i++) if (!(i & d)) { \
     const vec a = x[i], b = x[i + d]; \
     x[i] = PICK(a, b, LOW, d); \
     x[i + d] = PICK(a, b, HIGH, d); \
   }
+#if LANES == 16
+#define STAGES(x) STAGE(x, 1) STAGE(x, 2) STAGE(x, 4) STAGE(x, 8)
+#elif LANES == 8
+#define STAGES(x) STAGE(x, 1) STAGE(x, 2) STAGE(x, 4)
+#else
+#define STAGES(x) STAGE(x, 1) STAGE(x, 2)
+#endif
 
 /* y[i * stride ..] = {from[0][i], from[1][i], ...} for i below n. */
 static __attribute__((noinline, unused)) void sec_to_lanes(const float *const from[LANES], float *y,
@@ -32,13 +39,7 @@ static __attribute__((noinline, unused)) void sec_to_lanes(const float *const fr
   for (long i = 0; i < whole; i += LANES) {
     vec x[LANES];
     UNROLL for (int l = 0; l < LANES; l++) x[l] = (vec)*(const vec_anywhere *)(from[l] + i);
-    STAGE(1) STAGE(2)
-#if LANES > 4
-    STAGE(4)
-#endif
-#if LANES > 8
-    STAGE(8)
-#endif
+    STAGES(x)
     UNROLL for (int l = 0; l < LANES; l++) *(vec *)(y + (i + l) * stride) = x[l];
   }
   for (long i = whole; i < n; i++)
@@ -48,13 +49,7 @@ static __attribute__((noinline, unused)) void sec_to_lanes(const float *const fr
 INLINE void sec_turn(const float *from, long apart, float *y, const int64_t to[LANES]) {
   vec x[LANES];
   UNROLL for (int l = 0; l < LANES; l++) x[l] = *(const vec *)(from + l * apart);
-  STAGE(1) STAGE(2)
-#if LANES > 4
-  STAGE(4)
-#endif
-#if LANES > 8
-  STAGE(8)
-#endif
+  STAGES(x)
   UNROLL for (int l = 0; l < LANES; l++) *(vec *)(y + to[l]) = x[l];
 }
 
@@ -69,20 +64,12 @@ static __attribute__((noinline, unused)) void sec_from_lanes(const float *x, lon
     const vec *const from = (const vec *)x;
     const long step = apart / LANES;
     UNROLL for (int i = 0; i < LANES; i++) v[i] = from[(k + (i < some ? i : 0)) * step];
-    {
-      vec *const x = v;
-      STAGE(1) STAGE(2)
-#if LANES > 4
-      STAGE(4)
-#endif
-#if LANES > 8
-      STAGE(8)
-#endif
-    }
+    STAGES(v)
     if (some == LANES) for (long l = 0; l < lanes; l++) *(vec_anywhere *)(y + to[l] + k) = v[l];
     else for (long l = 0; l < lanes; l++) memcpy(y + to[l] + k, v + l, (size_t)some * sizeof(float));
   }
 }
+#undef STAGES
 #undef STAGE
 #undef PICK
 #undef HIGH
