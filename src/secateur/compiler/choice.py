@@ -15,6 +15,11 @@ from secateur.compiler.plan import Program
 LAYERS = ("FusedConv", "FusedLinear")
 """Operators that have both kernels."""
 
+INTEGER = ("QuadConv", "QuadLinear")
+"""Layers on quads."""
+
+CONVOLUTIONS = ("FusedConv", "QuadConv")
+
 MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
 cores of a virtual machine (Zen 5), where both are dear."""
@@ -88,6 +93,8 @@ def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Ma
             work += program.batch * costs[0 if chosen.get(node.name) else 1]
         else:
             work += 4 * moved  # read, compute, write
+        if node.op in INTEGER:
+            work += contraction.macs(node, program.types) / (4 * machine.lanes) * 0.55
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
             work += output.size * inputs.shape[-1] / machine.lanes

@@ -33,7 +33,7 @@ _SHORT = 0xFFF
 
 _STEPPED = frozenset({
     "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "Less",
-    "LessOrEqual", "Mod", "QuantizeLinear", "Round", "Sign", "TopK",
+    "LessOrEqual", "Mod", "Quantize", "Round", "Sign", "TopK",
 })  # fmt: skip
 """Operators that make a step of a small difference, besides a cast to integers."""
 

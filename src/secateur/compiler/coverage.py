@@ -7,6 +7,12 @@ from secateur.compiler.choice import LAYERS
 from secateur.compiler.ops import operators
 from secateur.compiler.passes import sequences
 
+OURS = frozenset({
+    "Activation", "Dequantize", "Fill", "FromQuads", "QuadAdd", "QuadConv", "QuadLinear",
+    "QuadMaxPool", "QuadTable", "Quantize", "Relayout", "ScatterRows", "ToQuads",
+})  # fmt: skip
+"""Operators that are none of ONNX."""
+
 BY_A_PASS = {
     "BatchNormalization": "joined with the layer before it, or a scale and a shift",
     "Conv": "constant weights; 1-D to 3-D, sparse or dense",
@@ -29,7 +35,7 @@ BY_ONNX = frozenset({
 
 def compiled() -> dict[str, str]:
     """Return every ONNX operator that can be compiled, with how: {name: note}."""
-    ours = {*LAYERS, "Activation", "Fill", "Relayout", "ScatterRows"}
+    ours = {*LAYERS, *OURS}
     found = {name: "" for name in kernels.kernels() if name not in ours}
     for name in operators():
         if name not in found and name not in ours:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.compiler import choice
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.kernels import C_TYPES, Machine, Place, Step, Weights
 from secateur.compiler.kernels.contraction import macs
@@ -133,6 +134,7 @@ def emit(
             '#include "halo.h"',
             '#include "transpose.h"',
             '#include "contract.h"',
+            '#include "quads.h"',
             '#include "depthwise.h"',
             '#include "single.h"',
             '#include "blocked.h"',
@@ -260,7 +262,7 @@ def _describe(
 ) -> dict[str, Any]:
     """Return what tables say of a step that runs so many times for a tile."""
     entry: dict[str, Any] = {"name": _label(node), "op": node.op, "layer": node.name}
-    if node.op in ("FusedConv", "FusedLinear"):
+    if node.op in (*choice.LAYERS, *choice.INTEGER):
         weight = program.types[node.inputs[1]].value
         assert weight is not None
         dense = times * macs(node, program.types)
@@ -269,7 +271,8 @@ def _describe(
             "macs": dense,
             "nonzeros": int(np.count_nonzero(weight)),
             "sparse_macs": round(dense * share),
-            "kernel": "sparse" if sparse.get(node.name) else "dense",
+            "kernel": "int8" if node.op in choice.INTEGER
+            else "sparse" if sparse.get(node.name) else "dense",
         }
     return entry
 

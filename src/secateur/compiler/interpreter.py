@@ -114,7 +114,7 @@ def _wide_attributes(node: Node) -> dict[str, Any]:
         name: widened(value) if isinstance(value, np.ndarray) else value
         for name, value in node.attributes.items()
     }
-    if node.op == "Cast" and found.get("to") == _NUMBERS[SINGLE]:
+    if node.op in ("Cast", "Dequantize") and found.get("to") == _NUMBERS[SINGLE]:
         found["to"] = _NUMBERS[DOUBLE]
     if node.op == "ConstantOfShape":
         found.setdefault("value", np.zeros(1, DOUBLE))

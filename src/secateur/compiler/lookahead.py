@@ -43,9 +43,9 @@ def _want(wanted: dict[str, tuple[Strides, ...]], name: str, later: Sequence[Str
 def _strides(graph: Graph, node: Node) -> Strides | None:
     """Return the strides of a windowed operator, by spatial axis; None for any other."""
     rank = len(graph.types[node.inputs[0]].shape) - 2 if node.inputs and node.inputs[0] else 0
-    if node.op == "FusedConv":
+    if node.op in ("FusedConv", "QuadConv"):
         return tuple(node.get("strides", (1,) * rank))
-    if node.op in ("AveragePool", "MaxPool"):
+    if node.op in ("AveragePool", "MaxPool", "QuadMaxPool"):
         return tuple(pooling.pool_window(node, graph.types[node.inputs[0]].shape[2:]).strides)
     return None
 

@@ -161,7 +161,7 @@ def _split(graph: Graph, machine: Machine) -> int:
         shape = graph.types[node.outputs[0]].shape
         if len(shape) < 4 or prod(shape[2:]) < large:
             return k if found else 0
-        found = found or node.op == "FusedConv"
+        found = found or node.op in choice.CONVOLUTIONS
     return len(graph.nodes)
 
 
@@ -172,8 +172,8 @@ def _samples_a_lane(graph: Graph) -> int:
     """
     most = 1
     for node in graph.nodes:
-        if node.op in choice.LAYERS:
+        if node.op in (*choice.LAYERS, *choice.INTEGER):
             shape = graph.types[node.outputs[0]].shape
-            channels = shape[1] if node.op == "FusedConv" else shape[-1]
+            channels = shape[1] if node.op in choice.CONVOLUTIONS else shape[-1]
             most = max(most, graph.types[node.outputs[0]].size // max(1, channels))
     return 4 if most == 1 else 1

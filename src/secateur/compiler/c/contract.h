@@ -196,7 +196,9 @@ INLINE void sec_sparse_layer(const sec_sparse *w, const sec_shape *g, const floa
     sec_sparse_chunks(w, g, in, out, res, c, apart ? c + 1 : c1, th, tw);
 }
 
-/* A dense layer. Weights lie as [output / 16][channel of its group][k][16]. */
+/* A dense layer. Weights lie as [output / 16][channel of its group][k][16]. Where there are levels, it
+   works on quads (see quads.h): inputs, weights and biases are then words, not floats. */
+struct sec_levels;
 typedef struct {
   int outputs, groups, channels, taps;  /* outputs of one group, input channels of one group */
   int channels_a_block;
@@ -204,7 +206,12 @@ typedef struct {
   const float *weights;
   const float *bias;
   const int32_t *offset;                /* [taps], bytes */
+  const struct sec_levels *levels;
 } sec_dense;
+
+INLINE void sec_quad_units(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                           const float *res, const float *weights, int output, int left, const int ob,
+                           const int th, const int tw);
 
 INLINE void sec_dense_tile(const sec_dense *w, const sec_shape *g, const float *in, float *out,
                            const float *res, const float *weights, int output, int from, int to,
@@ -276,7 +283,8 @@ INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float 
       const float *v = w->weights + 16 * ((long)group * ((w->outputs + 15) / 16) + o / 16) *
                        w->channels * w->taps + o % 16;
       const int left = w->outputs - o;
-      if (left >= ob) sec_dense_tile(w, g, x, out, res, v, output, from, to, ob, th, tw);
+      if (w->levels) sec_quad_units(w, g, x, out, res, v, output, left, ob, th, tw);
+      else if (left >= ob) sec_dense_tile(w, g, x, out, res, v, output, from, to, ob, th, tw);
       else for (int i = 0; i < left; i++)
         sec_dense_tile(w, g, x, out, res, v + i, output + i, from, to, 1, th, tw);
     }

@@ -43,6 +43,18 @@ INLINE vec sec_turned(vec x, const int s) {
 #undef TURNED
 #undef TURN
 
+/* Bits as a float, and in every lane: where words of other types lie, they must stay as they are. */
+INLINE float sec_bits(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+INLINE vec sec_same(float x) {
+  int32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return (vec)(bits - (veci){0});
+}
+
 /* Fill the halo rows of axis a, and its elements beyond the extent, over the rows [from, to) of
    the other axis. Lane l is block (l / lane_stride) % lanes of an axis. */
 INLINE void sec_fill_axis(float *base, const sec_axis a, const sec_axis other, const int from,
@@ -52,7 +64,7 @@ INLINE void sec_fill_axis(float *base, const sec_axis a, const sec_axis other, c
     if (inside && a.lanes * a.block == a.extent) continue;
     float *y = base + r * a.stride;
     if (a.lanes == 1 && !inside) {  /* a block of its own: all around is padding */
-      for (int j = from; j < to; j++) *(vec *)(y + j * other.stride) = sec_all(padding);
+      for (int j = from; j < to; j++) *(vec *)(y + j * other.stride) = sec_same(padding);
       continue;
     }
     /* the block that row r lies in, counted from the lane's own, and its row there */
@@ -64,7 +76,7 @@ INLINE void sec_fill_axis(float *base, const sec_axis a, const sec_axis other, c
       const int q = l / a.lane_stride % a.lanes + hop;
       real[l] = q >= 0 && q < a.lanes && q * a.block + row < a.extent ? -1 : 0;
     }
-    const veci rest = (veci)sec_all(padding) & ~real;
+    const veci rest = (veci)sec_same(padding) & ~real;
     for (int j = from; j < to; j++) {
       const vec moved = sec_turned(*(const vec *)(x + j * other.stride), hop * a.lane_stride);
       *(vec *)(y + j * other.stride) = (vec)(((veci)moved & real) | rest);
@@ -86,7 +98,7 @@ INLINE void sec_fill(float *base, long from, long to, const long channel_stride,
       if (k >= 0 && k < z.block) continue;
       for (int i = -y.before; i < y.block + y.after; i++)
         for (int j = -x.before; j < x.block + x.after; j++)
-          *(vec *)(channel + k * z.stride + i * y.stride + j * x.stride) = sec_all(padding);
+          *(vec *)(channel + k * z.stride + i * y.stride + j * x.stride) = sec_same(padding);
     }
   }
 }

@@ -1,7 +1,7 @@
 /* Pooling: the largest or the mean of what a window sees, of LANES images or positions at once. */
 #ifndef SECATEUR_POOLING_H
 #define SECATEUR_POOLING_H
-#include "vector.h"
+#include "levels.h"
 
 typedef struct {
   int outs, kernel, stride, dilation;
@@ -31,17 +31,21 @@ INLINE void sec_larger(sec_pooled *r, vec v) {
 INLINE vec sec_largest(const sec_pooled r) { return (vec)((veci)r.most | r.odd); }
 #endif
 
+/* What is pooled: 0, the sum; 1, the largest number; or the largest of each byte of a word. */
+#define SEC_LARGEST_BYTES 2
+
 INLINE sec_pooled sec_pool_nothing(const int largest) {
   sec_pooled r = {0};
-  if (largest) r.most = sec_all(-INFINITY);
+  if (largest == 1) r.most = sec_all(-INFINITY);
   return r;
 }
 INLINE void sec_pool_add(sec_pooled *r, vec v, const int largest) {
-  if (largest) sec_larger(r, v);
+  if (largest == SEC_LARGEST_BYTES) r->most = sec_larger_bytes(r->most, v);
+  else if (largest) sec_larger(r, v);
   else r->most += v;
 }
 INLINE vec sec_pool_result(const sec_pooled r, const int largest) {
-  return largest ? sec_largest(r) : r.most;
+  return largest == 1 ? sec_largest(r) : r.most;
 }
 
 /* The kernel positions of output o that are to be read: [first, end). */

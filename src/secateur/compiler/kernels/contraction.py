@@ -91,12 +91,16 @@ def write(
     lanes: int,
     step: Step,
     *,
-    sums: int,
+    sums: int = 0,
+    levels: str = "0",
+    least: int = 1,
 ) -> tuple[str, str]:
     """Write a contraction of `in`, with the residual `res` or null, to `out`.
 
     Args:
         sums: see `Step.sparse`.
+        levels: C, what `sec_dense` has; where it is not null, weights and bias are int32.
+        least: outputs that must be done at once.
 
     Returns:
         C: the channels of a sample that this thread does, from and to.
@@ -112,7 +116,8 @@ def write(
             f"SEC_LEAST((long)sec_share(w.chunks, t + 1, T) * w.chunk, {len(c.weight)})",
         )
     else:
-        call, channels = _dense(body, c, bias, (high.count, wide.count), lanes, step)
+        plane = high.count, wide.count
+        call, channels = _dense(body, c, bias, plane, lanes, step, levels, least)
     opened = body.loops([a.count for a in outer], names, shared=False)
     moved = [
         pointer
@@ -238,10 +243,12 @@ def _dense(
     plane: tuple[int, int],
     lanes: int,
     step: Step,
+    levels: str,
+    least: int,
 ) -> tuple[str, tuple[str, str]]:
     outputs, width, taps = c.weight.shape
     mine = outputs // c.groups
-    together, tile = tiles.dense(*plane, mine, step.machine)
+    together, tile = tiles.dense(*plane, mine, step.machine, least=least)
     spots = -(-plane[0] // tile.high) * -(-plane[1] // tile.wide)
     heavy = spots > 1 and 4 * c.weight.size > tiles.SECOND
     if heavy:  # weights of some outputs at a time, for all positions
@@ -251,15 +258,20 @@ def _dense(
         reads = (tile.high + halo) * (tile.wide + halo) * lanes * 4
         a_block = max(1, min(width, tiles.CACHE // 2 // reads))
     body.line(_table("int32_t", "offset", [4 * o for o in c.taps]))
+    words = levels != "0"
+    if words:
+        a_block = max(1, width)  # sums have no place to wait in
     p = step.weights.pointer
+    kept = [f"(const float *){p(a)}" for a in (packing.dense(c.weight, c.groups), bias)]
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
-        f"{p(packing.dense(c.weight, c.groups))}, {p(bias)}, offset}};"
+        f"{', '.join(kept)}, offset, {levels}}};"
     )
     if lanes == 1:
         a_group = -(-mine // 16)
         unit, kind = 16, "vector" if is_vector(c) else "plain"
-        call = f"sec_dense_{kind}(&w, &g, {{}}, {{}}, {{}}, t, T);"
+        name = "sec_quad_plain" if words else f"sec_dense_{kind}"
+        call = f"{name}(&w, &g, {{}}, {{}}, {{}}, t, T);"
     else:
         a_group, unit = -(-mine // together), together
         shape = f"{together}, {tile.high}, {tile.wide}, {heavy:d}"
@@ -390,5 +402,6 @@ def macs(node: Node, types: Types) -> int:
     """Return the dense multiply-adds of a layer at its type's shapes."""
     w = types[node.inputs[1]].shape
     out = types[node.outputs[0]].shape
-    positions = prod(out) // (out[1] if node.op == "FusedConv" else out[-1])
+    conv = node.op in ("FusedConv", "QuadConv")
+    positions = prod(out) // max(1, out[1] if conv else out[-1])
     return positions * prod(w)

@@ -14,25 +14,27 @@ from secateur.compiler.kernels.elementwise import floating
 from secateur.compiler.layout import Layout
 
 
-def call(ref: str, layout: Layout, padding: float, first: str, end: str) -> str:
-    """Return C that fills the halo of channels `first`..`end` of a float value.
+def call(ref: str, place: Place, padding: float, first: str, end: str) -> str:
+    """Return C that fills the halo of channels `first`..`end` of a value.
 
     Args:
         ref: pointer to its first element.
-        layout: [samples, channels, up to three spatial axes].
+        place: of float32 or quads, [samples, channels, up to three spatial axes].
         padding: what lies beyond the edge.
         first, end: C expressions, channels of one sample.
     """
+    layout = place.layout
     rank = len(layout.shape)
     spatial = [_axis(layout, a) for a in range(2, rank)]
     z, y, x = ["(sec_axis){1, 1, 1, 0, 0, 0, 1}"] * (3 - len(spatial)) + spatial
     name = "sec_fill" if layout.lanes > 1 else "sec_fill_plain"
     samples, stride = layout.blocks[0], layout.strides[0]
-    base = f"{ref} + n * {stride}L" if samples > 1 else ref
+    base = f"(float *){ref} + n * {stride}L" if samples > 1 else f"(float *){ref}"
+    value = floating(padding) if place.dtype.kind == "f" else f"sec_bits({int(padding)}u)"
     loop = f"for (long n = 0; n < {samples}; n++) " if samples > 1 else ""
     return (
         f"{loop}{name}({base}, {first}, {end}, {layout.strides[1]}, {z}, {y}, {x}, "
-        f"{floating(padding)});"
+        f"{value});"
     )
 
 
@@ -56,14 +58,14 @@ def emit(node: Node, inputs: Sequence[Place | None], _outputs: Sequence[Place], 
     channels = place.layout.blocks[1]
     halo = node.attributes["padding"]
     first, end = (f"sec_share({channels}, {share}, T)" for share in ("t", "t + 1"))
-    return call(place.ref, place.layout, halo, first, end)
+    return call(place.ref, place, halo, first, end)
 
 
 def filler(place: Place, halo: Halo | None):  # type: ignore[no-untyped-def]
     """Return what `Step.fill` is for a kernel that writes a place: C for a range of channels."""
     if halo is None:
         return lambda _first, _end: ""
-    return lambda first, end: call("out", place.layout, halo.padding, first, end)
+    return lambda first, end: call("out", place, halo.padding, first, end)
 
 
 KERNELS = (Kernel(ops=("Fill",), emit=emit),)

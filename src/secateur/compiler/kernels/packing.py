@@ -127,14 +127,14 @@ def sparse(
 
 
 def dense(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Pack a dense weight, float32 [outputs, channels of a group, taps].
+    """Pack a dense weight [outputs, channels of a group, taps], of float32 or of words.
 
     Returns:
-        float32 [groups, ceil(outputs of a group / 16), channels of a group, taps, 16].
+        of the same type [groups, ceil(outputs of a group / 16), channels of a group, taps, 16].
     """
     outputs, width, taps = weight.shape
     mine = outputs // groups
     lines = -(-mine // 16)
-    padded = np.zeros((groups, lines * 16, width, taps), dtype=np.float32)
+    padded = np.zeros((groups, lines * 16, width, taps), weight.dtype)
     padded[:, :mine] = weight.reshape(groups, mine, width, taps)
     return padded.reshape(groups, lines, 16, width, taps).transpose(0, 1, 3, 4, 2).copy()

@@ -39,7 +39,17 @@ def _explicit(node: Node, form: convolution.Window) -> Node:
 
 
 def _largest(node: Node) -> bool:
-    return node.op in ("MaxPool", "GlobalMaxPool")
+    return node.op in ("MaxPool", "GlobalMaxPool", "QuadMaxPool")
+
+
+def _kind(node: Node) -> str:
+    """Return what `pooling.h` is to do."""
+    return "SEC_LARGEST_BYTES" if node.op == "QuadMaxPool" else str(int(_largest(node)))
+
+
+def _vectors(node: Node, dtype: np.dtype[Any]) -> bool:
+    """Whether values can lie in lanes as vectors of 32 bits."""
+    return dtype == np.float32 or node.op == "QuadMaxPool"
 
 
 def cuts(
@@ -48,12 +58,14 @@ def cuts(
     """Keep samples in the lanes, or cut the plane; a pool of all of it takes any cut of it."""
     x, cut = types[node.inputs[0]], given[0]
     form = _window(node, x.shape[2:])
-    if x.dtype != np.float32:
+    if not _vectors(node, x.dtype):
         cut = cut if cut.within({0, 1}) else PLAIN
         return [cut], [cut]
     if _everything(form, x.shape[2:]):
         if cut.within({0, 1}):
             return [cut], [cut]
+        if node.op == "QuadMaxPool":
+            return [PLAIN], [PLAIN]
         return [cut if cut.within(set(range(2, len(x.shape)))) else PLAIN], [PLAIN]
     node = _explicit(node, form)
     wanted, out = windows.spatial_cuts(node, types, cut, machine, batch, form.kernel)
@@ -64,10 +76,11 @@ def halo(node: Node, types: Types, given: Sequence[Cut], outs: Sequence[Cut]) ->
     """Where the plane is cut: rows of the neighbours. Else windows are clipped at the border."""
     x, spatial = types[node.inputs[0]], types[node.inputs[0]].shape[2:]
     form = _window(node, spatial)
-    if x.dtype != np.float32 or given[0].within({0, 1}) or _everything(form, spatial):
+    vectors = _vectors(node, x.dtype)
+    if not vectors or given[0].within({0, 1}) or _everything(form, spatial):
         return [None]
     node = _explicit(node, form)
-    padding = float("-inf") if _largest(node) else 0.0
+    padding = float("-inf") if _largest(node) and node.op != "QuadMaxPool" else 0.0
     found = windows.window_halo(
         windows.window(node, form.kernel), types, node, given[0], outs[0], padding
     )
@@ -89,7 +102,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         divisors = pooling.pool_divisors(node, form, spatial)
     elif node.op == "GlobalAveragePool":
         divisors = divisors * prod(spatial)
-    if x.dtype == np.float32 and x.layout.lanes > 1:
+    if _vectors(node, x.dtype) and x.layout.lanes > 1:
         whole = _everything(form, spatial)
         return (_whole if whole else _rows)(node, x, y, form, divisors, step)
     return _elements(node, x, y, form, divisors)
@@ -117,15 +130,15 @@ def _rows(
     ])  # fmt: skip
     names = ["n", "c", *["z", "y", "x"][3 - rank :]]
     body = Body()
-    body.line(f"const float *in = {x.ref};")
-    body.line(f"float *out = {y.ref};")
+    body.line(f"const float *in = (const float *){x.ref};")
+    body.line(f"float *out = (float *){y.ref};")
     opened = body.loops(y.layout.blocks[:-1], names[:-1])
     index = ["n", "c", *("0",) * rank]
     factor = floating(float(np.float32(1 / divisors.flat[0])))
     body.line(
         f"sec_pool_row(in + {x.at(index)}, out + {y.at(index)}, {table}, "
         f"{'z' if rank > 2 else 0}, {'y' if rank > 1 else 0}, {axes}, "
-        f"{factor}, {lanes}, {int(_largest(node))});"
+        f"{factor}, {lanes}, {_kind(node)});"
     )
     body.close(opened)
     return body.text()
@@ -162,15 +175,15 @@ def _whole(
     axes = _axes(
         [(blocks[2 + k], 1, 1, 1, 0, 0, x.layout.strides[2 + k], 0, 0) for k in range(rank)]
     )
-    largest = int(_largest(node))
+    largest = _kind(node)
     body = Body()
-    body.line(f"const float *in = {x.ref};")
-    body.line(f"float *out = {y.ref};")
+    body.line(f"const float *in = (const float *){x.ref};")
+    body.line(f"float *out = (float *){y.ref};")
     opened = body.loops(blocks[:2], ["n", "c"])
     index = ["n", "c", *("0",) * rank]
     body.line(f"const vec r = sec_pool_all(in + {x.at(index)}, {real}, {axes}, {largest});")
     factor = floating(float(np.float32(1 / divisors.flat[0])))
-    times = f" * {factor}" if not largest else ""
+    times = f" * {factor}" if not _largest(node) else ""
     if y.layout.lanes == 1:
         body.line(f"out[{y.at(index)}] = sec_across(r, {largest}){times};")
     else:
@@ -223,7 +236,8 @@ def _elements(
     at = x.at(["n", "c", *(f"i{k}" for k in range(rank))])
     body.line(f"const {x.c} v = in[{at}{lane(x)}];")
     larger = "v > r || v != v" if x.dtype.kind == "f" else "v > r"
-    body.line(f"if ({larger}) r = v;" if _largest(node) else "r += v;")
+    most = "r = sec_larger_bytes1(r, v);" if node.op == "QuadMaxPool" else f"if ({larger}) r = v;"
+    body.line(most if _largest(node) else "r += v;")
     body.close(rank)
     flat = "0"
     for name, n in zip(names[2:], divisors.shape, strict=True):
@@ -243,4 +257,4 @@ def _least(place: Place) -> str:
     return str(least) if least > -(2**63) else f"{least + 1}LL - 1"
 
 
-KERNELS = (Kernel(ops=("MaxPool", "AveragePool", *GLOBAL), emit=emit, cuts=cuts, halo=halo),)
+KERNELS = (Kernel(ops=("MaxPool", "AveragePool", "QuadMaxPool", *GLOBAL), emit=emit, cuts=cuts, halo=halo),)

@@ -78,22 +78,25 @@ def sparse(high: int, wide: int, most: int) -> Tile:
     return choose(high, wide, most, each=0.6, fixed=1.6, floor=2.0)
 
 
-def dense(high: int, wide: int, outputs: int, machine: Machine) -> tuple[int, Tile]:
+def dense(
+    high: int, wide: int, outputs: int, machine: Machine, *, least: int = 1
+) -> tuple[int, Tile]:
     """Return (outputs at once, tile) of a dense layer: outputs x vectors of sums.
 
-    The cost of the tile is that of all outputs. Those that are left over are done one by one.
+    The cost of the tile is that of all outputs. Those that are left over are done `least` by
+    `least`, which is also how many must be done at once.
     """
     options = []
     for together in (8, 4, 2, 1):
-        if together > outputs and together > 1:
+        if together < least or (together > outputs and together > least):
             continue
         room = (machine.registers - 2) // (together + 1)
         if room < 1:
             continue
         tile = choose(high, wide, room, **_step(together))
         whole, rest = divmod(outputs, together)
-        left = _cost(high, wide, tile, **_step(1)) if rest else 0.0
-        cost = whole * tile.cost + rest * left
+        left = _cost(high, wide, tile, **_step(least)) if rest else 0.0
+        cost = whole * tile.cost + rest / least * left
         options.append((cost, -together, together, Tile(tile.high, tile.wide, cost)))
     *_, together, tile = min(options, key=lambda o: o[:2])
     return together, tile

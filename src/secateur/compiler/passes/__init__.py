@@ -13,6 +13,7 @@ from secateur.compiler.passes import (
     fold,
     fuse,
     identity,
+    integers,
     recurrence,
     shortcut,
     verify,
@@ -30,6 +31,7 @@ PASSES: tuple[Pass, ...] = (
     ("batchnorm", batchnorm.run),  # removed channels leave sums that join biases
     ("identity", identity.run),
     ("fuse", fuse.run),
+    ("integers", integers.run),
     ("recurrence", recurrence.run),
     ("identity", identity.run),  # what fusing leaves behind
 )

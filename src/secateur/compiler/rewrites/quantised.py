@@ -15,6 +15,7 @@ import numpy as np
 from secateur.compiler.graph import Node, unsupported
 from secateur.compiler.ops import rules
 from secateur.compiler.ops.cast import ELEMENT_TYPES
+from secateur.compiler.ops.quantised import LEVELS
 from secateur.compiler.rewrites import Builder
 
 _NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
@@ -59,10 +60,20 @@ def _check(node: Node, build: Builder, scale: str, zero: str) -> None:
         )
 
 
+def _grid(build: Builder, scale: str, zero: str) -> dict[str, float] | None:
+    """Return scale and zero point of a whole value, where they are known; None where not."""
+    values = [build.operand(name).value if name else np.zeros(1, int) for name in (scale, zero)]
+    found = [value.item() for value in values if value is not None and value.size == 1]
+    return {"scale": found[0], "zero": found[1]} if len(found) == 2 else None
+
+
 def _float(node: Node, build: Builder, given: tuple[str, ...], axis: int) -> str:
     """Return what quantised data, their scale and zero point stand for."""
     data, scale, zero = (*given, "")[:3]
     _check(node, build, scale, zero)
+    grid = _grid(build, scale, zero)
+    if grid and build.dtype(data) in LEVELS and not node.get("block_size", 0):
+        return build.add("Dequantize", data, to=_NUMBERS[F32], **grid)
     x = build.add("Cast", data, to=_NUMBERS[F32])
     if zero:  # differences of 16 bits are exact in float32
         away = build.add("Cast", _along(node, build, zero, data, axis), to=_NUMBERS[F32])
@@ -76,6 +87,9 @@ def _integer(
     """Return float data as integers of a type, by a scale and zero point."""
     data, scale, zero = (*given, "")[:3]
     _check(node, build, scale, zero)
+    grid = _grid(build, scale, zero)
+    if grid and dtype in LEVELS and not node.get("block_size", 0):
+        return build.add("Quantize", data, to=_NUMBERS[dtype], **grid)
     steps = build.add("Div", data, _along(node, build, scale, data, axis))
     y = build.add("Round", steps)
     if zero:

@@ -1,0 +1,104 @@
+/* Levels of 8 bits: numbers to levels and back, and quads, four of them in a word.
+ *
+ * Byte k of a word (the lowest first) is channel 4 i + k. What becomes of a number is defined to the
+ * last bit, so nothing here may be contracted: where a product is added to, either it is exact, since
+ * its factor has 16 bits, or SEC_ROUNDED keeps it apart. */
+#ifndef SECATEUR_LEVELS_H
+#define SECATEUR_LEVELS_H
+#include "vector.h"
+
+/* Keeps a product from becoming part of a fused multiply-add. WebAssembly has none. */
+#if defined(__AVX512F__)
+#define SEC_ROUNDED(v) __asm__("" : "+v"(v))
+#elif defined(__SSE2__)
+#define SEC_ROUNDED(v) __asm__("" : "+x"(v))
+#elif defined(__ARM_NEON)
+#define SEC_ROUNDED(v) __asm__("" : "+w"(v))
+#elif defined(__wasm__)
+#define SEC_ROUNDED(v) ((void)(v))
+#else
+#define SEC_ROUNDED(v) __asm__("" : "+m"(v))
+#endif
+
+/* Added to a number of less than 2^22, this leaves the nearest whole number, ties to even, in the last
+   bits of the sum. */
+#define SEC_WHOLE 12582912.0f
+#define SEC_WHOLE_BITS 0x4b400000
+
+/* The level of a number that is counted in steps; low and high are ends less zero. NaN is at `low`. */
+INLINE int32_t sec_level1(float steps, const float low, const float high, const int zero) {
+  union { float f; int32_t i; } y;
+  y.f = steps > low ? steps : low;
+  y.f = y.f < high ? y.f : high;
+  y.f += SEC_WHOLE;
+  return y.i - (SEC_WHOLE_BITS - zero);
+}
+INLINE vec sec_between(vec x, const float low, const float high) {
+#if LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_min_ps(_mm512_max_ps((__m512)x, _mm512_set1_ps(low)), _mm512_set1_ps(high));
+#elif LANES == 8 && defined(__AVX__)
+  return (vec)_mm256_min_ps(_mm256_max_ps((__m256)x, _mm256_set1_ps(low)), _mm256_set1_ps(high));
+#else
+  const vec y = sec_pick((veci)(x > sec_all(low)), x, sec_all(low));
+  return sec_pick((veci)(y < sec_all(high)), y, sec_all(high));
+#endif
+}
+INLINE veci sec_level(vec steps, const float low, const float high, const int zero) {
+  const vec y = sec_between(steps, low, high) + sec_all(SEC_WHOLE);
+  return (veci)y - (SEC_WHOLE_BITS - zero);
+}
+
+/* Byte k of a word. */
+INLINE int32_t sec_byte1(uint32_t word, const int k) { return word >> 8 * k & 255; }
+INLINE veci sec_byte(veci word, const int k) { return word >> 8 * k & 255; }
+INLINE vec sec_real(veci x) { return __builtin_convertvector(x, vec); }
+
+INLINE uint32_t sec_quad_of(const float a, const float b, const float c, const float d,
+                            const float scale, const float low, const float high, const int zero) {
+  return (uint32_t)sec_level1(a / scale, low, high, zero)
+         | (uint32_t)sec_level1(b / scale, low, high, zero) << 8
+         | (uint32_t)sec_level1(c / scale, low, high, zero) << 16
+         | (uint32_t)sec_level1(d / scale, low, high, zero) << 24;
+}
+
+/* The sum of two words' numbers, as levels; both factors have 16 bits, so that products are exact. */
+typedef struct {
+  float zeros[2], factors[2], low, high;
+  int zero;
+} sec_sum;
+INLINE uint32_t sec_quad_sum(const uint32_t a, const uint32_t b, const sec_sum s) {
+  uint32_t y = 0;
+  UNROLL for (int k = 0; k < 4; k++) {
+    const float x = ((float)sec_byte1(a, k) - s.zeros[0]) * s.factors[0]
+                    + ((float)sec_byte1(b, k) - s.zeros[1]) * s.factors[1];
+    y |= (uint32_t)sec_level1(x, s.low, s.high, s.zero) << 8 * k;
+  }
+  return y;
+}
+
+INLINE uint32_t sec_quad_table(const uint32_t x, const uint8_t *table) {
+  return table[x & 255] | (uint32_t)table[x >> 8 & 255] << 8 | (uint32_t)table[x >> 16 & 255] << 16
+         | (uint32_t)table[x >> 24] << 24;
+}
+
+/* The larger of each two bytes. */
+INLINE vec sec_larger_bytes(vec a, vec b) {
+#if LANES == 16 && defined(__AVX512BW__)
+  return (vec)_mm512_max_epu8((__m512i)a, (__m512i)b);
+#elif LANES == 8 && defined(__AVX2__)
+  return (vec)_mm256_max_epu8((__m256i)a, (__m256i)b);
+#else
+  typedef uint8_t bytes __attribute__((vector_size(LANES * 4)));
+  const bytes x = (bytes)a, y = (bytes)b, m = (bytes)(x > y);
+  return (vec)((x & m) | (y & ~m));
+#endif
+}
+INLINE uint32_t sec_larger_bytes1(uint32_t a, uint32_t b) {
+  uint32_t y = 0;
+  UNROLL for (int k = 0; k < 32; k += 8) {
+    const uint32_t x = a >> k & 255, z = b >> k & 255;
+    y |= (x > z ? x : z) << k;
+  }
+  return y;
+}
+#endif

@@ -1,0 +1,115 @@
+"""Convolutions and linear layers on quads: `QuadConv`, `QuadLinear`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from secateur.compiler.graph import Node
+from secateur.compiler.kernels import Body, Halo, Kernel, Machine, Place, Step, Types, contraction
+from secateur.compiler.kernels.elementwise import floating
+from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
+from secateur.compiler.layout import PLAIN, Cut
+from secateur.compiler.ops.quads import count
+
+EVERY = 0x01010101
+"""One in every byte of a quad."""
+
+
+def words(weight: np.ndarray) -> np.ndarray:
+    """Return weights, int8 [outputs, channels, ...], as words [outputs, quads, ...], int32.
+
+    Channels that fill the last quad have weights of 0.
+    """
+    room = count(weight.shape[1]) * 4 - weight.shape[1]
+    padded = np.pad(weight, [(0, 0), (0, room), *[(0, 0)] * (weight.ndim - 2)])
+    last = np.ascontiguousarray(np.moveaxis(padded, 1, -1))
+    return np.moveaxis(last.view("<i4"), -1, 1).astype(np.int32)
+
+
+def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
+    """Write the call of the dense kernel, with what becomes of its sums."""
+    x, w, b, factor, r = (*inputs, None)[:5]
+    assert x is not None
+    assert w is not None
+    assert b is not None
+    assert factor is not None
+    y, quads = outputs[0], bool(node.get("quads"))
+    weight, bias, factors = w.constant, b.constant, factor.constant
+    assert weight is not None
+    assert bias is not None
+    assert factors is not None
+    least = 4 if quads else 1
+    if room := -len(weight) % least:  # channels that fill the last quad
+        weight = np.pad(weight, [(0, room), *[(0, 0)] * (weight.ndim - 1)])
+        bias, factors = np.pad(bias, (0, room)), np.pad(factors, (0, room))
+    op = "FusedConv" if node.op == "QuadConv" else "FusedLinear"
+    c = contraction.describe(replace(node, op=op), x, words(weight), y, r)
+    body = Body()
+    body.line(f"const float *in = (const float *){x.ref};")
+    body.line(f"float *out = (float *){y.ref};")
+    body.line(f"const float *res = {f'(const float *){r.ref}' if r else '0'};")
+    zero = node.get("out_zero", 0)
+    ends = [floating(node.get(end, 0) - zero) for end in ("low", "high")]
+    # as bits: factors must not be rounded with the weights
+    bits = step.weights.pointer(factors.view(np.int32))
+    body.line(
+        f"const struct sec_levels levels = {{(const float *){bits}, {quads:d}, "
+        f"{floating(node.get('res_zero', 0))}, {floating(node.get('res_factor', 0.0))}, "
+        f"{', '.join(ends)}, {zero}}};"
+    )
+    lanes = y.layout.lanes
+    channels = contraction.write(
+        body, node, c, bias, lanes, step, levels="&levels", least=least
+    )
+    first, end = (f"({bound}) / {least}" for bound in channels)
+    if fill := step.fill(first, end):
+        body.line(fill)
+    return body.text()
+
+
+def _with_residual(node: Node, wanted: Cut, out: Cut) -> list[Cut | None]:
+    cuts: list[Cut | None] = [wanted, PLAIN, PLAIN, PLAIN, out]
+    return cuts[: len(node.inputs)]
+
+
+def conv_cuts(
+    node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
+) -> tuple[list[Cut | None], list[Cut]]:
+    """Samples in the lanes, or the plane of one image over them."""
+    kernel = types[node.inputs[1]].shape[2:]
+    wanted, out = spatial_cuts(node, types, cuts[0], machine, batch, kernel)
+    return _with_residual(node, wanted, out), [out]
+
+
+def linear_cuts(
+    node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
+) -> tuple[list[Cut | None], list[Cut]]:
+    """As those of a linear layer of floats."""
+    plain = replace(node, op="FusedLinear", inputs=node.inputs[:1])
+    (wanted, *_), (out,) = contraction.linear_cuts(plain, types, cuts[:1], machine, batch)
+    assert wanted is not None
+    return _with_residual(node, wanted, out), [out]
+
+
+def conv_halo(
+    node: Node, types: Types, cuts: Sequence[Cut], outs: Sequence[Cut]
+) -> list[Halo | None]:
+    """The rows that the window reaches beyond the blocks: levels of 0."""
+    win = window(node, types[node.inputs[1]].shape[2:])
+    padding = float(node.get("zero") * EVERY)
+    return [window_halo(win, types, node, cuts[0], outs[0], padding)]
+
+
+KERNELS = (
+    Kernel(ops=("QuadConv",), emit=emit, cuts=conv_cuts, halo=conv_halo, fills=True),
+    Kernel(
+        ops=("QuadLinear",),
+        emit=emit,
+        cuts=linear_cuts,
+        order=contraction.linear_order,
+        fills=True,
+    ),
+)
