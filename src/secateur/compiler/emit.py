@@ -135,6 +135,8 @@ def emit(
             '#include "transpose.h"',
             '#include "contract.h"',
             '#include "quads.h"',
+            '#include "quad_depthwise.h"',
+            '#include "matrix.h"',
             '#include "depthwise.h"',
             '#include "single.h"',
             '#include "blocked.h"',

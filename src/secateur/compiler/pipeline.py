@@ -184,7 +184,7 @@ def _planned(
     goal = toolchain.target(target)
     if tune and goal.name != "native":
         raise UsageError(f"tuning measures on this machine, which cannot run code for {goal.name}")
-    machine = Machine(goal.lanes, goal.registers)
+    machine = Machine(goal.lanes, goal.registers, goal.matrix)
     network, known = _prepared(source, machine, input_shapes, fixed)
     name = name or (source.stem if isinstance(source, Path) else "network")
     # the name of a file need not be text, but JSON is

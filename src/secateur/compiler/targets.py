@@ -29,6 +29,7 @@ class Target:
         static: what ziglang calls it where a program is linked with all that it needs.
         gnu_flags: the same flags as `flags`, as gcc and clang spell them, for a Makefile.
         features: instruction sets that it needs, as Linux spells them.
+        matrix: whether its code may use matrix instructions, where a processor has them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Target:
     static: str = ""
     gnu_flags: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    matrix: bool = False
 
     @property
     def suffix(self) -> str:

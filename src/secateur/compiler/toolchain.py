@@ -253,19 +253,21 @@ def _native(command: tuple[str, ...]) -> Target:
     # not every compiler knows -march=native on every processor
     for flags in (("-march=native",), ("-mcpu=native",), ()):
         try:
-            lanes, registers, features = _probe(command, flags)
+            lanes, registers, matrix, features = _probe(command, flags)
         except CompileError:
             if not flags:
                 raise
             continue
         return Target(
             *("native", targets.this_system(), architecture, lanes, registers),
-            *(flags, "", "", flags, features),
+            *(flags, "", "", flags, features, matrix),
         )
     raise AssertionError
 
 
-def _probe(command: Sequence[str], flags: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:
+def _probe(
+    command: Sequence[str], flags: Sequence[str]
+) -> tuple[int, int, bool, tuple[str, ...]]:
     with (
         tempfile.TemporaryDirectory(prefix="secateur-") as name,
         as_file(files("secateur.compiler") / "c") as sources,
@@ -278,4 +280,5 @@ def _probe(command: Sequence[str], flags: Sequence[str]) -> tuple[int, int, tupl
             f"{command[0]} is not a C compiler that secateur knows: use gcc or clang"
         )
     features = tuple(re.findall(r'feature "(\w+)"', said))
-    return int(vectors[1]), int(vectors[2]), features
+    matrix = re.search(r"^matrix$", said, re.MULTILINE) is not None
+    return int(vectors[1]), int(vectors[2]), matrix, features

@@ -1,5 +1,5 @@
 /* Only preprocessed, never compiled: what these compiler flags mean. Floats of a vector, vector
- * registers, and the instruction sets that may be used. */
+ * registers, whether there are matrix instructions, and the instruction sets that may be used. */
 #define FEATURE(name, leaf, subleaf, reg, bit, state) feature name
 #if defined(__AVX512F__)
 vectors 16 32
@@ -11,5 +11,8 @@ vectors 4 16
 vectors 4 32
 #else /* four floats one by one, in 32 registers */
 vectors 4 8
+#endif
+#if defined(__AMX_INT8__) && defined(__linux__)
+matrix
 #endif
 #include "instructions.h"

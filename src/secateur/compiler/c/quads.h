@@ -82,45 +82,58 @@ struct sec_levels {
 };
 
 /* Numbers of an output channel, in a vector. */
-INLINE vec sec_quad_number(const sec_dense *w, veci sum, int output) {
-  vec y = sec_real(sum) * sec_all(w->levels->factor[output]);
+INLINE vec sec_quad_number(const struct sec_levels *q, veci sum, int output) {
+  vec y = sec_real(sum) * sec_all(q->factor[output]);
   SEC_ROUNDED(y);
   return y;
 }
 
 /* One word of outputs from the sums of its four channels. */
-INLINE vec sec_quad_word(const sec_dense *w, const veci sums[4], int output, const float *res) {
-  const struct sec_levels *q = w->levels;
+INLINE vec sec_quad_word(const struct sec_levels *q, const veci sums[4], int output,
+                         const float *res) {
   veci word = {0}, r = {0};
   if (res) r = (veci)*(const vec *)res;
   UNROLL for (int k = 0; k < 4; k++) {
-    vec y = sec_quad_number(w, sums[k], output + k);
+    vec y = sec_quad_number(q, sums[k], output + k);
     if (res) y += (sec_real(sec_byte(r, k)) - sec_all(q->res_zero)) * sec_all(q->res_factor);
     word |= sec_level(y, q->low, q->high, q->zero) << 8 * k;
   }
   return (vec)word;
 }
 
-INLINE void sec_quad_out(const sec_dense *w, const sec_shape *g, const veci acc[8][24], float *out,
-                         const float *res, int output, const int ob, const int th, const int tw) {
-  const int step = w->levels->quads ? 4 : 1;
-  UNROLL for (int o = 0; o < ob; o += step) {
-    float *y = out + (output + o) / step * g->out_channel;
-    const float *r = res ? res + (output + o) / step * g->res_channel : 0;
-    UNROLL for (int i = 0; i < th; i++)
-      UNROLL for (int j = 0; j < tw; j++) {
-        const int at = i * tw + j;
-        const float *its = r ? r + i * g->res[1] + j * g->res[2] : 0;
-        vec *to = (vec *)(y + i * g->out[1] + j * g->out[2]);
-        if (step == 4) {
-          const veci sums[4] = {acc[o][at], acc[o + 1][at], acc[o + 2][at], acc[o + 3][at]};
-          *to = sec_quad_word(w, sums, output + o, its);
-        } else {
-          vec x = sec_quad_number(w, acc[o][at], output + o);
-          if (its) x += *(const vec *)its;
-          *to = sec_act(x, g->act, g->alpha, g->beta);
-        }
-      }
+/* A vector of sums of each of `n` outputs, 4 or as many as there are, at the places of the first. */
+INLINE void sec_quad_put(const struct sec_levels *q, const sec_shape *g, const veci *sums,
+                         const long apart, float *out, const float *res, int output, const int n) {
+  const int step = q->quads ? 4 : 1;
+  UNROLL for (int o = 0; o < n; o += step) {
+    float *y = out + o / step * g->out_channel;
+    const float *r = res ? res + o / step * g->res_channel : 0;
+    if (step == 4) {
+      const veci four[4] = {sums[o * apart], sums[(o + 1) * apart], sums[(o + 2) * apart],
+                            sums[(o + 3) * apart]};
+      *(vec *)y = sec_quad_word(q, four, output + o, r);
+    } else {
+      vec x = sec_quad_number(q, sums[o * apart], output + o);
+      if (r) x += *(const vec *)r;
+      *(vec *)y = sec_act(x, g->act, g->alpha, g->beta);
+    }
+  }
+}
+/* One sum of an output, at a position that begins at `out`. */
+INLINE void sec_quad_put1(const struct sec_levels *q, const sec_shape *g, int32_t sum, float *out,
+                          const float *res, int output) {
+  float y = (float)sum * q->factor[output];
+  SEC_ROUNDED(y);
+  if (q->quads) {
+    if (res) {
+      const uint8_t *r = (const uint8_t *)(res + output / 4 * g->res_channel);
+      y += ((float)r[output % 4] - q->res_zero) * q->res_factor;
+    }
+    uint8_t *to = (uint8_t *)(out + output / 4 * g->out_channel);
+    to[output % 4] = (uint8_t)sec_level1(y, q->low, q->high, q->zero);
+  } else {
+    if (res) y += res[output * g->res_channel];
+    out[output * g->out_channel] = sec_act1(y, g->act, g->alpha, g->beta);
   }
 }
 
@@ -149,7 +162,13 @@ INLINE void sec_quad_tile(const sec_dense *w, const sec_shape *g, const float *i
       }
     }
   }
-  sec_quad_out(w, g, acc, out, res, output, ob, th, tw);
+  const int step = w->levels->quads ? 4 : 1;
+  float *y = out + output / step * g->out_channel;
+  const float *r = res ? res + output / step * g->res_channel : 0;
+  UNROLL for (int i = 0; i < th; i++)
+    UNROLL for (int j = 0; j < tw; j++)
+      sec_quad_put(w->levels, g, &acc[0][i * tw + j], 24, y + i * g->out[1] + j * g->out[2],
+                   r ? r + i * g->res[1] + j * g->res[2] : 0, output, ob);
 }
 
 INLINE void sec_quad_units(const sec_dense *w, const sec_shape *g, const float *in, float *out,
@@ -189,19 +208,7 @@ INLINE void sec_quad_lines(const sec_dense *w, const sec_shape *g, const float *
     const int from = (line + i) * 16;
     for (int l = 0; l < 16 && from + l < w->outputs; l++) {
       const int output = group * w->outputs + from + l;
-      float y = (float)(sum[l] + ((const int32_t *)w->bias)[output]) * q->factor[output];
-      SEC_ROUNDED(y);
-      if (q->quads) {
-        if (res) {
-          const uint8_t *r = (const uint8_t *)(res + output / 4 * g->res_channel);
-          y += ((float)r[output % 4] - q->res_zero) * q->res_factor;
-        }
-        uint8_t *to = (uint8_t *)(out + output / 4 * g->out_channel);
-        to[output % 4] = (uint8_t)sec_level1(y, q->low, q->high, q->zero);
-      } else {
-        if (res) y += res[output * g->res_channel];
-        out[output * g->out_channel] = sec_act1(y, g->act, g->alpha, g->beta);
-      }
+      sec_quad_put1(q, g, sum[l] + ((const int32_t *)w->bias)[output], out, res, output);
     }
   }
 }

@@ -37,10 +37,16 @@ Carry = dict[int, int]
 
 @dataclass(frozen=True)
 class Machine:
-    """What kernels need to know of the processor: float lanes of a vector, vector registers."""
+    """What kernels need to know of the processor.
+
+    Attributes:
+        lanes: floats of a vector. registers: vector registers.
+        matrix: whether `c/matrix.h` may use matrix instructions.
+    """
 
     lanes: int
     registers: int
+    matrix: bool = False
 
 
 @dataclass(frozen=True)

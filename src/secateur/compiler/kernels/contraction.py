@@ -263,6 +263,7 @@ def _dense(
         a_block = max(1, width)  # sums have no place to wait in
     p = step.weights.pointer
     kept = [f"(const float *){p(a)}" for a in (packing.dense(c.weight, c.groups), bias)]
+    deep = matrix_depth(c, lanes, step.machine) if words else 0
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
         f"{', '.join(kept)}, offset, {levels}}};"
@@ -272,6 +273,21 @@ def _dense(
         unit, kind = 16, "vector" if is_vector(c) else "plain"
         name = "sec_quad_plain" if words else f"sec_dense_{kind}"
         call = f"{name}(&w, &g, {{}}, {{}}, {{}}, t, T);"
+    elif deep:
+        lines = 2 if mine % 32 == 0 else 1
+        unit = 16 * lines
+        a_group = mine // unit
+        at = step.weights.prepare(
+            f"matrix {kept[0]}",
+            4 * c.weight.size,
+            f"const sec_dense w = {{{mine}, 1, {width}, {taps}, 0, 0, {kept[0]}}}; "
+            f"sec_matrix_prepare(&w, {deep}, to);",
+        )
+        form = f"{deep}, {lines}, {heavy:d}, {together}, {tile.high}, {tile.wide}"
+        call = (
+            f"sec_matrix_layer(&w, &g, (sec_matrix){{{{{form}}}}}, f->prepared + {at}, "
+            "{}, {}, {}, t, T);"
+        )
     else:
         a_group, unit = -(-mine // together), together
         shape = f"{together}, {tile.high}, {tile.wide}, {heavy:d}"
@@ -281,6 +297,15 @@ def _dense(
         q = f"sec_share({c.groups * a_group}, {share}, T)"
         bounds.append(f"{q} / {a_group} * {mine} + SEC_LEAST({q} % {a_group} * {unit}, {mine})")
     return call, (bounds[0], bounds[1])
+
+
+def matrix_depth(c: Contraction, lanes: int, machine: Machine) -> int:
+    """Return how many words of channels `c/matrix.h` takes at once; 0 where it does not fit."""
+    outputs, width, _ = c.weight.shape
+    if not machine.matrix or lanes != 16 or c.groups > 1 or outputs % 16:
+        return 0
+    deep = next(d for d in range(min(16, width), 0, -1) if width % d == 0)
+    return deep if deep >= 8 else 0
 
 
 def _channels_a_block(taps: int, positions: int) -> int:

@@ -8,7 +8,17 @@ from dataclasses import replace
 import numpy as np
 
 from secateur.compiler.graph import Node
-from secateur.compiler.kernels import Body, Halo, Kernel, Machine, Place, Step, Types, contraction
+from secateur.compiler.kernels import (
+    Body,
+    Halo,
+    Kernel,
+    Machine,
+    Place,
+    Step,
+    Types,
+    contraction,
+    quad_depthwise,
+)
 from secateur.compiler.kernels.elementwise import floating
 from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
 from secateur.compiler.layout import PLAIN, Cut
@@ -45,8 +55,6 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     if room := -len(weight) % least:  # channels that fill the last quad
         weight = np.pad(weight, [(0, room), *[(0, 0)] * (weight.ndim - 1)])
         bias, factors = np.pad(bias, (0, room)), np.pad(factors, (0, room))
-    op = "FusedConv" if node.op == "QuadConv" else "FusedLinear"
-    c = contraction.describe(replace(node, op=op), x, words(weight), y, r)
     body = Body()
     body.line(f"const float *in = (const float *){x.ref};")
     body.line(f"float *out = (float *){y.ref};")
@@ -60,11 +68,14 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         f"{floating(node.get('res_zero', 0))}, {floating(node.get('res_factor', 0.0))}, "
         f"{', '.join(ends)}, {zero}}};"
     )
-    lanes = y.layout.lanes
-    channels = contraction.write(
-        body, node, c, bias, lanes, step, levels="&levels", least=least
-    )
-    first, end = (f"({bound}) / {least}" for bound in channels)
+    if quad_depthwise.fits(node, weight):
+        first, end = quad_depthwise.write(body, node, weight, bias, (x, y, r), step)
+    else:
+        op = "FusedConv" if node.op == "QuadConv" else "FusedLinear"
+        c = contraction.describe(replace(node, op=op), x, words(weight), y, r)
+        lanes = y.layout.lanes
+        bounds = contraction.write(body, node, c, bias, lanes, step, levels="&levels", least=least)
+        first, end = (f"({bound}) / {least}" for bound in bounds)
     if fill := step.fill(first, end):
         body.line(fill)
     return body.text()

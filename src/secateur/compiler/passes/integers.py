@@ -63,7 +63,7 @@ class _Walk:
             return
         lower = {
             "FusedConv": self._layer, "FusedLinear": self._layer, "Add": self._add,
-            "MaxPool": self._pool, "Concat": self._concat, "Reshape": self._reshape,
+            "MaxPool": self._pool, "Concat": self._concat, "Flatten": self._reshape, "Reshape": self._reshape,
         }.get(node.op)  # fmt: skip
         if lower is None or not lower(node):
             self.nodes.append(node)
@@ -172,7 +172,9 @@ class _Walk:
         """Return whole weights, int32 biases, and what a sum is worth (float64), by output."""
         group = node.get("group", 1)
         shape = self.types[w].shape
-        if group > 1 and (shape[1] % 4 or shape[0] // group % 4):
+        depthwise = shape[1] == 1 and shape[0] == group and len(shape) < 5
+        fits = group % 4 == 0 if depthwise else shape[1] % 4 == shape[0] // group % 4 == 0
+        if group > 1 and not fits:
             return None
         found = grids.of_weights(self.constants[w])
         if found is None:
