@@ -65,8 +65,8 @@ def of_weights(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         for count in (127, 128, *range(126, 0, -1)):
             for step in _near((most[left] / np.float32(count)).astype(np.float32)):
                 found = _multiples(rows[left], step)
-                fits = found is not None and _same(found, step, rows[left])
-                if found is None or not np.any(fits):
+                fits = _same(found, step, rows[left])
+                if not fits.any():
                     continue
                 whole[left[fits]], steps[left[fits]] = found[fits], step[fits]
                 left = left[~fits]
@@ -86,9 +86,9 @@ def _near(step: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _multiples(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(rows / step[:, None]), -128, 127)
+    return np.asarray(np.clip(np.rint(rows / step[:, None]), -128, 127))
 
 
 def _same(whole: np.ndarray, step: np.ndarray, rows: np.ndarray) -> np.ndarray:
     normal = np.isfinite(step) & (step >= np.finfo(np.float32).tiny)
-    return normal & (whole.astype(np.float32) * step[:, None] == rows).all(axis=1)
+    return np.asarray(normal & (whole.astype(np.float32) * step[:, None] == rows).all(axis=1))

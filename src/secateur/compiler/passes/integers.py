@@ -14,12 +14,14 @@ import numpy as np
 
 from secateur.compiler.graph import Graph, Node, Tensor, fresh
 from secateur.compiler.ops.quads import F32, count
-from secateur.compiler.passes import grids, shapes
+from secateur.compiler.passes import grids, shapes, tables
 from secateur.compiler.passes.grids import Grid
 from secateur.compiler.passes.identity import sweep
 
 EXACT = 2**31 - 1
 """Largest sum that int32 holds."""
+
+_WINDOW = frozenset({"dilations", "group", "pads", "strides"})
 
 _ENDS = {"": (-np.inf, np.inf), "Relu": (0.0, np.inf)}
 """Activations that only cut off, and where; `Clip` is one, too."""
@@ -50,12 +52,13 @@ class _Walk:
         self.quads: dict[tuple[str, int], str] = {}  # (levels, axis of channels) -> quads
         self.source: dict[str, str] = {}  # levels -> number that was quantised
         self.taken: dict[str, tuple[str, int]] = {}  # levels that there are as quads alone
+        self.looked_up: set[str] = set()  # numbers whose levels come from a table of others
 
     def visit(self, node: Node) -> None:
         if node.op == "Quantize":
             (x,), (q,) = node.inputs, node.outputs
             self.source[q] = x
-            if q not in self.taken:
+            if q not in self.taken and not self._table(node):
                 self.nodes.append(node)
             return
         if node.op == "Dequantize":
@@ -63,7 +66,8 @@ class _Walk:
             return
         lower = {
             "FusedConv": self._layer, "FusedLinear": self._layer, "Add": self._add,
-            "MaxPool": self._pool, "Concat": self._concat, "Flatten": self._reshape, "Reshape": self._reshape,
+            "MaxPool": self._pool, "Concat": self._concat,
+            "Flatten": self._reshape, "Reshape": self._reshape,
         }.get(node.op)  # fmt: skip
         if lower is None or not lower(node):
             self.nodes.append(node)
@@ -140,10 +144,14 @@ class _Walk:
         if known is None:
             return False
         whole, bias, steps = known
-        kept = {k: v for k, v in node.attributes.items() if k in ("dilations", "group", "pads", "strides")}
+        kept = {k: v for k, v in node.attributes.items() if k in _WINDOW}
         zero = {"zero": self.levels[x][1].zero} if conv else {}
         op = "QuadConv" if conv else "QuadLinear"
-        inputs = [self._as_quads(x, axis), *map(self._constant, (f"{w} whole", f"{w} sums"), (whole, bias))]
+        inputs = (
+            self._as_quads(x, axis),
+            self._constant(f"{w} whole", whole),
+            self._constant(f"{w} sums", bias),
+        )
         y = node.outputs[0]
         goal = self._quantized(y)
         ends = self._ends(node, goal[0]) if goal else None
@@ -233,9 +241,7 @@ class _Walk:
             return False
         made = self._value(f"{moved[1][0]} quads")
         quads = self._as_quads(node.inputs[0], 1)
-        self._give(
-            replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), moved[1], 1
-        )
+        self._give(replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), moved[1], 1)
         return True
 
     def _concat(self, node: Node) -> bool:
@@ -247,9 +253,7 @@ class _Walk:
             return False
         quads = tuple(self._as_quads(v, moved[0]) for v in node.inputs)
         made = self._value(f"{moved[1][0]} quads")
-        self._give(
-            Node("Concat", node.name, quads, (made,), {"axis": axis}), moved[1], moved[0]
-        )
+        self._give(Node("Concat", node.name, quads, (made,), {"axis": axis}), moved[1], moved[0])
         return True
 
     def _reshape(self, node: Node) -> bool:
@@ -259,10 +263,29 @@ class _Walk:
         before, after = self.types[x].shape, self.types[y].shape
         if moved is None or moved[0] != 1 or before[:2] != after or set(before[2:]) - {1}:
             return False
-        shape = self._constant(f"{node.name} quads", np.array([after[0], count(after[1])], np.int64))
+        target = np.array([after[0], count(after[1])], np.int64)
+        shape = self._constant(f"{node.name} quads", target)
         made = self._value(f"{moved[1][0]} quads")
         inputs = self._as_quads(x, 1), shape
         self._give(Node("Reshape", node.name, inputs, (made,), {"allowzero": 1}), moved[1], 1)
+        return True
+
+    def _table(self, node: Node) -> bool:
+        """Levels that depend, element by element, on other levels alone are looked up."""
+        y, q = node.inputs[0], node.outputs[0]
+        goal = self._quantized(y)
+        found = None
+        for known in (self.levels.keys(), self.levels.keys() - self.looked_up):
+            found = found or tables.source(self.graph, self.constants, y, known)
+        if goal is None or found is None or self.levels[found][0] not in self.taken:
+            return False
+        axis = self.taken[self.levels[found][0]][1]
+        table = tables.table(self.graph, self.constants, node, found, self.levels[found][1])
+        made = self._value(f"{q} quads")
+        inputs = self._as_quads(found, axis), self._constant(f"{node.name} table", table)
+        self._give(Node("QuadTable", self._name(made), inputs, (made,)), goal[1], axis)
+        for levels in goal[1]:
+            self.looked_up |= {n.outputs[0] for n in self.readers.get(levels, ())}
         return True
 
     def _put(self, node: Node) -> None:
