@@ -273,8 +273,11 @@ def _describe(
             "macs": dense,
             "nonzeros": int(np.count_nonzero(weight)),
             "sparse_macs": round(dense * share),
-            "kernel": "int8" if node.op in choice.INTEGER
-            else "sparse" if sparse.get(node.name) else "dense",
+            "kernel": "int8"
+            if node.op in choice.INTEGER
+            else "sparse"
+            if sparse.get(node.name)
+            else "dense",
         }
     return entry
 

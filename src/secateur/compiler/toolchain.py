@@ -260,14 +260,13 @@ def _native(command: tuple[str, ...]) -> Target:
             continue
         return Target(
             *("native", targets.this_system(), architecture, lanes, registers),
-            *(flags, "", "", flags, features, matrix),
+            *(flags, "", "", flags, features),
+            matrix=matrix,
         )
     raise AssertionError
 
 
-def _probe(
-    command: Sequence[str], flags: Sequence[str]
-) -> tuple[int, int, bool, tuple[str, ...]]:
+def _probe(command: Sequence[str], flags: Sequence[str]) -> tuple[int, int, bool, tuple[str, ...]]:
     with (
         tempfile.TemporaryDirectory(prefix="secateur-") as name,
         as_file(files("secateur.compiler") / "c") as sources,

@@ -3,7 +3,7 @@
  * A tile register holds sixteen rows of 64 bytes. Sixteen words of channels at a vector of positions
  * are such rows as they lie in memory, so are sums of sixteen outputs; only weights are laid out anew:
  * [output / 16][block of words][k][16 outputs][words of the block]. Whether the instructions may be
- * used is asked at run time; without them `sec_dense_layer` does the same. */
+ * used is asked at run time; without them `sec_vector_sums` does the same. */
 #ifndef SECATEUR_MATRIX_H
 #define SECATEUR_MATRIX_H
 #include "quads.h"
@@ -12,13 +12,11 @@ typedef struct {
   int depth;    /* words of a block: a divisor of the layer's */
   int lines;    /* of sixteen outputs that are done at once: 1 or 2 */
   int heavy;    /* whether weights are what there is more of: see sec_dense_layer */
-  int together, high, wide;  /* the tile of sec_dense_layer */
 } sec_matrix;
 
 #if defined(__AMX_INT8__) && defined(__linux__) && LANES == 16
 #include <sys/syscall.h>
 #include <unistd.h>
-#define SEC_MATRIX 1
 
 /* Whether tiles may be used: a process asks for them once (arch_prctl, ARCH_REQ_XCOMP_PERM). */
 static __attribute__((unused)) int sec_matrix_there(void) {
@@ -59,6 +57,8 @@ INLINE void sec_matrix_begin(const int depth) {
   _tile_loadconfig(&form);
 }
 
+INLINE void sec_matrix_end(void) { _tile_release(); }
+
 /* Sums of `lines` lines of outputs at one or two vectors of positions. */
 INLINE void sec_matrix_sums(const sec_dense *w, const char *weights, const float *x0, const float *x1,
                             int32_t *sums, const int depth, const int lines, const int places) {
@@ -86,6 +86,46 @@ INLINE void sec_matrix_sums(const sec_dense *w, const char *weights, const float
   __asm__ volatile("" ::: "memory");
 }
 
+#else
+INLINE int sec_matrix_there(void) { return 0; }
+INLINE void sec_matrix_begin(const int depth) { (void)depth; }
+INLINE void sec_matrix_end(void) {}
+INLINE void sec_matrix_prepare(const sec_dense *w, const int depth, char *to) {
+  (void)w, (void)depth, (void)to;
+}
+INLINE void sec_matrix_sums(const sec_dense *w, const char *weights, const float *x0, const float *x1,
+                            int32_t *sums, const int depth, const int lines, const int places) {
+  (void)w, (void)weights, (void)x0, (void)x1, (void)sums, (void)depth, (void)lines, (void)places;
+}
+#endif
+
+/* The same with vectors, eight outputs at a time. */
+static __attribute__((noinline, unused)) void sec_vector_sums(const sec_dense *w, long output,
+                                                              const float *x0, const float *x1,
+                                                              int32_t *sums, const int lines) {
+  for (int o = 0; o < 16 * lines; o += 8) {
+    const int32_t *v = (const int32_t *)w->weights + (output + o) / 16 * 16 * w->channels * w->taps
+                       + o % 16;
+    veci acc[2][8];
+    UNROLL for (int i = 0; i < 8; i++) acc[0][i] = acc[1][i] = sec_word(0);
+    for (int c = 0; c < w->channels; c++)
+      ROLLED for (int k = 0; k < w->taps; k++, v += 16) {
+        const long at = 4 * c * w->in_channel + w->offset[k];
+        const sec_bytes p0 = sec_data((veci)*(const vec *)((const char *)x0 + at));
+        const sec_bytes p1 = sec_data((veci)*(const vec *)((const char *)x1 + at));
+        UNROLL for (int i = 0; i < 8; i++) {
+          const sec_bytes b = sec_weights(sec_word(v[i]));
+          acc[0][i] = sec_dot4(acc[0][i], p0, b);
+          acc[1][i] = sec_dot4(acc[1][i], p1, b);
+        }
+      }
+    UNROLL for (int i = 0; i < 8; i++) {
+      *(veci *)(sums + 16 * (o + i)) = acc[0][i];
+      *(veci *)(sums + 512 + 16 * (o + i)) = acc[1][i];
+    }
+  }
+}
+
 /* What becomes of the sums of `outputs` outputs at a vector of positions. */
 INLINE void sec_matrix_put(const sec_dense *w, const sec_shape *g, const int32_t *sums, float *out,
                            const float *res, int output, const int outputs) {
@@ -102,7 +142,7 @@ INLINE void sec_matrix_put(const sec_dense *w, const sec_shape *g, const int32_t
 
 INLINE void sec_matrix_units(const sec_dense *w, const sec_shape *g, const sec_matrix m,
                              const char *prepared, const float *in, float *out, const float *res,
-                             long q0, long q1) {
+                             long q0, long q1, const int there) {
   int32_t sums[1024] __attribute__((aligned(64)));
   const int outputs = 16 * m.lines, all = g->positions[1] * g->positions[2];
   for (int z = 0; z < g->positions[0]; z++)
@@ -118,39 +158,24 @@ INLINE void sec_matrix_units(const sec_dense *w, const sec_shape *g, const sec_m
       }
       for (long q = q0; q < q1; q++) {
         const char *weights = prepared + q * outputs * 4 * w->channels * w->taps;
-        if (two) sec_matrix_sums(w, weights, x[0], x[1], sums, m.depth, m.lines, 2);
+        if (!there) sec_vector_sums(w, q * outputs, x[0], x[1], sums, m.lines);
+        else if (two) sec_matrix_sums(w, weights, x[0], x[1], sums, m.depth, m.lines, 2);
         else sec_matrix_sums(w, weights, x[0], x[0], sums, m.depth, m.lines, 1);
         for (int n = 0; n <= two; n++)
           sec_matrix_put(w, g, sums + 512 * n, y[n], r[n], (int)q * outputs, outputs);
       }
     }
 }
-#else
-INLINE void sec_matrix_prepare(const sec_dense *w, const int depth, char *to) {
-  (void)w, (void)depth, (void)to;
-}
-#endif
-
 /* The whole layer, of one group; threads share units of sixteen or 32 outputs. */
 INLINE void sec_matrix_layer(const sec_dense *w, const sec_shape *g, const sec_matrix m,
                              const char *prepared, const float *in, float *out, const float *res,
                              int t, int T) {
   const long units = w->outputs / (16 * m.lines);
   const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T);
-  if (q0 == q1) return;
-#ifdef SEC_MATRIX
-  if (sec_matrix_there()) {
-    sec_matrix_begin(m.depth);
-    for (long q = q0; q < q1; q += m.heavy ? 1 : q1 - q0)
-      sec_matrix_units(w, g, m, prepared, in, out, res, q, m.heavy ? q + 1 : q1);
-    _tile_release();
-    return;
-  }
-#endif
-  const int each = 16 * m.lines / m.together;
-  for (long q = q0 * each; q < q1 * each; q += m.heavy ? 1 : (q1 - q0) * each) {
-    const sec_part part = {q, m.heavy ? q + 1 : q1 * each, 0, -1};
-    sec_dense_part(w, g, in, out, res, part, m.together, m.high, m.wide);
-  }
+  const int there = sec_matrix_there();
+  if (there) sec_matrix_begin(m.depth);
+  for (long q = q0; q < q1; q += m.heavy ? 1 : q1 - q0)
+    sec_matrix_units(w, g, m, prepared, in, out, res, q, m.heavy ? q + 1 : q1, there);
+  if (there) sec_matrix_end();
 }
 #endif

@@ -283,7 +283,7 @@ def _dense(
             f"const sec_dense w = {{{mine}, 1, {width}, {taps}, 0, 0, {kept[0]}}}; "
             f"sec_matrix_prepare(&w, {deep}, to);",
         )
-        form = f"{deep}, {lines}, {heavy:d}, {together}, {tile.high}, {tile.wide}"
+        form = f"{deep}, {lines}, {heavy:d}"
         call = (
             f"sec_matrix_layer(&w, &g, (sec_matrix){{{{{form}}}}}, f->prepared + {at}, "
             "{}, {}, {}, t, T);"

@@ -32,10 +32,7 @@ def call(ref: str, place: Place, padding: float, first: str, end: str) -> str:
     base = f"(float *){ref} + n * {stride}L" if samples > 1 else f"(float *){ref}"
     value = floating(padding) if place.dtype.kind == "f" else f"sec_bits({int(padding)}u)"
     loop = f"for (long n = 0; n < {samples}; n++) " if samples > 1 else ""
-    return (
-        f"{loop}{name}({base}, {first}, {end}, {layout.strides[1]}, {z}, {y}, {x}, "
-        f"{value});"
-    )
+    return f"{loop}{name}({base}, {first}, {end}, {layout.strides[1]}, {z}, {y}, {x}, {value});"
 
 
 def _axis(layout: Layout, axis: int) -> str:

@@ -257,4 +257,6 @@ def _least(place: Place) -> str:
     return str(least) if least > -(2**63) else f"{least + 1}LL - 1"
 
 
-KERNELS = (Kernel(ops=("MaxPool", "AveragePool", "QuadMaxPool", *GLOBAL), emit=emit, cuts=cuts, halo=halo),)
+KERNELS = (
+    Kernel(ops=("MaxPool", "AveragePool", "QuadMaxPool", *GLOBAL), emit=emit, cuts=cuts, halo=halo),
+)

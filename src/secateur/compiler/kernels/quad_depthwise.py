@@ -12,7 +12,7 @@ from secateur.compiler.kernels.windows import window
 
 def fits(node: Node, weight: np.ndarray) -> bool:
     """Whether a `QuadConv` is one of these."""
-    return node.get("group", 1) == len(weight) > 1 and weight.shape[1] == 1
+    return bool(node.get("group", 1) == len(weight) > 1 and weight.shape[1] == 1)
 
 
 def _words(weight: np.ndarray) -> np.ndarray:
@@ -63,8 +63,7 @@ def write(
     blocks = two(y.layout.blocks[2:], 1)
     start = sum(p * s for p, s in zip(win.before, xs[2:], strict=True))
     moves = ", ".join(
-        f"{{0, {a}, {b}}}"
-        for a, b in ((strides[0] * ins[0], strides[1] * ins[1]), outs, ress)
+        f"{{0, {a}, {b}}}" for a, b in ((strides[0] * ins[0], strides[1] * ins[1]), outs, ress)
     )
     body.line(
         f"const sec_shape g = {{{{1, {blocks[0]}, {blocks[1]}}}, {moves}, "
@@ -77,9 +76,7 @@ def write(
         f"{steps[1] * ins[1]}, {strides[0]}, {steps[0]}, {p(packed)}, {p(bias)}, levels}};"
     )
     opened = body.loops(y.layout.blocks[:1], ["n"], shared=False)
-    at = (
-        f"in - {start} + n * {xs[0]}L, out + n * {ys[0]}L, res ? res + n * {rs[0]}L : 0, t, T"
-    )
+    at = f"in - {start} + n * {xs[0]}L, out + n * {ys[0]}L, res ? res + n * {rs[0]}L : 0, t, T"
     if y.layout.lanes > 1:
         rows = _rows(blocks[0], step.machine)
         body.line(f"sec_quad_windows_layer(&w, &g, {at}, {rows});")

@@ -112,7 +112,7 @@ def _conv(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
 
 
 def _total(w: np.ndarray) -> np.ndarray:
-    return w.reshape(len(w), -1).astype(np.float64).sum(1)
+    return np.asarray(w.reshape(len(w), -1).astype(np.float64).sum(1))
 
 
 def _infer_linear(node: Node, operands: Operands) -> tuple[Tensor, ...]:

@@ -24,7 +24,8 @@ def level(steps: np.ndarray, zero: int, low: int, high: int) -> np.ndarray:
     Returns:
         Integers in [low, high], int64.
     """
-    return np.rint(np.fmin(np.fmax(steps, low - zero), high - zero)).astype(np.int64) + zero
+    within = np.fmin(np.fmax(steps, low - zero), high - zero)
+    return np.asarray(np.rint(within).astype(np.int64) + zero)
 
 
 def _infer_quantize(node: Node, operands: Operands) -> tuple[Tensor, ...]:

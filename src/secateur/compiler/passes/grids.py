@@ -85,10 +85,10 @@ def _moved(step: np.ndarray, units: int) -> np.ndarray:
 
 
 def _multiples(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(rows / step[:, None]), -128, 127)
+    return np.asarray(np.clip(np.rint(rows / step[:, None]), -128, 127))
 
 
 def _fits(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
     normal = np.isfinite(step) & (step >= np.finfo(np.float32).tiny)
     whole = _multiples(rows, step).astype(np.float32)
-    return normal & (whole * step[:, None] == rows).all(axis=1)
+    return np.asarray(normal & (whole * step[:, None] == rows).all(axis=1))

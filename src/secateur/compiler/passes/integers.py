@@ -14,12 +14,17 @@ import numpy as np
 
 from secateur.compiler.graph import Graph, Node, Tensor, fresh
 from secateur.compiler.ops.quads import F32, count
-from secateur.compiler.passes import grids, shapes
+from secateur.compiler.passes import grids, shapes, tables
 from secateur.compiler.passes.grids import Grid
 from secateur.compiler.passes.identity import sweep
 
 EXACT = 2**31 - 1
 """Largest sum that int32 holds."""
+
+LARGEST = 2.0**90
+"""Largest scale, and factor: no product of it overflows in float32 (sums have 31 bits)."""
+
+_WINDOW = frozenset({"dilations", "group", "pads", "strides"})
 
 _ENDS = {"": (-np.inf, np.inf), "Relu": (0.0, np.inf)}
 """Activations that only cut off, and where; `Clip` is one, too."""
@@ -48,14 +53,15 @@ class _Walk:
         self.names = {node.name for node in graph.nodes}
         self.levels: dict[str, tuple[str, Grid]] = {}  # number -> the levels it stands for
         self.quads: dict[tuple[str, int], str] = {}  # (levels, axis of channels) -> quads
-        self.source: dict[str, str] = {}  # levels -> number that was quantised
+        self.source: dict[str, tuple[str, Grid]] = {}  # levels -> number that was quantised, how
         self.taken: dict[str, tuple[str, int]] = {}  # levels that there are as quads alone
+        self.looked_up: set[str] = set()  # numbers whose levels come from a table of others
 
     def visit(self, node: Node) -> None:
         if node.op == "Quantize":
             (x,), (q,) = node.inputs, node.outputs
-            self.source[q] = x
-            if q not in self.taken:
+            self.source[q] = x, Grid.of(node, self.types[q].dtype)
+            if q not in self.taken and not self._table(node):
                 self.nodes.append(node)
             return
         if node.op == "Dequantize":
@@ -63,7 +69,8 @@ class _Walk:
             return
         lower = {
             "FusedConv": self._layer, "FusedLinear": self._layer, "Add": self._add,
-            "MaxPool": self._pool, "Concat": self._concat, "Flatten": self._reshape, "Reshape": self._reshape,
+            "MaxPool": self._pool, "Concat": self._concat,
+            "Flatten": self._reshape, "Reshape": self._reshape,
         }.get(node.op)  # fmt: skip
         if lower is None or not lower(node):
             self.nodes.append(node)
@@ -71,7 +78,8 @@ class _Walk:
     def _dequantize(self, node: Node) -> None:
         (q,), (number,) = node.inputs, node.outputs
         grid = Grid.of(node, self.types[q].dtype)
-        self.levels[number] = q, grid
+        if _normal(np.array(grid.scale)):
+            self.levels[number] = q, grid
         if q not in self.taken:
             self.nodes.append(node)
             return
@@ -89,7 +97,9 @@ class _Walk:
         if q in self.taken and self.taken[q][1] == axis:
             return self.taken[q][0]
         if (q, axis) not in self.quads:
-            source = number if q in self.taken else self.source.get(q, number)
+            source, its = self.source.get(q, (number, grid))
+            if q in self.taken or its != grid:
+                source = number  # it is on the grid: levels stay what they are
             made = self._value(f"{q} quads")
             form = {"axis": axis, "scale": grid.scale, "zero": grid.zero}
             self._put(Node("ToQuads", self._name(made), (source,), (made,), form))
@@ -140,14 +150,24 @@ class _Walk:
         if known is None:
             return False
         whole, bias, steps = known
-        kept = {k: v for k, v in node.attributes.items() if k in ("dilations", "group", "pads", "strides")}
+        kept = {k: v for k, v in node.attributes.items() if k in _WINDOW}
         zero = {"zero": self.levels[x][1].zero} if conv else {}
         op = "QuadConv" if conv else "QuadLinear"
-        inputs = [self._as_quads(x, axis), *map(self._constant, (f"{w} whole", f"{w} sums"), (whole, bias))]
+        inputs = (
+            self._as_quads(x, axis),
+            self._constant(f"{w} whole", whole),
+            self._constant(f"{w} sums", bias),
+        )
         y = node.outputs[0]
         goal = self._quantized(y)
         ends = self._ends(node, goal[0]) if goal else None
-        if goal is None or ends is None or (r and r not in self.levels):
+        shared = [self.levels[r][1].scale] if r in self.levels else []
+        if (
+            goal is None
+            or ends is None
+            or (r and not shared)
+            or not _normal(np.array([*steps, *shared]) / goal[0].scale)
+        ):
             factor = self._constant(f"{w} factors", steps.astype(np.float32))
             attributes = {**kept, **zero, **_activation(node), "quads": 0}
             self._put(Node(op, node.name, (*inputs, factor, r), (y,), attributes))
@@ -183,10 +203,12 @@ class _Walk:
         steps = step.astype(np.float64) * grid.scale
         rows = whole.reshape(len(whole), -1).astype(np.float64)
         offset = self.constants[b].astype(np.float64) if b else np.zeros(len(rows))
+        silent = ~rows.any(axis=1) & (offset != 0)  # any step is right: one that the bias lies on
+        steps[silent] = 2.0 ** (np.frexp(offset[silent])[1] - 24)
         with np.errstate(all="ignore"):
             bias = np.rint(offset / steps) - grid.zero * rows.sum(axis=1)
         most = np.abs(bias) + 255 * np.abs(rows).sum(axis=1)
-        if not (most <= EXACT).all() or not np.isfinite(steps.astype(np.float32)).all():
+        if not (most <= EXACT).all() or not _normal(steps):
             return None
         return whole, bias.astype(np.int32), steps
 
@@ -207,6 +229,8 @@ class _Walk:
         axes = [self.taken[q][1] for q, _ in (self.levels[a], self.levels[b]) if q in self.taken]
         axis = axes[0] if axes else 1
         its = [self.levels[v][1] for v in (a, b)]
+        if not _normal(np.array([g.scale for g in its]) / grid.scale):
+            return False
         attributes: dict[str, Any] = {
             "zeros": tuple(g.zero for g in its),
             "factors": tuple(_short(g.scale / grid.scale) for g in its),
@@ -233,9 +257,7 @@ class _Walk:
             return False
         made = self._value(f"{moved[1][0]} quads")
         quads = self._as_quads(node.inputs[0], 1)
-        self._give(
-            replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), moved[1], 1
-        )
+        self._give(replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), moved[1], 1)
         return True
 
     def _concat(self, node: Node) -> bool:
@@ -247,9 +269,7 @@ class _Walk:
             return False
         quads = tuple(self._as_quads(v, moved[0]) for v in node.inputs)
         made = self._value(f"{moved[1][0]} quads")
-        self._give(
-            Node("Concat", node.name, quads, (made,), {"axis": axis}), moved[1], moved[0]
-        )
+        self._give(Node("Concat", node.name, quads, (made,), {"axis": axis}), moved[1], moved[0])
         return True
 
     def _reshape(self, node: Node) -> bool:
@@ -259,10 +279,29 @@ class _Walk:
         before, after = self.types[x].shape, self.types[y].shape
         if moved is None or moved[0] != 1 or before[:2] != after or set(before[2:]) - {1}:
             return False
-        shape = self._constant(f"{node.name} quads", np.array([after[0], count(after[1])], np.int64))
+        target = np.array([after[0], count(after[1])], np.int64)
+        shape = self._constant(f"{node.name} quads", target)
         made = self._value(f"{moved[1][0]} quads")
         inputs = self._as_quads(x, 1), shape
         self._give(Node("Reshape", node.name, inputs, (made,), {"allowzero": 1}), moved[1], 1)
+        return True
+
+    def _table(self, node: Node) -> bool:
+        """Levels that depend, element by element, on other levels alone are looked up."""
+        y, q = node.inputs[0], node.outputs[0]
+        goal = self._quantized(y)
+        found = None
+        for known in (self.levels.keys(), self.levels.keys() - self.looked_up):
+            found = found or tables.source(self.graph, self.constants, y, known)
+        if goal is None or found is None or self.levels[found][0] not in self.taken:
+            return False
+        axis = self.taken[self.levels[found][0]][1]
+        table = tables.table(self.graph, self.constants, node, found, self.levels[found][1])
+        made = self._value(f"{q} quads")
+        inputs = self._as_quads(found, axis), self._constant(f"{node.name} table", table)
+        self._give(Node("QuadTable", self._name(made), inputs, (made,)), goal[1], axis)
+        for levels in goal[1]:
+            self.looked_up |= {n.outputs[0] for n in self.readers.get(levels, ())}
         return True
 
     def _put(self, node: Node) -> None:
@@ -289,6 +328,11 @@ class _Walk:
 
 def _activation(node: Node) -> dict[str, Any]:
     return {k: node.get(k, v) for k, v in (("activation", ""), ("alpha", 0.0), ("beta", 0.0))}
+
+
+def _normal(factors: np.ndarray) -> bool:
+    """Whether products of factors and sums neither overflow nor lose digits in float32."""
+    return bool((factors >= np.finfo(np.float32).tiny).all() and (factors <= LARGEST).all())
 
 
 def _short(factor: float) -> float:
