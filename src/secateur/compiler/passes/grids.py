@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from secateur.compiler.graph import Node
 from secateur.compiler.ops.cast import ELEMENT_TYPES
 
-NEIGHBOURS = 2
+FIRST = 16
+"""Weights of a channel that a step must fit before it is tried on all."""
+
+_OFF = (0, 1, -1, 2, -2)
 """Units in the last place by which a step that is found by division may be off."""
 
 
@@ -62,33 +65,30 @@ def of_weights(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     steps = np.ones(len(rows), np.float32)
     left = np.flatnonzero(most)
     with np.errstate(all="ignore"):
-        for count in (127, 128, *range(126, 0, -1)):
-            for step in _near((most[left] / np.float32(count)).astype(np.float32)):
-                found = _multiples(rows[left], step)
-                fits = _same(found, step, rows[left])
-                if not fits.any():
-                    continue
-                whole[left[fits]], steps[left[fits]] = found[fits], step[fits]
-                left = left[~fits]
-                if not len(left):
-                    return whole.reshape(weight.shape), steps
+        for count, units in product((127, 128, *range(126, 0, -1)), _OFF):
+            if not len(left):
                 break
+            step = _moved((most[left] / np.float32(count)).astype(np.float32), units)
+            near = np.flatnonzero(_fits(rows[left, :FIRST], step))  # nearly none: the rest is cheap
+            near = near[_fits(rows[left[near]], step[near])]
+            whole[left[near]] = _multiples(rows[left[near]], step[near])
+            steps[left[near]] = step[near]
+            left = np.delete(left, near)
     return None if len(left) else (whole.reshape(weight.shape), steps)
 
 
-def _near(step: np.ndarray) -> Iterator[np.ndarray]:
-    yield step
-    for direction in (np.float32(np.inf), np.float32(0)):
-        moved = step
-        for _ in range(NEIGHBOURS):
-            moved = np.nextafter(moved, direction)
-            yield moved
+def _moved(step: np.ndarray, units: int) -> np.ndarray:
+    """Return floats so many units in the last place further from 0."""
+    for _ in range(abs(units)):
+        step = np.nextafter(step, np.float32(np.inf if units > 0 else 0))
+    return step
 
 
 def _multiples(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(np.rint(rows / step[:, None]), -128, 127))
 
 
-def _same(whole: np.ndarray, step: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _fits(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
     normal = np.isfinite(step) & (step >= np.finfo(np.float32).tiny)
-    return np.asarray(normal & (whole.astype(np.float32) * step[:, None] == rows).all(axis=1))
+    whole = _multiples(rows, step).astype(np.float32)
+    return np.asarray(normal & (whole * step[:, None] == rows).all(axis=1))

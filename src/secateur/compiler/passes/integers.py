@@ -21,6 +21,9 @@ from secateur.compiler.passes.identity import sweep
 EXACT = 2**31 - 1
 """Largest sum that int32 holds."""
 
+LARGEST = 2.0**90
+"""Largest scale, and factor: no product of it overflows in float32 (sums have 31 bits)."""
+
 _WINDOW = frozenset({"dilations", "group", "pads", "strides"})
 
 _ENDS = {"": (-np.inf, np.inf), "Relu": (0.0, np.inf)}
@@ -50,14 +53,14 @@ class _Walk:
         self.names = {node.name for node in graph.nodes}
         self.levels: dict[str, tuple[str, Grid]] = {}  # number -> the levels it stands for
         self.quads: dict[tuple[str, int], str] = {}  # (levels, axis of channels) -> quads
-        self.source: dict[str, str] = {}  # levels -> number that was quantised
+        self.source: dict[str, tuple[str, Grid]] = {}  # levels -> number that was quantised, how
         self.taken: dict[str, tuple[str, int]] = {}  # levels that there are as quads alone
         self.looked_up: set[str] = set()  # numbers whose levels come from a table of others
 
     def visit(self, node: Node) -> None:
         if node.op == "Quantize":
             (x,), (q,) = node.inputs, node.outputs
-            self.source[q] = x
+            self.source[q] = x, Grid.of(node, self.types[q].dtype)
             if q not in self.taken and not self._table(node):
                 self.nodes.append(node)
             return
@@ -75,7 +78,8 @@ class _Walk:
     def _dequantize(self, node: Node) -> None:
         (q,), (number,) = node.inputs, node.outputs
         grid = Grid.of(node, self.types[q].dtype)
-        self.levels[number] = q, grid
+        if _normal(np.array(grid.scale)):
+            self.levels[number] = q, grid
         if q not in self.taken:
             self.nodes.append(node)
             return
@@ -93,7 +97,9 @@ class _Walk:
         if q in self.taken and self.taken[q][1] == axis:
             return self.taken[q][0]
         if (q, axis) not in self.quads:
-            source = number if q in self.taken else self.source.get(q, number)
+            source, its = self.source.get(q, (number, grid))
+            if q in self.taken or its != grid:
+                source = number  # it is on the grid: levels stay what they are
             made = self._value(f"{q} quads")
             form = {"axis": axis, "scale": grid.scale, "zero": grid.zero}
             self._put(Node("ToQuads", self._name(made), (source,), (made,), form))
@@ -155,7 +161,13 @@ class _Walk:
         y = node.outputs[0]
         goal = self._quantized(y)
         ends = self._ends(node, goal[0]) if goal else None
-        if goal is None or ends is None or (r and r not in self.levels):
+        shared = [self.levels[r][1].scale] if r in self.levels else []
+        if (
+            goal is None
+            or ends is None
+            or (r and not shared)
+            or not _normal(np.array([*steps, *shared]) / goal[0].scale)
+        ):
             factor = self._constant(f"{w} factors", steps.astype(np.float32))
             attributes = {**kept, **zero, **_activation(node), "quads": 0}
             self._put(Node(op, node.name, (*inputs, factor, r), (y,), attributes))
@@ -191,10 +203,12 @@ class _Walk:
         steps = step.astype(np.float64) * grid.scale
         rows = whole.reshape(len(whole), -1).astype(np.float64)
         offset = self.constants[b].astype(np.float64) if b else np.zeros(len(rows))
+        silent = ~rows.any(axis=1) & (offset != 0)  # any step is right: one that the bias lies on
+        steps[silent] = 2.0 ** (np.frexp(offset[silent])[1] - 24)
         with np.errstate(all="ignore"):
             bias = np.rint(offset / steps) - grid.zero * rows.sum(axis=1)
         most = np.abs(bias) + 255 * np.abs(rows).sum(axis=1)
-        if not (most <= EXACT).all() or not np.isfinite(steps.astype(np.float32)).all():
+        if not (most <= EXACT).all() or not _normal(steps):
             return None
         return whole, bias.astype(np.int32), steps
 
@@ -215,6 +229,8 @@ class _Walk:
         axes = [self.taken[q][1] for q, _ in (self.levels[a], self.levels[b]) if q in self.taken]
         axis = axes[0] if axes else 1
         its = [self.levels[v][1] for v in (a, b)]
+        if not _normal(np.array([g.scale for g in its]) / grid.scale):
+            return False
         attributes: dict[str, Any] = {
             "zeros": tuple(g.zero for g in its),
             "factors": tuple(_short(g.scale / grid.scale) for g in its),
@@ -312,6 +328,11 @@ class _Walk:
 
 def _activation(node: Node) -> dict[str, Any]:
     return {k: node.get(k, v) for k, v in (("activation", ""), ("alpha", 0.0), ("beta", 0.0))}
+
+
+def _normal(factors: np.ndarray) -> bool:
+    """Whether products of factors and sums neither overflow nor lose digits in float32."""
+    return bool((factors >= np.finfo(np.float32).tiny).all() and (factors <= LARGEST).all())
 
 
 def _short(factor: float) -> float:

@@ -52,8 +52,9 @@ def _check(node: Node, build: Builder, scale: str, zero: str) -> None:
     operand = build.operand(scale)
     if operand.dtype != F32:
         raise unsupported(node, f"a scale of {operand.dtype}")
-    if operand.value is not None and not (operand.value > 0).all():
-        raise unsupported(node, "a scale that is not positive")
+    value = operand.value
+    if value is not None and not ((value > 0) & (value < np.inf)).all():
+        raise unsupported(node, "a scale that is not positive and finite")
     if zero and build.shape(zero) != build.shape(scale):
         raise unsupported(
             node, f"a scale of shape {operand.shape} and a zero point of {build.shape(zero)}"

@@ -1,0 +1,137 @@
+"""The same quantised networks on other machines: the same numbers to the bit, whatever multiplies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import integer_nets
+from kernel_nets import as_tuple
+from secateur.compiler import pipeline, targets, toolchain
+from secateur.compiler.kernels import Machine
+from secateur.compiler.network import Network
+from secateur.compiler.targets import Target
+
+SEEDS = range(20)
+SAMPLES = 19
+"""A tile of sixteen and some, or several of four."""
+
+X86 = {
+    # what multiplies: vectors, registers, flags
+    "AVX2 alone": (8, 16, "-march=x86-64-v3"),
+    "AVX-512 alone": (16, 32, "-march=x86-64-v4"),
+    "AVX-VNNI": (8, 16, "-march=x86-64-v3 -mavxvnni"),
+    "AVX-512 VNNI of half the width": (8, 16, "-march=x86-64-v4 -mavx512vnni"),
+    "AVX-512 VNNI": (16, 32, "-march=x86-64-v4 -mavx512vnni"),
+    "plain C": (4, 16, "-march=x86-64"),
+    "plain C in vectors of sixteen": (16, 16, "-march=x86-64"),
+}
+NEEDS = {"-mavxvnni": "avx_vnni", "x86-64-v4": "avx512bw", "-mavx512vnni": "avx512_vnni"}
+
+_I8MM = replace(targets.CROSS["aarch64-linux"], flags=("-mcpu=generic+v8.2a+dotprod+i8mm",))
+CROSSED = {
+    "aarch64-linux": (targets.CROSS["aarch64-linux"], ("qemu-aarch64-static",)),
+    "aarch64-linux with i8mm": (_I8MM, ("qemu-aarch64-static", "-cpu", "max")),
+    "armv7-linux": (targets.CROSS["armv7-linux"], ("qemu-arm-static",)),
+    "riscv64-linux": (targets.CROSS["riscv64-linux"], ("qemu-riscv64-static",)),
+    "wasm32-wasi": (targets.CROSS["wasm32-wasi"], ("node", "--no-warnings")),
+}
+SCRIPT = """
+import { readFileSync } from "node:fs"; import { WASI } from "node:wasi";
+const [, , file, ...rest] = process.argv;
+const wasi = new WASI({ version: "preview1", args: ["main", ...rest] });
+const module = await WebAssembly.compile(readFileSync(file));
+process.exitCode = wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));
+"""
+
+
+def networks(machine: Machine) -> Network:
+    """Return the fixed set of networks, planned for a machine."""
+    return integer_nets.programs(integer_nets.drawn(SEEDS, 3), machine)
+
+
+def expected(network: Network) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    arrays = integer_nets.arrays_for(network, SAMPLES)
+    return arrays, integer_nets.wanted(network, arrays)
+
+
+def features() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    return {word for line in text.splitlines() if line.startswith("flags") for word in line.split()}
+
+
+@pytest.mark.skipif(
+    targets.this_architecture() != "x86_64" or not shutil.which("cc"), reason="no x86 compiler"
+)
+@pytest.mark.parametrize("name", X86)
+def test_every_instruction_set_of_this_machine_gives_the_same(name: str) -> None:
+    lanes, registers, text = X86[name]
+    needed = {"avx2"} | {its for part, its in NEEDS.items() if part in text}
+    if missing := needed - features():
+        pytest.skip(f"this processor has no {', '.join(missing)}")
+    flags = tuple(text.split())
+    target = replace(toolchain.native(), lanes=lanes, flags=flags, gnu_flags=flags, features=())
+    network = networks(Machine(lanes, registers))
+    arrays, want = expected(network)
+    with integer_nets.engine_of(network, target, threads=2) as engine:
+        integer_nets.same(network, as_tuple(engine(arrays)), want, name)
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_other_machines_give_the_same(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang")
+    target, command = CROSSED[name]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    network = networks(Machine(target.lanes, target.registers))
+    arrays, want = expected(network)
+    got = of_program(network, target, command, arrays, tmp_path)
+    integer_nets.same(network, got, want, name)
+
+
+def of_program(
+    network: Network,
+    target: Target,
+    command: Sequence[str],
+    arrays: dict[str, np.ndarray],
+    folder: Path,
+) -> list[np.ndarray]:
+    """Run networks as a program of another machine."""
+    source = pipeline.source_of(network, "tested")
+    program = folder / "main"
+    program.write_bytes(
+        toolchain.build(
+            {"model.c": source.model}, source.stored, source.network, target, program=True
+        )
+    )
+    program.chmod(0o755)
+    files: list[str] = [str(program)]
+    if target.system == "wasi":
+        (folder / "run.mjs").write_text(SCRIPT, encoding="ascii")
+        files.insert(0, str(folder / "run.mjs"))
+    graph = network.graphs[0]
+    done = subprocess.run(
+        [*command, *files, str(SAMPLES), "1"],
+        input=b"".join(arrays[name].tobytes() for name in graph.inputs),
+        capture_output=True,
+        check=True,
+    )
+    numbers, got = np.frombuffer(done.stdout, np.float32), []
+    for name in graph.outputs:
+        shape = (SAMPLES, *graph.types[name].shape[1:])
+        size = int(np.prod(shape))
+        got.append(numbers[:size].reshape(shape))
+        numbers = numbers[size:]
+    assert not numbers.size
+    return got
