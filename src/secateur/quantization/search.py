@@ -1,0 +1,138 @@
+"""The best of several whole candidates, by the error of the network's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from secateur.quantization import correction, plan as plans, running
+from secateur.quantization.network import Float
+from secateur.quantization.placement import Layer
+from secateur.quantization.plan import Choice, Plan
+from secateur.quantization.ranges import METHODS, Histogram
+from secateur.quantization.running import Arrays
+
+HELD = 256
+"""Samples at most on which candidates are compared."""
+
+CORRECTED = 256
+"""Samples at most from which biases are corrected; fewer where they need much memory."""
+
+Progress = Callable[[str], None]
+
+
+class Search:
+    """Calibration data, what the float network makes of them, and candidates tried on them.
+
+    Ranges come from the first half of the data, errors from the second; the ranges of the plan
+    that is chosen from both.
+    """
+
+    def __init__(
+        self, network: Float, layers: Mapping[str, Layer], data: Arrays, progress: Progress
+    ) -> None:
+        self.network, self.layers, self.progress = network, layers, progress
+        count = len(next(iter(data.values())))
+        step = network.samples or 1
+        half = -(-count // step // 2) * step
+        self.data = data
+        self.first = {name: array[:half] for name, array in data.items()}
+        second = {name: array[half:][: HELD // step * step or step] for name, array in data.items()}
+        self.held = second if len(next(iter(second.values()))) else self.first
+        names = plans.observed(layers, network.graph)
+        progress("observing values")
+        self.half, _ = self._observed(self.first, names)
+        rest = {name: array[half:] for name, array in data.items()}
+        if len(next(iter(rest.values()))):
+            other, given = self._observed(rest, names)
+            self.all = {name: self.half[name].merged(other[name]) for name in names}
+            held = len(next(iter(self.held.values())))
+            parts = given[: -(-held // running.at_once(network))]
+            self.wanted = running.joined(parts)
+        else:
+            self.all = self.half
+            self.wanted = self._joined(lambda part: running.run(network, part))
+        held = len(next(iter(self.held.values())))
+        self.wanted = {name: _first(array, held, network) for name, array in self.wanted.items()}
+
+    def _observed(
+        self, data: Arrays, names: Sequence[str]
+    ) -> tuple[dict[str, Histogram], list[dict[str, np.ndarray]]]:
+        histograms = {name: Histogram() for name in names}
+
+        def seen(name: str, array: np.ndarray) -> np.ndarray:
+            if name in histograms:
+                histograms[name].add(name, array)
+            return array
+
+        chunks = running.chunks(self.network, data)
+        return histograms, [running.run(self.network, part, seen=seen) for part in chunks]
+
+    def _joined(self, run: Callable[[Arrays], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        parts = running.chunks(self.network, self.held)
+        return running.joined([run(part) for part in parts])
+
+    def error(self, plan: Plan, *, only: str = "") -> float:
+        """Return the error of a plan's outputs, as `difference`, on the samples held back."""
+        found = self._joined(lambda part: plan.run(part, only=only))
+        return difference(found, self.wanted)
+
+    def plan(
+        self, choice: Choice, kept: Collection[str] = (), *, final: bool = False
+    ) -> Plan:
+        """Return the plan of a choice; a final one has the ranges of all data."""
+        histograms = self.all if final else self.half
+        return plans.make(self.network, self.layers, histograms, choice, kept)
+
+    def best(self, kept: Collection[str], methods: Sequence[str] = METHODS) -> Choice:
+        """Return the choice of the smallest error."""
+        tried: dict[str, float] = {}
+        for method in methods:
+            self.progress(f"trying ranges: {method}")
+            tried[method] = self.error(self.plan(Choice(method), kept))
+        choice = Choice(min(tried, key=tried.__getitem__))
+        least = tried[choice.method]
+        self.errors = tried
+        self.progress("trying clipped weights")
+        clipped = replace(choice, clipped=True)
+        if (error := self.error(self.plan(clipped, kept))) < least:
+            choice, least = clipped, error
+        self.progress("trying corrected biases")
+        corrected = replace(choice, shifts=self.shifts(self.plan(choice, kept)))
+        if self.error(self.plan(corrected, kept)) < least:
+            choice = corrected
+        return choice
+
+    def shifts(self, plan: Plan) -> dict[str, np.ndarray]:
+        """Return what corrects each layer's bias."""
+        found = correction.differences(plan, self.sample())
+        return {name: d.shift for name, d in found.items() if d.shift is not None}
+
+    def sample(self) -> dict[str, np.ndarray]:
+        """Return samples that can be run together with all outputs of layers kept."""
+        step = self.network.samples or min(CORRECTED, 2 * running.at_once(self.network))
+        return {name: array[:step] for name, array in self.first.items()}
+
+
+def _first(array: np.ndarray, count: int, network: Float) -> np.ndarray:
+    """Return an output's rows that belong to the first samples."""
+    return array[:count] if array.ndim and not network.samples else array
+
+
+def difference(found: Arrays, wanted: Arrays) -> float:
+    """Return how far outputs are off: the root of the mean square, relative to that of the wanted.
+
+    The mean over all outputs of floats; of others it is the share that differs.
+    """
+    parts = []
+    for name, array in wanted.items():
+        if array.dtype.kind != "f":
+            parts.append(float((found[name] != array).mean()) if array.size else 0.0)
+            continue
+        scale = float(np.square(array, dtype=np.float64).sum())
+        off = float(np.square(found[name].astype(np.float64) - array).sum())
+        part = (off / scale) ** 0.5 if scale else off**0.5
+        parts.append(part if np.isfinite(part) else np.inf)
+    return float(np.mean(parts)) if parts else 0.0
