@@ -88,4 +88,4 @@ def _outputs(plan: Plan, data: Arrays) -> dict[str, np.ndarray]:
 def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
     scale = float(np.square(wanted, dtype=np.float64).sum())
     off = float(np.square(found.astype(np.float64) - wanted).sum())
-    return (off / scale) ** 0.5 if scale else off**0.5
+    return float(np.sqrt(off / scale if scale else off))

@@ -31,8 +31,7 @@ class Counted:
     """A constant that depends on how many samples there are.
 
     Attributes:
-        first: the constant for no samples: `first + slope * n` is that for n; integers. None where
-            it is rows instead.
+        first: `first + slope * n` is the constant for n samples; integers. None where it is rows.
         slope: what each sample adds.
         row: the constant of one sample, which is repeated along `axis`. None where it is a line.
         axis: which axis counts samples.
@@ -49,7 +48,8 @@ class Counted:
             return np.repeat(self.row, count, self.axis)
         assert self.first is not None
         assert self.slope is not None
-        return self.first + self.slope * count
+        line: np.ndarray = self.first + self.slope * count
+        return line
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ class Float:
         return {**self.graph.constants, **{k: c.of(count) for k, c in self.counted.items()}}
 
 
-def read(
-    source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = EMPTY
-) -> Float:
+def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = EMPTY) -> Float:
     """Read a float network; float16 becomes float32.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 
@@ -40,7 +39,6 @@ class Layer:
         chain: the nodes that are fused, in order.
         residual: the value that is added to what it gives; "" where there is none.
         end: the value after the last of the chain.
-        depth: how many products one output is the sum of.
     """
 
     node: Node
@@ -51,7 +49,6 @@ class Layer:
     chain: tuple[Node, ...]
     residual: str
     end: str
-    depth: int
 
     @property
     def name(self) -> str:
@@ -116,49 +113,53 @@ def layers_of(graph: Graph) -> dict[str, Layer]:
 def _layer(
     graph: Graph, node: Node, uses: Mapping[str, tuple[Node, ...]], claimed: set[str]
 ) -> Layer | None:
-    if node.op not in ("Conv", "Gemm", "MatMul"):
+    data, weight, bias = (*node.inputs, "", "")[:3]
+    if not _weighted(graph, node, data, weight, bias):
         return None
-    data, weight, bias = (*node.inputs, "")[:3]
-    w = graph.constants.get(weight)
-    if w is None or w.dtype != SINGLE or data in graph.constants:
-        return None
-    if bias and bias not in graph.constants:
-        return None
-    if node.op != "Conv" and (w.ndim != 2 or node.get("transA", 0)):
-        return None
+    w = graph.constants[weight]
     outputs = w.shape[0 if node.op == "Conv" or node.get("transB", 0) else 1]
-    if node.op == "Gemm" and bias:
-        c = graph.constants[bias]
-        if c.size not in (1, outputs) or c.shape[-1:] not in ((), (c.size,)):
-            return None
     chain: list[Node] = []
     value, residual, adder = node.outputs[0], "", None
     while (follower := _only(graph, value, uses)) is not None:
-        if follower.op == "Add":
-            others = [v for v in follower.inputs if v != value]
-            if len(others) != 1 or follower.name in claimed:
-                break
-            (other,) = others
-            constant = graph.constants.get(other)
-            if constant is not None:
-                if node.op != "MatMul" or chain or constant.shape[-1:] != (outputs,):
-                    break
-                if constant.size != outputs:
-                    break
-                bias, adder = other, follower
-            elif residual or graph.types[other] != graph.types[value]:
-                break
-            else:
-                residual = other
-            claimed.add(follower.name)
-        elif not _bounds(graph, follower):
+        if _bounds(graph, follower):
+            chain.append(follower)
+            value = follower.outputs[0]
             break
+        if follower.op != "Add" or follower.name in claimed:
+            break
+        (other,) = (v for v in follower.inputs if v != value)
+        if node.op == "MatMul" and not chain and _biases(graph.constants.get(other), outputs):
+            bias, adder = other, follower
+        elif not residual and graph.types[other] == graph.types[value]:
+            if other in graph.constants:
+                break
+            residual = other
+        else:
+            break
+        claimed.add(follower.name)
         chain.append(follower)
         value = follower.outputs[0]
-        if follower.op != "Add":
-            break
-    depth = w.size // max(1, outputs)
-    return Layer(node, data, weight, bias, adder, tuple(chain), residual, value, depth)
+    return Layer(node, data, weight, bias, adder, tuple(chain), residual, value)
+
+
+def _weighted(graph: Graph, node: Node, data: str, weight: str, bias: str) -> bool:
+    """Whether a node is a layer with constant weights in float32, and a bias that is, too."""
+    if node.op not in ("Conv", "Gemm", "MatMul") or data in graph.constants:
+        return False
+    w, b = graph.constants.get(weight), graph.constants.get(bias)
+    if w is None or w.dtype != SINGLE or (bias and b is None):
+        return False
+    if node.op == "Conv":
+        return True
+    if w.ndim != 2 or node.get("transA", 0):
+        return False
+    outputs = w.shape[0 if node.get("transB", 0) else 1]
+    return b is None or b.size == 1 or _biases(b, outputs)
+
+
+def _biases(array: np.ndarray | None, outputs: int) -> bool:
+    """Whether an array adds one number to each output."""
+    return array is not None and array.shape[-1:] == (outputs,) and array.size == outputs
 
 
 def _only(graph: Graph, value: str, uses: Mapping[str, tuple[Node, ...]]) -> Node | None:
@@ -233,9 +234,9 @@ class _Walk:
                 self.need(node.inputs[0])
         elif node.name in self.fused:
             layer = self.fused[node.name]
-            if node.op == "Add" and layer.residual in node.inputs and layer.name not in self.kept:
-                if layer.end in self.needed:
-                    self.need(layer.residual)
+            wanted = layer.name not in self.kept and layer.end in self.needed
+            if wanted and node.op == "Add" and layer.residual in node.inputs:
+                self.need(layer.residual)
         elif not self.needed.isdisjoint(node.outputs):
             self._carry(node)
 
@@ -300,8 +301,3 @@ def _groups(graph: Graph, values: Collection[str]) -> tuple[dict[str, str], set[
                     first, second = sorted((root(value), root(output)), key=order.__getitem__)
                     parent[second] = first
     return {value: root(value) for value in values}, derived
-
-
-def size(graph: Graph, value: str, samples: int) -> int:
-    """Return how many elements of a value belong to one sample."""
-    return prod(graph.types[value].shape) // max(1, samples)

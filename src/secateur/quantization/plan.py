@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,12 +24,12 @@ class Choice:
     Attributes:
         method: of `ranges.METHODS`, for values.
         clipped: whether weights end where their mean squared error is smallest.
-        shifts: by layer, what is added to its bias.
+        corrected: whether biases make up for the mean of what rounding does.
     """
 
     method: str
     clipped: bool = False
-    shifts: Mapping[str, np.ndarray] = field(default_factory=lambda: EMPTY)
+    corrected: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def make(
     histograms: Mapping[str, Histogram],
     choice: Choice,
     kept: Collection[str] = (),
+    shifts: Mapping[str, np.ndarray] = EMPTY,
 ) -> Plan:
     """Return the plan of a choice.
 
@@ -92,6 +93,7 @@ def make(
         histograms: by value, of at least those that are 8 bit where no layer is kept.
         choice: how scales are chosen.
         kept: layers that stay in float32.
+        shifts: by layer, what is added to its bias.
     """
     graph = network.graph
     refused: dict[str, str] = {}
@@ -100,7 +102,7 @@ def make(
         scales = _scales(placement, histograms, choice.method)
         found: dict[str, Weights] = {}
         for name, layer in placement.layers.items():
-            shift = choice.shifts.get(name)
+            shift = shifts.get(name)
             made = weights.weights_of(
                 graph, layer, scales[layer.data], clipped=choice.clipped, shift=shift
             )
@@ -132,9 +134,7 @@ def _scales(
     return {value: found[first] for value, first in placement.group.items()}
 
 
-def _nodes(
-    layer: Layer, made: Weights, scope: Scope
-) -> tuple[list[Node], dict[str, np.ndarray]]:
+def _nodes(layer: Layer, made: Weights, scope: Scope) -> tuple[list[Node], dict[str, np.ndarray]]:
     """Return a layer's nodes, which read what its integers stand for, and these arrays."""
     weight = scope.value(f"{layer.name}_weight")
     arrays = {weight: made.weight(layer.axis)}
@@ -229,7 +229,9 @@ class _Parts:
             self._constant(f"{name}_q", integers),
             self._constant(f"{name}_scale", steps),
         )
-        node = Node("DequantizeLinear", self.scope.node(f"{name}_dq"), given, (name,), {"axis": axis})
+        node = Node(
+            "DequantizeLinear", self.scope.node(f"{name}_dq"), given, (name,), {"axis": axis}
+        )
         self.nodes.append(node)
         self.types[name] = Tensor(array.dtype, array.shape)
 

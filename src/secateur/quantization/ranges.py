@@ -87,9 +87,9 @@ class Histogram:
         if not self.limit:
             self.counts[BINS // 2] += array.size
             return
-        # a view of the limit's exponent: the product is exact but for its last bits
-        places = array.astype(np.float64 if self.limit > 1e30 else np.float32, copy=False)
-        places = places * (BINS / 2 / self.limit) + BINS / 2
+        wide = np.dtype(np.float64 if self.limit > 1e30 else np.float32)
+        places = np.multiply(array, BINS / 2 / self.limit, dtype=wide)
+        places += BINS // 2
         indices = places.astype(np.int64).reshape(-1)
         np.clip(indices, 0, BINS - 1, out=indices)
         self.counts += np.bincount(indices, minlength=BINS)

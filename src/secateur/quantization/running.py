@@ -27,13 +27,17 @@ def at_once(network: Float) -> int:
     if network.samples:
         return network.samples
     grown = sum(
-        prod(tensor.shape) for name, tensor in network.graph.types.items() if name in network.growing
+        prod(tensor.shape)
+        for name, tensor in network.graph.types.items()
+        if name in network.growing
     )
     few = max((network.graph.types[name].shape[0] for name in network.graph.inputs), default=1)
     return int(min(LARGEST, max(1, MOST * few // max(1, grown))))
 
 
-def chunks(network: Float, data: Arrays, most: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+def chunks(
+    network: Float, data: Arrays, most: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Yield samples by input, as many as are run together."""
     count = len(next(iter(data.values())))
     step = most or at_once(network)
@@ -92,6 +96,8 @@ def run(
 def joined(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
     """Return outputs of several runs as one."""
     return {
-        name: np.concatenate([part[name] for part in parts]) if parts[0][name].ndim else parts[0][name]
+        name: np.concatenate([part[name] for part in parts])
+        if parts[0][name].ndim
+        else parts[0][name]
         for name in parts[0]
     }

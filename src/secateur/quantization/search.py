@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from secateur.quantization import correction, plan as plans, running
+from secateur.quantization import correction, running
+from secateur.quantization import plan as plans
 from secateur.quantization.network import Float
 from secateur.quantization.placement import Layer
 from secateur.quantization.plan import Choice, Plan
@@ -55,6 +56,7 @@ class Search:
             self.all = self.half
             self.wanted = self._joined(lambda part: running.run(network, part))
         held = len(next(iter(self.held.values())))
+        self.errors: dict[str, float] = {}
         self.wanted = {name: _first(array, held, network) for name, array in self.wanted.items()}
 
     def _observed(
@@ -79,36 +81,33 @@ class Search:
         found = self._joined(lambda part: plan.run(part, only=only))
         return difference(found, self.wanted)
 
-    def plan(
-        self, choice: Choice, kept: Collection[str] = (), *, final: bool = False
-    ) -> Plan:
+    def plan(self, choice: Choice, kept: Collection[str] = (), *, final: bool = False) -> Plan:
         """Return the plan of a choice; a final one has the ranges of all data."""
         histograms = self.all if final else self.half
-        return plans.make(self.network, self.layers, histograms, choice, kept)
+        parts = self.network, self.layers, histograms, choice, kept
+        plan = plans.make(*parts)
+        if not choice.corrected:
+            return plan
+        found = correction.differences(plan, self.sample())
+        shifts = {name: d.shift for name, d in found.items() if d.shift is not None}
+        return plans.make(*parts, shifts)
 
     def best(self, kept: Collection[str], methods: Sequence[str] = METHODS) -> Choice:
         """Return the choice of the smallest error."""
-        tried: dict[str, float] = {}
         for method in methods:
             self.progress(f"trying ranges: {method}")
-            tried[method] = self.error(self.plan(Choice(method), kept))
-        choice = Choice(min(tried, key=tried.__getitem__))
-        least = tried[choice.method]
-        self.errors = tried
+            self.errors[method] = self.error(self.plan(Choice(method), kept))
+        choice = Choice(min(self.errors, key=self.errors.__getitem__))
+        least = self.errors[choice.method]
         self.progress("trying clipped weights")
         clipped = replace(choice, clipped=True)
         if (error := self.error(self.plan(clipped, kept))) < least:
             choice, least = clipped, error
         self.progress("trying corrected biases")
-        corrected = replace(choice, shifts=self.shifts(self.plan(choice, kept)))
+        corrected = replace(choice, corrected=True)
         if self.error(self.plan(corrected, kept)) < least:
             choice = corrected
         return choice
-
-    def shifts(self, plan: Plan) -> dict[str, np.ndarray]:
-        """Return what corrects each layer's bias."""
-        found = correction.differences(plan, self.sample())
-        return {name: d.shift for name, d in found.items() if d.shift is not None}
 
     def sample(self) -> dict[str, np.ndarray]:
         """Return samples that can be run together with all outputs of layers kept."""

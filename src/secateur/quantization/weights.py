@@ -39,7 +39,8 @@ class Weights:
         """Return the weights that the integers stand for, float32."""
         shape = [1] * self.integers.ndim
         shape[axis] = -1
-        return self.integers.astype(np.float32) * self.steps.reshape(shape)
+        values: np.ndarray = self.integers.astype(np.float32) * self.steps.reshape(shape)
+        return values
 
     def bias_values(self) -> np.ndarray | None:
         """Return the bias that the integers stand for, float32."""

@@ -136,13 +136,11 @@ class _Parts:
         inputs = [self._value(name) for name in inputs]
         proto = helper.make_node(node.op, inputs, list(node.outputs), name=node.name)
         for name, value in attributes.items():
-            if isinstance(value, np.ndarray):
-                value = _tensor(value, "")
-            elif isinstance(value, tuple):
-                value = list(value)
-                if not value:  # the helper cannot tell of what
-                    continue
-            proto.attribute.append(helper.make_attribute(name, value))
+            if isinstance(value, tuple) and not value:  # the helper cannot tell of what
+                continue
+            plain = _tensor(value, "") if isinstance(value, np.ndarray) else value
+            plain = list(plain) if isinstance(plain, tuple) else plain
+            proto.attribute.append(helper.make_attribute(name, plain))
         yield proto
 
     def last(self) -> Iterator[NodeProto]:
