@@ -85,7 +85,16 @@ def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = 
         CompileError: it cannot be compiled, or does something else for another number of samples.
         FileError: it cannot be read.
     """
-    few, many = (_graph(source, input_shapes, count) for count in COUNTS)
+    try:
+        few, many = (_graph(source, input_shapes, count) for count in COUNTS)
+    except CompileError as error:
+        if not _alone(source, input_shapes):
+            raise
+        raise CompileError(
+            f"{error}: the file takes one number of samples alone, though it says any; fix the "
+            "batch, for example with input_shapes={'input': (1, 3, 32, 32)}, --input-shape "
+            "input=1,3,32,32"
+        ) from error
     inputs = [few[0].types[name].shape for name in few[0].inputs]
     if not few[1]:
         extents = {shape[0] if shape else 0 for shape in inputs}
@@ -97,6 +106,15 @@ def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = 
             )
         return Float(few[0], samples, EMPTY, EMPTY)
     return _free(few[0], many[0])
+
+
+def _alone(source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the network can be read for one sample."""
+    try:
+        _graph(source, input_shapes, 1)
+    except CompileError:
+        return False
+    return True
 
 
 def _graph(

@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.compiler.graph import EMPTY, Node
 from secateur.compiler.ops import find
+from secateur.compiler.ops.convolution import window
 from secateur.quantization.network import Float
 
 Arrays = Mapping[str, np.ndarray]
@@ -82,7 +83,7 @@ def run(
     for index, node in enumerate(steps):
         arrays = tuple(values[name] if name else None for name in node.inputs)
         with np.errstate(all="ignore"):
-            results = find(node).reference(node, arrays)
+            results = _computed(node, arrays)
         del arrays
         for name, array in zip(node.outputs, results, strict=False):
             if name:
@@ -91,6 +92,37 @@ def run(
             if name and last[name] == index:
                 del values[name]
     return {name: outputs[name] for name in graph.outputs}
+
+
+def _computed(node: Node, arrays: tuple[np.ndarray | None, ...]) -> tuple[np.ndarray, ...]:
+    """Return what a node gives: convolutions by torch, which is several times as fast."""
+    if node.op == "Conv":
+        x, w, b = (*arrays, None)[:3]
+        if x is not None and w is not None and x.dtype == w.dtype == np.float32 and x.size:
+            return (_convolved(node, x, w, b),)
+    return find(node).reference(node, arrays)
+
+
+def _convolved(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+    import torch
+    from torch.nn import functional
+
+    form = window(node, x.shape[2:], w.shape[2:])
+    even = form.before == form.after
+    given = [torch.from_numpy(np.require(a, requirements="CW")) for a in (w, b) if a is not None]
+    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[w.ndim - 3]
+    padded = x if even else form.pad(x)
+    with torch.inference_mode():
+        y = convolve(
+            torch.from_numpy(np.require(padded, requirements="CW")),
+            *given,
+            stride=form.strides,
+            padding=form.before if even else 0,
+            dilation=form.dilations,
+            groups=node.get("group", 1),
+        )
+    made: np.ndarray = y.numpy()
+    return made
 
 
 def joined(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
