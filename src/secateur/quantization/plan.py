@@ -82,6 +82,7 @@ def make(
     choice: Choice,
     kept: Collection[str] = (),
     shifts: Mapping[str, np.ndarray] = EMPTY,
+    store: weights.Store | None = None,
 ) -> Plan:
     """Return the plan of a choice.
 
@@ -94,8 +95,10 @@ def make(
         choice: how scales are chosen.
         kept: layers that stay in float32.
         shifts: by layer, what is added to its bias.
+        store: where integers of earlier plans are found.
     """
     graph = network.graph
+    store = store or weights.Store(graph)
     refused: dict[str, str] = {}
     while True:
         placement = place(graph, layers, {*kept, *refused})
@@ -104,7 +107,7 @@ def make(
         for name, layer in placement.layers.items():
             shift = shifts.get(name)
             made = weights.weights_of(
-                graph, layer, scales[layer.data], clipped=choice.clipped, shift=shift
+                store, layer, scales[layer.data], clipped=choice.clipped, shift=shift
             )
             if isinstance(made, str):
                 refused[name] = made

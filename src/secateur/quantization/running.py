@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -107,21 +108,21 @@ def _convolved(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -
     import torch
     from torch.nn import functional
 
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.require(array, requirements=("C", "W")))
+
     form = window(node, x.shape[2:], w.shape[2:])
     even = form.before == form.after
-    given = [torch.from_numpy(np.require(a, requirements="CW")) for a in (w, b) if a is not None]
-    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[w.ndim - 3]
-    padded = x if even else form.pad(x)
-    with torch.inference_mode():
-        y = convolve(
-            torch.from_numpy(np.require(padded, requirements="CW")),
-            *given,
-            stride=form.strides,
-            padding=form.before if even else 0,
-            dilation=form.dilations,
-            groups=node.get("group", 1),
-        )
-    made: np.ndarray = y.numpy()
+    several: tuple[Any, ...] = functional.conv1d, functional.conv2d, functional.conv3d
+    made: np.ndarray = several[w.ndim - 3](
+        tensor(x if even else form.pad(x)),
+        tensor(w),
+        None if b is None else tensor(b),
+        stride=form.strides,
+        padding=form.before if even else 0,
+        dilation=form.dilations,
+        groups=node.get("group", 1),
+    ).numpy()
     return made
 
 

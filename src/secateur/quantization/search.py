@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from secateur.quantization import correction, running
+from secateur.quantization import correction, running, weights
 from secateur.quantization import plan as plans
 from secateur.quantization.network import Float
 from secateur.quantization.placement import Layer
@@ -38,7 +38,7 @@ class Search:
         count = len(next(iter(data.values())))
         step = network.samples or 1
         half = -(-count // step // 2) * step
-        self.data = data
+        self.store = weights.Store(network.graph)
         self.first = {name: array[:half] for name, array in data.items()}
         second = {name: array[half:][: HELD // step * step or step] for name, array in data.items()}
         self.held = second if len(next(iter(second.values()))) else self.first
@@ -85,12 +85,12 @@ class Search:
         """Return the plan of a choice; a final one has the ranges of all data."""
         histograms = self.all if final else self.half
         parts = self.network, self.layers, histograms, choice, kept
-        plan = plans.make(*parts)
+        plan = plans.make(*parts, store=self.store)
         if not choice.corrected:
             return plan
         found = correction.differences(plan, self.sample())
         shifts = {name: d.shift for name, d in found.items() if d.shift is not None}
-        return plans.make(*parts, shifts)
+        return plans.make(*parts, shifts, self.store)
 
     def best(self, kept: Collection[str], methods: Sequence[str] = METHODS) -> Choice:
         """Return the choice of the smallest error."""

@@ -56,7 +56,7 @@ def integers_of(weight: np.ndarray, axis: int, *, clipped: bool) -> tuple[np.nda
         clipped: end each output's range where the mean squared error is smallest, not at its
             largest weight.
     """
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     largest = np.abs(rows).max(1, initial=0)
     steps = _steps(largest)
     if clipped:
@@ -64,7 +64,8 @@ def integers_of(weight: np.ndarray, axis: int, *, clipped: bool) -> tuple[np.nda
         chosen = steps
         for part in _PARTS:
             tried = _steps(largest * part)
-            error = ((_rounded(rows, tried) * tried[:, None].astype(np.float64) - rows) ** 2).sum(1)
+            off = _rounded(rows, tried) * tried[:, None] - rows
+            error = np.einsum("ij,ij->i", off, off, dtype=np.float64)
             chosen = np.where(error < best, tried, chosen)
             best = np.minimum(best, error)
         steps = chosen
@@ -79,7 +80,24 @@ def _steps(largest: np.ndarray) -> np.ndarray:
 
 
 def _rounded(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(rows / steps[:, None].astype(np.float64)), -MOST, MOST)
+    q: np.ndarray = np.clip(np.rint(rows / steps[:, None]), -MOST, MOST)
+    return q
+
+
+class Store:
+    """Integers of each layer's weights, made once for each way to choose their steps."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._made: dict[tuple[str, bool], tuple[np.ndarray, np.ndarray]] = {}
+
+    def of(self, layer: Layer, *, clipped: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `integers_of` gives for a layer."""
+        key = layer.name, clipped
+        if key not in self._made:
+            weight, _ = layer.values(self.graph)
+            self._made[key] = integers_of(weight, layer.axis, clipped=clipped)
+        return self._made[key]
 
 
 def refusal(graph: Graph, layer: Layer) -> str:
@@ -91,19 +109,19 @@ def refusal(graph: Graph, layer: Layer) -> str:
 
 
 def weights_of(
-    graph: Graph, layer: Layer, given: Scale, *, clipped: bool, shift: np.ndarray | None = None
+    store: Store, layer: Layer, given: Scale, *, clipped: bool, shift: np.ndarray | None = None
 ) -> Weights | str:
     """Return a layer's weights and bias as integers, or why they do not fit.
 
     Args:
-        graph: the network.
+        store: of the network.
         layer: of it.
         given: the scale of the layer's input.
         clipped: see `integers_of`.
         shift: float64 [outputs], added to the bias.
     """
-    weight, bias = layer.values(graph)
-    integers, steps = integers_of(weight, layer.axis, clipped=clipped)
+    _, bias = layer.values(store.graph)
+    integers, steps = store.of(layer, clipped=clipped)
     with np.errstate(over="ignore"):
         scales = given.step * steps
     if not np.isfinite(scales).all():
