@@ -243,7 +243,7 @@ class _Walk:
     def _carry(self, node: Node) -> None:
         """Ask for 8-bit inputs of an operator whose output is needed in 8 bit."""
         if node.op in SAME or node.op in MEANS:
-            if self._works(node):
+            if _works(self.graph, node):
                 self.need(node.inputs[0])
         elif node.op == "Concat":
             if not any(value in self.graph.constants for value in node.inputs):
@@ -257,23 +257,23 @@ class _Walk:
             if found and found not in self.graph.inputs:
                 self.need(found)
 
-    def _works(self, node: Node) -> bool:
-        """Whether an operator that moves or averages does so on 8 bit."""
-        shape = self.graph.types[node.inputs[0]].shape
-        if node.op == "ReduceMean":
-            axes = self.graph.constants.get((*node.inputs, "")[1])
-            return axes is not None and len(shape) > 2 and all(a % len(shape) > 1 for a in axes)
-        if node.op == "Pad":
-            fill = self.graph.constants.get((*node.inputs, "", "")[2])
-            return fill is None or not fill.any()
-        if node.op == "MaxPool" and len(node.outputs) > 1:
-            return False
-        rest = node.inputs[1:]
-        return all(value in self.graph.constants for value in rest if value)
-
     def need(self, value: str) -> None:
         if value not in self.graph.constants and self.graph.types[value].dtype == SINGLE:
             self.needed.add(value)
+
+
+def _works(graph: Graph, node: Node) -> bool:
+    """Whether an operator that moves or averages numbers does so on 8 bit."""
+    shape = graph.types[node.inputs[0]].shape
+    if node.op == "ReduceMean":
+        axes = graph.constants.get((*node.inputs, "")[1])
+        return axes is not None and len(shape) > 2 and all(a % len(shape) > 1 for a in axes)
+    if node.op == "Pad":
+        fill = graph.constants.get((*node.inputs, "", "")[2])
+        return fill is None or not fill.any()
+    if node.op == "MaxPool" and len(node.outputs) > 1:
+        return False
+    return all(value in graph.constants for value in node.inputs[1:] if value)
 
 
 def _groups(graph: Graph, values: Collection[str]) -> tuple[dict[str, str], set[str]]:
@@ -290,7 +290,7 @@ def _groups(graph: Graph, values: Collection[str]) -> tuple[dict[str, str], set[
     for node in graph.nodes:
         if node.op == "Concat":
             given = node.inputs
-        elif node.op in SAME:
+        elif node.op in SAME and _works(graph, node):
             given = node.inputs[:1]
         else:
             continue

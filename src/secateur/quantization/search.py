@@ -76,10 +76,18 @@ class Search:
         parts = running.chunks(self.network, self.held)
         return running.joined([run(part) for part in parts])
 
-    def error(self, plan: Plan, *, only: str = "") -> float:
+    def error(self, plan: Plan) -> float:
         """Return the error of a plan's outputs, as `difference`, on the samples held back."""
-        found = self._joined(lambda part: plan.run(part, only=only))
-        return difference(found, self.wanted)
+        return difference(self._joined(plan.run), self.wanted)
+
+    def alone(self, plan: Plan, name: str) -> float:
+        """Return the error of the outputs where one layer alone is quantised, on a few samples."""
+        part = next(running.chunks(self.network, self.held))
+        count = len(next(iter(part.values())))
+        wanted = {k: _first(array, count, self.network) for k, array in self.wanted.items()}
+        if self.network.samples:
+            wanted = running.run(self.network, part)
+        return difference(plan.run(part, only=name), wanted)
 
     def plan(self, choice: Choice, kept: Collection[str] = (), *, final: bool = False) -> Plan:
         """Return the plan of a choice; a final one has the ranges of all data."""

@@ -57,7 +57,7 @@ def hold(
     alone: dict[str, float] = {}
     for name in plan.placement.layers:
         search.progress(f"measuring what {name} costs")
-        alone[name] = search.error(plan, only=name)
+        alone[name] = search.alone(plan, name)
     order = sorted(alone, key=lambda name: -alone[name])
     low, high = 0, len(order)  # `low` go back: it is too much; `high`: nothing is quantised
     best = (search.plan(choice, {*kept, *order}, final=True), 0.0)
