@@ -12,6 +12,7 @@ from secateur.arguments import FUNCTION, TEXTS, Wanted, checked, is_real, shown
 from secateur.compiler import destination
 from secateur.compiler.graph import EMPTY
 from secateur.errors import CompileError, UsageError
+from secateur.errors import whole as is_whole
 from secateur.quantization import (
     correction,
     inputs,
@@ -42,7 +43,16 @@ def _quiet(text: str) -> None:
     pass
 
 
+_SHAPES = Wanted(
+    lambda v: all(
+        isinstance(shape, (tuple, list)) and all(map(is_whole, shape)) for shape in v.values()
+    ),
+    "input → shape, a tuple of whole numbers",
+)
+
+
 @checked(
+    input_shapes=_SHAPES,
     score=FUNCTION,
     keep_float=TEXTS,
     max_drop=Wanted(lambda v: is_real(v) and float(v) >= 0, "a number, 0 or more"),

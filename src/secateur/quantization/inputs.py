@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from secateur.arguments import shown
 from secateur.compiler.graph import Tensor
-from secateur.errors import FileError, UsageError, printable
+from secateur.errors import FileError, UsageError
 from secateur.quantization.network import Float
-
-ENOUGH = 16
-"""Samples below which ranges are a guess: half of them is held back for comparing."""
 
 
 def read_data(path: Path) -> Any:
@@ -92,15 +90,14 @@ def _is_array(value: object) -> bool:
 
 def _fitting(name: str, wanted: Tensor, given: Any) -> np.ndarray:
     """Return the samples of one input in its dtype."""
+    if not _is_array(given):
+        raise UsageError(
+            f"calibration data of input {name!r} are {shown(given)}; give an array or a tensor "
+            "[n, ...]"
+        )
     if hasattr(given, "detach"):  # a tensor of torch
         given = given.detach().cpu().numpy()
-    try:
-        array = np.asarray(given)
-    except ValueError as error:  # lists of different lengths
-        raise UsageError(
-            f"calibration data of input {name!r} are no array: {printable(str(error))}; give an "
-            "array of numbers"
-        ) from error
+    array = np.asarray(given)
     if array.ndim != len(wanted.shape) or array.shape[1:] != wanted.shape[1:]:
         shape = ", ".join(map(str, ("n", *wanted.shape[1:])))
         raise UsageError(

@@ -36,7 +36,8 @@ class Scale:
 
     def rounded(self, x: np.ndarray) -> np.ndarray:
         """Return float32 values as they are after rounding to 8 bit, ties to even."""
-        q = np.rint(x / self.step)
+        with np.errstate(over="ignore"):  # beyond the range, and clipped
+            q = np.rint(x / self.step)
         zero = np.float32(self.zero)
         q += zero
         np.clip(q, 0, 255, out=q)

@@ -8,7 +8,7 @@ import numpy as np
 
 from secateur.compiler.graph import Graph
 from secateur.quantization.placement import Layer
-from secateur.quantization.ranges import SMALLEST, Scale
+from secateur.quantization.ranges import LARGEST, SMALLEST, Scale
 
 MOST = 127
 """Of a weight: the same on both sides of 0, which is stored as 0."""
@@ -64,8 +64,9 @@ def integers_of(weight: np.ndarray, axis: int, *, clipped: bool) -> tuple[np.nda
         chosen = steps
         for part in _PARTS:
             tried = _steps(largest * part)
-            off = _rounded(rows, tried) * tried[:, None] - rows
-            error = np.einsum("ij,ij->i", off, off, dtype=np.float64)
+            with np.errstate(over="ignore"):  # of weights near the largest float
+                off = _rounded(rows, tried) * tried[:, None] - rows
+                error = np.einsum("ij,ij->i", off, off)
             chosen = np.where(error < best, tried, chosen)
             best = np.minimum(best, error)
         steps = chosen
@@ -75,7 +76,7 @@ def integers_of(weight: np.ndarray, axis: int, *, clipped: bool) -> tuple[np.nda
 
 
 def _steps(largest: np.ndarray) -> np.ndarray:
-    steps = np.maximum(largest / MOST, SMALLEST)
+    steps = np.clip(largest / MOST, SMALLEST, LARGEST)
     return np.where(largest > 0, steps, 1.0).astype(np.float32)
 
 
