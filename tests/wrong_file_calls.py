@@ -51,6 +51,7 @@ FILE_CALLS: dict[str, Call] = {
             "score": NO_FUNCTION,
             "max_drop": ["x", [1], True, float("nan"), -1],
             "keep_float": [3, "x", (3,), ["x"]],
+            "ranges": [3, "best", ["mse"]],
             "input_shapes": OPTIONS["input_shapes"],
             "progress": NO_FUNCTION,
         },

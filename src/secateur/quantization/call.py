@@ -30,6 +30,7 @@ from secateur.quantization import (
 from secateur.quantization.network import Float
 from secateur.quantization.placement import Layer, layers_of
 from secateur.quantization.plan import Plan
+from secateur.quantization.ranges import METHODS
 from secateur.quantization.result import Quantized, Row
 from secateur.quantization.search import Search
 
@@ -52,6 +53,7 @@ _SHAPES = Wanted(
 
 
 @checked(
+    ranges=Wanted(lambda v: v in METHODS, f"one of {', '.join(METHODS)}"),
     input_shapes=_SHAPES,
     score=FUNCTION,
     keep_float=TEXTS,
@@ -65,6 +67,7 @@ def quantize(
     score: Score | None = None,
     max_drop: float | None = None,
     keep_float: Iterable[str] = (),
+    ranges: str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
     progress: Callable[[str], None] = _quiet,
 ) -> Quantized:
@@ -86,6 +89,7 @@ def quantize(
             the outputs may be (0.05 for 5 %). Layers go back to float32, the most sensitive first,
             until that holds.
         keep_float: names of layers that stay in float32.
+        ranges: how ranges of values are chosen, of `METHODS`; by default the best is found.
         input_shapes: shapes of inputs that are dynamic beyond the batch.
         progress: is called with what is going on.
 
@@ -103,7 +107,7 @@ def quantize(
     layers = layers_of(network.graph)
     reasons = _reasons(network, layers, tuple(keep_float))
     search = Search(network, layers, given, progress)
-    choice = search.best({*reasons})
+    choice = search.best({*reasons}, METHODS if ranges is None else (ranges,))
     plan = search.plan(choice, {*reasons}, final=True)
     reasons |= plan.refused
     drop, alone = None, {}

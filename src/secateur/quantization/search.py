@@ -35,33 +35,27 @@ class Search:
         self, network: Float, layers: Mapping[str, Layer], data: Arrays, progress: Progress
     ) -> None:
         self.network, self.layers, self.progress = network, layers, progress
-        count = len(next(iter(data.values())))
-        step = network.samples or 1
-        half = -(-count // step // 2) * step
         self.store = weights.Store(network.graph)
-        self.first = {name: array[:half] for name, array in data.items()}
-        second = {name: array[half:][: HELD // step * step or step] for name, array in data.items()}
-        self.held = second if len(next(iter(second.values()))) else self.first
-        names = plans.observed(layers, network.graph)
-        progress("observing values")
-        self.half, _ = self._observed(self.first, names)
-        rest = {name: array[half:] for name, array in data.items()}
-        if len(next(iter(rest.values()))):
-            other, given = self._observed(rest, names)
-            self.all = {name: self.half[name].merged(other[name]) for name in names}
-            held = len(next(iter(self.held.values())))
-            parts = given[: -(-held // running.at_once(network))]
-            self.wanted = running.joined(parts)
-        else:
-            self.all = self.half
-            self.wanted = self._joined(lambda part: running.run(network, part))
-        held = len(next(iter(self.held.values())))
         self.errors: dict[str, float] = {}
-        self.wanted = {name: _first(array, held, network) for name, array in self.wanted.items()}
+        step = network.samples or 1
+        half = -(-_count(data) // step // 2) * step
+        self.first = {name: array[:half] for name, array in data.items()}
+        second = {name: array[half:] for name, array in data.items()}
+        progress("observing values")
+        self.half = self.all = self._observed(self.first)
+        self.held = self.first
+        if _count(second):
+            other = self._observed(second)
+            self.all = {name: part.merged(other[name]) for name, part in self.half.items()}
+            self.held = second
+        most = max(step, HELD // step * step)
+        self.held = {name: array[:most] for name, array in self.held.items()}
+        self.wanted = self._joined(lambda part: running.run(network, part))
+        self.few = next(running.chunks(network, self.held))
+        self.wanted_of_few = running.run(network, self.few)
 
-    def _observed(
-        self, data: Arrays, names: Sequence[str]
-    ) -> tuple[dict[str, Histogram], list[dict[str, np.ndarray]]]:
+    def _observed(self, data: Arrays) -> dict[str, Histogram]:
+        names = plans.observed(self.layers, self.network.graph)
         histograms = {name: Histogram() for name in names}
 
         def seen(name: str, array: np.ndarray) -> np.ndarray:
@@ -69,12 +63,12 @@ class Search:
                 histograms[name].add(name, array)
             return array
 
-        chunks = running.chunks(self.network, data)
-        return histograms, [running.run(self.network, part, seen=seen) for part in chunks]
+        for part in running.chunks(self.network, data):
+            running.run(self.network, part, seen=seen)
+        return histograms
 
     def _joined(self, run: Callable[[Arrays], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        parts = running.chunks(self.network, self.held)
-        return running.joined([run(part) for part in parts])
+        return running.joined([run(part) for part in running.chunks(self.network, self.held)])
 
     def error(self, plan: Plan) -> float:
         """Return the error of a plan's outputs, as `difference`, on the samples held back."""
@@ -82,12 +76,7 @@ class Search:
 
     def alone(self, plan: Plan, name: str) -> float:
         """Return the error of the outputs where one layer alone is quantised, on a few samples."""
-        part = next(running.chunks(self.network, self.held))
-        count = len(next(iter(part.values())))
-        wanted = {k: _first(array, count, self.network) for k, array in self.wanted.items()}
-        if self.network.samples:
-            wanted = running.run(self.network, part)
-        return difference(plan.run(part, only=name), wanted)
+        return difference(plan.run(self.few, only=name), self.wanted_of_few)
 
     def plan(self, choice: Choice, kept: Collection[str] = (), *, final: bool = False) -> Plan:
         """Return the plan of a choice; a final one has the ranges of all data."""
@@ -123,9 +112,8 @@ class Search:
         return {name: array[:step] for name, array in self.first.items()}
 
 
-def _first(array: np.ndarray, count: int, network: Float) -> np.ndarray:
-    """Return an output's rows that belong to the first samples."""
-    return array[:count] if array.ndim and not network.samples else array
+def _count(data: Arrays) -> int:
+    return len(next(iter(data.values())))
 
 
 def difference(found: Arrays, wanted: Arrays) -> float:
