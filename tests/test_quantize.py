@@ -137,6 +137,48 @@ def test_a_batch_that_the_file_fixes_stays_fixed() -> None:
         secateur.quantize(content, data[:6])
 
 
+def test_a_file_that_takes_one_sample_alone_says_so() -> None:
+    nodes = [om.node("Reshape", "x shape", "t"), om.node("MatMul", "t w", "y")]
+    constants = {"shape": np.array([1, 12], np.int64), "w": images(12, 2)}
+    proto = om.model(nodes, {"x": ["N", 3, 4]}, constants=constants)
+    data = images(16, 3, 4)
+    with pytest.raises(secateur.SecateurError, match=r"one sample alone.*: fix the batch"):
+        secateur.quantize(proto, data)
+    made = secateur.quantize(proto, data, input_shapes={"x": (1, 3, 4)})
+    assert (
+        away(gives(made.content, {"x": data[:1]})[0], data[:1].reshape(1, 12) @ images(12, 2))
+        < 0.05
+    )
+
+
+def test_float16_is_computed_in_float32() -> None:
+    proto = om.linear()
+    nodes = [om.node("MatMul", "x w", "t"), om.node("Relu", "t", "y")]
+    half = om.model(
+        nodes, [om.value("x", ["N", 3], np.float16)], constants={"w": om.WEIGHTS.astype(np.float16)}
+    )
+    data = images(16, 3)
+    assert secateur.quantize(half, data).int8 == secateur.quantize(proto, data).int8
+    made = secateur.quantize(half, data.astype(np.float16))
+    assert gives(made.content, {"x": data})[0].dtype == np.float32
+
+
+def test_outputs_of_several_rows_a_sample_and_of_integers_are_compared() -> None:
+    nodes = [
+        om.node("MatMul", "x w", "t"),
+        om.node("Reshape", "t shape", "rows"),
+        om.node("ArgMax", "t", "best", axis=-1),
+    ]
+    constants = {"w": om.WEIGHTS, "shape": np.array([-1, 2], np.int64)}
+    proto = om.model(nodes, {"x": ["N", 3]}, "rows best", constants)
+    data = images(40, 3)
+    made = secateur.quantize(proto, data)
+    assert 0 < made.error < 0.1
+    found, best = gives(made.content, {"x": data})
+    assert found.shape == (80, 2)
+    assert best.dtype == np.int64
+
+
 def test_shapes_and_constants_that_count_samples_are_written_down() -> None:
     """A class token that is expanded, a reshape with the batch in the middle, a scalar count."""
     nodes = [

@@ -86,26 +86,25 @@ def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = 
         FileError: it cannot be read.
     """
     try:
-        few, many = (_graph(source, input_shapes, count) for count in COUNTS)
+        few, batched = _graph(source, input_shapes, COUNTS[0])
+        if batched:
+            return _free(few, _graph(source, input_shapes, COUNTS[1])[0])
     except CompileError as error:
         if not _alone(source, input_shapes):
             raise
         raise CompileError(
-            f"{error}: the file takes one number of samples alone, though it says any; fix the "
-            "batch, for example with input_shapes={'input': (1, 3, 32, 32)}, --input-shape "
+            f"{error}; the file takes one sample alone, though it says any number: fix the batch, "
+            "for example with input_shapes={'input': (1, 3, 32, 32)}, --input-shape "
             "input=1,3,32,32"
         ) from error
-    inputs = [few[0].types[name].shape for name in few[0].inputs]
-    if not few[1]:
-        extents = {shape[0] if shape else 0 for shape in inputs}
-        samples = extents.pop() if len(extents) == 1 else 0
-        if samples < 1:
-            raise CompileError(
-                "the inputs of this network do not begin with one number of samples, so it cannot "
-                "be calibrated; export it with a batch as the first axis of every input"
-            )
-        return Float(few[0], samples, EMPTY, EMPTY)
-    return _free(few[0], many[0])
+    extents = {(few.types[name].shape or (0,))[0] for name in few.inputs}
+    samples = extents.pop() if len(extents) == 1 else 0
+    if samples < 1:
+        raise CompileError(
+            "the inputs of this network do not begin with one number of samples, so it cannot be "
+            "calibrated; export it with a batch as the first axis of every input"
+        )
+    return Float(few, samples, EMPTY, EMPTY)
 
 
 def _alone(source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]]) -> bool:
