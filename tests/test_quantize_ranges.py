@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
 
+import secateur
+from secateur.export import to_onnx
+from secateur.quantization import equalizing, running
+from secateur.quantization import network as networks
+from secateur.quantization.placement import layers_of
 from secateur.quantization.ranges import METHODS, Histogram, scale_of
 from secateur.quantization.weights import integers_of
 
@@ -130,3 +137,56 @@ def test_clipped_weights_are_no_further_off_in_the_mean(weight: np.ndarray) -> N
         integers, steps = integers_of(weight, 0, clipped=clipped)
         errors.append(((integers * steps[:, None] - weight).astype(np.float64) ** 2).sum(1))
     assert (errors[1] <= errors[0] * 1.0001 + 1e-12).all()
+
+
+def _two_layers(kind: str, gain: np.ndarray) -> nn.Module:
+    torch.manual_seed(0)
+    parts: tuple[nn.Module, ...]
+    if kind == "linear":
+        parts = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)
+    elif kind == "depthwise":
+        parts = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=8)
+    else:
+        parts = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1, bias=False)
+    module = nn.Sequential(*parts).eval()
+    with torch.no_grad():
+        scale = torch.from_numpy(gain)
+        module[0].weight.mul_(scale.reshape(-1, *[1] * (module[0].weight.dim() - 1)))
+        module[0].bias.mul_(scale)
+        module[0].weight[torch.rand_like(module[0].weight) < 0.5] = 0
+    return module
+
+
+@pytest.mark.parametrize("kind", ["linear", "depthwise", "convolution"])
+@settings(max_examples=15)  # each exports a network
+@given(hnp.arrays(np.float32, 8, elements=st.floats(2**-8, 2**8, width=32)))
+def test_equalised_channels_change_nothing_in_float(kind: str, gain: np.ndarray) -> None:
+    module = _two_layers(kind, gain)
+    shape = (6,) if kind == "linear" else (3, 6, 6)
+    content = to_onnx(module, torch.zeros(1, *shape))
+    network = networks.read(content)
+    layers = layers_of(network.graph)
+    x = np.random.default_rng(0).standard_normal((9, *shape)).astype(np.float32)
+    found = equalizing.pairs(network.graph, layers)
+    assert len(found) == 1
+    (key,) = network.graph.inputs
+    other = equalizing.equalized(network, layers, found, {key: x})
+    before, after = (running.run(one, {key: x}) for one in (network, other))
+    np.testing.assert_array_equal(after["output"], before["output"])
+    zeros = [
+        {name: int((layer.values(one.graph)[0] == 0).sum()) for name, layer in layers.items()}
+        for one, layers in ((network, layers), (other, layers_of(other.graph)))
+    ]
+    assert zeros[0] == zeros[1]
+
+
+def test_equalised_channels_help_where_their_sizes_differ() -> None:
+    module = _two_layers("depthwise", np.float32(4.0) ** np.arange(8, dtype=np.float32))
+    with torch.no_grad():  # what the channels are is undone by the second layer
+        for k in range(8):
+            module[2].weight[2 * k : 2 * k + 2] /= 4.0**k
+    x = np.random.default_rng(0).standard_normal((32, 3, 6, 6)).astype(np.float32)
+    made = secateur.quantize(module, x)
+    assert made.equalized
+    assert "channels equalised" in made.summary()
+    assert made.error < 0.02 < min(made.errors.values())

@@ -15,6 +15,7 @@ from secateur.errors import CompileError, UsageError
 from secateur.errors import whole as is_whole
 from secateur.quantization import (
     correction,
+    equalizing,
     inputs,
     running,
     sensitivity,
@@ -29,7 +30,7 @@ from secateur.quantization import (
 )
 from secateur.quantization.network import Float
 from secateur.quantization.placement import Layer, layers_of
-from secateur.quantization.plan import Plan
+from secateur.quantization.plan import Choice, Plan
 from secateur.quantization.ranges import METHODS
 from secateur.quantization.result import Quantized, Row
 from secateur.quantization.search import Search
@@ -75,8 +76,9 @@ def quantize(
 
     Weights have one scale for each output, symmetric in [-127, 127]; zeros stay zeros. Values have
     one scale and zero point, and 0 is exact. Ranges (the least and the greatest number seen, three
-    percentiles, the smallest mean squared error), clipped weights and corrected biases are tried,
-    and what gives the smallest error of the outputs on held-back samples is taken.
+    percentiles, the smallest mean squared error), clipped weights, corrected biases and equalised
+    channels are tried, and what gives the smallest error of the outputs on held-back samples is
+    taken.
 
     Args:
         model: an ONNX file, its content, or a torch module.
@@ -108,6 +110,8 @@ def quantize(
     reasons = _reasons(network, layers, tuple(keep_float))
     search = Search(network, layers, given, progress)
     choice = search.best({*reasons}, METHODS if ranges is None else (ranges,))
+    equal = _equalized(search, choice, given, {*reasons})
+    errors, search = search.errors, equal or search
     plan = search.plan(choice, {*reasons}, final=True)
     reasons |= plan.refused
     drop, alone = None, {}
@@ -139,7 +143,8 @@ def quantize(
         choice.method,
         choice.clipped,
         choice.corrected,
-        dict(search.errors),
+        equal is not None,
+        errors,
         count,
     )
 
@@ -208,6 +213,20 @@ def _reasons(
             + "; ".join(f"{name!r}: {reason}" for name, reason in list(found.items())[:3])
         )
     return found
+
+
+def _equalized(
+    search: Search, choice: Choice, data: running.Arrays, kept: set[str]
+) -> Search | None:
+    """Return the search of an equalised network, if its error is smaller."""
+    found = equalizing.pairs(search.network.graph, search.layers)
+    if not found:
+        return None
+    search.progress("trying equalised channels")
+    network = equalizing.equalized(search.network, search.layers, found, search.first)
+    other = Search(network, layers_of(network.graph), data, search.progress)
+    before, after = (one.error(one.plan(choice, kept)) for one in (search, other))
+    return other if after < before else None
 
 
 def _scored(network: Float, data: running.Arrays, score: Score) -> sensitivity.Drop:

@@ -46,6 +46,7 @@ class Quantized:
         method: how ranges of values were chosen.
         clipped: whether ranges of weights end before the largest weight.
         corrected: whether biases were corrected.
+        equalized: whether channels were made of more equal size.
         errors: by method, the error with which it was compared.
         samples: of calibration data.
     """
@@ -57,6 +58,7 @@ class Quantized:
     method: str
     clipped: bool
     corrected: bool
+    equalized: bool
     errors: dict[str, float]
     samples: int
 
@@ -94,6 +96,7 @@ class Quantized:
             f"ranges by {self.method}"
             + (", weights clipped" if self.clipped else "")
             + (", biases corrected" if self.corrected else "")
+            + (", channels equalised" if self.equalized else "")
             + f"; error of the outputs {self.error:.2%}"
             + ("" if self.drop is None else f"; drop {self.drop:.4g}")
         ]
