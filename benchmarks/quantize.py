@@ -60,6 +60,9 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=1.0, help="cut to this keep ratio first")
     parser.add_argument("--images", type=int, default=512, help="of each calibration set")
     parser.add_argument("--sets", type=int, default=3, help="of calibration images")
+    parser.add_argument(
+        "--ranges", nargs="+", default=["best"], choices=["best", *METHODS], help="how chosen"
+    )
     given = parser.parse_args()
     cifar = replace(data.load("cifar10", data_dir=given.data_dir), mean=MEAN, std=STD)
     model = nets.build("resnet20")
@@ -70,21 +73,22 @@ def main() -> None:
         model, _ = secateur.prune(model, keep=given.keep, data=some, recover="reconstruct")
     content = to_onnx(model.eval(), torch.zeros(1, 3, 32, 32))
     record = {"net": "resnet20", "keep": given.keep, "fp32": accuracy(content, cifar), "int8": {}}
-    for ranges in (None, *METHODS):
+    for ranges in given.ranges:
         found, errors, seconds = [], [], []
         for seed in range(given.sets):
             start = time.perf_counter()
-            made = secateur.quantize(content, images(cifar, given.images, seed), ranges=ranges)
+            some = images(cifar, given.images, seed)
+            made = secateur.quantize(content, some, ranges=None if ranges == "best" else ranges)
             seconds.append(time.perf_counter() - start)
             errors.append(made.error)
             found.append(accuracy(made.content, cifar))
-        record["int8"][ranges or "best"] = {
+        record["int8"][ranges] = {
             "test accuracy": [round(percent, 2) for percent in found],
             "mean": round(float(np.mean(found)), 2),
             "error of the outputs": round(float(np.mean(errors)), 4),
             "seconds": round(float(np.mean(seconds)), 1),
         }
-        print(ranges or "best", record["int8"][ranges or "best"], flush=True)
+        print(ranges, record["int8"][ranges], flush=True)
     record |= {
         "bytes": {"fp32": len(content), "int8": len(made.content)},
         "images": given.images,
