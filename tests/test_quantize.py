@@ -135,6 +135,9 @@ def test_a_batch_that_the_file_fixes_stays_fixed() -> None:
     assert away(gives(made.content, given)[0], gives(content, given)[0]) < 0.05
     with pytest.raises(secateur.SecateurError, match="fixes a batch of 4; give a multiple"):
         secateur.quantize(content, data[:6])
+    large = to_onnx(nn.Linear(3, 2), torch.zeros(150, 3), batched=False)
+    for batches in (1, 2, 5):
+        assert secateur.quantize(large, images(150 * batches, 3)).samples == 150 * batches
 
 
 def test_a_file_that_takes_one_sample_alone_says_so() -> None:

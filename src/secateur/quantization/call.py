@@ -14,7 +14,6 @@ from secateur.compiler.graph import EMPTY
 from secateur.errors import CompileError, UsageError
 from secateur.errors import whole as is_whole
 from secateur.quantization import (
-    correction,
     equalizing,
     inputs,
     running,
@@ -121,7 +120,7 @@ def quantize(
         plan, drop, alone = held.plan, held.drop, held.alone
         reasons |= dict.fromkeys(held.kept, f"sensitive: with it the drop is above {max_drop:g}")
     progress("measuring what was done to each layer")
-    local = correction.differences(plan, search.sample(), correct=False)
+    local = search.differences(plan)
     content = writing.content(plans.qdq(plan), counted=network.counted, growing=network.growing)
     rows = tuple(
         Row(

@@ -7,6 +7,7 @@ layer seeing what corrected layers before it give.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,13 @@ def differences(plan: Plan, data: Arrays, *, correct: bool = True) -> dict[str, 
 
     running.run(plan.network, data, nodes=plan.nodes, constants=plan.arrays, seen=seen)
     return found
+
+
+def mean(parts: Sequence[Difference], counts: Sequence[int]) -> Difference:
+    """Return the mean of a layer's differences, each counting as often as it has samples."""
+    error = float(np.average([part.error for part in parts], weights=counts))
+    shifts = [part.shift for part in parts if part.shift is not None]
+    return Difference(np.average(shifts, axis=0, weights=counts) if shifts else None, error)
 
 
 def _end(plan: Plan, name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.quantization import correction, running, weights
 from secateur.quantization import plan as plans
+from secateur.quantization.correction import Difference
 from secateur.quantization.network import Float
 from secateur.quantization.placement import Layer
 from secateur.quantization.plan import Choice, Plan
@@ -19,7 +20,7 @@ HELD = 256
 """Samples at most on which candidates are compared."""
 
 CORRECTED = 256
-"""Samples at most from which biases are corrected; fewer where they need much memory."""
+"""Samples at most from which biases are corrected."""
 
 Progress = Callable[[str], None]
 
@@ -48,11 +49,15 @@ class Search:
             other = self._observed(second)
             self.all = {name: part.merged(other[name]) for name, part in self.half.items()}
             self.held = second
-        most = max(step, HELD // step * step)
-        self.held = {name: array[:most] for name, array in self.held.items()}
+        self.held = self._head(self.held, HELD)
         self.wanted = self._joined(lambda part: running.run(network, part))
         self.few = next(running.chunks(network, self.held))
         self.wanted_of_few = running.run(network, self.few)
+
+    def _head(self, data: Arrays, most: int) -> dict[str, np.ndarray]:
+        """Return the first samples: so many, or whole batches where the file fixes the batch."""
+        step = self.network.samples or 1
+        return {name: array[: max(step, most // step * step)] for name, array in data.items()}
 
     def _observed(self, data: Arrays) -> dict[str, Histogram]:
         names = plans.observed(self.layers, self.network.graph)
@@ -85,9 +90,17 @@ class Search:
         plan = plans.make(*parts, store=self.store)
         if not choice.corrected:
             return plan
-        found = correction.differences(plan, self.sample())
+        found = self.differences(plan, correct=True)
         shifts = {name: d.shift for name, d in found.items() if d.shift is not None}
         return plans.make(*parts, shifts, self.store)
+
+    def differences(self, plan: Plan, *, correct: bool = False) -> dict[str, Difference]:
+        """Return what rounding does to each layer, as `correction.differences`, on many samples."""
+        some = self._head(self.first, CORRECTED)
+        chunks = list(running.chunks(self.network, some))
+        parts = [correction.differences(plan, part, correct=correct) for part in chunks]
+        counts = [_count(part) for part in chunks]
+        return {name: correction.mean([part[name] for part in parts], counts) for name in parts[0]}
 
     def best(self, kept: Collection[str], methods: Sequence[str] = METHODS) -> Choice:
         """Return the choice of the smallest error."""
@@ -105,11 +118,6 @@ class Search:
         if self.error(self.plan(corrected, kept)) < least:
             choice = corrected
         return choice
-
-    def sample(self) -> dict[str, np.ndarray]:
-        """Return samples that can be run together with all outputs of layers kept."""
-        step = self.network.samples or min(CORRECTED, 2 * running.at_once(self.network))
-        return {name: array[:step] for name, array in self.first.items()}
 
 
 def _count(data: Arrays) -> int:
