@@ -37,10 +37,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pruning": VALUES | {"training"},
     "pruning.selecting": VALUES,
     "pruning.smaller": VALUES | {"measure.gpu", "pruning"},
+    "quantization": VALUES | {"compiler", "export"},
     "study": VALUES
     | {"console", "data", "distillation", "export", "measure", "nets", "pruning", "training"},
     "study.shipping": VALUES | {"bench", "compiler", "export", "study", "training"},
-    "terminal": VALUES | {"bench", "compiler", "console", "data", "nets", "pruning", "study"},
+    "terminal": VALUES
+    | {"bench", "compiler", "console", "data", "nets", "pruning", "quantization", "study"},
     "training": VALUES,
     "version": set(),
 }

@@ -30,7 +30,9 @@ def run(
     return int(end.value.code or 0), captured.out, captured.err
 
 
-@pytest.mark.parametrize("command", ["study", "report", "inspect", "compile", "bench", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["study", "report", "inspect", "compile", "quantize", "bench", "doctor"]
+)
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,3 +99,23 @@ def test_compiling_costs_no_accuracy(weights, keep):
             other += int((got != wanted).sum())
     assert abs(right - compiled) <= 2
     assert other <= 2
+
+
+@pytest.mark.network
+def test_int8_costs_less_than_0_3_points(weights, monkeypatch):
+    import secateur
+    from secateur import data
+    from secateur.export import to_onnx
+
+    pytest.importorskip("onnxruntime")
+    try:
+        cifar = data.load("cifar10", progress=False)
+    except DataError as error:
+        pytest.skip(f"no CIFAR-10: {error}")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "quantize.py"))
+    cifar = replace(cifar, mean=benchmark["MEAN"], std=benchmark["STD"])
+    content = to_onnx(loaded(weights), torch.zeros(1, 3, 32, 32))
+    made = secateur.quantize(content, benchmark["images"](cifar, 256, 0))
+    assert not made.fp32
+    assert benchmark["accuracy"](made.content, cifar) >= 91.73 - 0.3

@@ -24,6 +24,7 @@ from wrong_values import (
     engine,
     net,
     pruned,
+    quantized,
     task,
 )
 
@@ -41,6 +42,21 @@ FILE_CALLS: dict[str, Call] = {
     "Masks.save": (
         pruned()[1].masks.save, {"path": "x"}, {"path": NO_PATH, "force": NO_BOOL}
     ),
+    "quantize": (
+        secateur.quantize,
+        {"model": content(), "data": ARRAY},
+        {
+            "model": [None, 3, {}, task(), np.ones(3), torch.nn.Linear],
+            "data": [None, 3, "x", ["x"], {"input": 3}],
+            "score": NO_FUNCTION,
+            "max_drop": ["x", [1], True, float("nan"), -1],
+            "keep_float": [3, "x", (3,), ["x"]],
+            "ranges": [3, "best", ["mse"]],
+            "input_shapes": OPTIONS["input_shapes"],
+            "progress": NO_FUNCTION,
+        },
+    ),
+    "Quantized.save": (quantized().save, {"path": "x"}, {"path": NO_PATH, "force": NO_BOOL}),
     "compile": (
         secateur.compile,
         {"model": content()},

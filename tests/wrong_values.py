@@ -50,6 +50,11 @@ def pruned() -> tuple[nn.Module, secateur.Result]:
     return secateur.prune(net(), 0.5)
 
 
+@cache
+def quantized() -> secateur.Quantized:
+    return secateur.quantize(content(), ARRAY)
+
+
 def loader() -> secateur.LoaderData:
     return secateur.LoaderData([(X, torch.zeros(64, dtype=torch.long))])
 

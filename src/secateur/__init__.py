@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from secateur.pruning.selecting.selection import select
     from secateur.pruning.smaller.semi_structured import to_semi_structured
     from secateur.pruning.smaller.shrinking import Shrunk, shrink
+    from secateur.quantization.call import quantize
+    from secateur.quantization.result import Quantized
     from secateur.study.loading import load_task
     from secateur.study.metrics import Metric
     from secateur.study.study import Study
@@ -66,6 +68,7 @@ _HOMES = {
     "MaskHold": "secateur.pruning.gates.mask_hold",
     "Masks": "secateur.pruning.selecting.masks",
     "Metric": "secateur.study.metrics",
+    "Quantized": "secateur.quantization.result",
     "Recipe": "secateur.training",
     "Result": "secateur.onecall.result",
     "Rung": "secateur.pruning.ladder.descent",
@@ -94,6 +97,7 @@ _HOMES = {
     "prune": "secateur.onecall.call",
     "prune_gradually": "secateur.pruning.ladder.gradual",
     "push_to_hub": "secateur.pruning.files.hub",
+    "quantize": "secateur.quantization.call",
     "read": "secateur.pruning.files.reading",
     "recalibrate": "secateur.pruning.recovery.batchnorm",
     "reconstruct": "secateur.pruning.recovery.reconstruct",
@@ -119,6 +123,7 @@ __all__ = [
     "MaskHold",
     "Masks",
     "Metric",
+    "Quantized",
     "Recipe",
     "Result",
     "Rung",
@@ -147,6 +152,7 @@ __all__ = [
     "prune",
     "prune_gradually",
     "push_to_hub",
+    "quantize",
     "read",
     "recalibrate",
     "reconstruct",

@@ -40,7 +40,8 @@ def _run() -> int:
     import typer
 
     import secateur.terminal.commands  # each adds its own
-    import secateur.terminal.engines  # noqa: F401
+    import secateur.terminal.engines
+    import secateur.terminal.quantizing  # noqa: F401
     from secateur.terminal.application import app
 
     try:

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node
-from secateur.compiler.kernels import Machine, Place, contraction, depthwise, single, tiles
+from secateur.compiler.kernels import Machine, Place, contracted, depthwise, single, tiles
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Program
 
@@ -58,12 +58,12 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     weight = graph.constants[node.inputs[1]]
     non_zeros = int(np.count_nonzero(weight))
     x, y = (_place(program, v) for v in (planned.inputs[0], planned.outputs[0]))
-    c = contraction.describe(planned, x, weight, y, None)
+    c = contracted.describe(planned, x, weight, y, None)
     *outer, high, wide = (1, 1, *(a.count for a in c.axes))
     times = int(np.prod(outer)) / samples
     outputs = len(weight) // c.groups
     if y.layout.lanes == 1:
-        form = single.form(c.weight, machine) if contraction.is_vector(c) else None
+        form = single.form(c.weight, machine) if contracted.is_vector(c) else None
         skipped = form.cycles if form else single.PLAIN * non_zeros
         # dense weights come no faster than memory gives them
         return skipped * high * wide * times, weight.size * high * wide * times * 0.17
@@ -94,7 +94,7 @@ def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Ma
         else:
             work += 4 * moved  # read, compute, write
         if node.op in INTEGER:
-            work += contraction.macs(node, program.types) / (4 * machine.lanes) * 0.55
+            work += contracted.macs(node, program.types) / (4 * machine.lanes) * 0.55
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
             work += output.size * inputs.shape[-1] / machine.lanes

@@ -18,7 +18,7 @@ import numpy as np
 from secateur.compiler import choice
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.kernels import C_TYPES, Machine, Place, Step, Weights
-from secateur.compiler.kernels.contraction import macs
+from secateur.compiler.kernels.contracted import macs
 from secateur.compiler.kernels.fill import filler
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Planned, Program

@@ -55,6 +55,26 @@ def compile_(
     tune: Annotated[
         bool, typer.Option("--tune", help="Time kernels and tiles here, and choose by that.")
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Quantise a float network first, on --calibrate; see `quantize`."
+        ),
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of --int8: inputs like those in use, .npy, or .npz with the inputs' names.",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Of --int8: largest relative error of the outputs, such as 0.02.",
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[
         float | None, typer.Option(help="Of a study: the keep ratio to ship.", show_default=False)
     ] = None,
@@ -90,6 +110,8 @@ def compile_(
         raise UsageError(
             "--keep and --task are for a study directory; an ONNX file is compiled as it is"
         )
+    if not int8 and (calibrate is not None or max_drop is not None):
+        raise UsageError("--calibrate and --max-drop are for --int8; give that as well")
     in_c = emit == "c"
     path = out_file or destination.default(name, toolchain.target(target), folder=in_c)
     if in_c:  # before any work
@@ -103,6 +125,8 @@ def compile_(
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):
             source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
+    if int8:
+        source = _quantised(source, calibrate, max_drop, dict(map(shape, input_shape or ())))
     options: dict[str, Any] = {
         "target": target,
         "values": values,
@@ -119,6 +143,36 @@ def compile_(
         compiled = pipeline.compile_network(source, **options)
         compiled.write(path, force=force)
     say(compiled.summary(path))
+
+
+def _quantised(
+    source: Path | bytes,
+    calibrate: Path | None,
+    max_drop: float | None,
+    shapes: dict[str, tuple[int, ...]],
+) -> Path | bytes:
+    """Return a float network quantised; one that is quantised already as it is."""
+    from secateur.quantization import call, inputs, result
+
+    if calibrate is None:
+        if isinstance(source, Path) and source.is_file() and result.is_quantised(source):
+            return source
+        raise UsageError(
+            "--int8 of a float model needs inputs to calibrate on: give --calibrate FILE.npz, a "
+            "few hundred of them"
+        )
+    data = inputs.read_data(calibrate)
+    with working("quantising") as status:
+        made = call.quantize(
+            source,
+            data,
+            max_drop=max_drop,
+            input_shapes=shapes,
+            progress=lambda text: status.update(Words(text)),
+        )
+    for line in made.summary().split("\n"):
+        say(line)
+    return made.content
 
 
 @app.command()

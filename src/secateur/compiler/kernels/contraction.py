@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
-from math import isqrt, prod
+from math import isqrt
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from secateur.compiler.kernels import (
     single,
     tiles,
 )
+from secateur.compiler.kernels.contracted import Axis, Contraction, describe, is_vector
 from secateur.compiler.kernels.elementwise import activation
 from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
 from secateur.compiler.layout import PLAIN, Cut, Layout
@@ -34,30 +33,6 @@ CHUNK = 16
 EVEN = 128
 """Positions of a sample up to which rows are made even: a few products more cost less there than
 the branches for an odd one."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of positions: how many, and the strides (floats) of input, output, residual."""
-
-    count: int
-    input: int
-    output: int
-    residual: int
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """A layer, whatever it was: outputs x (channels, taps) at positions."""
-
-    weight: np.ndarray  # [outputs, channels of a group, taps]
-    groups: int
-    taps: tuple[int, ...]  # offset of each tap, floats
-    channel: int  # stride of input channels, floats
-    out_channel: int
-    res_channel: int
-    axes: tuple[Axis, ...]  # outermost first
-    positions: int  # of one sample
 
 
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
@@ -129,11 +104,6 @@ def write(
     body.line(call.format(*moved))
     body.close(opened)
     return channels
-
-
-def describe(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
-    """Return what a layer contracts, with the strides of its places."""
-    return (_conv if node.op == "FusedConv" else _linear)(node, x, w, y, r)
 
 
 def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
@@ -223,17 +193,6 @@ def _sparse(
     apart = c.groups > 1 and outputs // c.groups <= chunk
     shape = f"{tile.high}, {tile.wide}, {apart:d}"
     return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
-
-
-def is_vector(c: Contraction) -> bool:
-    """Whether it is y = W x for plain vectors."""
-    return (
-        c.groups == 1
-        and c.taps == (0,)
-        and c.channel == c.out_channel == 1
-        and c.res_channel in (0, 1)
-        and all(a.count == 1 for a in c.axes)
-    )
 
 
 def _dense(
@@ -327,46 +286,6 @@ def _table(kind: str, name: str, values: Sequence[int]) -> str:
     return f"static const {kind} {name}[] = {{{', '.join(map(str, values))}}};"
 
 
-def _conv(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
-    win = window(node, w.shape[2:])
-    xs, ys = x.layout.strides, y.layout.strides
-    rs = r.layout.strides if r else (0,) * len(ys)
-    rank = len(win.kernel)
-    taps = tuple(
-        sum(
-            (i * d - p) * s
-            for i, d, p, s in zip(at, win.dilations, win.before, xs[2:], strict=True)
-        )
-        for at in product(*map(range, win.kernel))
-    )
-    spatial = [
-        Axis(y.layout.blocks[2 + k], win.strides[k] * xs[2 + k], ys[2 + k], rs[2 + k])
-        for k in range(rank)
-    ]
-    samples = [Axis(y.layout.blocks[0], xs[0], ys[0], rs[0])]
-    axes = merged([*samples, *spatial])
-    weight = w.reshape(w.shape[0], w.shape[1], -1)
-    return Contraction(
-        weight, node.get("group", 1), taps, xs[1], ys[1], rs[1], axes, prod(y.layout.shape[2:])
-    )
-
-
-def merged(axes: Sequence[Axis]) -> tuple[Axis, ...]:
-    """Put the axis with the smallest stride last; drop those of one position."""
-    several = [a for a in axes if a.count > 1]
-    return tuple(sorted(several, key=lambda a: -a.output)) or (Axis(1, 0, 0, 0),)
-
-
-def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
-    last = len(x.layout.shape) - 1
-    xs, ys = x.layout.strides, y.layout.strides
-    rs = r.layout.strides if r else (0,) * len(ys)
-    axes = [Axis(y.layout.blocks[a], xs[a], ys[a], rs[a]) for a in range(last)]
-    weight = w.reshape(*w.shape, 1)
-    positions = prod(y.layout.shape[1:last])
-    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], merged(axes), positions)
-
-
 def conv_cuts(
     node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool
 ) -> tuple[list[Cut | None], list[Cut]]:
@@ -421,12 +340,3 @@ KERNELS = (
     Kernel(ops=("FusedConv",), emit=emit, cuts=conv_cuts, halo=conv_halo, fills=True),
     Kernel(ops=("FusedLinear",), emit=emit, cuts=linear_cuts, order=linear_order, fills=True),
 )
-
-
-def macs(node: Node, types: Types) -> int:
-    """Return the dense multiply-adds of a layer at its type's shapes."""
-    w = types[node.inputs[1]].shape
-    out = types[node.outputs[0]].shape
-    conv = node.op in ("FusedConv", "QuadConv")
-    positions = prod(out) // max(1, out[1] if conv else out[-1])
-    return positions * prod(w)

@@ -16,6 +16,7 @@ from secateur.compiler.kernels import (
     Place,
     Step,
     Types,
+    contracted,
     contraction,
     quad_depthwise,
 )
@@ -72,7 +73,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         first, end = quad_depthwise.write(body, node, weight, bias, (x, y, r), step)
     else:
         op = "FusedConv" if node.op == "QuadConv" else "FusedLinear"
-        c = contraction.describe(replace(node, op=op), x, words(weight), y, r)
+        c = contracted.describe(replace(node, op=op), x, words(weight), y, r)
         lanes = y.layout.lanes
         bounds = contraction.write(body, node, c, bias, lanes, step, levels="&levels", least=least)
         first, end = (f"({bound}) / {least}" for bound in bounds)

@@ -27,7 +27,8 @@ from secateur.compiler.kernels import (
     tiles,
     windows,
 )
-from secateur.compiler.kernels.contraction import Axis, Contraction, merged, write
+from secateur.compiler.kernels.contracted import Axis, Contraction, merged
+from secateur.compiler.kernels.contraction import write
 from secateur.compiler.layout import PLAIN, Cut
 from secateur.compiler.ops import convolution
 

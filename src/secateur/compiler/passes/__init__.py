@@ -15,6 +15,7 @@ from secateur.compiler.passes import (
     identity,
     integers,
     recurrence,
+    rounding,
     shortcut,
     verify,
 )
@@ -31,6 +32,7 @@ PASSES: tuple[Pass, ...] = (
     ("batchnorm", batchnorm.run),  # removed channels leave sums that join biases
     ("identity", identity.run),
     ("fuse", fuse.run),
+    ("rounding", rounding.run),
     ("integers", integers.run),
     ("recurrence", recurrence.run),
     ("identity", identity.run),  # what fusing leaves behind

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from secateur.compiler import interpreter
-from secateur.compiler.graph import Graph, Node, Tensor
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.ops import find
+from secateur.compiler.ops.cast import ELEMENT_TYPES
 from secateur.compiler.passes.grids import Grid
+
+_DOUBLE = next(n for n, dtype in ELEMENT_TYPES.items() if dtype == np.float64)
 
 ELEMENTWISE = frozenset({
     "Abs", "Activation", "Add", "Celu", "Clip", "Cos", "Dequantize", "Div", "Elu", "Erf", "Exp",
@@ -74,12 +78,21 @@ def table(
         grid: of its levels.
     """
     nodes = _between(graph, constants, node.inputs[0], {given})
-    numbers = ((np.arange(256) - grid.zero) * np.float32(grid.scale)).astype(np.float32)
-    read = {v for n in nodes for v in n.inputs if v in constants}
-    singles = {v: constants[v].reshape(()) for v in read}
-    small = Graph(
-        (*nodes, node), (given,), node.outputs, singles,
-        {given: Tensor(numbers.dtype, numbers.shape)},
-    )  # fmt: skip
-    levels = interpreter.run_wide(small, {given: numbers})[node.outputs[0]]
+    numbers = (np.arange(256) - grid.zero).astype(np.float32) * np.float32(grid.scale)
+    values: dict[str, np.ndarray] = {given: numbers.astype(np.float64)}
+    with np.errstate(all="ignore"):
+        for n in (*nodes, node):
+            its = [constants[v].reshape(()) if v in constants else values.get(v) for v in n.inputs]
+            arrays = tuple(
+                a.astype(np.float64) if a is not None and a.dtype == np.float32 else a for a in its
+            )
+            (values[n.outputs[0]],) = find(n).reference(_wide(n), arrays)
+    levels = values[node.outputs[0]]
     return (levels.astype(np.int64) + (128 if levels.dtype == np.int8 else 0)).astype(np.uint8)
+
+
+def _wide(node: Node) -> Node:
+    """Return a node that gives float64 where it gave float32."""
+    if node.op != "Dequantize":
+        return node
+    return replace(node, attributes={**node.attributes, "to": _DOUBLE})

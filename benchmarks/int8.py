@@ -1,0 +1,146 @@
+"""Dense networks in int8: secateur's own float32 and int8 beside its peers' float32, bf16 and int8.
+
+    python benchmarks/int8.py FOLDER [--nets resnet18,vgg16] [--batches 1,64] [--threads 2]
+        [--against onnxruntime,onnxruntime-int8,openvino,openvino-int8] [--env openvino=VENV]
+
+Weights and inputs are random: only speed and bytes are compared. Secateur's int8 network is what
+`secateur.quantize` makes, on the same number of random inputs as its peers' tools get. Each network
+is one record, FOLDER/int8-NET.json; a record that exists is not measured again (--again). Printed
+are a table for each batch size, and the goals of int8. Exit status 1: a goal was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from engines import Goal, Record, available, precision, shown, tell
+from networks import NETWORKS, onnx_file
+from secateur import quantize
+from secateur.bench import inputs, run, view
+from secateur.files import write
+
+NETS = ("resnet18", "vgg16", "resnet56", "vit")
+PEERS = "onnxruntime,onnxruntime-int8,openvino-f32,openvino,openvino-int8"
+CALIBRATION = 64
+"""Random inputs that are quantised on."""
+
+OWN, PEER, BYTES = 3.0, 0.7, 0.26
+"""Goals: over our float32; over the best int8 of a peer; artifact over the float32 ONNX file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="of records; made if need be")
+    parser.add_argument("--nets", default=",".join(NETS), help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--batches", default="1,64")
+    parser.add_argument("--against", default=PEERS)
+    parser.add_argument("--env", action="append", default=[], help="PEER=FOLDER")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--again", action="store_true", help="measure what has a record too")
+    given = parser.parse_args(arguments)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    records = [_record(given, net) for net in given.nets.split(",")]
+    for line in markdown(records):
+        print(line)
+    return tell(list(goals(records)))
+
+
+def _record(given: argparse.Namespace, net: str) -> Record:
+    path = given.folder / f"int8-{net}.json"
+    if path.exists() and not given.again:
+        return dict(json.loads(path.read_text()))
+    console = Console()
+    model = onnx_file(net, 0.0, given.folder / "networks")
+    drawn = inputs.draw(inputs.of_onnx(model, {}), CALIBRATION)
+    made = quantize(model, {name: np.asarray(array) for name, array in drawn.items()})
+    quantised = given.folder / "networks" / f"{net}-int8.onnx"
+    made.save(quantised)
+    result = run(
+        {"secateur": model, "secateur-int8": quantised},
+        available(given.against, tuple(given.env), console),
+        onnx=model,
+        batches=tuple(map(int, given.batches.split(","))),
+        threads=given.threads,
+        rounds=given.rounds,
+        env=given.env,
+        agree=False,
+    )
+    console.print(view(result))
+    record = {"net": net, "onnx_bytes": model.stat().st_size} | json.loads(result.json())
+    write(path, json.dumps(record, indent=1))
+    return record
+
+
+def _times(record: Record, batch: int) -> dict[str, Record]:
+    return {t["engine"]: t for t in record["timings"] if t["batch"] == batch}
+
+
+def _ratio(record: Record, batch: int, engine: str, over: Sequence[str]) -> Record | None:
+    """Return how many times as fast an engine is as the fastest of others, round by round."""
+    times = _times(record, batch)
+    others = [times[name]["rounds"] for name in over if name in times]
+    if engine not in times or not others:
+        return None
+    ratios = np.min(others, axis=0) / np.array(times[engine]["rounds"])
+    low, median, high = np.quantile(ratios, (0.1, 0.5, 0.9))
+    return {"low": low, "median": median, "high": high}
+
+
+def _int8(record: Record, batch: int) -> list[str]:
+    """Return the peers that computed in int8."""
+    return [
+        name
+        for name, timing in _times(record, batch).items()
+        if not name.startswith("secateur") and "int8" in precision(timing)
+    ]
+
+
+def markdown(records: Sequence[Record]) -> Iterator[str]:
+    """Yield the lines of a table for each batch size, and of what it was measured on."""
+    engines = list(dict.fromkeys(t["engine"] for r in records for t in r["timings"]))
+    for batch in sorted({t["batch"] for r in records for t in r["timings"]}):
+        heads = ["net", *engines, "int8 × own f32", "× best int8 of a peer"]
+        yield f"\n## Batch {batch}: milliseconds (median)\n"
+        yield "| " + " | ".join(heads) + " |"
+        yield "|---|" + "---:|" * (len(heads) - 1)
+        for record in records:
+            times = _times(record, batch)
+            cells = [f"{1e3 * times[e]['p50']:.3f}" if e in times else "-" for e in engines]
+            for over in (["secateur"], _int8(record, batch)):
+                cells.append(shown(_ratio(record, batch, "secateur-int8", over)))
+            yield f"| {record['net']} | {' | '.join(cells)} |"
+    last = max(records, key=lambda record: record["date"])
+    versions = sorted({f"{t['engine']} {t['version']} ({precision(t)})" for t in last["timings"]})
+    yield (
+        f"\n{last['machine']['cpu']}, {len(last['cores'])} threads; {last['date']}; "
+        f"{', '.join(versions)}; random weights and inputs; n = {last['rounds']} interleaved "
+        f"rounds of {last['seconds']:g} s an engine; in brackets 10–90 % of the rounds."
+    )
+
+
+def goals(records: Sequence[Record]) -> Iterator[Goal]:
+    """Yield every goal that these records can decide."""
+    for record in records:
+        net = record["net"]
+        for batch in sorted({t["batch"] for t in record["timings"]}):
+            for over, name, least in (
+                (["secateur"], "its own float32", OWN),
+                (_int8(record, batch), "the best int8 of a peer", PEER),
+            ):
+                ratio = _ratio(record, batch, "secateur-int8", over)
+                met = None if ratio is None else ratio["median"] >= least
+                yield f"{net}, batch {batch}: {least}× {name}", met, f"; {shown(ratio)}"
+        size = next(t["file"] for t in record["timings"] if t["engine"] == "secateur-int8")
+        share = size / record["onnx_bytes"]
+        yield f"{net}: file at most {BYTES} of the float32 ONNX", share <= BYTES, f"; {share:.3f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

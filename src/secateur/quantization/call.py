@@ -1,0 +1,250 @@
+"""Quantise in one call: any float network in, an int8 network in QDQ form out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.arguments import FUNCTION, TEXTS, Wanted, checked, is_real, shown
+from secateur.compiler import destination
+from secateur.compiler.graph import EMPTY
+from secateur.errors import CompileError, UsageError
+from secateur.errors import whole as is_whole
+from secateur.quantization import (
+    equalizing,
+    inputs,
+    running,
+    sensitivity,
+    weights,
+    writing,
+)
+from secateur.quantization import (
+    network as networks,
+)
+from secateur.quantization import (
+    plan as plans,
+)
+from secateur.quantization.network import Float
+from secateur.quantization.placement import Layer, layers_of
+from secateur.quantization.plan import Choice, Plan
+from secateur.quantization.ranges import METHODS
+from secateur.quantization.result import Quantized, Row
+from secateur.quantization.search import Search
+
+EXAMPLE = 2
+"""Samples of the data that a torch module is traced with."""
+
+Score = Callable[[Any], float]
+
+
+def _quiet(text: str) -> None:
+    pass
+
+
+_SHAPES = Wanted(
+    lambda v: all(
+        isinstance(shape, (tuple, list)) and all(map(is_whole, shape)) for shape in v.values()
+    ),
+    "input → shape, a tuple of whole numbers",
+)
+
+
+@checked(
+    ranges=Wanted(lambda v: v in METHODS, f"one of {', '.join(METHODS)}"),
+    input_shapes=_SHAPES,
+    score=FUNCTION,
+    keep_float=TEXTS,
+    max_drop=Wanted(lambda v: is_real(v) and float(v) >= 0, "a number, 0 or more"),
+    progress=FUNCTION,
+)
+def quantize(
+    model: Any,
+    data: Any,
+    *,
+    score: Score | None = None,
+    max_drop: float | None = None,
+    keep_float: Iterable[str] = (),
+    ranges: str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
+    progress: Callable[[str], None] = _quiet,
+) -> Quantized:
+    """Quantise a network after training: weights to int8, values between layers to uint8.
+
+    Weights have one scale for each output, symmetric in [-127, 127]; zeros stay zeros. Values have
+    one scale and zero point, and 0 is exact. Ranges (the least and the greatest number seen, three
+    percentiles, the smallest mean squared error), clipped weights, corrected biases and equalised
+    channels are tried, and what gives the smallest error of the outputs on held-back samples is
+    taken.
+
+    Args:
+        model: an ONNX file, its content, or a torch module.
+        data: a few hundred inputs like those in use, without labels: an array [n, ...] for a
+            network of one input, arrays in the order of the inputs, or input → array. Torch
+            tensors are taken, too.
+        score: outputs for all the data → how good they are, higher being better. It gets an array
+            [n, ...], or output → array where there are several outputs.
+        max_drop: by how much the score may fall; without `score`, how large the relative error of
+            the outputs may be (0.05 for 5 %). Layers go back to float32, the most sensitive first,
+            until that holds.
+        keep_float: names of layers that stay in float32.
+        ranges: how ranges of values are chosen, of `METHODS`; by default the best is found.
+        input_shapes: shapes of inputs that are dynamic beyond the batch.
+        progress: is called with what is going on.
+
+    Raises:
+        UsageError: data that do not fit the network; a model that is quantised already; a name
+            that is no layer; a score that is no number.
+        CompileError: the network cannot be read, or has no layer that can be quantised.
+        FileError: the model cannot be read.
+    """
+    if score is not None and max_drop is None:
+        raise UsageError("score= is there to hold a drop; give max_drop= as well")
+    source = _source(model, data)
+    network = networks.read(source, input_shapes=input_shapes)
+    given = inputs.checked_data(network, data)
+    layers = layers_of(network.graph)
+    reasons = _reasons(network, layers, tuple(keep_float))
+    search = Search(network, layers, given, progress)
+    choice = search.best({*reasons}, METHODS if ranges is None else (ranges,))
+    equal = _equalized(search, choice, given, {*reasons})
+    errors, search = search.errors, equal or search
+    plan = search.plan(choice, {*reasons}, final=True)
+    reasons |= plan.refused
+    drop, alone = None, {}
+    if max_drop is not None:
+        measure = search.error if score is None else _scored(network, given, score)
+        held = sensitivity.hold(search, plan, choice, measure, float(max_drop), {*reasons})
+        plan, drop, alone = held.plan, held.drop, held.alone
+        reasons |= dict.fromkeys(held.kept, f"sensitive: with it the drop is above {max_drop:g}")
+    progress("measuring what was done to each layer")
+    local = search.differences(plan)
+    content = writing.content(plans.qdq(plan), counted=network.counted, growing=network.growing)
+    rows = tuple(
+        Row(
+            name,
+            layer.node.op,
+            "int8" if name in plan.placement.layers else "fp32",
+            reasons.get(name, ""),
+            local[name].error if name in local else None,
+            alone.get(name),
+        )
+        for name, layer in layers.items()
+    )
+    count = len(next(iter(given.values())))
+    return Quantized(
+        content,
+        rows,
+        search.error(plan),
+        drop,
+        choice.method,
+        choice.clipped,
+        choice.corrected,
+        equal is not None,
+        errors,
+        count,
+    )
+
+
+def _source(model: Any, data: Any) -> Path | bytes:
+    if isinstance(model, bytes):
+        return model
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        destination.refuse_other(path)
+        return path
+    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto
+        return bytes(model.SerializeToString())
+    if isinstance(model, type) or not hasattr(model, "state_dict"):
+        raise UsageError(
+            f"the model is {shown(model)}; give an ONNX file, its content, or a torch module"
+        )
+    from secateur.export import to_onnx
+
+    return to_onnx(getattr(model, "_orig_mod", model), _example(data))
+
+
+def _example(data: Any) -> Any:
+    """Return the first samples as torch tensors, in the structure of the data."""
+    import torch
+
+    if isinstance(data, Mapping):
+        return {name: _example(value) for name, value in data.items()}
+    if isinstance(data, (tuple, list)):
+        return tuple(map(_example, data))
+    if isinstance(data, np.ndarray):
+        data = torch.from_numpy(np.ascontiguousarray(data[:EXAMPLE]))
+    if not isinstance(data, torch.Tensor) or not data.dim():
+        raise UsageError(
+            f"calibration data are {shown(data)}; give an array or a tensor [n, ...], or several "
+            "in a tuple or by name"
+        )
+    return data[:EXAMPLE]
+
+
+def _reasons(
+    network: Float, layers: Mapping[str, Layer], keep_float: tuple[str, ...]
+) -> dict[str, str]:
+    """Return why layers stay in float32, by layer.
+
+    Raises:
+        UsageError: a name is no layer's.
+        CompileError: no layer is left.
+    """
+    for name in keep_float:
+        if name not in layers:
+            known = ", ".join(map(repr, layers)) or "none"
+            raise UsageError(f"keep_float names {name!r}, but the layers are {known}")
+    if not layers:
+        raise CompileError(
+            "the network has no layer that can be quantised: no convolution or linear layer with "
+            "constant weights in float32; run it as it is"
+        )
+    found = {
+        name: reason for name in layers if (reason := weights.refusal(network.graph, layers[name]))
+    }
+    found |= dict.fromkeys(keep_float, "asked for")
+    if len(found) == len(layers):
+        raise CompileError(
+            "no layer is left to quantise: "
+            + "; ".join(f"{name!r}: {reason}" for name, reason in list(found.items())[:3])
+        )
+    return found
+
+
+def _equalized(
+    search: Search, choice: Choice, data: running.Arrays, kept: set[str]
+) -> Search | None:
+    """Return the search of an equalised network, if its error is smaller."""
+    found = equalizing.pairs(search.network.graph, search.layers)
+    if not found:
+        return None
+    search.progress("trying equalised channels")
+    network = equalizing.equalized(search.network, search.layers, found, search.first)
+    other = Search(network, layers_of(network.graph), data, search.progress)
+    before, after = (one.error(one.plan(choice, kept)) for one in (search, other))
+    return other if after < before else None
+
+
+def _scored(network: Float, data: running.Arrays, score: Score) -> sensitivity.Drop:
+    """Return a function that says by how much a plan's score is below the float network's."""
+
+    def value(run: Callable[[running.Arrays], dict[str, np.ndarray]]) -> float:
+        outputs = running.joined([run(part) for part in running.chunks(network, data)])
+        found = score(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
+        try:
+            number = float(found)
+        except (TypeError, ValueError):
+            number = np.nan
+        if np.isnan(number):
+            raise UsageError(f"score gave {shown(found)}, but must give a number")
+        return number
+
+    before = value(lambda part: running.run(network, part))
+
+    def drop(plan: Plan) -> float:
+        return before - value(plan.run)
+
+    return drop

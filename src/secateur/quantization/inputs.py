@@ -1,0 +1,118 @@
+"""Calibration data: arrays from Python or a file, looked at before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.arguments import shown
+from secateur.compiler.graph import Tensor
+from secateur.errors import FileError, UsageError
+from secateur.quantization.network import Float
+
+
+def read_data(path: Path) -> Any:
+    """Return what a .npy file (the only input's samples) or .npz file (by input's name) holds.
+
+    An .npz file with one array is that array, whatever its name, where numpy named it.
+
+    Raises:
+        FileError: it is missing, damaged, or holds anything but arrays of numbers.
+    """
+    try:
+        with path.open("rb") as file:  # numpy leaves a damaged one open
+            found: Any = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.ndarray):
+                found = dict(found)
+    except FileNotFoundError:
+        raise FileError(
+            f"there is no file {path}; give a .npy or .npz file of calibration data"
+        ) from None
+    except Exception as error:  # whatever zipfile and numpy raise on damage
+        raise FileError(
+            f"cannot read {path}: {error}; give a .npy file, or an .npz file with a name for each "
+            "input, of numbers"
+        ) from None
+    if isinstance(found, dict) and list(found) == ["arr_0"]:
+        return found["arr_0"]
+    return found
+
+
+def checked_data(network: Float, data: Any) -> dict[str, np.ndarray]:
+    """Return calibration data by input, as the network takes them.
+
+    Args:
+        network: what is to be quantised.
+        data: an array [n, ...] for a network of one input, arrays in the order of its inputs, or
+            input → array. Torch tensors are taken, too.
+
+    Raises:
+        UsageError: other names, shapes or kinds of numbers; different counts or none; NaN or
+            infinity; no whole number of batches where the file fixes the batch.
+    """
+    names = network.graph.inputs
+    if not isinstance(data, Mapping):
+        several = isinstance(data, Sequence) and not isinstance(data, (str, bytes))
+        arrays = list(data) if several and all(map(_is_array, data)) else [data]
+        if len(arrays) != len(names):
+            raise UsageError(
+                f"calibration data are {len(arrays)} arrays, but the network has the inputs "
+                f"{', '.join(map(repr, names))}; give one array for each, by name"
+            )
+        data = dict(zip(names, arrays, strict=True))
+    if set(data) != set(names):
+        raise UsageError(
+            f"calibration data have the names {', '.join(map(repr, data)) or 'of nothing'}, but "
+            f"the network's inputs are {', '.join(map(repr, names))}; use exactly these"
+        )
+    found = {name: _fitting(name, network.graph.types[name], data[name]) for name in names}
+    counts = {name: len(array) for name, array in found.items()}
+    if len({*counts.values()}) != 1:
+        said = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+        raise UsageError(f"calibration data hold {said}; give as many samples of each input")
+    (count,) = {*counts.values()}
+    if not count:
+        raise UsageError("calibration data are empty; give a few hundred samples")
+    if network.samples and count % network.samples:
+        raise UsageError(
+            f"calibration data hold {count} samples, but the file fixes a batch of "
+            f"{network.samples}; give a multiple of that"
+        )
+    return found
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _fitting(name: str, wanted: Tensor, given: Any) -> np.ndarray:
+    """Return the samples of one input in its dtype."""
+    if not _is_array(given):
+        raise UsageError(
+            f"calibration data of input {name!r} are {shown(given)}; give an array or a tensor "
+            "[n, ...]"
+        )
+    if hasattr(given, "detach"):  # a tensor of torch
+        given = given.detach().cpu().numpy()
+    array = np.asarray(given)
+    if array.ndim != len(wanted.shape) or array.shape[1:] != wanted.shape[1:]:
+        shape = ", ".join(map(str, ("n", *wanted.shape[1:])))
+        raise UsageError(
+            f"calibration data of input {name!r} have shape {array.shape}, but ({shape}) is needed"
+        )
+    same = array.dtype.kind in "fiub" and np.can_cast(array.dtype, wanted.dtype, "same_kind")
+    if not same or (wanted.dtype.kind == "f" and array.dtype.kind != "f"):
+        raise UsageError(
+            f"calibration data of input {name!r} have dtype {array.dtype}, but {wanted.dtype} is "
+            "needed; convert them as the network's user does"
+        )
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, wanted.dtype)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UsageError(
+            f"calibration data of input {name!r} hold NaN or infinity; take these samples out"
+        )
+    return array

@@ -1,0 +1,190 @@
+"""The float network that is to be quantised: folded, and ready for any number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from secateur.compiler import halves, onnx_reader, passes
+from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
+from secateur.errors import CompileError, UsageError
+
+COUNTS = (5, 7)
+"""Samples of two graphs that are compared to see what depends on them; few networks have axes of
+these extents, and nothing hangs on it."""
+
+_BEFORE_FUSE = next(k for k, (name, _) in enumerate(passes.PASSES) if name == "fuse")
+FLOAT_PASSES = passes.PASSES[:_BEFORE_FUSE]
+"""Passes after which all operators are ONNX's own, and batch norm is in the weights."""
+
+QUANTISED = frozenset({
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
+    "QLinearMatMul", "QuantizeLinear",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A constant that depends on how many samples there are.
+
+    Attributes:
+        first: `first + slope * n` is the constant for n samples; integers. None where it is rows.
+        slope: what each sample adds.
+        row: the constant of one sample, which is repeated along `axis`. None where it is a line.
+        axis: which axis counts samples.
+    """
+
+    first: np.ndarray | None = None
+    slope: np.ndarray | None = None
+    row: np.ndarray | None = None
+    axis: int = 0
+
+    def of(self, count: int) -> np.ndarray:
+        """Return the constant for so many samples."""
+        if self.row is not None:
+            return np.repeat(self.row, count, self.axis)
+        assert self.first is not None
+        assert self.slope is not None
+        line: np.ndarray = self.first + self.slope * count
+        return line
+
+
+@dataclass(frozen=True)
+class Float:
+    """A float network.
+
+    Attributes:
+        graph: of `COUNTS[0]` samples, or of as many as the file fixes.
+        samples: how many a call has, where the file fixes that; 0 where any number is.
+        counted: constants of `graph` that depend on the number of samples.
+        growing: values whose shape depends on it: which axes.
+    """
+
+    graph: Graph
+    samples: int
+    counted: Mapping[str, Counted]
+    growing: Mapping[str, tuple[int, ...]]
+
+    def constants(self, count: int) -> dict[str, np.ndarray]:
+        """Return all constants for so many samples."""
+        return {**self.graph.constants, **{k: c.of(count) for k, c in self.counted.items()}}
+
+
+def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = EMPTY) -> Float:
+    """Read a float network; float16 becomes float32.
+
+    Args:
+        source: an ONNX file, or its content.
+        input_shapes: see `onnx_reader.read`.
+
+    Raises:
+        UsageError: the network is quantised already, or an input's extents are not known.
+        CompileError: it cannot be compiled, or does something else for another number of samples.
+        FileError: it cannot be read.
+    """
+    try:
+        few, batched = _graph(source, input_shapes, COUNTS[0])
+        if batched:
+            return _free(few, _graph(source, input_shapes, COUNTS[1])[0])
+    except CompileError as error:
+        if not _alone(source, input_shapes):
+            raise
+        raise CompileError(
+            f"{error}; the file takes one sample alone, though it says any number: fix the batch, "
+            "for example with input_shapes={'input': (1, 3, 32, 32)}, --input-shape "
+            "input=1,3,32,32"
+        ) from error
+    extents = {(few.types[name].shape or (0,))[0] for name in few.inputs}
+    samples = extents.pop() if len(extents) == 1 else 0
+    if samples < 1:
+        raise CompileError(
+            "the inputs of this network do not begin with one number of samples, so it cannot be "
+            "calibrated; export it with a batch as the first axis of every input"
+        )
+    return Float(few, samples, EMPTY, EMPTY)
+
+
+def _alone(source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the network can be read for one sample."""
+    try:
+        _graph(source, input_shapes, 1)
+    except CompileError:
+        return False
+    return True
+
+
+def _graph(
+    source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]], count: int
+) -> tuple[Graph, bool]:
+    model = onnx_reader.read(source, input_shapes=input_shapes, batch=count)
+    for node in _every(model.graph):
+        if node.op in QUANTISED:
+            raise UsageError(
+                f"the model is quantised already (node {node}); compile it as it is, or quantise "
+                "the float model that it was made of"
+            )
+    return passes.apply(halves.widened(model.graph), FLOAT_PASSES), model.batched
+
+
+def _every(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes:
+        yield node
+        for value in node.attributes.values():
+            if isinstance(value, Graph):
+                yield from _every(value)
+
+
+def _free(few: Graph, many: Graph) -> Float:
+    """Compare a network of two numbers of samples."""
+    alike = [replace(a, attributes={}) for a in few.nodes] == [
+        replace(b, attributes={}) for b in many.nodes
+    ]
+    if not alike or few.constants.keys() != many.constants.keys():
+        raise _other()
+    for a, b in zip(few.nodes, many.nodes, strict=True):
+        if repr(sorted(a.attributes.items())) != repr(sorted(b.attributes.items())):
+            raise _other(a)
+    counted = {}
+    for name, array in few.constants.items():
+        other = many.constants[name]
+        if array.shape != other.shape or not np.array_equal(array, other, equal_nan=_floats(array)):
+            counted[name] = _counted(name, array, other)
+    growing = {}
+    for name, tensor in few.types.items():
+        pairs = zip(tensor.shape, many.types[name].shape, strict=True)
+        if axes := tuple(axis for axis, (a, b) in enumerate(pairs) if a != b):
+            growing[name] = axes
+    return Float(few, 0, counted, growing)
+
+
+def _floats(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f"
+
+
+def _other(node: Node | None = None) -> CompileError:
+    what = "the network does something else for another number of samples; fix the batch with "
+    what += "input_shapes=, --input-shape"
+    return CompileError(what) if node is None else unsupported(node, what)
+
+
+def _counted(name: str, few: np.ndarray, many: np.ndarray) -> Counted:
+    """Return how a constant depends on the number of samples."""
+    low, high = COUNTS
+    if few.shape == many.shape and few.dtype.kind in "iu":
+        slope, rest = np.divmod(many.astype(np.int64) - few.astype(np.int64), high - low)
+        if not rest.any():
+            return Counted(few - (slope * low).astype(few.dtype), slope.astype(few.dtype))
+    pairs = list(zip(few.shape, many.shape, strict=False))
+    axes = [axis for axis, (a, b) in enumerate(pairs) if a != b]
+    if few.ndim == many.ndim and len(axes) == 1 and pairs[axes[0]] == COUNTS:
+        row = few.take([0], axes[0])
+        same = (np.array_equal(np.broadcast_to(row, x.shape), x) for x in (few, many))
+        if all(same):
+            return Counted(row=row, axis=axes[0])
+    raise CompileError(
+        f"constant {name!r} of the network depends on the number of samples in a way that cannot "
+        "be written down; fix the batch with input_shapes=, --input-shape"
+    )

@@ -1,0 +1,77 @@
+"""The command that quantises a model: arguments only; it calls one public function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.console import Words
+from secateur.terminal.application import app, say, working
+from secateur.terminal.options import shape
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="An ONNX file of a float network.")],
+    calibrate: Annotated[
+        Path,
+        typer.Option(
+            help="A few hundred inputs like those in use, without labels: a .npy file, or .npz "
+            "with the inputs' names."
+        ),
+    ],
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write.  \\[default: MODEL's name here, with -int8]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write over a file that is no quantised model, even MODEL."),
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest relative error of the outputs, such as 0.02; layers go back to float32 "
+            "until it holds.  \\[default: none goes back]",
+            show_default=False,
+        ),
+    ] = None,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(help="A layer that stays in float32. Repeats.", show_default=False),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Quantise a network after training: int8 weights, 8-bit values, a QDQ ONNX file."""
+    from secateur.quantization import call, inputs, result
+
+    path = out_file or Path(f"{model.stem}-int8.onnx")
+    result.refuse_file(path, force=force)  # before any work
+    data = inputs.read_data(calibrate)
+    with working("quantising") as status:
+        made = call.quantize(
+            model,
+            data,
+            max_drop=max_drop,
+            keep_float=keep_float or (),
+            input_shapes=dict(map(shape, input_shape or ())),
+            progress=lambda text: status.update(Words(text)),
+        )
+        made.save(path, force=force)
+    first, *others = made.summary().split("\n")
+    say(f"{path}: {len(made.content):,} bytes; {first}")
+    for line in others:
+        say(line)
