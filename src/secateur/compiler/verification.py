@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler import apart, conditioning, interpreter, samples
+from secateur.compiler import apart, conditioning, interpreter, passes, samples
 from secateur.compiler.graph import Graph
 from secateur.compiler.network import SEVERAL, Network
 from secateur.errors import CompileError, UsageError
@@ -106,7 +106,7 @@ def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values:
             off, allowed = _difference(got, wanted), TOLERANCE[values]
             fine = off <= allowed
             if not fine and got.shape == wanted.shape:
-                rounded = rounded or conditioning.runs(graph, known.samples, values)
+                rounded = rounded or _rounded(graph, known.samples, values)
                 others = [_together([arrays[k] for k in order], name) for arrays in rounded]
                 off, fine = conditioning.judge(got, wanted, others, allowed, stepped=stepped)
             if not fine:
@@ -117,6 +117,15 @@ def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values:
                 )
             worst = max(worst, off)
     return worst
+
+
+def _rounded(graph: Graph, given: Sequence[Arrays], values: str) -> list[tuple[Arrays, ...]]:
+    """Return what rounding may make of the outputs: of numbers, and of biases to whole sums."""
+    found = conditioning.runs(graph, given, values)
+    whole = passes.whole_biases(graph)
+    if whole is not None:
+        found.append(tuple(interpreter.run_wide(whole, sample) for sample in given))
+    return found
 
 
 def _orders(network: Network, distinct: int) -> Iterator[list[int]]:

@@ -39,6 +39,21 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
+def whole_biases(graph: Graph) -> Graph | None:
+    """Return a quantised network in floats, but with biases in whole sums, as engines have them.
+
+    Args:
+        graph: as for `apply`.
+
+    Returns:
+        None where nothing in it is quantised.
+    """
+    if not any(node.op == "Dequantize" for node in graph.nodes):
+        return None
+    names = [name for name, _ in PASSES]
+    return integers.with_whole_biases(apply(graph, PASSES[: names.index("integers")]))
+
+
 def apply(graph: Graph, passes: Sequence[Pass] = PASSES) -> Graph:
     """Return what a list of passes makes of a graph.
 
