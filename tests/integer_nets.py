@@ -163,7 +163,9 @@ class Drawn:
             after.append(self.number(0, (k - 1) * d))
         if self.maybe(0.4):  # a layer that keeps the plane, so that residuals meet
             window["strides"] = [1] * len(plane)
-            reach = [(k - 1) * d for k, d in zip(window["kernel"], window["dilations"], strict=True)]
+            reach = [
+                (k - 1) * d for k, d in zip(window["kernel"], window["dilations"], strict=True)
+            ]
             before = [r // 2 for r in reach]
             after = [r - b for r, b in zip(reach, before, strict=True)]
             outputs = channels if groups == 1 else outputs
@@ -227,7 +229,9 @@ class Drawn:
         for _ in range(steps):
             self.seen.append((self.value, self.grid))
             if self.conv:
-                step = self.one("convolution", "convolution", "convolution", "pool", "total", "join")
+                step = self.one(
+                    "convolution", "convolution", "convolution", "pool", "total", "join"
+                )
             else:
                 step = self.one("linear", "linear", "total")
             getattr(self, step)()
@@ -292,17 +296,24 @@ def arrays_for(network: Network, samples: int) -> dict[str, np.ndarray]:
 def wanted(network: Network, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Run the references of one sample, one sample after the other; or those of a tile."""
     graph = network.graphs[0]
-    tile, count = (len(next(iter(v))) for v in ([np.empty(graph.types[graph.inputs[0]].shape)], arrays.values()))
+    tile, count = (
+        len(next(iter(v)))
+        for v in ([np.empty(graph.types[graph.inputs[0]].shape)], arrays.values())
+    )
     parts = []
     for start in range(0, count, tile):
         part = {name: a[start : start + tile] for name, a in arrays.items()}
         room = tile - min(tile, count - start)
-        part = {k: np.concatenate([a, np.zeros((room, *a.shape[1:]), F32)]) for k, a in part.items()}
+        part = {
+            k: np.concatenate([a, np.zeros((room, *a.shape[1:]), F32)]) for k, a in part.items()
+        }
         parts.append(interpreter.run(graph, part))
     return [np.concatenate([p[name] for p in parts])[:count] for name in graph.outputs]
 
 
-def same(network: Network, got: Sequence[np.ndarray], want: Sequence[np.ndarray], what: str) -> None:
+def same(
+    network: Network, got: Sequence[np.ndarray], want: Sequence[np.ndarray], what: str
+) -> None:
     """Compare to the bit; names the layer that differs."""
     graph = network.graphs[0]
     makers = graph.producers()
@@ -313,13 +324,18 @@ def same(network: Network, got: Sequence[np.ndarray], want: Sequence[np.ndarray]
             node = makers[name]
             trail = []
             while True:
-                trail.append(f"{node.op} {dict(node.attributes)} of {[graph.types[v].shape for v in node.inputs if v]}")
+                trail.append(
+                    f"{node.op} {dict(node.attributes)} of {[graph.types[v].shape for v in node.inputs if v]}"
+                )
                 before = [makers[v] for v in node.inputs if v in makers]
                 if not before:
                     break
                 node = before[0]
             away = np.argwhere(mine != its)
-            wrong.append(f"{name}: {len(away)} of {its.size}, first {away[:3].tolist()}:\n  " + "\n  ".join(trail))
+            wrong.append(
+                f"{name}: {len(away)} of {its.size}, first {away[:3].tolist()}:\n  "
+                + "\n  ".join(trail)
+            )
     assert not wrong, f"{what}: {len(wrong)} outputs differ\n" + "\n".join(wrong)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +30,10 @@ X86 = {
     "AVX-512 VNNI of half the width": (8, 16, "-march=x86-64-v4 -mavx512vnni"),
     "AVX-512 VNNI": (16, 32, "-march=x86-64-v4 -mavx512vnni"),
     "plain C": (4, 16, "-march=x86-64"),
-    "plain C in vectors of sixteen": (16, 16, "-march=x86-64"),
 }
 NEEDS = {"-mavxvnni": "avx_vnni", "x86-64-v4": "avx512bw", "-mavx512vnni": "avx512_vnni"}
 
-_I8MM = replace(targets.CROSS["aarch64-linux"], flags=("-mcpu=generic+v8.2a+dotprod+i8mm",))
+_I8MM = replace(targets.CROSS["aarch64-linux"], flags=("-mcpu=generic+v8_2a+dotprod+i8mm",))
 CROSSED = {
     "aarch64-linux": (targets.CROSS["aarch64-linux"], ("qemu-aarch64-static",)),
     "aarch64-linux with i8mm": (_I8MM, ("qemu-aarch64-static", "-cpu", "max")),
