@@ -1,4 +1,4 @@
-"""QDQ models: they agree with ONNX Runtime to a level; what is odd is computed right, or refused."""
+"""QDQ models: they agree with ONNX Runtime to a level; what is odd is right, or refused."""
 
 from __future__ import annotations
 

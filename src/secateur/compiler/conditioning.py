@@ -77,23 +77,25 @@ def unrounded(graph: Graph) -> Graph:
     Args:
         graph: with types.
     """
-    constants, nodes, cut = dict(graph.constants), [], set[str]()
-    readers = graph.consumers()
+    constants, readers = dict(graph.constants), graph.consumers()
+    nodes: list[Node] = []
+    cut: set[str] = set()
     for node in graph.nodes:
-        (value,) = node.outputs[:1]
+        x, value = (*node.inputs, "")[0], node.outputs[0]
         its = readers.get(value, ())
-        if node.op == "Quantize" and its and value not in graph.outputs:
-            if all(reader.op == "Dequantize" for reader in its):
-                info = np.iinfo(graph.types[value].dtype.name)
-                ends = [f"{value} {end}" for end in ("low", "high")]
-                for name, end in zip(ends, (info.min, info.max), strict=True):
-                    number = (end - node.get("zero")) * np.float32(node.get("scale"))
-                    constants[name] = np.asarray(number, np.float32)
-                cut.add(value)
-                node = Node("Clip", node.name, (node.inputs[0], *ends), node.outputs)
-        elif node.op == "Dequantize" and node.inputs[0] in cut:
-            node = Node("Identity", node.name, node.inputs, node.outputs)
-        nodes.append(node)
+        alone = its and value not in graph.outputs and all(n.op == "Dequantize" for n in its)
+        if node.op == "Quantize" and alone:
+            info = np.iinfo(graph.types[value].dtype.name)
+            ends = [f"{value} {end}" for end in ("low", "high")]
+            for name, end in zip(ends, (info.min, info.max), strict=True):
+                number = (end - node.get("zero")) * np.float32(node.get("scale"))
+                constants[name] = np.asarray(number, np.float32)
+            cut.add(value)
+            nodes.append(Node("Clip", node.name, (x, *ends), node.outputs))
+        elif node.op == "Dequantize" and x in cut:
+            nodes.append(Node("Identity", node.name, (x,), node.outputs))
+        else:
+            nodes.append(node)
     types = {name: graph.types[name] for name in graph.inputs}
     return graph.with_(nodes=tuple(nodes), constants=constants, types=types)
 

@@ -139,7 +139,7 @@ def _rounded(network: Network, known: Truth, values: str) -> list[tuple[Arrays, 
 
 
 def _shaped(arrays: Arrays, known: Truth) -> Arrays:
-    """Return outputs of a sample as the reference has them: rows of it may be an axis of their own."""
+    """Return outputs of a sample in the shapes of the reference: rows may have an axis."""
     return {name: array.reshape(known.wanted[0][name].shape) for name, array in arrays.items()}
 
 
