@@ -141,7 +141,7 @@ def test_outputs_that_hear_nothing_keep_their_bias() -> None:
     ("terms", "integers"), [(4608, True), (66_311, True), (66_312, False), (70_000, False)]
 )
 def test_sums_are_exact_to_the_edge_of_int32(terms: int, integers: bool) -> None:
-    """255 x 127 x 66,311 = 2,147,481,735 fits; beyond, a layer is computed in float32, and right."""
+    """255 x 127 x 66,311 = 2,147,481,735 fits; beyond, a layer is float32, and right."""
     w = np.full((terms, 3), 127, np.int8)
     w[:, 1] = -127
     w[::2, 2] = -127
