@@ -215,6 +215,14 @@ class Drawn:
             self.value = self.net.rounded(y, *self.grid)
             self.net.whole["QuadAdd"] += 1
 
+    def looked_up(self) -> None:
+        """A function of single levels: after a layer, a table of them."""
+        if self.layers:
+            function = self.one("Sigmoid", "Tanh", "HardSwish", "Softplus", "Elu")
+            y = self.net.add(function, self.value)
+            self.grid = (self.between(0.003, 0.03), *self.zero())
+            self.value = self.net.rounded(y, *self.grid)
+
     def flat(self) -> None:
         """One position left, then vectors."""
         channels, *plane = self.shape(self.value)[1:]
@@ -228,12 +236,10 @@ class Drawn:
     def grow(self, steps: int) -> None:
         for _ in range(steps):
             self.seen.append((self.value, self.grid))
+            steps = ["total", "looked_up", *["linear"] * 3]
             if self.conv:
-                step = self.one(
-                    "convolution", "convolution", "convolution", "pool", "total", "join"
-                )
-            else:
-                step = self.one("linear", "linear", "total")
+                steps = ["pool", "total", "join", "looked_up", *["convolution"] * 4]
+            step = self.one(*steps)
             getattr(self, step)()
             self.layers += step in ("convolution", "linear", "total")
         if self.conv and self.maybe(0.2):
