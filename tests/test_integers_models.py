@@ -119,6 +119,15 @@ def test_levels_may_be_read_on_another_grid_than_they_were_written() -> None:
     assert most < 1.01
 
 
+def test_levels_that_are_moved_are_read_on_their_own_grid() -> None:
+    moved = [om.node("Transpose", "d", "c", perm=[0, 2, 1])]
+    proto = model(moved, (4, 30), out=(F32(0.02), np.uint8(117)))
+    (read,) = [n for n in proto.graph.node if n.output[0] == "d"]
+    read.input[1] = "s2"
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(F32(0.05)), "s2"))
+    assert steps_off(proto, inputs(5, 4, 30), 0.02)[0] < 1.01
+
+
 def test_outputs_that_hear_nothing_keep_their_bias() -> None:
     """Where all weights are 0 there is no step of weights to count the bias in."""
     w = whole(9, 3, 3, 3)
