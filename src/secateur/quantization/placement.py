@@ -209,7 +209,7 @@ class _Walk:
         self.makers = graph.producers()
         self.uses = graph.consumers()
         self.fused = {n.name: layer for layer in layers.values() for n in layer.chain}
-        self.ends = {layer.end for layer in layers.values()}
+        self.ends = {layer.end: layer.name for layer in layers.values()}
         self.sums = self._sums()
 
     def _sums(self) -> dict[str, Node]:
@@ -250,12 +250,30 @@ class _Walk:
                 for value in node.inputs:
                     self.need(value)
         elif node.outputs[0] in self.sums:
-            for value in self.sums[node.outputs[0]].inputs:
-                self.need(value)
-        else:
-            found = source_of(self.graph, node.outputs[0], self.makers, self.ends | {*self.sums})
-            if found and found not in self.graph.inputs:
-                self.need(found)
+            given = self.sums[node.outputs[0]].inputs
+            if all(map(self._whole, given)):
+                for value in given:
+                    self.need(value)
+        elif (found := self._source(node.outputs[0])) and self._whole(found):
+            self.need(found)
+
+    def _source(self, value: str) -> str | None:
+        return source_of(self.graph, value, self.makers, {*self.ends, *self.sums})
+
+    def _whole(self, value: str) -> bool:
+        """Whether a value comes from a layer in int8, or from an operator that works on 8 bit.
+
+        Others are in float32 at hand: to round them first would cost time and accuracy.
+        """
+        if value in self.ends:
+            return self.ends[value] not in self.kept
+        node = self.makers.get(value)
+        if node is None:
+            return False
+        if value in self.sums or node.op == "Concat" or node.op in SAME | MEANS:
+            return True
+        found = self._source(value)
+        return found is not None and self._whole(found)
 
     def need(self, value: str) -> None:
         if value not in self.graph.constants and self.graph.types[value].dtype == SINGLE:
