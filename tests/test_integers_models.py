@@ -1,4 +1,4 @@
-"""QDQ models: they agree with ONNX Runtime to a level; what is odd is computed right, or refused."""
+"""QDQ models: they agree with ONNX Runtime to a level; what is odd is right, or refused."""
 
 from __future__ import annotations
 
@@ -75,7 +75,13 @@ LAYERS = {
 @pytest.mark.parametrize("zero", [np.uint8(0), np.uint8(255), np.uint8(117), np.int8(-3)], ids=str)
 def test_a_layer_agrees_with_onnx_runtime_to_a_level(name: str, zero: Any) -> None:
     layers, shape, constants = LAYERS[name]
-    proto = model(layers, shape, constants, grid=(F32(0.02), zero), axis=len(constants["w"].shape) == 2 and layers[0].op_type == "MatMul")
+    proto = model(
+        layers,
+        shape,
+        constants,
+        grid=(F32(0.02), zero),
+        axis=len(constants["w"].shape) == 2 and layers[0].op_type == "MatMul",
+    )
     found = operators(proto)
     assert found["QuadConv"] + found["QuadLinear"] == 1, found
     assert not {"FusedConv", "FusedLinear"} & set(found)
@@ -120,7 +126,9 @@ def test_outputs_that_hear_nothing_keep_their_bias() -> None:
     bias = np.linspace(-0.7, 0.9, 9, dtype=F32)
     constants = {"w": w, "ws": steps(9), "b": bias}
     layers = [om.node("Conv", "d wf b", "c")]
-    proto = model(layers, (3, 6, 6), constants, grid=(F32(3), np.uint8(100)), out=(F32(0.01), np.uint8(90)))
+    proto = model(
+        layers, (3, 6, 6), constants, grid=(F32(3), np.uint8(100)), out=(F32(0.01), np.uint8(90))
+    )
     assert operators(proto)["QuadConv"] == 1
     graph = passes.apply(om.read(proto))
     made = interpreter.run(graph, {"x": inputs(1, 3, 6, 6)})["y"]
@@ -133,7 +141,7 @@ def test_outputs_that_hear_nothing_keep_their_bias() -> None:
     ("terms", "integers"), [(4608, True), (66_311, True), (66_312, False), (70_000, False)]
 )
 def test_sums_are_exact_to_the_edge_of_int32(terms: int, integers: bool) -> None:
-    """255 x 127 x 66,311 = 2,147,481,735 fits; beyond, a layer is computed in float32, and right."""
+    """255 x 127 x 66,311 = 2,147,481,735 fits; beyond, a layer is float32, and right."""
     w = np.full((terms, 3), 127, np.int8)
     w[:, 1] = -127
     w[::2, 2] = -127
@@ -141,7 +149,12 @@ def test_sums_are_exact_to_the_edge_of_int32(terms: int, integers: bool) -> None
     layers = [om.node("MatMul", "d wf", "c")]
     constants = {"w": w, "ws": F32(1)}
     proto = model(
-        layers, (terms,), constants, axis=1, grid=(F32(1), np.uint8(0)), out=(F32(scale), np.uint8(0))
+        layers,
+        (terms,),
+        constants,
+        axis=1,
+        grid=(F32(1), np.uint8(0)),
+        out=(F32(scale), np.uint8(0)),
     )
     assert operators(proto)["QuadLinear"] == int(integers)
     given = np.full((2, terms), 255, F32)
@@ -169,7 +182,9 @@ def test_the_sums_themselves_are_exact() -> None:
 @pytest.mark.parametrize("bias", [2**31 - 1, -(2**31), 2**30])
 def test_a_bias_that_fills_int32_is_not_wrapped(bias: int) -> None:
     layers = [om.node("DequantizeLinear", "bi bs", "b"), om.node("Conv", "d wf b", "c")]
-    constants = conv_constants(bi=np.full(9, bias, np.int32), bs=F32(0.01 * 0.02)) | {"ws": F32(0.01)}
+    constants = conv_constants(bi=np.full(9, bias, np.int32), bs=F32(0.01 * 0.02)) | {
+        "ws": F32(0.01)
+    }
     proto = model(layers, (3, 9, 9), constants, out=(F32(3000), np.uint8(128)))
     assert operators(proto)["QuadConv"] == int(bias == 2**30)
     assert steps_off(proto, inputs(3, 3, 9, 9), 3000)[0] < 1.01

@@ -39,19 +39,12 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def whole_biases(graph: Graph) -> Graph | None:
-    """Return a quantised network in floats, but with biases in whole sums, as engines have them.
+def in_floats(graph: Graph) -> Graph:
+    """Return what all passes before `integers` make of a graph.
 
-    Args:
-        graph: as for `apply`.
-
-    Returns:
-        None where nothing in it is quantised.
+    Args, Raises: as `apply`.
     """
-    if not any(node.op == "Dequantize" for node in graph.nodes):
-        return None
-    names = [name for name, _ in PASSES]
-    return integers.with_whole_biases(apply(graph, PASSES[: names.index("integers")]))
+    return apply(graph, PASSES[: [name for name, _ in PASSES].index("integers")])
 
 
 def apply(graph: Graph, passes: Sequence[Pass] = PASSES) -> Graph:

@@ -53,21 +53,22 @@ def with_whole_biases(graph: Graph) -> Graph:
     Args:
         graph: after `fuse`; its values all have types.
     """
-    walk, nodes = _Walk(graph), []
+    walk, nodes = _Walk(graph), list[Node]()
     for node in graph.nodes:
         if node.op == "Dequantize":
             walk.visit(node)
         x, w, b = (*node.inputs, "", "", "")[:3]
+        known = None
         if node.op in ("FusedConv", "FusedLinear") and b and x in walk.levels:
-            grid = walk.levels[x][1]
-            known = walk._sums(node, grid, w, b)
-            if known is not None:
-                whole, bias, steps = known
-                rows = whole.reshape(len(whole), -1).sum(axis=1, dtype=np.int64)
-                offset = ((bias + grid.zero * rows) * steps).astype(np.float32)
-                made = walk._constant(f"{b} whole", offset)
-                node = replace(node, inputs=(x, w, made, *node.inputs[3:]))
-        nodes.append(node)
+            known = walk._sums(node, walk.levels[x][1], w, b)
+        if known is None:
+            nodes.append(node)
+            continue
+        whole, bias, steps = known
+        rows = whole.reshape(len(whole), -1).sum(axis=1, dtype=np.int64)
+        offset = (bias + walk.levels[x][1].zero * rows) * steps
+        made = walk._constant(f"{b} whole", offset.astype(np.float32))
+        nodes.append(replace(node, inputs=(x, w, made, *node.inputs[3:])))
     return graph.with_(nodes=tuple(nodes), constants=walk.constants, types=walk.types)
 
 
