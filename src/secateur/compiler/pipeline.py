@@ -48,7 +48,8 @@ class Compiled:
         target: what for.
         difference: from the reference, relative to the largest output; None for a target whose
             code this machine cannot run, which is not verified.
-        sparse, dense: how many layers skip zeros, and how many do not.
+        sparse, dense: how many layers skip zeros, and how many do not, of those in float32.
+        integer: how many layers are computed in 8 bits.
     """
 
     content: bytes
@@ -57,6 +58,7 @@ class Compiled:
     difference: float | None
     sparse: int
     dense: int
+    integer: int = 0
 
     @checked(path=PATH)
     def write(self, path: Path | str, *, force: bool = False) -> None:
@@ -80,10 +82,11 @@ class Compiled:
             checked = f"not verified: this machine cannot run code for {self.target.name}"
         else:
             checked = f"verified: within {self.difference:.1e} of the reference"
-        return (
-            f"{path}: {len(self.content):,} bytes for {self.target.name}; "
-            f"{self.sparse} layers skip zeros, {self.dense} do not; {checked}"
-        )
+        layers = f"{self.sparse} layers skip zeros, {self.dense} do not"
+        if self.integer:
+            floats = f"; of those in float32, {layers}" if self.sparse + self.dense else ""
+            layers = f"{self.integer} layers in int8{floats}"
+        return f"{path}: {len(self.content):,} bytes for {self.target.name}; {layers}; {checked}"
 
     def engine(self, threads: int | None = None) -> Engine:
         """Load it.
@@ -151,7 +154,9 @@ def compile_network(
         with Engine(content) as engine:
             difference = verification.verify(network, known, engine, values)
     skipping = sum(most > 0 for most in network.sparse.values())
-    return Compiled(content, written, goal, difference, skipping, len(network.sparse) - skipping)
+    integer = sum(node.op in choice.INTEGER for node in network.graphs[0].nodes)
+    dense = len(network.sparse) - skipping
+    return Compiled(content, written, goal, difference, skipping, dense, integer)
 
 
 def _check_values(values: str) -> None:
@@ -300,6 +305,7 @@ def source_of(
         "batched": network.batched and not network.fixed,
         "samples": network.fixed or 1,
         "values": values,
+        "precision": _precision(graph),
         "origin": hashlib.sha256(origin).hexdigest(),
         "inputs": [_described(network, graph, v) for v in graph.inputs],
         "outputs": [_described(network, graph, v) for v in graph.outputs],
@@ -316,6 +322,14 @@ def source_of(
         info=info,
         values=values,
     )
+
+
+def _precision(graph: Graph) -> str:
+    """Return what the layers are computed in, as `secateur bench` names it."""
+    ops = {node.op for node in graph.nodes}
+    if ops.isdisjoint(choice.INTEGER):
+        return "f32"
+    return "int8" if ops.isdisjoint(choice.LAYERS) else "int8, rest f32"
 
 
 def _described(network: Network, graph: Graph, value: str) -> dict[str, Any]:

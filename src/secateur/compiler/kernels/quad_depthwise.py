@@ -6,8 +6,7 @@ import numpy as np
 
 from secateur.compiler.graph import Node
 from secateur.compiler.kernels import Body, Machine, Place, Step
-from secateur.compiler.kernels.elementwise import activation
-from secateur.compiler.kernels.windows import window
+from secateur.compiler.kernels.depthwise import planes
 
 
 def fits(node: Node, weight: np.ndarray) -> bool:
@@ -48,39 +47,22 @@ def write(
     Returns:
         C: the quads that this thread does, from and to.
     """
-    x, y, r = places
-    win = window(node, weight.shape[2:])
-    quads = len(weight) // 4
-
-    def two(values: tuple[int, ...], one: int) -> tuple[int, int]:
-        first, second = (one, *values)[-2:]
-        return first, second
-
-    kernel, strides, steps = two(win.kernel, 1), two(win.strides, 1), two(win.dilations, 1)
-    none = (0,) * len(x.layout.shape)
-    xs, ys, rs = (p.layout.strides if p else none for p in (x, y, r))
-    ins, outs, ress = (two(s[2:], 0) for s in (xs, ys, rs))
-    blocks = two(y.layout.blocks[2:], 1)
-    start = sum(p * s for p, s in zip(win.before, xs[2:], strict=True))
-    moves = ", ".join(
-        f"{{0, {a}, {b}}}" for a, b in ((strides[0] * ins[0], strides[1] * ins[1]), outs, ress)
-    )
-    body.line(
-        f"const sec_shape g = {{{{1, {blocks[0]}, {blocks[1]}}}, {moves}, "
-        f"{ys[1]}, {rs[1]}, {activation(node)}}};"
-    )
+    x, y, _ = places
+    plane = planes(node, weight.shape[2:], places)
+    quads, (high, wide) = len(weight) // 4, plane.kernel
+    body.line(plane.shape)
     p = step.weights.pointer
-    packed = _words(weight.reshape(len(weight), 1, *kernel))
+    packed = _words(weight.reshape(len(weight), 1, high, wide))
     body.line(
-        f"const sec_quad_windows w = {{{quads}, {kernel[0]}, {kernel[1]}, {xs[1]}, {ins[0]}, "
-        f"{steps[1] * ins[1]}, {strides[0]}, {steps[0]}, {p(packed)}, {p(bias)}, levels}};"
+        f"const sec_quad_windows w = {{{quads}, {high}, {wide}, {x.layout.strides[1]}, "
+        f"{plane.inputs[0]}, {plane.steps[1] * plane.inputs[1]}, {plane.strides[0]}, "
+        f"{plane.steps[0]}, {p(packed)}, {p(bias)}, levels}};"
     )
     opened = body.loops(y.layout.blocks[:1], ["n"], shared=False)
-    at = f"in - {start} + n * {xs[0]}L, out + n * {ys[0]}L, res ? res + n * {rs[0]}L : 0, t, T"
     if y.layout.lanes > 1:
-        rows = _rows(blocks[0], step.machine)
-        body.line(f"sec_quad_windows_layer(&w, &g, {at}, {rows});")
+        rows = _rows((1, *y.layout.blocks[2:])[-2], step.machine)
+        body.line(f"sec_quad_windows_layer(&w, &g, {plane.sample}, t, T, {rows});")
     else:
-        body.line(f"sec_quad_windows_plain(&w, &g, {at}, {len(weight)});")
+        body.line(f"sec_quad_windows_plain(&w, &g, {plane.sample}, t, T, {len(weight)});")
     body.close(opened)
     return f"(long)sec_share({quads}, t, T)", f"(long)sec_share({quads}, t + 1, T)"
