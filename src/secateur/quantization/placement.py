@@ -243,7 +243,7 @@ class _Walk:
     def _carry(self, node: Node) -> None:
         """Ask for 8-bit inputs of an operator whose output is needed in 8 bit."""
         if node.op in SAME or node.op in MEANS:
-            if _works(self.graph, node):
+            if moves(self.graph, node):
                 self.need(node.inputs[0])
         elif node.op == "Concat":
             if not any(value in self.graph.constants for value in node.inputs):
@@ -262,7 +262,7 @@ class _Walk:
             self.needed.add(value)
 
 
-def _works(graph: Graph, node: Node) -> bool:
+def moves(graph: Graph, node: Node) -> bool:
     """Whether an operator that moves or averages numbers does so on 8 bit."""
     shape = graph.types[node.inputs[0]].shape
     if node.op == "ReduceMean":
@@ -290,7 +290,7 @@ def _groups(graph: Graph, values: Collection[str]) -> tuple[dict[str, str], set[
     for node in graph.nodes:
         if node.op == "Concat":
             given = node.inputs
-        elif node.op in SAME and _works(graph, node):
+        elif node.op in SAME and moves(graph, node):
             given = node.inputs[:1]
         else:
             continue
