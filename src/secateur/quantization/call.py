@@ -188,7 +188,13 @@ def _source(model: Any, data: Any) -> Path | bytes:
             f"the model is {shown(model)}; give an ONNX file, its content, or a torch module"
         )
     from secateur.export import to_onnx
+    from secateur.quantization.fake import trained_of
 
+    if trained_of(model) is not None:
+        raise UsageError(
+            "the model is trained in 8 bit: QuantizedTraining.of(model).finish(data) gives its "
+            "int8 network, and remove() makes it a float one again"
+        )
     return to_onnx(getattr(model, "_orig_mod", model), inputs.tensors(data, 0, EXAMPLE))
 
 

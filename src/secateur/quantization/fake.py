@@ -67,29 +67,30 @@ class Value:
 
     Attributes:
         ends: float32 [2], the least and the greatest number.
-        batches: how many they are averaged over; 0 before the first.
+        batches: float32 [], how many they are averaged over; 0 before the first. No int, for which
+            `torch.compile` would compile every step anew.
     """
 
     ends: Tensor = field(default_factory=lambda: torch.zeros(2))
-    batches: int = 0
+    batches: Tensor = field(default_factory=lambda: torch.zeros(()))
 
-    def follow(self, x: Tensor, *, widen: bool = False) -> None:
-        """Take in a batch.
+    @torch.no_grad()
+    def follow(self, x: Tensor) -> None:
+        """Take in a batch."""
+        if x.numel():
+            new = torch.stack(torch.aminmax(x.detach())).float()
+            old = self.ends.to(new.device)
+            self.batches = self.batches.to(new.device) + 1
+            self.ends = old + (new - old) / self.batches.clamp(max=HORIZON)
 
-        Args:
-            x: the value.
-            widen: let the range hold all of it, and count as one batch with those before.
-        """
-        if not x.numel():
-            return
-        new = torch.stack(torch.aminmax(x.detach())).float()
-        old = self.ends.to(new.device)
-        if widen and self.batches:
+    @torch.no_grad()
+    def widen(self, x: Tensor) -> None:
+        """Hold all of a batch, too; all that was held so counts as one."""
+        if x.numel():
+            new = torch.stack(torch.aminmax(x)).float()
+            old = self.ends.to(new.device) if self.batches else new
             low, high = torch.minimum(old[0], new[0]), torch.maximum(old[1], new[1])
-            self.ends = torch.stack([low, high])
-            return
-        self.batches += 1
-        self.ends = old + (new - old) / min(self.batches, HORIZON)
+            self.ends, self.batches = torch.stack([low, high]), torch.ones((), device=new.device)
 
 
 @dataclass
@@ -98,10 +99,9 @@ class Range:
 
     values: dict[str, Value] = field(default_factory=dict)
 
-    def ends(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    def ends(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the least and the greatest number, 0 among them."""
-        both = torch.stack([v.ends if device is None else v.ends.to(device)
-                            for v in self.values.values()])  # fmt: skip
+        both = torch.stack([value.ends.to(device) for value in self.values.values()])
         return both[:, 0].amin().clamp(max=0), both[:, 1].amax().clamp(min=0)
 
     def rounded(self, x: Tensor) -> Tensor:
@@ -119,7 +119,8 @@ class Trained:
     """What all hooks of a model share.
 
     Attributes:
-        layers: node of the exported network → name of the module that it is.
+        layers: layer in 8 bit of the exported network → name of the module that it is; "" where
+            it is none, but a pattern that 8 bit stores exactly.
         ranges: value of the exported network → its range.
         unseen: values that the exported network rounds, and training does not.
         observing: ranges widen, and nothing is rounded.
@@ -131,7 +132,6 @@ class Trained:
     unseen: tuple[str, ...]
     observing: bool = False
     paused: bool = False
-
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -151,7 +151,7 @@ class Hook:
         trained: what all hooks share.
         range: of what is rounded.
         values: of each call in a pass; None where another hook tracks that value.
-        calls: how many there were.
+        calls: how many of the pass there were.
     """
 
     trained: Trained
@@ -161,12 +161,16 @@ class Hook:
 
     def rounded(self, x: Tensor, *, training: bool) -> Tensor:
         """Return the value of a call, rounded; its range follows it in training."""
-        value = self.values[self.calls % len(self.values)]
-        self.calls += 1
-        with torch.no_grad():
-            if value is not None and (training or self.trained.observing):
-                value.follow(x, widen=self.trained.observing)
-        return x if self.trained.observing else self.range.rounded(x)
+        value = self.values[self.calls]
+        if len(self.values) > 1:
+            self.calls = (self.calls + 1) % len(self.values)
+        if self.trained.observing:
+            if value is not None:
+                value.widen(x)
+            return x
+        if value is not None and training:
+            value.follow(x)
+        return self.range.rounded(x)
 
 
 class Before(Hook):

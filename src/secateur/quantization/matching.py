@@ -23,13 +23,17 @@ from secateur.export import names_of, to_onnx
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, each, run
 from secateur.model.passes import hooked, undisturbed
+from secateur.quantization import inputs, running
 from secateur.quantization import network as networks
-from secateur.quantization import running
 from secateur.quantization.fake import After, Before, Range, Trained, Value
 from secateur.quantization.network import Float
 from secateur.quantization.placement import SAME, Layer, Placement, layers_of, moves, place
+from secateur.quantization.weights import integers_of
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+EXAMPLE = 2
+"""Samples that a copy is run on."""
 
 SAME_NUMBERS = 1e-3
 """Largest difference of numbers that count as the same, relative to the largest of them."""
@@ -61,22 +65,26 @@ class _Seen:
             into.setdefault(name, []).append((self.time, np.empty(0)))
 
 
-def match(model: nn.Module, example: Inputs, keep_float: Collection[str]) -> Matched:
+def match(model: nn.Module, data: Any, keep_float: Collection[str]) -> Matched:
     """Return the hooks that round in a module what its exported network rounds.
 
     Args:
         model: it is not changed.
-        example: a few inputs of it.
+        data: inputs of it, as for `secateur.quantize`.
         keep_float: names of layers that stay in float32.
 
     Raises:
-        UsageError: the module cannot be copied.
+        UsageError: the module cannot be copied, or the data do not fit it.
         CompileError: it cannot be exported, or none of its layers can be trained in 8 bit.
     """
     twin = copied(model).cpu().float()
-    example = each(example, lambda x: x.cpu().float() if x.is_floating_point() else x.cpu())
+    example = each(
+        inputs.tensors(data, 0, EXAMPLE),
+        lambda x: x.cpu().float() if x.is_floating_point() else x.cpu(),
+    )
     _draw(twin)
     network = networks.read(to_onnx(twin, example))
+    inputs.checked_data(network, data)
     seen = _observed(twin, example)
     values = _values(network, {name: x.numpy() for name, x in names_of(example).items()})
     layers = layers_of(network.graph)
@@ -88,7 +96,9 @@ def match(model: nn.Module, example: Inputs, keep_float: Collection[str]) -> Mat
             "layer which the module calls itself, with a weight that is its own parameter, and "
             "which is not in keep_float"
         )
-    placement = place(network.graph, layers, [name for name in layers if name not in found])
+    fixed = [n for n, layer in layers.items() if n not in found and _exact(network.graph, layer)]
+    kept = [name for name in layers if name not in {*found, *fixed}]
+    placement = place(network.graph, layers, kept)
     return _hooks(network.graph, placement, values, found, seen)
 
 
@@ -114,9 +124,7 @@ def _observed(twin: nn.Module, example: Inputs) -> _Seen:
     handles = []
     for name, module in twin.named_modules():
         if isinstance(module, LAYERS):
-            handles.append(
-                module.register_forward_pre_hook(partial(read, name), with_kwargs=True)
-            )
+            handles.append(module.register_forward_pre_hook(partial(read, name), with_kwargs=True))
         handles.append(module.register_forward_hook(partial(gave, name)))
     with hooked(handles), undisturbed(twin), torch.no_grad():
         run(twin, example)
@@ -142,11 +150,8 @@ def _layers(
     seen: _Seen,
 ) -> dict[str, tuple[str, int]]:
     """Return by layer the module that it is, and which of its calls."""
-    modules = {
-        name: _directions(weight.detach().numpy())
-        for name in seen.read
-        if (weight := twin.get_submodule(name)._parameters.get("weight")) is not None
-    }
+    own = {name: twin.get_submodule(name)._parameters.get("weight") for name in seen.read}
+    modules = {name: _directions(w.detach().numpy()) for name, w in own.items() if w is not None}
     found: dict[str, tuple[str, int]] = {}
     for layer in layers.values():
         weight = np.moveaxis(layer.values(graph)[0], layer.axis, 0)
@@ -161,7 +166,10 @@ def _layers(
                 break
     whole = set(found.values())
     missed = {
-        name for name, calls in seen.read.items() for k in range(len(calls)) if (name, k) not in whole
+        name
+        for name, calls in seen.read.items()
+        for k in range(len(calls))
+        if (name, k) not in whole
     }
     return {node: at for node, at in found.items() if at[0] not in missed}
 
@@ -173,7 +181,20 @@ def _directions(weight: np.ndarray) -> np.ndarray:
         return rows
     largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
     with np.errstate(all="ignore"):
-        return np.nan_to_num(rows / largest)
+        divided: np.ndarray = np.nan_to_num(rows / largest)
+    return divided
+
+
+def _exact(graph: Graph, layer: Layer) -> bool:
+    """Whether weights drawn at random are what int8 stores: they are no weights, but a pattern.
+
+    So is a shortcut that leaves out pixels and adds channels of zeros.
+    """
+    weight, bias = layer.values(graph)
+    integers, steps = integers_of(weight, layer.axis, clipped=False)
+    shape = [1] * weight.ndim
+    shape[layer.axis] = -1
+    return bias is None and np.allclose(integers * steps.reshape(shape), weight, rtol=1e-6, atol=0)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -198,7 +219,7 @@ def _hooks(
         data.setdefault(name, {})[call] = value
     outputs: dict[str, str] = {}  # module -> value that it gives
     unseen = []
-    for value in _read_elsewhere(graph, placement):
+    for value in _read_elsewhere(graph, placement, found):
         given = _giver(value, graph, values, seen)
         if given is None:
             unseen.append(value)
@@ -217,7 +238,8 @@ def _hooks(
         for value, first in placement.group.items()
         if (root := roots[first]) in ranges
     }
-    trained = Trained({node: name for node, (name, _) in found.items()}, by_value, tuple(unseen))
+    names = {node: found[node][0] if node in found else "" for node in placement.layers}
+    trained = Trained(names, by_value, tuple(unseen))
     before = {
         name: Before(
             trained, by_value[calls[0]], [trackers.get((name, k)) for k in range(len(calls))]
@@ -231,8 +253,8 @@ def _hooks(
     return Matched(trained, before, after)
 
 
-def _read_elsewhere(graph: Graph, placement: Placement) -> Iterator[str]:
-    """Yield the 8-bit values that something else reads than a layer, or what only moves numbers.
+def _read_elsewhere(graph: Graph, placement: Placement, found: Collection[str]) -> Iterator[str]:
+    """Yield the 8-bit values that something else reads than a module, or what only moves numbers.
 
     What moves numbers gives the same whether they are rounded before or behind it.
     """
@@ -245,8 +267,7 @@ def _read_elsewhere(graph: Graph, placement: Placement) -> Iterator[str]:
 
     for value in placement.values:
         for node in uses.get(value, ()):
-            layer = placement.layers.get(node.name)
-            reads = layer is not None and layer.data == value
+            reads = node.name in found and placement.layers[node.name].data == value
             if not reads and not moved(node, value):
                 yield value
                 break

@@ -12,14 +12,14 @@ residual block. Ranges of values follow their batches; weights end at the larges
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from secateur.arguments import TEXTS, a, checked
+from secateur.arguments import MAPPING, TEXTS, a, checked
 from secateur.errors import CompileError, TrainingError, UsageError
 from secateur.export import names_of, to_onnx
 from secateur.model.inputs import each, run
@@ -27,7 +27,7 @@ from secateur.model.parameters import device_of, unwrapped
 from secateur.model.passes import refusing, undisturbed
 from secateur.quantization import call, fake, inputs, weights
 from secateur.quantization import network as networks
-from secateur.quantization.fake import Trained
+from secateur.quantization.fake import Trained, Value
 from secateur.quantization.matching import match
 from secateur.quantization.placement import layers_of, place
 from secateur.quantization.plan import Choice
@@ -75,8 +75,7 @@ class QuantizedTraining:
                     f"keep_float names {name!r}, but the model has no such module; names are "
                     "those of model.named_modules()"
                 )
-        example = inputs.tensors(data, 0, call.EXAMPLE)
-        matched = match(inner, example, frozenset(keep_float))
+        matched = match(inner, data, frozenset(keep_float))
         self._model, self._trained = inner, matched.trained
         fake.attach(inner, matched.before, matched.after)
         try:
@@ -106,7 +105,7 @@ class QuantizedTraining:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the modules whose layers are computed in 8 bit."""
-        return tuple(dict.fromkeys(self._trained.layers.values()))
+        return tuple(dict.fromkeys(name for name in self._trained.layers.values() if name))
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -139,14 +138,44 @@ class QuantizedTraining:
                 "the network is meant for"
             )
 
-    def _broken(self) -> list[str]:
-        """Return the values whose ranges are not finite."""
-        return [
-            name
+    def _values(self) -> dict[str, Value]:
+        """Return the values that are tracked, by name."""
+        return {
+            name: value
             for found in self._trained.ranges.values()
             for name, value in found.values.items()
-            if not bool(torch.isfinite(value.ends).all())
-        ]
+        }
+
+    def _broken(self) -> list[str]:
+        """Return the values whose ranges are not finite."""
+        return [n for n, v in self._values().items() if not bool(torch.isfinite(v.ends).all())]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what resuming needs beside model and optimizer.
+
+        That is value → float32 [3], copied: the ends of its range, and of how many batches.
+        """
+        return {
+            name: torch.cat([value.ends, value.batches.reshape(1)]).clone()
+            for name, value in self._values().items()
+        }
+
+    @checked(state=MAPPING)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            UsageError: it is of another model. Nothing was changed.
+        """
+        values = self._values()
+        fits = all(isinstance(t, Tensor) and t.shape == (3,) for t in state.values())
+        if state.keys() != values.keys() or not fits:
+            raise UsageError(
+                "these ranges are of another model; go on with the one that they were saved from"
+            )
+        for name, value in values.items():
+            given = state[name].detach().float().clone()
+            value.ends, value.batches = given[:2], given[2]
 
     def finish(self, data: Any) -> Quantized:
         """Return the int8 network with the ranges that were trained, and take the hooks away.
@@ -167,8 +196,7 @@ class QuantizedTraining:
         """
         if fake.trained_of(self._model) is not self._trained:
             raise UsageError("this training in 8 bit was finished or removed before")
-        values = [v for found in self._trained.ranges.values() for v in found.values.values()]
-        if all(value.batches < 2 for value in values):
+        if all(value.batches < 2 for value in self._values().values()):
             raise UsageError(
                 "the model has run no batch in training mode since it was to be trained in 8 bit; "
                 "call model.train() and train it, or quantise it as it is: secateur.quantize"
@@ -178,11 +206,16 @@ class QuantizedTraining:
                 f"the range of value {name!r} is NaN or infinite, so training has diverged; begin "
                 "again with a lower learning rate"
             )
-        example = inputs.tensors(data, 0, call.EXAMPLE)
         home = device_of(self._model)
+        example = each(inputs.tensors(data, 0, call.EXAMPLE), lambda x: x.to(home))
         with self._trained.pause():
-            content = to_onnx(self._model, each(example, lambda x: x.to(home)))
-            made = _exported(content, self._trained, data)
+            with (
+                undisturbed(self._model),
+                torch.no_grad(),
+                refusing("the model does not take the data"),
+            ):
+                run(self._model, example)
+            made = _exported(to_onnx(self._model, example), self._trained, data)
         self.remove()
         return made
 
@@ -197,7 +230,9 @@ def _exported(content: bytes, trained: Trained, data: Any) -> Quantized:
     given = inputs.checked_data(network, data)
     layers = layers_of(network.graph)
     reasons = {name: "not trained in 8 bit" for name in layers if name not in trained.layers}
-    reasons |= {name: why for name in layers if (why := weights.refusal(network.graph, layers[name]))}
+    reasons |= {
+        name: why for name in layers if (why := weights.refusal(network.graph, layers[name]))
+    }
     if len(reasons) == len(layers):
         raise CompileError(
             "no layer of the network is left that was trained in 8 bit: "
@@ -209,7 +244,7 @@ def _exported(content: bytes, trained: Trained, data: Any) -> Quantized:
         group = [value for value, other in placement.group.items() if other == first]
         known = next((trained.ranges[v] for v in group if v in trained.ranges), None)
         if known is not None:
-            low, high = (float(end) for end in known.ends())
+            low, high = (float(end) for end in known.ends(torch.device("cpu")))
             search.all |= dict.fromkeys(members, Histogram(low=low, high=high))
     choice = Choice("minmax")
     plan = search.plan(choice, reasons, final=True)

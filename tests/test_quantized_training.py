@@ -1,0 +1,521 @@
+"""Training in 8 bit: what modules compute with their hooks is what the int8 file gives."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+import channel_nets
+import onnx_models as om
+import secateur
+from secateur import (
+    Budget,
+    GatePhase,
+    Gates,
+    GateTraining,
+    MaskHold,
+    QuantizedTraining,
+    Recipe,
+    Rung,
+)
+from secateur.errors import CompileError, TrainingError, UsageError
+from secateur.quantization.fake import rounded_weight, straight
+from secateur.quantization.ranges import scale_of
+from secateur.quantization.weights import integers_of
+
+pytest.importorskip("onnxruntime")
+
+EXACT = ("gpt", "llama", "lstm", "conv1d", "conv3d")
+"""Nets of which no number is near enough to the edge of a step to fall on the other side."""
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(32, 5),
+    )
+
+
+class Residual(nn.Module):
+    """A sum of two, each of which something else reads, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.last = nn.ReLU(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.first(x))
+        x = functional.relu(self.second(x) + x)
+        out: Tensor = self.last(x.mean((2, 3)))
+        return out
+
+
+def images(count: int = 48, *shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *(shape or (3, 8, 8)), generator=generator)
+
+
+def trained(model: nn.Module, x: Tensor, steps: int = 3) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    model.train()
+    for _ in range(steps):
+        model(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+
+
+def gives(content: bytes, x: Tensor) -> np.ndarray:
+    proto = onnx.load_from_string(content)
+    found: np.ndarray
+    (found,) = om.onnxruntime_gives(proto, {proto.graph.input[0].name: x.numpy()}).values()
+    return found
+
+
+def away(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def computed(model: nn.Module, x: Tensor) -> np.ndarray:
+    with torch.no_grad():
+        array: np.ndarray = model(x).numpy()
+    return array
+
+
+# What is computed
+
+
+def test_gradients_go_straight_through_and_stop_at_the_ends() -> None:
+    x = torch.tensor([-9.0, -1.24, -0.1, 0.0, 0.26, 3.1, 9.0], requires_grad=True)
+    y = straight(x, torch.tensor(0.5), torch.tensor(-2.0), torch.tensor(6.0))
+    assert y.tolist() == [-1.0, -1.0, 0.0, 0.0, 0.5, 3.0, 3.0]
+    (y * torch.arange(1.0, 8.0)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0]
+
+
+def test_weights_are_those_that_are_stored_and_all_of_them_learn() -> None:
+    weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[2] = 0
+    weight[:, 1] = 0
+    weight.requires_grad_()
+    found = rounded_weight(weight)
+    integers, steps = integers_of(weight.detach().numpy(), 0, clipped=False)
+    assert np.array_equal(found.detach().numpy(), integers * steps[:, None, None, None])
+    assert not found[:, 1].any()
+    assert not found[2].any()
+    found.sum().backward()
+    assert weight.grad is not None
+    assert bool((weight.grad == 1).all())
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 2.0), (0.0, 3.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)]
+)
+def test_values_are_those_that_are_stored(low: float, high: float) -> None:
+    from secateur.quantization.fake import Range, Value
+
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    found = Range({"x": Value(torch.tensor([low, high]))}).rounded(x)
+    assert np.array_equal(found.numpy(), scale_of(low, high).rounded(x.numpy()))
+
+
+def test_ranges_follow_the_batches_of_training_alone() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3)), images(10, 4)
+    training = QuantizedTraining(model, x)
+    (first,) = training.state_dict().values()
+    assert first.tolist() == [float(x.min()), float(x.max()), 1.0]
+    model.eval()(100 * x)
+    assert torch.equal(first, next(iter(training.state_dict().values())))
+    model.train()(3 * x)
+    (second,) = training.state_dict().values()
+    assert second.tolist() == pytest.approx([2 * float(x.min()), 2 * float(x.max()), 2.0])
+    for _ in range(1000):
+        model(5 * x)
+    (last,) = training.state_dict().values()
+    assert last.tolist() == pytest.approx([5 * float(x.min()), 5 * float(x.max()), 1002], rel=1e-3)
+
+
+# What is exported
+
+
+@pytest.mark.parametrize("name", [n for n in channel_nets.NETS if n not in ("vit", "swin")])
+def test_the_file_gives_what_the_module_gave(name: str) -> None:
+    model, _ = channel_nets.made(name)
+    example = channel_nets.NETS[name].example()
+    x = images(16, *example.shape[1:]) if example.is_floating_point() else example.repeat(8, 1)
+    training = QuantizedTraining(model, x)
+    model.train()
+    with torch.no_grad():
+        model(x)
+    model.eval()
+    wanted, layers = computed(model, x), training.layers
+    made = training.finish(x)
+    assert layers
+    assert len(made.int8) >= len(layers)
+    assert all(row.why == "not trained in 8 bit" for row in made.rows if row.precision == "fp32")
+    assert away(gives(made.content, x), wanted) < (1e-4 if name in EXACT else 0.02)
+
+
+def test_a_residual_is_rounded_in_training_where_a_module_gives_it(tmp_path: Path) -> None:
+    model, x = Residual(), images()
+    training = QuantizedTraining(model, x)
+    assert training.layers == ("first", "second", "last")
+    assert not any("second" in value or "first" in value for value in training.unseen)
+    trained(model, x)
+    wanted = computed(model, x)
+    made = training.finish(x)
+    assert away(gives(made.content, x), wanted) < 5e-3
+    made.save(tmp_path / "net.onnx")
+    with secateur.compile(tmp_path / "net.onnx") as engine:
+        assert away(engine(x.numpy()), gives(made.content, x)) < 5e-3
+
+
+def test_what_no_module_gives_is_named() -> None:
+    model, x = Residual(), images()
+    (unseen,) = QuantizedTraining(model, x).unseen
+    assert "Relu" in unseen  # the last one is a function, and the mean reads it
+
+
+def test_the_file_has_the_ranges_that_were_trained() -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x)
+    trained(model, x)
+    ends = training.state_dict()["input"]
+    made = training.finish(5 * x)  # other data change nothing
+    graph = onnx.load_from_string(made.content).graph
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    scale = scale_of(float(ends[0]), float(ends[1]))
+    assert arrays["input_scale"] == scale.step
+    assert arrays["input_zero_point"] == scale.zero
+    assert made.method == "training"
+
+
+def test_layers_that_are_kept_in_float_are_so_in_both() -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x, keep_float=["7"])
+    assert training.layers == ("0", "4")
+    trained(model, x)
+    wanted = computed(model, x)
+    made = training.finish(x)
+    assert made.fp32 == ("/7/Gemm",)
+    assert away(gives(made.content, x), wanted) < 5e-3
+
+
+class Twice(nn.Module):
+    """One layer that reads two values, one of them far larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.relu = nn.Linear(6, 6), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(self.relu(10 * self.layer(x)))
+        return y
+
+
+def test_a_layer_that_is_called_twice_has_one_range_for_both() -> None:
+    model, x = Twice(), images(32, 6)
+    training = QuantizedTraining(model, x)
+    model.train()
+    for _ in range(5):
+        model(x)
+    assert len(training.state_dict()) == 2
+    model.eval()
+    wanted = computed(model, x)
+    assert away(gives(training.finish(x).content, x), wanted) < 5e-3
+
+
+# What it leaves alone
+
+
+def test_a_module_is_what_it_was_while_it_is_trained_and_afterwards() -> None:
+    model, x = small(), images()
+    model.eval()
+    before, plain = copy.deepcopy(model.state_dict()), computed(model, x)
+    names = [name for name, _ in model.named_parameters()], [n for n, _ in model.named_buffers()]
+    training = QuantizedTraining(model, x)
+    assert model.state_dict().keys() == before.keys()
+    assert names == (
+        [name for name, _ in model.named_parameters()],
+        [n for n, _ in model.named_buffers()],
+    )
+    assert not np.array_equal(computed(model, x), plain)
+    training.remove()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert np.array_equal(computed(model, x), plain)
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "weight" not in module.__dict__
+
+
+def test_a_forward_that_fails_leaves_weights_visible() -> None:
+    model, x = small(), images()
+    QuantizedTraining(model, x)
+    with pytest.raises(RuntimeError):
+        model(images(4, 2, 8, 8))
+    assert all("weight" not in module.__dict__ for module in model.modules())
+
+
+COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "average": AveragedModel,
+    "saved": lambda model: torch.load(_saved(model), weights_only=False),
+}
+
+
+def _saved(model: nn.Module) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_are_trained_in_8_bit_on_their_own(how: str) -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x)
+    trained(model, x, 2)
+    again = COPIES[how](model).eval()
+    wanted = computed(model, x)
+    assert np.array_equal(computed(again, x), wanted)
+    ranges = training.state_dict()
+    again.train()(10 * x)
+    assert all(torch.equal(ranges[key], end) for key, end in training.state_dict().items())
+    other = QuantizedTraining.of(again)
+    assert not torch.equal(other.state_dict()["input"], ranges["input"])
+    other.load_state_dict(ranges)
+    other.remove()
+    assert np.array_equal(computed(model, x), wanted)
+    assert training.layers == ("0", "4", "7")
+
+
+def test_compiled_modules_compute_the_same_and_are_compiled_once() -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x)
+    twin = copy.deepcopy(model)
+    compilations = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compilations.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend)
+    for _ in range(4):
+        assert torch.equal(compiled(x), twin(x))
+    assert len(compilations) == 1
+    assert training.state_dict().keys() == QuantizedTraining.of(twin).state_dict().keys()
+
+
+def test_rounding_is_float32_under_autocast_and_dtypes_stay() -> None:
+    model, x = nn.Sequential(nn.Linear(16, 4)), images(8, 16)
+    QuantizedTraining(model, x)
+    seen: list[Tensor] = []
+    model.get_submodule("0").register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.eval()(x).dtype == torch.bfloat16
+    model(x)
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(*seen)
+    half = copy.deepcopy(model).bfloat16()
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+
+
+# Beside gates, masks, finetune and rungs
+
+
+def test_it_works_beside_gates_and_held_masks() -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    gating = GateTraining(model, optimizer)
+    model.train()
+    for _ in range(3):
+        with gating.step():
+            model(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    masks = gating.finish(Budget(0.3))
+    hold = MaskHold(model, optimizer, masks)
+    for _ in range(3):
+        model(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    hold.remove()
+    model.eval()
+    wanted = computed(model, x)
+    made = training.finish(x)
+    assert away(gives(made.content, x), wanted) < 5e-3
+    for name, mask in masks.items():
+        assert not bool(model.get_parameter(name)[~mask].any())
+    stored = [
+        array
+        for t in onnx.load_from_string(made.content).graph.initializer
+        if (array := onnx.numpy_helper.to_array(t)).dtype == np.int8
+    ]
+    kept = sum(int((array != 0).sum()) for array in stored)
+    cut = sum(mask.numel() - int(mask.sum()) for mask in masks.values())
+    assert kept <= sum(array.size for array in stored) - cut
+
+
+def test_rungs_and_finetune_take_a_model_that_is_trained_in_8_bit(digits: Task) -> None:
+    torch.manual_seed(0)
+    model, data = digits.model(), digits.data(torch.device("cpu"))
+    x = next(iter(data.calibration(64, 64, torch.Generator().manual_seed(0))))
+    training = QuantizedTraining(model, x)
+    plan = secateur.prunable(model)
+    secateur.learn_gates(model, plan.names, data, Recipe(epochs=1), digits.loss, seed=0)
+    rungs = [Rung(0.5, learn=Recipe(epochs=1)), Rung(0.3)]
+    found = [masks for _, masks in secateur.descend(
+        model, rungs, data, digits.loss, phase=GatePhase(), seed=1
+    )]  # fmt: skip
+    Gates.of(model).remove()
+    secateur.finetune(model, found[-1], data, digits.loss, seed=2)
+    model.eval()
+    wanted = computed(model, x)
+    made = training.finish(x)
+    assert not made.fp32
+    assert away(gives(made.content, x), wanted) < 0.02
+    for name, mask in found[-1].items():
+        assert not bool(model.get_parameter(name)[~mask].any())
+
+
+def test_it_wins_back_what_quantising_loses(digits: Task) -> None:
+    """Two weights of 200 that cancel leave steps of 1.6 for all others of an output."""
+    data = digits.data(torch.device("cpu"))
+
+    def part(split: str) -> tuple[Tensor, Tensor]:
+        found = list(data.evaluation(split))
+        x = torch.cat([x.flatten(1) for x, _ in found])
+        return torch.cat([x, x[:, 20:21], x[:, 20:21]], 1), torch.cat([y for _, y in found])
+
+    (x, y), (test, labels) = part("validation"), part("test")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(66, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def train(epochs: int) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        for _ in range(epochs):
+            for k in range(0, len(x), 32):
+                functional.cross_entropy(model(x[k : k + 32]), y[k : k + 32]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    def percent(outputs: np.ndarray) -> float:
+        return 100 * float((outputs.argmax(1) == labels.numpy()).mean())
+
+    train(30)
+    with torch.no_grad():
+        weight = model.get_parameter("0.weight")
+        weight[:, -2] += 200
+        weight[:, -1] -= 200
+    exact = percent(computed(model, test))
+    after = percent(gives(secateur.quantize(model, x).content, test))
+    training = QuantizedTraining(model, x)
+    train(30)
+    trained_so = percent(computed(model, test))
+    file = percent(gives(training.finish(x).content, test))
+    print(exact, after, trained_so, file)
+    assert exact > after + 5
+    assert file > after + 4
+    assert file == pytest.approx(trained_so, abs=0.6)
+
+
+# Bad input
+
+
+def test_a_second_attachment_and_a_second_end_are_refused() -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x)
+    with pytest.raises(UsageError, match=r"trained in 8 bit already.*QuantizedTraining\.of"):
+        QuantizedTraining(model, x)
+    with pytest.raises(UsageError, match=r"trained in 8 bit.*finish"):
+        secateur.quantize(model, x)
+    training.remove()
+    with pytest.raises(UsageError, match="finished or removed before"):
+        training.finish(x)
+    with pytest.raises(UsageError, match="not trained in 8 bit; begin with"):
+        QuantizedTraining.of(model)
+
+
+def test_a_model_that_was_not_trained_is_refused() -> None:
+    model, x = small().eval(), images()
+    training = QuantizedTraining(model, x)
+    model(x)
+    with pytest.raises(UsageError, match=r"no batch in training mode.*model\.train\(\)"):
+        training.finish(x)
+    trained(model, x)  # nothing was changed
+    assert training.finish(x).int8
+
+
+def test_ranges_that_are_not_finite_are_refused() -> None:
+    model, x = small(), images()
+    with pytest.raises(UsageError, match=r"input 'input' hold NaN or infinity"):
+        QuantizedTraining(model, torch.full_like(x, torch.nan))
+    large = small()
+    large.get_parameter("0.weight").data *= 100
+    with pytest.raises(UsageError, match=r"'/.*' of the network is NaN or infinite on the data"):
+        QuantizedTraining(large, torch.cat([x, torch.full_like(x, 3e38)]))
+    assert not any(module._forward_pre_hooks for module in large.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    training = QuantizedTraining(model, x)
+    model.train()
+    assert bool(model(torch.full_like(x, torch.inf)).isnan().any())
+    with pytest.raises(TrainingError, match="range of value 'input' is NaN or infinite"):
+        training.finish(x)
+
+
+def test_data_and_names_that_do_not_fit_are_refused() -> None:
+    model, x = small(), images()
+    with pytest.raises(UsageError, match="give an array or a tensor"):
+        QuantizedTraining(model, "images")
+    with pytest.raises(UsageError, match=r"keep_float names 'fc'.*named_modules"):
+        QuantizedTraining(model, x, keep_float=["fc"])
+    training = QuantizedTraining(model, x)
+    trained(model, x)
+    with pytest.raises(UsageError, match="does not take the data"):
+        training.finish(images(8, 2, 8, 8))
+    with pytest.raises(UsageError, match="data are empty"):
+        training.finish(images(0))
+    with pytest.raises(UsageError, match="hold NaN or infinity"):
+        training.finish(x / 0)
+    with pytest.raises(UsageError, match="of another model"):
+        training.load_state_dict({"input": torch.zeros(3)})
+    assert training.finish(x).int8
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Flatten(), nn.ReLU()),
+        nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(192, 2))),
+    ],
+    ids=["none", "computed"],
+)
+def test_a_module_without_layers_is_refused(model: nn.Module) -> None:
+    with pytest.raises(CompileError, match="no layer of the module can be trained in 8 bit"):
+        QuantizedTraining(model, images())
