@@ -29,6 +29,7 @@ from secateur import (
     QuantizedTraining,
     Recipe,
     Rung,
+    Task,
 )
 from secateur.errors import CompileError, TrainingError, UsageError
 from secateur.quantization.fake import rounded_weight, straight
@@ -108,7 +109,7 @@ def computed(model: nn.Module, x: Tensor) -> np.ndarray:
 
 def test_gradients_go_straight_through_and_stop_at_the_ends() -> None:
     x = torch.tensor([-9.0, -1.24, -0.1, 0.0, 0.26, 3.1, 9.0], requires_grad=True)
-    y = straight(x, torch.tensor(0.5), torch.tensor(-2.0), torch.tensor(6.0))
+    y = straight(x, torch.tensor(0.5), torch.tensor(2.0), 0, 8)
     assert y.tolist() == [-1.0, -1.0, 0.0, 0.0, 0.5, 3.0, 3.0]
     (y * torch.arange(1.0, 8.0)).sum().backward()
     assert x.grad is not None
@@ -314,6 +315,7 @@ def test_copies_are_trained_in_8_bit_on_their_own(how: str) -> None:
     assert training.layers == ("0", "4", "7")
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's, of its own doing
 def test_compiled_modules_compute_the_same_and_are_compiled_once() -> None:
     model, x = small(), images()
     training = QuantizedTraining(model, x)
@@ -439,9 +441,9 @@ def test_it_wins_back_what_quantising_loses(digits: Task) -> None:
     train(30)
     trained_so = percent(computed(model, test))
     file = percent(gives(training.finish(x).content, test))
-    print(exact, after, trained_so, file)
-    assert exact > after + 5
-    assert file > after + 4
+    assert exact > 80
+    assert after < 20
+    assert file > 70
     assert file == pytest.approx(trained_so, abs=0.6)
 
 

@@ -23,32 +23,35 @@ HORIZON = 100
 
 
 class _Straight(torch.autograd.Function):
-    """x → steps · clamp(round(x / steps), low, high), with the gradient of clamp alone."""
+    """What `straight` gives, with the gradient of clamp alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, steps: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        whole = torch.round(x / steps)
-        cut = torch.clamp(whole, low, high)
+    def forward(
+        ctx: Any, x: Tensor, steps: Tensor, zero: Tensor, least: float, most: float
+    ) -> Tensor:
+        whole = (x.float() / steps).round_().add_(zero)  # float32, whatever x is
+        cut = whole.clamp(least, most)
         ctx.save_for_backward(whole == cut)
-        return cut.mul_(steps)
+        return cut.sub_(zero).mul_(steps).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (within,) = ctx.saved_tensors
-        return gradients[0] * within, None, None, None
+        return torch.where(within, gradients[0], 0), None, None, None, None
 
 
-def straight(x: Tensor, steps: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return numbers rounded to whole steps from `low` to `high`, in the dtype that they have.
+def straight(x: Tensor, steps: Tensor, zero: Tensor, least: float, most: float) -> Tensor:
+    """Return (clamp(round(x / steps) + zero, least, most) - zero) · steps, in the dtype of x.
 
     Args:
         x: of any dtype of floats.
         steps: float32, positive, of a shape that broadcasts.
-        low, high: float32, whole numbers; not NaN. What is NaN in x or steps stays so.
+        zero: float32 [], a whole number. What is NaN in x, steps or zero stays so.
+        least, most: whole numbers.
     """
     with torch.autocast(x.device.type, enabled=False):
-        rounded: Tensor = _Straight.apply(x.float(), steps, low, high)  # type: ignore[no-untyped-call]
-        return rounded.to(x.dtype)
+        rounded: Tensor = _Straight.apply(x, steps, zero, least, most)  # type: ignore[no-untyped-call]
+        return rounded
 
 
 def rounded_weight(weight: Tensor) -> Tensor:
@@ -57,8 +60,7 @@ def rounded_weight(weight: Tensor) -> Tensor:
         largest = weight.detach().float().abs().flatten(1).amax(1)
         steps = torch.where(largest > 0, (largest / MOST).clamp(SMALLEST, LARGEST), 1.0)
         steps = steps.reshape(-1, *[1] * (weight.dim() - 1))
-        most = torch.full((), float(MOST), device=weight.device)
-        return straight(weight, steps, -most, most)
+        return straight(weight, steps, torch.zeros((), device=weight.device), -MOST, MOST)
 
 
 @dataclass
@@ -111,7 +113,7 @@ class Range:
             width = high - low
             steps = torch.where(width == 0, 1.0, (width / 255).clamp(SMALLEST, LARGEST))
             zero = torch.round(-low / steps).clamp(0, 255)
-            return straight(x, steps, -zero, 255 - zero)
+            return straight(x, steps, zero, 0, 255)
 
 
 @dataclass
