@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -32,7 +34,7 @@ from secateur import (
     Task,
 )
 from secateur.errors import CompileError, TrainingError, UsageError
-from secateur.quantization.fake import rounded_weight, straight
+from secateur.quantization.fake import Range, Value, rounded_weight, straight
 from secateur.quantization.ranges import scale_of
 from secateur.quantization.weights import integers_of
 
@@ -131,15 +133,20 @@ def test_weights_are_those_that_are_stored_and_all_of_them_learn() -> None:
     assert bool((weight.grad == 1).all())
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(-1.0, 2.0), (0.0, 3.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)]
-)
-def test_values_are_those_that_are_stored(low: float, high: float) -> None:
-    from secateur.quantization.fake import Range, Value
+ENDS = st.floats(-1e30, 1e30, width=32)
 
-    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+
+@given(ENDS, ENDS)
+@example(0.0, 0.0)
+@example(0.5, 2.0)
+@example(-2.0, -1.0)
+def test_values_are_those_that_are_stored(one: float, other: float) -> None:
+    low, high = sorted([one, other])
+    x = torch.randn(50, generator=torch.Generator().manual_seed(0)) * (high - low or 1)
+    x = torch.cat([x, torch.tensor([low, high, 0.0])])
     found = Range({"x": Value(torch.tensor([low, high]))}).rounded(x)
     assert np.array_equal(found.numpy(), scale_of(low, high).rounded(x.numpy()))
+    assert found[-1] == 0
 
 
 def test_ranges_follow_the_batches_of_training_alone() -> None:

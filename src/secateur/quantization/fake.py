@@ -110,9 +110,11 @@ class Range:
         """Return a value of this scale as uint8 stores it; as `ranges.scale_of` and `Scale`."""
         with torch.autocast(x.device.type, enabled=False):
             low, high = self.ends(x.device)
+            if x.device.type != "mps":  # which has no float64
+                low, high = low.double(), high.double()
             width = high - low
-            steps = torch.where(width == 0, 1.0, (width / 255).clamp(SMALLEST, LARGEST))
-            zero = torch.round(-low / steps).clamp(0, 255)
+            steps = torch.where(width == 0, 1.0, (width / 255).clamp(SMALLEST, LARGEST)).float()
+            zero = torch.round(-low / steps.to(low.dtype)).clamp(0, 255).float()
             return straight(x, steps, zero, 0, 255)
 
 
