@@ -1,4 +1,4 @@
-"""Quantised networks drawn from a seed, through all passes, planned and compiled, many in one engine.
+"""Quantised networks drawn from a seed, through all passes, planned and compiled, many together.
 
 What the engine gives must be what the references of the passed graph give, to the bit, whatever the
 vectors, the instructions, the threads and the number of samples.
@@ -163,7 +163,9 @@ class Drawn:
             after.append(self.number(0, (k - 1) * d))
         if self.maybe(0.4):  # a layer that keeps the plane, so that residuals meet
             window["strides"] = [1] * len(plane)
-            reach = [(k - 1) * d for k, d in zip(window["kernel"], window["dilations"], strict=True)]
+            reach = [
+                (k - 1) * d for k, d in zip(window["kernel"], window["dilations"], strict=True)
+            ]
             before = [r // 2 for r in reach]
             after = [r - b for r, b in zip(reach, before, strict=True)]
             outputs = channels if groups == 1 else outputs
@@ -177,7 +179,7 @@ class Drawn:
         self.layer("MatMul", self.whole(outputs, inputs))
 
     def pool(self) -> None:
-        channels, *plane = self.shape(self.value)[1:]
+        plane = self.shape(self.value)[2:]
         kernel = [self.number(1, min(3, n)) for n in plane]
         pads = [self.number(0, (k - 1) // 2) for _ in range(2) for k in kernel]
         y = self.net.add(
@@ -213,6 +215,14 @@ class Drawn:
             self.value = self.net.rounded(y, *self.grid)
             self.net.whole["QuadAdd"] += 1
 
+    def looked_up(self) -> None:
+        """A function of single levels: after a layer, a table of them."""
+        if self.layers:
+            function = self.one("Sigmoid", "Tanh", "HardSwish", "Softplus", "Elu")
+            y = self.net.add(function, self.value)
+            self.grid = (self.between(0.003, 0.03), *self.zero())
+            self.value = self.net.rounded(y, *self.grid)
+
     def flat(self) -> None:
         """One position left, then vectors."""
         channels, *plane = self.shape(self.value)[1:]
@@ -226,10 +236,10 @@ class Drawn:
     def grow(self, steps: int) -> None:
         for _ in range(steps):
             self.seen.append((self.value, self.grid))
+            steps = ["total", "looked_up", *["linear"] * 3]
             if self.conv:
-                step = self.one("convolution", "convolution", "convolution", "pool", "total", "join")
-            else:
-                step = self.one("linear", "linear", "total")
+                steps = ["pool", "total", "join", "looked_up", *["convolution"] * 4]
+            step = self.one(*steps)
             getattr(self, step)()
             self.layers += step in ("convolution", "linear", "total")
         if self.conv and self.maybe(0.2):
@@ -290,37 +300,42 @@ def arrays_for(network: Network, samples: int) -> dict[str, np.ndarray]:
 
 
 def wanted(network: Network, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Run the references of one sample, one sample after the other; or those of a tile."""
+    """Run the references on as many samples at once as the first program has."""
     graph = network.graphs[0]
-    tile, count = (len(next(iter(v))) for v in ([np.empty(graph.types[graph.inputs[0]].shape)], arrays.values()))
+    tile = graph.types[graph.inputs[0]].shape[0]
+    count = len(arrays[graph.inputs[0]])
     parts = []
     for start in range(0, count, tile):
         part = {name: a[start : start + tile] for name, a in arrays.items()}
         room = tile - min(tile, count - start)
-        part = {k: np.concatenate([a, np.zeros((room, *a.shape[1:]), F32)]) for k, a in part.items()}
+        part = {
+            name: np.concatenate([a, np.zeros((room, *a.shape[1:]), F32)])
+            for name, a in part.items()
+        }
         parts.append(interpreter.run(graph, part))
     return [np.concatenate([p[name] for p in parts])[:count] for name in graph.outputs]
 
 
-def same(network: Network, got: Sequence[np.ndarray], want: Sequence[np.ndarray], what: str) -> None:
+def same(
+    network: Network, got: Sequence[np.ndarray], want: Sequence[np.ndarray], what: str
+) -> None:
     """Compare to the bit; names the layer that differs."""
     graph = network.graphs[0]
     makers = graph.producers()
     wrong = []
     for name, mine, its in zip(graph.outputs, got, want, strict=True):
         assert (mine.dtype, mine.shape) == (its.dtype, its.shape), name
-        if not np.array_equal(mine, its):
-            node = makers[name]
-            trail = []
-            while True:
-                trail.append(f"{node.op} {dict(node.attributes)} of {[graph.types[v].shape for v in node.inputs if v]}")
-                before = [makers[v] for v in node.inputs if v in makers]
-                if not before:
-                    break
-                node = before[0]
-            away = np.argwhere(mine != its)
-            wrong.append(f"{name}: {len(away)} of {its.size}, first {away[:3].tolist()}:\n  " + "\n  ".join(trail))
-    assert not wrong, f"{what}: {len(wrong)} outputs differ\n" + "\n".join(wrong)
+        if np.array_equal(mine, its):
+            continue
+        away, value, trail = np.argwhere(mine != its), name, list[str]()
+        while value in makers:
+            node = makers[value]
+            shapes = [graph.types[v].shape for v in node.inputs if v]
+            trail.append(f"  {node.op} {dict(node.attributes)} of {shapes}")
+            value = node.inputs[0]
+        where = f"{name}: {len(away)} of {its.size}, first {away[:3].tolist()}:"
+        wrong.append("\n".join([where, *trail]))
+    assert not wrong, "\n".join([f"{what}: {len(wrong)} outputs differ", *wrong])
 
 
 def engine_of(network: Network, target: Target | None = None, threads: int = 1) -> Engine:

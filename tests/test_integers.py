@@ -1,4 +1,4 @@
-"""Layers between levels, computed in integers: engines give what the references give, to the bit."""
+"""Layers between levels, computed in integers: engines give what references give, to the bit."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 import integer_nets
 from integer_nets import QuantisedNet
 from kernel_nets import as_tuple
-from secateur.compiler import pipeline, toolchain
+from secateur.compiler import pipeline
 from secateur.compiler.kernels import Machine
 from secateur.compiler.runtime import Engine
 from tiny_engine import native

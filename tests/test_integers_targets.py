@@ -1,11 +1,9 @@
-"""The same quantised networks on other machines: the same numbers to the bit, whatever multiplies."""
+"""The same quantised networks on other machines: the same numbers to the bit."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +30,10 @@ X86 = {
     "AVX-512 VNNI of half the width": (8, 16, "-march=x86-64-v4 -mavx512vnni"),
     "AVX-512 VNNI": (16, 32, "-march=x86-64-v4 -mavx512vnni"),
     "plain C": (4, 16, "-march=x86-64"),
-    "plain C in vectors of sixteen": (16, 16, "-march=x86-64"),
 }
 NEEDS = {"-mavxvnni": "avx_vnni", "x86-64-v4": "avx512bw", "-mavx512vnni": "avx512_vnni"}
 
-_I8MM = replace(targets.CROSS["aarch64-linux"], flags=("-mcpu=generic+v8.2a+dotprod+i8mm",))
+_I8MM = replace(targets.CROSS["aarch64-linux"], flags=("-mcpu=generic+v8_2a+dotprod+i8mm",))
 CROSSED = {
     "aarch64-linux": (targets.CROSS["aarch64-linux"], ("qemu-aarch64-static",)),
     "aarch64-linux with i8mm": (_I8MM, ("qemu-aarch64-static", "-cpu", "max")),
@@ -55,7 +52,7 @@ process.exitCode = wasi.start(await WebAssembly.instantiate(module, wasi.getImpo
 
 def networks(machine: Machine) -> Network:
     """Return the fixed set of networks, planned for a machine."""
-    return integer_nets.programs(integer_nets.drawn(SEEDS, 3), machine)
+    return integer_nets.programs(integer_nets.drawn(SEEDS, 1), machine)
 
 
 def expected(network: Network) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
@@ -94,6 +91,8 @@ def test_other_machines_give_the_same(name: str, tmp_path: Path) -> None:
     target, command = CROSSED[name]
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
+    found = toolchain._probe(toolchain.compiler(target), target.flags)
+    assert ("i8mm" in found[-1]) == ("i8mm" in name)
     network = networks(Machine(target.lanes, target.registers))
     arrays, want = expected(network)
     got = of_program(network, target, command, arrays, tmp_path)

@@ -152,7 +152,7 @@ def test_a_quantised_network_runs_as_in_onnxruntime() -> None:
     with compile_network(model).engine() as engine:
         steps = [name.split()[0] for name, _ in engine.profile(x)]
         found = engine(x)
-    assert "FusedConv" in steps
+    assert "QuadConv" in steps
     away = np.abs(found - wanted) / 0.1  # in steps
     assert away.max() < 1.01
     assert (away > 0.01).mean() < 0.01

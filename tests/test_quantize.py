@@ -69,6 +69,18 @@ def test_every_kind_of_network_stays_close_for_any_number_of_samples(name: str) 
             assert away(found, wanted) < 0.06
 
 
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_a_network_that_holds_its_batch_in_shapes_is_quantised_for_that_batch(name: str) -> None:
+    module, example = channel_nets.made(name)
+    content, count = to_onnx(module, example), len(example)
+    data = images(8 * count, *example.shape[1:])
+    made = secateur.quantize(content, data, input_shapes={"input": tuple(example.shape)})
+    given = {"input": data[:count]}
+    assert away(gives(made.content, given)[0], gives(content, given)[0]) < 0.05
+    with pytest.raises(secateur.SecateurError, match="cannot be compiled"):
+        secateur.quantize(content, data)
+
+
 def test_a_torch_module_a_file_and_its_content_give_the_same(tmp_path: Path) -> None:
     module, data = small(), images(40, 3, 8, 8)
     path = tmp_path / "net.onnx"

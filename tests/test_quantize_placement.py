@@ -152,6 +152,16 @@ def test_a_function_of_one_number_reads_and_gives_8_bit(nodes: list[onnx.NodePro
     assert not any(made.stored(name) for name in inside)
 
 
+def test_a_function_of_a_float_value_stays_float() -> None:
+    """Rounded before a ReLU that cuts almost everything off, little would be left."""
+    gain = np.float32([1, 1, 1, -50]).reshape(4, 1, 1)
+    nodes = [CONV, om.node("Mul", "a gain", "s"), om.node("Relu", "s", "z"), LAST]
+    nodes[1:2] = [om.node("Softmax", "a", "f", axis=1), om.node("Mul", "f gain", "s")]
+    made = Made(nodes, constants={"gain": gain})
+    assert not made.stored("s")
+    assert made.stored("z")
+
+
 @pytest.mark.parametrize(
     "node",
     [

@@ -23,6 +23,10 @@ FEW = 0.01
 """Most elements that may be further off: of those that moved beyond the tolerance, or, where the
 network rounds or compares, of all. A few runs cannot find every number that lies on an edge."""
 
+NOISE = 3.0
+"""How many times as far as rounding to levels moves an output (root of the mean square) another
+order of roundings may move it. In a deep network one level that falls otherwise moves many."""
+
 RUNS = 3
 STEPS, STEPS_TO_AN_EDGE = 4, 32
 """Units in the last place by which a number is moved at most. More where the network rounds or
@@ -65,6 +69,55 @@ def runs(graph: Graph, samples: Sequence[Arrays], values: str) -> list[tuple[Arr
 def steps(graph: Graph) -> bool:
     """Return whether a network rounds or compares numbers that it computed."""
     return any(_is_step(graph, node) for node in graph.nodes)
+
+
+def unrounded(graph: Graph) -> Graph:
+    """Return a graph whose levels are cut off at their ends, but not rounded.
+
+    Args:
+        graph: with types.
+    """
+    constants, readers = dict(graph.constants), graph.consumers()
+    nodes: list[Node] = []
+    cut: set[str] = set()
+    for node in graph.nodes:
+        x, value = (*node.inputs, "")[0], node.outputs[0]
+        its = readers.get(value, ())
+        alone = its and value not in graph.outputs and all(n.op == "Dequantize" for n in its)
+        if node.op == "Quantize" and alone:
+            info = np.iinfo(graph.types[value].dtype.name)
+            ends = [f"{value} {end}" for end in ("low", "high")]
+            for name, end in zip(ends, (info.min, info.max), strict=True):
+                number = (end - node.get("zero")) * np.float32(node.get("scale"))
+                constants[name] = np.asarray(number, np.float32)
+            cut.add(value)
+            nodes.append(Node("Clip", node.name, (x, *ends), node.outputs))
+        elif node.op == "Dequantize" and x in cut:
+            nodes.append(Node("Identity", node.name, (x,), node.outputs))
+        else:
+            nodes.append(node)
+    types = {name: graph.types[name] for name in graph.inputs}
+    return graph.with_(nodes=tuple(nodes), constants=constants, types=types)
+
+
+def as_levels_fall(
+    found: Sequence[Arrays], wanted: Sequence[Arrays], unrounded: Sequence[Arrays]
+) -> bool:
+    """Say whether outputs are only as far off as other roundings to levels explain.
+
+    Args:
+        found: of each sample, with other roundings. wanted: with its own. unrounded: with none.
+    """
+
+    def far(name: str, first: Sequence[Arrays], second: Sequence[Arrays]) -> float:
+        with np.errstate(all="ignore"):
+            squares = [
+                np.square(a[name].astype(np.float64) - b[name])
+                for a, b in zip(first, second, strict=True)
+            ]
+            return float(np.sqrt(np.mean([np.mean(x[np.isfinite(x)]) for x in squares if x.size])))
+
+    return all(far(n, found, wanted) <= NOISE * far(n, unrounded, wanted) for n in wanted[0])
 
 
 def _is_step(graph: Graph, node: Node) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler import apart, conditioning, interpreter, samples
+from secateur.compiler import apart, choice, conditioning, interpreter, passes, samples
 from secateur.compiler.graph import Graph
 from secateur.compiler.network import SEVERAL, Network
+from secateur.compiler.passes import integers
 from secateur.errors import CompileError, UsageError
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
@@ -106,7 +107,7 @@ def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values:
             off, allowed = _difference(got, wanted), TOLERANCE[values]
             fine = off <= allowed
             if not fine and got.shape == wanted.shape:
-                rounded = rounded or conditioning.runs(graph, known.samples, values)
+                rounded = rounded or _rounded(network, known, values)
                 others = [_together([arrays[k] for k in order], name) for arrays in rounded]
                 off, fine = conditioning.judge(got, wanted, others, allowed, stepped=stepped)
             if not fine:
@@ -117,6 +118,29 @@ def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values:
                 )
             worst = max(worst, off)
     return worst
+
+
+def _rounded(network: Network, known: Truth, values: str) -> list[tuple[Arrays, ...]]:
+    """Return what rounding may make of the outputs of all samples, several times."""
+    graph, drawn = network.reference, known.samples
+    found = conditioning.runs(graph, drawn, values)
+    if not any(node.op in choice.INTEGER for node in network.graphs[0].nodes):
+        return found
+    floats = passes.in_floats(graph)
+    whole = integers.with_whole_biases(floats)
+    found.append(tuple(interpreter.run_wide(whole, sample) for sample in drawn))
+    rounded = tuple(_shaped(interpreter.run(network.graphs[0], x), known) for x in drawn)
+    plain = conditioning.unrounded(floats)
+    freely = [interpreter.run_wide(plain, sample) for sample in drawn]
+    # an engine has the levels of these integers; but they must be right themselves
+    if conditioning.as_levels_fall(rounded, known.wanted, freely):
+        found.append(rounded)
+    return found
+
+
+def _shaped(arrays: Arrays, known: Truth) -> Arrays:
+    """Return outputs of a sample in the shapes of the reference: rows may have an axis."""
+    return {name: array.reshape(known.wanted[0][name].shape) for name, array in arrays.items()}
 
 
 def _orders(network: Network, distinct: int) -> Iterator[list[int]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node
-from secateur.quantization.cones import source_of
+from secateur.quantization.cones import BINARY, UNARY, source_of
 
 SINGLE = np.dtype(np.float32)
 
@@ -209,8 +209,32 @@ class _Walk:
         self.makers = graph.producers()
         self.uses = graph.consumers()
         self.fused = {n.name: layer for layer in layers.values() for n in layer.chain}
-        self.ends = {layer.end for layer in layers.values()}
+        self.ends = {layer.end: layer.name for layer in layers.values()}
         self.sums = self._sums()
+        self.whole = self._whole()
+
+    def _whole(self) -> set[str]:
+        """Return the values of layers in int8, and of operators that work on nothing but those.
+
+        Others are in float32 at hand: to round them first would cost time and accuracy.
+        """
+        found = {end for end, name in self.ends.items() if name not in self.kept}
+        for node in self.graph.nodes:
+            value = node.outputs[0]
+            given: Collection[str] = node.inputs
+            if value in self.ends:
+                continue
+            if value in self.sums:
+                given = self.sums[value].inputs
+            elif node.op in SAME | MEANS:
+                given = node.inputs[:1]
+            elif node.op in UNARY | BINARY:
+                given = [self._source(value) or ""]
+            elif node.op != "Concat":
+                continue
+            if found.issuperset(given):
+                found.update(filter(None, node.outputs))
+        return found
 
     def _sums(self) -> dict[str, Node]:
         """Return by value the sum of two activations that it is, with a ReLU or a clip behind."""
@@ -242,20 +266,26 @@ class _Walk:
 
     def _carry(self, node: Node) -> None:
         """Ask for 8-bit inputs of an operator whose output is needed in 8 bit."""
-        if node.op in SAME or node.op in MEANS:
-            if moves(self.graph, node):
+        if node.op in SAME | MEANS:
+            exact = node.op in SAME or node.inputs[0] in self.whole
+            if exact and moves(self.graph, node):
                 self.need(node.inputs[0])
         elif node.op == "Concat":
             if not any(value in self.graph.constants for value in node.inputs):
                 for value in node.inputs:
                     self.need(value)
         elif node.outputs[0] in self.sums:
-            for value in self.sums[node.outputs[0]].inputs:
-                self.need(value)
+            given = self.sums[node.outputs[0]].inputs
+            if self.whole.issuperset(given):
+                for value in given:
+                    self.need(value)
         else:
-            found = source_of(self.graph, node.outputs[0], self.makers, self.ends | {*self.sums})
-            if found and found not in self.graph.inputs:
+            found = self._source(node.outputs[0])
+            if found is not None and found in self.whole:
                 self.need(found)
+
+    def _source(self, value: str) -> str | None:
+        return source_of(self.graph, value, self.makers, {*self.ends, *self.sums})
 
     def need(self, value: str) -> None:
         if value not in self.graph.constants and self.graph.types[value].dtype == SINGLE:

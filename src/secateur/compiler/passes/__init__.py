@@ -39,6 +39,14 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
+def in_floats(graph: Graph) -> Graph:
+    """Return what all passes before `integers` make of a graph.
+
+    Args, Raises: as `apply`.
+    """
+    return apply(graph, PASSES[: [name for name, _ in PASSES].index("integers")])
+
+
 def apply(graph: Graph, passes: Sequence[Pass] = PASSES) -> Graph:
     """Return what a list of passes makes of a graph.
 

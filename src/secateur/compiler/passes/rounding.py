@@ -32,7 +32,7 @@ def run(graph: Graph) -> Graph:
         node = replace(old, inputs=tuple(same.get(name, name) for name in old.inputs))
         if node.op == "Dequantize":
             before = makers.get(node.inputs[0])
-            if before is not None and _again(graph, readers, before, node.outputs[0]):
+            if before is not None and _again(graph, readers, before, node):
                 source = before.inputs[0]
                 same[node.outputs[0]] = same.get(source, source)
                 continue
@@ -40,10 +40,17 @@ def run(graph: Graph) -> Graph:
     return sweep(graph.with_(nodes=tuple(nodes))) if same else graph
 
 
-def _again(graph: Graph, readers: Mapping[str, Sequence[Node]], before: Node, number: str) -> bool:
-    """Whether all that reads a dequantised number moves it, and is then rounded as before."""
+def _again(graph: Graph, readers: Mapping[str, Sequence[Node]], before: Node, after: Node) -> bool:
+    """Whether all that reads a dequantised number moves it, and is then rounded as before.
+
+    Args:
+        graph, readers: of it. before: what quantises the number. after: what dequantises it.
+    """
+    number = after.outputs[0]
     if before.op != "Quantize" or number in graph.outputs:
         return False
+    if any(before.get(part) != after.get(part) for part in ("scale", "zero")):
+        return False  # levels are read as other numbers than they were made from
     its = readers.get(number, ())
     for node in its:
         if node.op not in MOVING or number in node.inputs[1:]:
