@@ -105,6 +105,16 @@ def test_ranges_follow_the_batches_of_training_alone() -> None:
     assert last.tolist() == pytest.approx([5 * float(x.min()), 5 * float(x.max()), 1002], rel=1e-3)
 
 
+def test_ranges_are_the_same_in_every_order_of_memory() -> None:
+    x = images(4, 3, 5, 7)
+    for given in (x, x.to(memory_format=torch.channels_last), x[:, :, 1:, 1:]):
+        value = Value()
+        value.follow(given)
+        assert value.ends.tolist() == [float(given.min()), float(given.max())]
+    value.follow(x[:0])
+    assert float(value.batches) == 1
+
+
 # What is exported
 
 

@@ -80,7 +80,7 @@ class Value:
     def follow(self, x: Tensor) -> None:
         """Take in a batch."""
         if x.numel():
-            new = torch.stack(torch.aminmax(x.detach())).float()
+            new = _ends(x)
             old = self.ends.to(new.device)
             self.batches = self.batches.to(new.device) + 1
             self.ends = old + (new - old) / self.batches.clamp(max=HORIZON)
@@ -89,10 +89,17 @@ class Value:
     def widen(self, x: Tensor) -> None:
         """Hold all of a batch, too; all that was held so counts as one."""
         if x.numel():
-            new = torch.stack(torch.aminmax(x)).float()
+            new = _ends(x)
             old = self.ends.to(new.device) if self.batches else new
             low, high = torch.minimum(old[0], new[0]), torch.maximum(old[1], new[1])
             self.ends, self.batches = torch.stack([low, high]), torch.ones((), device=new.device)
+
+
+def _ends(x: Tensor) -> Tensor:
+    """Return the least and the greatest number, float32 [2]."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)  # aminmax would copy it into that order
+    return torch.stack(torch.aminmax(x.detach())).float()
 
 
 @dataclass
