@@ -107,10 +107,10 @@ def test_ranges_follow_the_batches_of_training_alone() -> None:
 
 def test_ranges_are_the_same_in_every_order_of_memory() -> None:
     x = images(4, 3, 5, 7)
-    for given in (x, x.to(memory_format=torch.channels_last), x[:, :, 1:, 1:]):
+    for part in (x, x.to(memory_format=torch.channels_last), x[:, :, 1:, 1:]):
         value = Value()
-        value.follow(given)
-        assert value.ends.tolist() == [float(given.min()), float(given.max())]
+        value.follow(part)
+        assert value.ends.tolist() == [float(part.min()), float(part.max())]
     value.follow(x[:0])
     assert float(value.batches) == 1
 
@@ -179,6 +179,21 @@ def test_layers_that_are_kept_in_float_are_so_in_both() -> None:
     made = training.finish(x)
     assert made.fp32 == ("/7/Gemm",)
     assert away(gives(made.content, x), wanted) < 5e-3
+
+
+def test_channels_that_training_left_dead_are_gone_from_the_file() -> None:
+    model, x = small(), images()
+    training = QuantizedTraining(model, x)
+    trained(model, x)
+    with torch.no_grad():
+        for name in ("0.weight", "1.weight", "1.bias"):
+            model.get_parameter(name)[2:5] = 0
+    wanted = computed(model, x)
+    made = training.finish(x)
+    assert len(made.int8) == 3
+    arrays = map(onnx.numpy_helper.to_array, onnx.load_from_string(made.content).graph.initializer)
+    assert (5, 3, 3, 3) in [array.shape for array in arrays]
+    assert away(gives(made.content, x), wanted) < 1e-2
 
 
 class Twice(nn.Module):
