@@ -42,6 +42,16 @@ FILE_CALLS: dict[str, Call] = {
     "Masks.save": (
         pruned()[1].masks.save, {"path": "x"}, {"path": NO_PATH, "force": NO_BOOL}
     ),
+    "QuantizedTraining": (
+        secateur.QuantizedTraining,
+        {"model": net(), "data": X},
+        {
+            "model": NO_MODULE,
+            "data": [None, 3, "x", ["x"], {"input": 3}],
+            "keep_float": [3, "x", (3,), ["x"]],
+        },
+    ),
+    "QuantizedTraining.of": (secateur.QuantizedTraining.of, {"model": None}, {"model": NO_MODULE}),
     "quantize": (
         secateur.quantize,
         {"model": content(), "data": ARRAY},

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from secateur.pruning.smaller.shrinking import Shrunk, shrink
     from secateur.quantization.call import quantize
     from secateur.quantization.result import Quantized
+    from secateur.quantization.training import QuantizedTraining
     from secateur.study.loading import load_task
     from secateur.study.metrics import Metric
     from secateur.study.study import Study
@@ -69,6 +70,7 @@ _HOMES = {
     "Masks": "secateur.pruning.selecting.masks",
     "Metric": "secateur.study.metrics",
     "Quantized": "secateur.quantization.result",
+    "QuantizedTraining": "secateur.quantization.training",
     "Recipe": "secateur.training",
     "Result": "secateur.onecall.result",
     "Rung": "secateur.pruning.ladder.descent",
@@ -124,6 +126,7 @@ __all__ = [
     "Masks",
     "Metric",
     "Quantized",
+    "QuantizedTraining",
     "Recipe",
     "Result",
     "Rung",

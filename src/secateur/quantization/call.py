@@ -120,6 +120,33 @@ def quantize(
         plan, drop, alone = held.plan, held.drop, held.alone
         reasons |= dict.fromkeys(held.kept, f"sensitive: with it the drop is above {max_drop:g}")
     progress("measuring what was done to each layer")
+    return result_of(
+        search, plan, choice, reasons, errors, drop=drop, alone=alone, equalized=equal is not None
+    )
+
+
+def result_of(
+    search: Search,
+    plan: Plan,
+    choice: Choice,
+    reasons: Mapping[str, str],
+    errors: Mapping[str, float],
+    *,
+    drop: float | None = None,
+    alone: Mapping[str, float] = EMPTY,
+    equalized: bool = False,
+) -> Quantized:
+    """Return the file of a plan, and what was done to each layer.
+
+    Args:
+        search: of the network.
+        plan: that is written.
+        choice: how it came about.
+        reasons: by layer in float32, why.
+        errors: by method, what it was compared with.
+        drop, alone, equalized: as in `Quantized` and `Row`.
+    """
+    network = search.network
     local = search.differences(plan)
     content = writing.content(plans.qdq(plan), counted=network.counted, growing=network.growing)
     rows = tuple(
@@ -131,9 +158,8 @@ def quantize(
             local[name].error if name in local else None,
             alone.get(name),
         )
-        for name, layer in layers.items()
+        for name, layer in search.layers.items()
     )
-    count = len(next(iter(given.values())))
     return Quantized(
         content,
         rows,
@@ -142,9 +168,9 @@ def quantize(
         choice.method,
         choice.clipped,
         choice.corrected,
-        equal is not None,
-        errors,
-        count,
+        equalized,
+        dict(errors),
+        search.samples,
     )
 
 
@@ -162,26 +188,14 @@ def _source(model: Any, data: Any) -> Path | bytes:
             f"the model is {shown(model)}; give an ONNX file, its content, or a torch module"
         )
     from secateur.export import to_onnx
+    from secateur.quantization.fake import trained_of
 
-    return to_onnx(getattr(model, "_orig_mod", model), _example(data))
-
-
-def _example(data: Any) -> Any:
-    """Return the first samples as torch tensors, in the structure of the data."""
-    import torch
-
-    if isinstance(data, Mapping):
-        return {name: _example(value) for name, value in data.items()}
-    if isinstance(data, (tuple, list)):
-        return tuple(map(_example, data))
-    if isinstance(data, np.ndarray):
-        data = torch.from_numpy(np.ascontiguousarray(data[:EXAMPLE]))
-    if not isinstance(data, torch.Tensor) or not data.dim():
+    if trained_of(model) is not None:
         raise UsageError(
-            f"calibration data are {shown(data)}; give an array or a tensor [n, ...], or several "
-            "in a tuple or by name"
+            "the model is trained in 8 bit: QuantizedTraining.of(model).finish(data) gives its "
+            "int8 network, and remove() makes it a float one again"
         )
-    return data[:EXAMPLE]
+    return to_onnx(getattr(model, "_orig_mod", model), inputs.tensors(data, 0, EXAMPLE))
 
 
 def _reasons(

@@ -84,6 +84,29 @@ def checked_data(network: Float, data: Any) -> dict[str, np.ndarray]:
     return found
 
 
+def tensors(data: Any, start: int, stop: int) -> Any:
+    """Return some samples of calibration data as torch tensors, as a torch module takes them.
+
+    Raises:
+        UsageError: something among them is neither array nor tensor.
+    """
+    import torch
+
+    if isinstance(data, Mapping):
+        return {name: tensors(value, start, stop) for name, value in data.items()}
+    if isinstance(data, (tuple, list)):
+        return tuple(tensors(value, start, stop) for value in data)
+    if isinstance(data, np.ndarray):
+        data = torch.from_numpy(np.ascontiguousarray(data[start:stop]))
+        start, stop = 0, len(data)
+    if not isinstance(data, torch.Tensor) or not data.dim():
+        raise UsageError(
+            f"calibration data are {shown(data)}; give an array or a tensor [n, ...], or several "
+            "in a tuple or by name"
+        )
+    return data[start:stop]
+
+
 def _is_array(value: object) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 

@@ -268,7 +268,7 @@ class _Walk:
         """Ask for 8-bit inputs of an operator whose output is needed in 8 bit."""
         if node.op in SAME | MEANS:
             exact = node.op in SAME or node.inputs[0] in self.whole
-            if exact and _works(self.graph, node):
+            if exact and moves(self.graph, node):
                 self.need(node.inputs[0])
         elif node.op == "Concat":
             if not any(value in self.graph.constants for value in node.inputs):
@@ -292,7 +292,7 @@ class _Walk:
             self.needed.add(value)
 
 
-def _works(graph: Graph, node: Node) -> bool:
+def moves(graph: Graph, node: Node) -> bool:
     """Whether an operator that moves or averages numbers does so on 8 bit."""
     shape = graph.types[node.inputs[0]].shape
     if node.op == "ReduceMean":
@@ -320,7 +320,7 @@ def _groups(graph: Graph, values: Collection[str]) -> tuple[dict[str, str], set[
     for node in graph.nodes:
         if node.op == "Concat":
             given = node.inputs
-        elif node.op in SAME and _works(graph, node):
+        elif node.op in SAME and moves(graph, node):
             given = node.inputs[:1]
         else:
             continue

@@ -38,6 +38,7 @@ class Search:
         self.network, self.layers, self.progress = network, layers, progress
         self.store = weights.Store(network.graph)
         self.errors: dict[str, float] = {}
+        self.samples = _count(data)
         step = network.samples or 1
         half = -(-_count(data) // step // 2) * step
         self.first = {name: array[:half] for name, array in data.items()}
