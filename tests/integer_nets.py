@@ -96,6 +96,9 @@ class Drawn:
         """Weights, int8: with zeros, an output that hears nothing, and the ends of the range."""
         w = self.rng.integers(-127, 127, shape, endpoint=True)
         w *= self.rng.random(shape) < self.one(0.2, 1, 1)
+        if self.maybe(0.3):  # channels in fours, as dot4 cuts them
+            fours = self.rng.random((shape[0], -(-shape[1] // 4), *shape[2:])) < 0.2
+            w *= np.repeat(fours, 4, axis=1)[:, : shape[1]]
         if self.maybe(0.2):
             w[self.number(0, len(w) - 1)] = self.one(0, -128)
         return w
@@ -258,13 +261,16 @@ def drawn(seeds: Sequence[int], steps: int = 3) -> Build:
     return build
 
 
-def programs(build: Build, machine: Machine, tiles: Sequence[int] = (0, 1)) -> Network:
+def programs(
+    build: Build, machine: Machine, tiles: Sequence[int] = (0, 1), skipping: int = 0
+) -> Network:
     """Plan a network after all passes.
 
     Args:
         build: adds layers to a net.
         machine: the target.
         tiles: of each program, samples in a lane; 0 for a program of one sample.
+        skipping: vectors of sums of a tile of layers that skip zeros; 0: they do not.
     """
     nets = [QuantisedNet(max(1, machine.lanes * many)) for many in tiles]
     for net in nets:
@@ -276,8 +282,8 @@ def programs(build: Build, machine: Machine, tiles: Sequence[int] = (0, 1)) -> N
         plan(graph, machine, batch=net.samples, lanes=net.samples > 1, batched=True)
         for graph, net in zip(graphs, nets, strict=True)
     )
-    dense = {node.name: 0 for node in graphs[0].nodes}
-    return Network(graphs[0], graphs, planned, True, dense, machine)
+    sparse = {node.name: skipping for node in graphs[0].nodes}
+    return Network(graphs[0], graphs, planned, True, sparse, machine)
 
 
 def in_integers(graph: Graph, wanted: Mapping[str, int]) -> None:
@@ -349,9 +355,10 @@ def check(
     machine: Machine | None = None,
     target: Target | None = None,
     tiles: Sequence[int] = (0, 1),
+    skipping: int = 0,
 ) -> Network:
     """Compile networks and compare: with one thread and three; a tile, less, and some more."""
-    network = programs(build, machine or kernel_harness.machine(), tiles)
+    network = programs(build, machine or kernel_harness.machine(), tiles, skipping)
     source = pipeline.source_of(network, "tested")
     content = pipeline.built(source, target or toolchain.native())
     batch = network.programs[-1].batch

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import integer_nets
 from kernel_nets import FEW
-from secateur.compiler import toolchain
+from secateur.compiler import pipeline, toolchain
 from secateur.compiler.kernels import Machine
 from secateur.compiler.passes import grids
 
@@ -37,6 +37,15 @@ def test_random_networks_equal_their_references(
 def test_tiles_that_are_not_full_equal_their_references() -> None:
     integer_nets.check(integer_nets.drawn(range(12), 4), native(), tiles=(0, 1))
     integer_nets.check(integer_nets.drawn(range(20, 22), 4), native(), tiles=(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("machine", "sums"), [(None, 16), (None, 5), (Machine(8, 16), 10), (Machine(4, 32), 2)], ids=str
+)
+def test_layers_that_skip_zeros_equal_their_references(machine: Machine | None, sums: int) -> None:
+    seeds = range(100 * sums, 100 * sums + 16)
+    network = integer_nets.check(integer_nets.drawn(seeds, 2), machine or native(), skipping=sums)
+    assert "sec_quad_sparse_layer(&w" in pipeline.source_of(network, "tested").model
 
 
 @settings(max_examples=40)

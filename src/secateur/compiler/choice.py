@@ -8,7 +8,17 @@ from math import prod
 import numpy as np
 
 from secateur.compiler.graph import Graph, Node
-from secateur.compiler.kernels import Machine, Place, contracted, depthwise, single, tiles
+from secateur.compiler.kernels import (
+    Machine,
+    Place,
+    contracted,
+    contraction,
+    depthwise,
+    quad_depthwise,
+    quad_layers,
+    single,
+    tiles,
+)
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Program
 
@@ -19,6 +29,12 @@ INTEGER = ("QuadConv", "QuadLinear")
 """Layers on quads."""
 
 CONVOLUTIONS = ("FusedConv", "QuadConv")
+
+MATRIX = 0.25
+"""Cost of matrix instructions, of what vectors cost: as on Intel's (Sapphire Rapids)."""
+
+WORD = 6.0
+"""Cycles a word of weights that is not zero, where words are taken one by one."""
 
 MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
@@ -35,7 +51,7 @@ def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[
     """
     chosen = sums(graph, machine)
     for node in graph.nodes:
-        if node.op in LAYERS:
+        if node.op in (*LAYERS, *INTEGER):
             costs = [cost(node, graph, program, machine) for program in programs]
             if sum(s for s, _ in costs) >= sum(d for _, d in costs):
                 chosen[node.name] = 0
@@ -47,7 +63,7 @@ def sums(graph: Graph, machine: Machine) -> dict[str, int]:
     return {
         node.name: tiles.sums(prod(graph.types[node.inputs[1]].shape[2:]), machine)
         for node in graph.nodes
-        if node.op in LAYERS
+        if node.op in (*LAYERS, *INTEGER)
     }
 
 
@@ -55,7 +71,11 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     """Return the cost of a layer in one program, (sparse, dense), in cycles a sample."""
     k = next(k for k, s in enumerate(program.steps) if s.node.name == node.name)
     planned, samples = program.steps[k].node, 1 if k < program.looped else program.batch
-    weight = graph.constants[node.inputs[1]]
+    weight, words = graph.constants[node.inputs[1]], node.op in INTEGER
+    if words:
+        if quad_depthwise.fits(node, weight):
+            return np.inf, 0.0
+        weight = quad_layers.words(weight)
     non_zeros = int(np.count_nonzero(weight))
     x, y = (_place(program, v) for v in (planned.inputs[0], planned.outputs[0]))
     c = contracted.describe(planned, x, weight, y, None)
@@ -63,8 +83,9 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     times = int(np.prod(outer)) / samples
     outputs = len(weight) // c.groups
     if y.layout.lanes == 1:
-        form = single.form(c.weight, machine) if contracted.is_vector(c) else None
-        skipped = form.cycles if form else single.PLAIN * non_zeros
+        alone = not words and contracted.is_vector(c)
+        form = single.form(c.weight, machine) if alone else None
+        skipped = form.cycles if form else (WORD if words else single.PLAIN) * non_zeros
         # dense weights come no faster than memory gives them
         return skipped * high * wide * times, weight.size * high * wide * times * 0.17
     sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine)).cost * non_zeros
@@ -72,8 +93,11 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
         tile = depthwise.tile(y.layout, weight.shape[2:], machine)
         sparse += len(weight) * high * wide * depthwise.ROW  # few non-zeros each
         return sparse * times, len(weight) * tile.cost * times
-    _, tile = tiles.dense(high, wide, outputs, machine)
-    return sparse * times, c.groups * weight[0].size * tile.cost * times
+    _, tile = tiles.dense(high, wide, outputs, machine, least=4 if node.get("quads") else 1)
+    dense = c.groups * weight[0].size * tile.cost * times
+    if words and contraction.matrix_depth(c, y.layout.lanes, machine):
+        dense *= MATRIX
+    return sparse * times, dense
 
 
 def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Machine) -> bool:
@@ -83,7 +107,7 @@ def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Ma
     written by the other core. A core that cannot help is better left to others.
     """
     work, lines = 0.0, 0
-    layers = {node.name: node for node in graph.nodes if node.op in LAYERS}
+    layers = {node.name: node for node in graph.nodes if node.op in (*LAYERS, *INTEGER)}
     for planned in program.steps:
         node = planned.node
         moved = sum(-(-program.layouts[v].elements * 4 // LINE) for v in node.outputs if v)
@@ -93,8 +117,6 @@ def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Ma
             work += program.batch * costs[0 if chosen.get(node.name) else 1]
         else:
             work += 4 * moved  # read, compute, write
-        if node.op in INTEGER:
-            work += contracted.macs(node, program.types) / (4 * machine.lanes) * 0.55
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
             work += output.size * inputs.shape[-1] / machine.lanes

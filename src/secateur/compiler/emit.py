@@ -136,6 +136,7 @@ def emit(
             '#include "contract.h"',
             '#include "quads.h"',
             '#include "quad_depthwise.h"',
+            '#include "quad_sparse.h"',
             '#include "matrix.h"',
             '#include "depthwise.h"',
             '#include "single.h"',
@@ -259,6 +260,10 @@ def _label(node: Node) -> str:
     return f"{node.op} {node.name}"
 
 
+_KERNELS = (("dense", "sparse"), ("int8", "int8 sparse"))
+"""By whether a layer is in integers, and whether it skips zeros."""
+
+
 def _describe(
     node: Node, program: Program, sparse: Mapping[str, int], times: int
 ) -> dict[str, Any]:
@@ -273,11 +278,7 @@ def _describe(
             "macs": dense,
             "nonzeros": int(np.count_nonzero(weight)),
             "sparse_macs": round(dense * share),
-            "kernel": "int8"
-            if node.op in choice.INTEGER
-            else "sparse"
-            if sparse.get(node.name)
-            else "dense",
+            "kernel": _KERNELS[node.op in choice.INTEGER][sparse.get(node.name, 0) > 0],
         }
     return entry
 

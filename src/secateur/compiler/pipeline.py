@@ -50,6 +50,7 @@ class Compiled:
             code this machine cannot run, which is not verified.
         sparse, dense: how many layers skip zeros, and how many do not, of those in float32.
         integer: how many layers are computed in 8 bits.
+        words: how many of those skip words of four zeros.
     """
 
     content: bytes
@@ -59,6 +60,7 @@ class Compiled:
     sparse: int
     dense: int
     integer: int = 0
+    words: int = 0
 
     @checked(path=PATH)
     def write(self, path: Path | str, *, force: bool = False) -> None:
@@ -85,7 +87,8 @@ class Compiled:
         layers = f"{self.sparse} layers skip zeros, {self.dense} do not"
         if self.integer:
             floats = f"; of those in float32, {layers}" if self.sparse + self.dense else ""
-            layers = f"{self.integer} layers in int8{floats}"
+            skip = f", of which {self.words} skip zeros in fours" if self.words else ""
+            layers = f"{self.integer} layers in int8{skip}{floats}"
         return f"{path}: {len(self.content):,} bytes for {self.target.name}; {layers}; {checked}"
 
     def engine(self, threads: int | None = None) -> Engine:
@@ -153,10 +156,11 @@ def compile_network(
     if goal.name == "native":
         with Engine(content) as engine:
             difference = verification.verify(network, known, engine, values)
-    skipping = sum(most > 0 for most in network.sparse.values())
-    integer = sum(node.op in choice.INTEGER for node in network.graphs[0].nodes)
-    dense = len(network.sparse) - skipping
-    return Compiled(content, written, goal, difference, skipping, dense, integer)
+    names = {n.name for n in network.graphs[0].nodes if n.op in choice.INTEGER}
+    floats = [most > 0 for name, most in network.sparse.items() if name not in names]
+    counts = sum(floats), len(floats) - sum(floats), len(names)
+    words = sum(network.sparse[name] > 0 for name in names)
+    return Compiled(content, written, goal, difference, *counts, words)
 
 
 def _check_values(values: str) -> None:
@@ -287,7 +291,10 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
                 op, layer = step.split(" ", 1)
-                if op in choice.LAYERS:  # other steps may be called as a layer is
+                if op in (
+                    *choice.LAYERS,
+                    *choice.INTEGER,
+                ):  # other steps may be called as a layer is
                     best[layer] = min(best.get(layer, np.inf), spent)
         for layer in total:
             total[layer] += best[layer] / program.batch

@@ -40,7 +40,8 @@ class Contraction:
 
 def describe(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
     """Return what a layer contracts, with the strides of its places."""
-    return (_conv if node.op == "FusedConv" else _linear)(node, x, w, y, r)
+    conv = node.op in ("FusedConv", "QuadConv")
+    return (_conv if conv else _linear)(node, x, w, y, r)
 
 
 def is_vector(c: Contraction) -> bool:

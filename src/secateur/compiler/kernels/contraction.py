@@ -30,6 +30,9 @@ CHUNK = 16
 """Output channels of a chunk, at least: what threads share. A wide layer has eight chunks."""
 
 
+WAITING = 32
+"""As `c/quad_sparse.h` has it: outputs of a chunk, whose sums wait for each other."""
+
 EVEN = 128
 """Positions of a sample up to which rows are made even: a few products more cost less there than
 the branches for an odd one."""
@@ -85,7 +88,8 @@ def write(
     body.line(_shape(node, (z, high, wide), c))
     names = [f"n{k}" for k in range(len(outer))]
     if sums:
-        call = _sparse(body, c, bias, (high.count, wide.count), lanes, step, sums)
+        plane = high.count, wide.count
+        call = _sparse(body, c, bias, plane, lanes, step, sums, levels)
         channels = (
             "(long)sec_share(w.chunks, t, T) * w.chunk",
             f"SEC_LEAST((long)sec_share(w.chunks, t + 1, T) * w.chunk, {len(c.weight)})",
@@ -124,11 +128,14 @@ def _sparse(
     lanes: int,
     step: Step,
     sums: int,
+    levels: str,
 ) -> str:
     outputs, width, taps = c.weight.shape
+    words = levels != "0"
     # the same blocks for every program of an artifact: they share the weights
     blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps, c.positions))
-    chunk = min(4 * CHUNK, max(CHUNK, outputs // 8 // CHUNK * CHUNK))
+    most = WAITING if words else 4 * CHUNK
+    chunk = min(most, max(CHUNK, outputs // 8 // CHUNK * CHUNK))
     even = c.positions <= EVEN
     s = packing.sparse(c.weight, c.groups, blocks, chunk, even=even)
     if blocks.parts > 1:
@@ -149,12 +156,14 @@ def _sparse(
     def layer(offset: str, places: str, unit: int) -> str:
         return (
             f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
-            f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, {p(s.values)}, {p(bias)}, "
+            f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, (const float *){p(s.values)}, "
+            f"(const float *){p(bias)}, "
             f"{offset}, {places}, {unit}, {even:d}}};"
         )
 
     key = f"{p(s.values)} {p(s.rows)}"
-    if lanes == 1 and (form := single.form(c.weight, step.machine) if is_vector(c) else None):
+    alone = lanes == 1 and not words and is_vector(c)
+    if alone and (form := single.form(c.weight, step.machine)):
         counts = f"{width}, {outputs}, {form.steps}"
         if form.name == "blocked":
             counts = f"{len(form.begin) - 1}, {form.steps}, {p(form.begin)}"
@@ -176,6 +185,8 @@ def _sparse(
         body.line(f"in += {low};")
     if lanes == 1:
         body.line(layer("offset", "0", 0))
+        if words:
+            return f"sec_quad_sparse_plain(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
     tile = tiles.sparse(*plane, sums)
     reach = 4 * (max(offsets) - low)
@@ -192,6 +203,10 @@ def _sparse(
         body.line(layer("offset", "0", 0))
     apart = c.groups > 1 and outputs // c.groups <= chunk
     shape = f"{tile.high}, {tile.wide}, {apart:d}"
+    if words:
+        return (
+            f"sec_quad_sparse_layer(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T, {shape});"
+        )
     return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
 
 

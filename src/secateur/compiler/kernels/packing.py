@@ -62,7 +62,7 @@ class Sparse:
     start: np.ndarray  # uint32 [blocks * chunks + 1, 2]
     rows: np.ndarray  # uint8 [rows, 2]
     codes: np.ndarray  # uint8 [non-zeros]
-    values: np.ndarray  # float32 [non-zeros]
+    values: np.ndarray  # of the weight's type [non-zeros]
     chunk: int
     chunks: int
 
@@ -73,15 +73,16 @@ def sparse(
     """Pack the non-zeros of a weight.
 
     Args:
-        weight: float32 [outputs, channels of a group, taps].
+        weight: [outputs, channels of a group, taps], of float32 or of words.
         groups: output channel o reads the input channels of group o // (outputs / groups).
         blocks: of input channels.
         chunk: output channels a chunk, at most 64.
-        even: whether the last non-zero of a row of an odd number becomes two halves.
+        even: whether the last non-zero of a row of an odd number becomes two: halves, or a word
+            and a zero.
     """
     outputs, width, _ = weight.shape
     output, channel, tap = np.nonzero(weight)
-    values = weight[output, channel, tap].astype(np.float32)
+    values = weight[output, channel, tap]
     channel = channel + output // (outputs // groups) * width
     if blocks.parts > 1:
         part = tap // blocks.taps_a_part
@@ -102,8 +103,11 @@ def sparse(
         final = np.zeros(len(key), np.int64)
         np.maximum.at(final, row_of, code)
         split = odd[row_of] & (code == final[row_of])
-        values[split] /= 2
-        code, values = np.append(code, code[split]), np.append(values, values[split])
+        second = np.zeros_like(values[split])
+        if weight.dtype == np.float32:
+            values[split] /= 2
+            second = values[split]
+        code, values = np.append(code, code[split]), np.append(values, second)
         row_of = np.append(row_of, row_of[split])
         count += odd
     row_block, row_output = np.divmod(key, outputs)

@@ -72,10 +72,12 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     if quad_depthwise.fits(node, weight):
         first, end = quad_depthwise.write(body, node, weight, bias, (x, y, r), step)
     else:
-        op = "FusedConv" if node.op == "QuadConv" else "FusedLinear"
-        c = contracted.describe(replace(node, op=op), x, words(weight), y, r)
+        c = contracted.describe(node, x, words(weight), y, r)
         lanes = y.layout.lanes
-        bounds = contraction.write(body, node, c, bias, lanes, step, levels="&levels", least=least)
+        sums = step.sparse(node)
+        bounds = contraction.write(
+            body, node, c, bias, lanes, step, sums=sums, levels="&levels", least=least
+        )
         first, end = (f"({bound}) / {least}" for bound in bounds)
     if fill := step.fill(first, end):
         body.line(fill)
