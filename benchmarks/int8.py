@@ -1,12 +1,14 @@
-"""Dense networks in int8: secateur's own float32 and int8 beside its peers' float32, bf16 and int8.
+"""Networks in int8: secateur's own float32 and int8 beside its peers' float32, bf16 and int8.
 
     python benchmarks/int8.py FOLDER [--nets resnet18,vgg16] [--batches 1,64] [--threads 2]
+        [--sparsity 0.9]
         [--against onnxruntime,onnxruntime-int8,openvino,openvino-int8] [--env openvino=VENV]
 
 Weights and inputs are random: only speed and bytes are compared. Secateur's int8 network is what
-`secateur.quantize` makes, on the same number of random inputs as its peers' tools get. Each network
-is one record, FOLDER/int8-NET.json; a record that exists is not measured again (--again). Printed
-are a table for each batch size, and the goals of int8. Exit status 1: a goal was missed.
+`secateur.quantize` makes, on the same number of random inputs as its peers' tools get. With
+--sparsity, weights are cut in fours (dot4) first, from which the peers gain nothing. Each network
+is one record, FOLDER/int8-NET-SPARSITY.json; one that exists is not measured again (--again).
+Printed are a table for each batch size, and the goals. Exit status 1: a goal was missed.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ PEERS = "onnxruntime,onnxruntime-int8,openvino-f32,openvino,openvino-int8"
 CALIBRATION = 64
 """Random inputs that are quantised on."""
 
-OWN, PEER, BYTES = 3.0, 0.7, 0.26
-"""Goals: over our float32; over the best int8 of a peer; artifact over the float32 ONNX file."""
+OWN, PEER, BYTES, CUT = 3.0, 0.7, 0.26, 3.0
+"""Goals: over our float32; over the best int8 of a peer; artifact over the float32 ONNX file; and
+over the best int8 of a peer from a sparsity of 0.9 on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="of records; made if need be")
     parser.add_argument("--nets", default=",".join(NETS), help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--sparsity", type=float, default=0.0, help="of blocks of four (dot4)")
     parser.add_argument("--batches", default="1,64")
     parser.add_argument("--against", default=PEERS)
     parser.add_argument("--env", action="append", default=[], help="PEER=FOLDER")
@@ -53,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _record(given: argparse.Namespace, net: str) -> Record:
-    path = given.folder / f"int8-{net}.json"
+    path = given.folder / f"int8-{net}-{given.sparsity:g}.json"
     if path.exists() and not given.again:
         return dict(json.loads(path.read_text()))
     console = Console()
-    model = onnx_file(net, 0.0, given.folder / "networks")
+    model = onnx_file(net, given.sparsity, given.folder / "networks", pattern="dot4")
     drawn = inputs.draw(inputs.of_onnx(model, {}), CALIBRATION)
     made = quantize(model, {name: np.asarray(array) for name, array in drawn.items()})
-    quantised = given.folder / "networks" / f"{net}-int8.onnx"
+    quantised = given.folder / "networks" / f"{net}-{given.sparsity:g}-int8.onnx"
     made.save(quantised)
     result = run(
         {"secateur": model, "secateur-int8": quantised},
@@ -73,7 +77,8 @@ def _record(given: argparse.Namespace, net: str) -> Record:
         agree=False,
     )
     console.print(view(result))
-    record = {"net": net, "onnx_bytes": model.stat().st_size} | json.loads(result.json())
+    record = {"net": net, "sparsity": given.sparsity, "onnx_bytes": model.stat().st_size}
+    record |= json.loads(result.json())
     write(path, json.dumps(record, indent=1))
     return record
 
@@ -106,7 +111,7 @@ def markdown(records: Sequence[Record]) -> Iterator[str]:
     """Yield the lines of a table for each batch size, and of what it was measured on."""
     engines = list(dict.fromkeys(t["engine"] for r in records for t in r["timings"]))
     for batch in sorted({t["batch"] for r in records for t in r["timings"]}):
-        heads = ["net", *engines, "int8 × own f32", "× best int8 of a peer"]
+        heads = ["net, zeros", *engines, "int8 × own f32", "× best int8 of a peer"]
         yield f"\n## Batch {batch}: milliseconds (median)\n"
         yield "| " + " | ".join(heads) + " |"
         yield "|---|" + "---:|" * (len(heads) - 1)
@@ -115,7 +120,7 @@ def markdown(records: Sequence[Record]) -> Iterator[str]:
             cells = [f"{1e3 * times[e]['p50']:.3f}" if e in times else "-" for e in engines]
             for over in (["secateur"], _int8(record, batch)):
                 cells.append(shown(_ratio(record, batch, "secateur-int8", over)))
-            yield f"| {record['net']} | {' | '.join(cells)} |"
+            yield f"| {record['net']}, {100 * record['sparsity']:g} % | {' | '.join(cells)} |"
     last = max(records, key=lambda record: record["date"])
     versions = sorted({f"{t['engine']} {t['version']} ({precision(t)})" for t in last["timings"]})
     yield (
@@ -130,14 +135,16 @@ def goals(records: Sequence[Record]) -> Iterator[Goal]:
     for record in records:
         net = record["net"]
         for batch in sorted({t["batch"] for t in record["timings"]}):
-            for over, name, least in (
-                (["secateur"], "its own float32", OWN),
-                (_int8(record, batch), "the best int8 of a peer", PEER),
-            ):
+            peers = _int8(record, batch)
+            wanted = [(["secateur"], "its own float32", OWN)] if not record["sparsity"] else []
+            if record["sparsity"] in (0.0, 0.9):
+                least = CUT if record["sparsity"] else PEER
+                wanted.append((peers, "the best int8 of a peer", least))
+            for over, name, least in wanted:
                 ratio = _ratio(record, batch, "secateur-int8", over)
                 met = None if ratio is None else ratio["median"] >= least
                 yield f"{net}, batch {batch}: {least}× {name}", met, f"; {shown(ratio)}"
-        if net == "resnet18":
+        if net == "resnet18" and not record["sparsity"]:
             size = next(t["file"] for t in record["timings"] if t["engine"] == "secateur-int8")
             share = size / record["onnx_bytes"]
             what = f"{net}: file at most {BYTES} of the float32 ONNX"

@@ -169,7 +169,13 @@ NETWORKS = {
 
 
 def onnx_file(
-    name: str, sparsity: float, folder: Path, *, scope: Scope = "layer", seed: int = 0
+    name: str,
+    sparsity: float,
+    folder: Path,
+    *,
+    scope: Scope = "layer",
+    pattern: str = "weight",
+    seed: int = 0,
 ) -> Path:
     """Return the ONNX file of a network at a sparsity, written into `folder` if it is not there.
 
@@ -178,24 +184,35 @@ def onnx_file(
         sparsity: fraction of the prunable weights that are zero, in [0, 1).
         folder: made if need be.
         scope: "layer" cuts every layer to the same sparsity, "global" ranks all weights together.
+        pattern: what is cut, "weight" or blocks such as "dot4".
         seed: of weights and of the images that batch norms see.
     """
-    path = folder / f"{name}-{scope}-{sparsity:g}-{seed}.onnx"
+    shape = "" if pattern == "weight" else f"-{pattern}"
+    path = folder / f"{name}-{scope}-{sparsity:g}-{seed}{shape}.onnx"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
-        _export(module(name, sparsity, scope=scope, seed=seed), NETWORKS[name], partial)
+        made = module(name, sparsity, scope=scope, pattern=pattern, seed=seed)
+        _export(made, NETWORKS[name], partial)
         partial.replace(path)
     return path
 
 
-def module(name: str, sparsity: float, *, scope: Scope = "layer", seed: int = 0) -> nn.Module:
+def module(
+    name: str,
+    sparsity: float,
+    *,
+    scope: Scope = "layer",
+    pattern: str = "weight",
+    seed: int = 0,
+) -> nn.Module:
     """Return the network itself, pruned, in evaluation mode."""
     network = NETWORKS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = network.build()
-        cut(model, sparsity, (network.last,), scope=scope, include_first=network.include_first)
+        first = network.include_first
+        cut(model, sparsity, (network.last,), scope=scope, pattern=pattern, include_first=first)
         settle(model, network.inputs)
     return model.eval()
 
@@ -206,13 +223,14 @@ def cut(
     exclude: Sequence[str],
     *,
     scope: Scope = "layer",
+    pattern: str = "weight",
     include_first: bool = False,
 ) -> None:
     """Set the smallest weights to zero, exactly so many; `exclude` has globs of what is not cut."""
     names = prunable(model, include_first=include_first, exclude=exclude).names
-    budget = Budget(1 - sparsity, scope, floor=0)
+    budget = Budget(1 - sparsity, scope, pattern=pattern, floor=0)
     masks = select(find("magnitude").scores(model, names), budget)
-    assert masks.kept == budget.count(masks.total)
+    assert pattern != "weight" or masks.kept == budget.count(masks.total)
     masks.apply(model)
 
 
