@@ -159,14 +159,13 @@ def test_names_of_layers_to_keep_must_be_layers() -> None:
         ({"score": lambda y: np.nan, "max_drop": 0.1}, "score gave nan"),
         ({"bits": 4}, "has no argument 'bits'"),
     ],
-    ids=str,
 )
 def test_options_of_no_use_are_refused(options: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         secateur.quantize(om.linear(), data(), **options)
 
 
-@pytest.mark.parametrize("model", [3, None, torch.nn.Linear, object()], ids=str)
+@pytest.mark.parametrize("model", [3, None, torch.nn.Linear, object()])
 def test_what_is_no_model_is_refused(model: Any) -> None:
     with pytest.raises(UsageError, match="give an ONNX file, its content, or a torch module"):
         secateur.quantize(model, data())
