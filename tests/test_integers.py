@@ -40,7 +40,9 @@ def test_tiles_that_are_not_full_equal_their_references() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "sums"), [(None, 16), (None, 5), (Machine(8, 16), 10), (Machine(4, 32), 2)], ids=str
+    ("machine", "sums"),
+    [(None, 24), (None, 16), (None, 5), (Machine(8, 16), 10), (Machine(4, 32), 2)],
+    ids=str,
 )
 def test_layers_that_skip_zeros_equal_their_references(machine: Machine | None, sums: int) -> None:
     seeds = range(100 * sums, 100 * sums + 16)

@@ -51,7 +51,7 @@ def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[
     """
     chosen = sums(graph, machine)
     for node in graph.nodes:
-        if node.op in (*LAYERS, *INTEGER):
+        if node.name in chosen:
             costs = [cost(node, graph, program, machine) for program in programs]
             if sum(s for s, _ in costs) >= sum(d for _, d in costs):
                 chosen[node.name] = 0
@@ -59,12 +59,17 @@ def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[
 
 
 def sums(graph: Graph, machine: Machine) -> dict[str, int]:
-    """Return the usual vectors of sums of a sparse tile, by layer."""
+    """Return the usual vectors of sums of a sparse tile, by layer that can skip zeros."""
     return {
         node.name: tiles.sums(prod(graph.types[node.inputs[1]].shape[2:]), machine)
         for node in graph.nodes
-        if node.op in (*LAYERS, *INTEGER)
+        if node.op in LAYERS or (node.op in INTEGER and not _windows(node, graph))
     }
+
+
+def _windows(node: Node, graph: Graph) -> bool:
+    """Whether a layer on quads is depthwise, of which there is a dense kernel alone."""
+    return quad_depthwise.fits(node, graph.constants[node.inputs[1]])
 
 
 def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[float, float]:
@@ -73,8 +78,6 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     planned, samples = program.steps[k].node, 1 if k < program.looped else program.batch
     weight, words = graph.constants[node.inputs[1]], node.op in INTEGER
     if words:
-        if quad_depthwise.fits(node, weight):
-            return np.inf, 0.0
         weight = quad_layers.words(weight)
     non_zeros = int(np.count_nonzero(weight))
     x, y = (_place(program, v) for v in (planned.inputs[0], planned.outputs[0]))
@@ -107,7 +110,8 @@ def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Ma
     written by the other core. A core that cannot help is better left to others.
     """
     work, lines = 0.0, 0
-    layers = {node.name: node for node in graph.nodes if node.op in (*LAYERS, *INTEGER)}
+    skippable = sums(graph, machine)
+    layers = {node.name: node for node in graph.nodes if node.name in skippable}
     for planned in program.steps:
         node = planned.node
         moved = sum(-(-program.layouts[v].elements * 4 // LINE) for v in node.outputs if v)

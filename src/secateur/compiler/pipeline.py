@@ -83,7 +83,8 @@ class Compiled:
         if self.difference is None:
             checked = f"not verified: this machine cannot run code for {self.target.name}"
         else:
-            checked = f"verified: within {self.difference:.1e} of the reference"
+            off = f"within {self.difference:.1e} of" if self.difference else "equal to"
+            checked = f"verified: {off} the reference"
         layers = f"{self.sparse} layers skip zeros, {self.dense} do not"
         if self.integer:
             floats = f"; of those in float32, {layers}" if self.sparse + self.dense else ""
@@ -159,7 +160,7 @@ def compile_network(
     names = {n.name for n in network.graphs[0].nodes if n.op in choice.INTEGER}
     floats = [most > 0 for name, most in network.sparse.items() if name not in names]
     counts = sum(floats), len(floats) - sum(floats), len(names)
-    words = sum(network.sparse[name] > 0 for name in names)
+    words = sum(network.sparse.get(name, 0) > 0 for name in names)
     return Compiled(content, written, goal, difference, *counts, words)
 
 
@@ -291,10 +292,8 @@ def _layers(network: Network, engine: Engine) -> dict[str, float]:
         for _ in range(5):
             for step, spent in engine.profile(*inputs, repeats=5):
                 op, layer = step.split(" ", 1)
-                if op in (
-                    *choice.LAYERS,
-                    *choice.INTEGER,
-                ):  # other steps may be called as a layer is
+                # other steps may be called as a layer is
+                if op in (*choice.LAYERS, *choice.INTEGER) and layer in network.sparse:
                     best[layer] = min(best.get(layer, np.inf), spent)
         for layer in total:
             total[layer] += best[layer] / program.batch

@@ -6,7 +6,7 @@
 #define SECATEUR_QUAD_SPARSE_H
 #include "quads.h"
 
-enum { SEC_WAITING = 32 };  /* most outputs of a chunk */
+enum { SEC_WAITING = 32, SEC_ROOM = 16 };  /* most outputs of a chunk; most sums of a tile */
 
 /* One non-zero word against th x tw vectors of words. */
 INLINE void sec_quad_add(const sec_sparse *w, const sec_shape *g, const sec_walk *at, int i,
@@ -58,7 +58,7 @@ INLINE void sec_quad_rows(const sec_sparse *w, const sec_shape *g, const float *
 INLINE void sec_quad_sparse_tile(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
                                  const float *in, float *out, const float *res, int outputs, int c0,
                                  int c1, const int th, const int tw) {
-  veci waiting[SEC_WAITING * 16];
+  veci waiting[SEC_WAITING * SEC_ROOM];
   const int n = th * tw, step = q->quads ? 4 : 1;
   for (int c = c0; c < c1; c++) {
     const int from = c * w->chunk, to = SEC_LEAST(from + w->chunk, outputs);

@@ -119,6 +119,7 @@ INLINE void sec_quad_put(const struct sec_levels *q, const sec_shape *g, const v
     }
   }
 }
+
 /* One sum of an output, at a position that begins at `out`. */
 INLINE void sec_quad_put1(const struct sec_levels *q, const sec_shape *g, int32_t sum, float *out,
                           const float *res, int output) {

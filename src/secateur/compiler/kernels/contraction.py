@@ -30,8 +30,9 @@ CHUNK = 16
 """Output channels of a chunk, at least: what threads share. A wide layer has eight chunks."""
 
 
-WAITING = 32
-"""As `c/quad_sparse.h` has it: outputs of a chunk, whose sums wait for each other."""
+WAITING, ROOM = 32, 16
+"""As `c/quad_sparse.h` has them: most outputs of a chunk, whose sums wait for each other, and most
+vectors of sums of each."""
 
 EVEN = 128
 """Positions of a sample up to which rows are made even: a few products more cost less there than
@@ -188,7 +189,7 @@ def _sparse(
         if words:
             return f"sec_quad_sparse_plain(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
-    tile = tiles.sparse(*plane, sums)
+    tile = tiles.sparse(*plane, min(sums, ROOM) if words else sums)
     reach = 4 * (max(offsets) - low)
     # loads of few sums are many: x86 scales an index by 8 for nothing
     unit = 8 if tile.high * tile.wide <= 8 and reach < 8 * 2**16 else 4 * lanes

@@ -41,7 +41,7 @@ def words(weight: np.ndarray) -> np.ndarray:
 
 
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
-    """Write the call of the dense kernel, with what becomes of its sums."""
+    """Write the call of the kernel that fits, with what becomes of its sums."""
     x, w, b, factor, r = (*inputs, None)[:5]
     assert x is not None
     assert w is not None
