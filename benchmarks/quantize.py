@@ -45,6 +45,12 @@ def answers(run: Callable[[np.ndarray], np.ndarray], cifar: ImageData) -> np.nda
     return np.concatenate([run(batch).argmax(1) for batch in batches])
 
 
+def accuracy(given: np.ndarray, cifar: ImageData) -> float:
+    """Return the share of test images that were given their class, in percent."""
+    labels = np.concatenate([labels.numpy() for _, labels in cifar.evaluation("test")])
+    return round(100 * float((given == labels).mean()), 2)
+
+
 def theirs(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
     """Return an ONNX file as a function, computed by ONNX Runtime."""
     import onnxruntime
@@ -80,12 +86,7 @@ def main() -> None:
         some = images(cifar, CUT, 0)
         model, _ = secateur.prune(model, keep=given.keep, data=some, recover="reconstruct")
     content = to_onnx(model.eval(), torch.zeros(1, 3, 32, 32))
-    labels = np.concatenate([labels.numpy() for _, labels in cifar.evaluation("test")])
-
-    def accuracy(given: np.ndarray) -> float:
-        return round(100 * float((given == labels).mean()), 2)
-
-    before = accuracy(answers(theirs(content), cifar))
+    before = accuracy(answers(theirs(content), cifar), cifar)
     record = {"net": "resnet20", "keep": given.keep, "fp32": before, "int8": {}}
     for ranges in given.ranges:
         found, compiled, other, errors, seconds = [], [], [], [], []
@@ -96,8 +97,8 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
             errors.append(made.error)
             both = [answers(run, cifar) for run in (theirs(made.content), ours(made.content))]
-            found.append(accuracy(both[0]))
-            compiled.append(accuracy(both[1]))
+            found.append(accuracy(both[0], cifar))
+            compiled.append(accuracy(both[1], cifar))
             other.append(int((both[0] != both[1]).sum()))
         record["int8"][ranges] = {
             "test accuracy": found,
