@@ -81,6 +81,39 @@ def test_a_network_that_holds_its_batch_in_shapes_is_quantised_for_that_batch(na
         secateur.quantize(content, data)
 
 
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_a_module_that_writes_its_batch_into_shapes_is_quantised_for_any(
+    name: str, tmp_path: Path
+) -> None:
+    module, example = channel_nets.made(name)
+    data = images(16, *example.shape[1:])
+    made = secateur.quantize(module, data)
+    made.save(tmp_path / "net.onnx")
+    with secateur.compile(tmp_path / "net.onnx") as engine:
+        for count in (1, 3, 16):
+            with torch.no_grad():
+                wanted = module(torch.from_numpy(data[:count])).numpy()
+            assert away(gives(made.content, {"input": data[:count]})[0], wanted) < 0.05
+            assert away(engine(data[:count]), wanted) < 0.05
+
+
+class Numbered(nn.Module):
+    """What it gives depends on the place in the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x) * torch.arange(len(x))[:, None]
+        return y
+
+
+def test_a_module_whose_samples_are_numbered_is_refused() -> None:
+    with pytest.raises(secateur.SecateurError, match="cannot be compiled"):
+        secateur.quantize(Numbered().eval(), images(16, 4))
+
+
 def test_a_torch_module_a_file_and_its_content_give_the_same(tmp_path: Path) -> None:
     module, data = small(), images(40, 3, 8, 8)
     path = tmp_path / "net.onnx"

@@ -118,7 +118,7 @@ def test_ranges_are_the_same_in_every_order_of_memory() -> None:
 # What is exported
 
 
-@pytest.mark.parametrize("name", [n for n in channel_nets.NETS if n not in ("vit", "swin")])
+@pytest.mark.parametrize("name", channel_nets.NETS)
 def test_the_file_gives_what_the_module_gave(name: str) -> None:
     model, _ = channel_nets.made(name)
     example = channel_nets.NETS[name].example()

@@ -102,8 +102,7 @@ def quantize(
     """
     if score is not None and max_drop is None:
         raise UsageError("score= is there to hold a drop; give max_drop= as well")
-    source = _source(model, data)
-    network = networks.read(source, input_shapes=input_shapes)
+    network = _network(model, data, input_shapes)
     given = inputs.checked_data(network, data)
     layers = layers_of(network.graph)
     reasons = _reasons(network, layers, tuple(keep_float))
@@ -174,20 +173,19 @@ def result_of(
     )
 
 
-def _source(model: Any, data: Any) -> Path | bytes:
-    if isinstance(model, bytes):
-        return model
+def _network(model: Any, data: Any, input_shapes: Mapping[str, tuple[int, ...]]) -> Float:
     if isinstance(model, (str, Path)):
-        path = Path(model)
-        destination.refuse_other(path)
-        return path
-    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto
-        return bytes(model.SerializeToString())
+        model = Path(model)
+        destination.refuse_other(model)
+    elif hasattr(model, "SerializeToString"):  # an onnx.ModelProto
+        model = bytes(model.SerializeToString())
+    if isinstance(model, (Path, bytes)):
+        return networks.read(model, input_shapes=input_shapes)
     if isinstance(model, type) or not hasattr(model, "state_dict"):
         raise UsageError(
             f"the model is {shown(model)}; give an ONNX file, its content, or a torch module"
         )
-    from secateur.export import to_onnx
+    from secateur.quantization import tracing
     from secateur.quantization.fake import trained_of
 
     if trained_of(model) is not None:
@@ -195,7 +193,8 @@ def _source(model: Any, data: Any) -> Path | bytes:
             "the model is trained in 8 bit: QuantizedTraining.of(model).finish(data) gives its "
             "int8 network, and remove() makes it a float one again"
         )
-    return to_onnx(getattr(model, "_orig_mod", model), inputs.tensors(data, 0, EXAMPLE))
+    module = getattr(model, "_orig_mod", model)
+    return tracing.read(module, inputs.tensors(data, 0, EXAMPLE), input_shapes=input_shapes)
 
 
 def _reasons(

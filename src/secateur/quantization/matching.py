@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from secateur.compiler.graph import Graph, Node
 from secateur.errors import CompileError
-from secateur.export import names_of, to_onnx
+from secateur.export import names_of
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, each, run
 from secateur.model.passes import hooked, undisturbed
-from secateur.quantization import inputs, running
-from secateur.quantization import network as networks
+from secateur.quantization import inputs, running, tracing
 from secateur.quantization.fake import After, Before, Range, Trained, Value
 from secateur.quantization.network import Float
 from secateur.quantization.placement import SAME, Layer, Placement, layers_of, moves, place
@@ -83,7 +82,7 @@ def match(model: nn.Module, data: Any, keep_float: Collection[str]) -> Matched:
         lambda x: x.cpu().float() if x.is_floating_point() else x.cpu(),
     )
     _draw(twin)
-    network = networks.read(to_onnx(twin, example))
+    network = tracing.read(twin, example)
     inputs.checked_data(network, data)
     seen = _observed(twin, example)
     values = _values(network, {name: x.numpy() for name, x in names_of(example).items()})

@@ -88,7 +88,7 @@ def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = 
     try:
         few, batched = _graph(source, input_shapes, COUNTS[0])
         if batched:
-            return _free(few, _graph(source, input_shapes, COUNTS[1])[0])
+            return free(few, _graph(source, input_shapes, COUNTS[1])[0])
     except CompileError as error:
         if not _alone(source, input_shapes):
             raise
@@ -119,6 +119,18 @@ def _alone(source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]]) ->
 def _graph(
     source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]], count: int
 ) -> tuple[Graph, bool]:
+    graph, batched = _read(source, input_shapes, count)
+    return passes.apply(graph, FLOAT_PASSES), batched
+
+
+def of_one_batch(content: bytes) -> Graph:
+    """Return the graph of a file that fixes its batch, with types and without other passes."""
+    return passes.apply(_read(content, EMPTY, None)[0], passes.PASSES[:1])
+
+
+def _read(
+    source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]], count: int | None
+) -> tuple[Graph, bool]:
     model = onnx_reader.read(source, input_shapes=input_shapes, batch=count)
     for node in _every(model.graph):
         if node.op in QUANTISED:
@@ -126,7 +138,7 @@ def _graph(
                 f"the model is quantised already (node {node}); compile it as it is, or quantise "
                 "the float model that it was made of"
             )
-    return passes.apply(halves.widened(model.graph), FLOAT_PASSES), model.batched
+    return halves.widened(model.graph), model.batched
 
 
 def _every(graph: Graph) -> Iterator[Node]:
@@ -137,8 +149,15 @@ def _every(graph: Graph) -> Iterator[Node]:
                 yield from _every(value)
 
 
-def _free(few: Graph, many: Graph) -> Float:
-    """Compare a network of two numbers of samples."""
+def free(few: Graph, many: Graph) -> Float:
+    """Return the network for any number of samples.
+
+    Args:
+        few, many: it for `COUNTS` samples, after `FLOAT_PASSES`.
+
+    Raises:
+        CompileError: it does something else for another number of samples.
+    """
     alike = [replace(a, attributes={}) for a in few.nodes] == [
         replace(b, attributes={}) for b in many.nodes
     ]

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from secateur.arguments import MAPPING, TEXTS, a, checked
 from secateur.errors import CompileError, TrainingError, UsageError
-from secateur.export import names_of, to_onnx
+from secateur.export import names_of
 from secateur.model.inputs import each, run
 from secateur.model.parameters import device_of, unwrapped
 from secateur.model.passes import refusing, undisturbed
-from secateur.quantization import call, fake, inputs, weights
-from secateur.quantization import network as networks
+from secateur.quantization import call, fake, inputs, tracing, weights
 from secateur.quantization.fake import Trained, Value
 from secateur.quantization.matching import match
+from secateur.quantization.network import Float
 from secateur.quantization.placement import layers_of, place
 from secateur.quantization.plan import Choice
 from secateur.quantization.ranges import Histogram
@@ -215,7 +215,7 @@ class QuantizedTraining:
                 refusing("the model does not take the data"),
             ):
                 run(self._model, example)
-            made = _exported(to_onnx(self._model, example), self._trained, data)
+            made = _exported(tracing.read(self._model, example), self._trained, data)
         self.remove()
         return made
 
@@ -224,9 +224,8 @@ class QuantizedTraining:
         fake.detach(self._model)
 
 
-def _exported(content: bytes, trained: Trained, data: Any) -> Quantized:
+def _exported(network: Float, trained: Trained, data: Any) -> Quantized:
     """Return the int8 network of a float one, with the ranges that were trained."""
-    network = networks.read(content)
     given = inputs.checked_data(network, data)
     layers = layers_of(network.graph)
     reasons = {name: "not trained in 8 bit" for name in layers if name not in trained.layers}
