@@ -97,6 +97,30 @@ def test_a_module_that_writes_its_batch_into_shapes_is_quantised_for_any(
             assert away(engine(data[:count]), wanted) < 0.05
 
 
+class Windows(nn.Module):
+    """Three windows of a sample, each with a mask of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 6)
+        self.register_buffer("mask", torch.randn(3, 2, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x.reshape(-1, 2, 4))
+        y = torch.softmax(y + self.mask.repeat(x.shape[0], 1, 1), 1)
+        return y.reshape(x.shape[0], -1)
+
+
+def test_a_constant_of_several_rows_a_sample_is_repeated_in_the_file() -> None:
+    module, data = Windows().eval(), images(16, 6, 4)
+    made = secateur.quantize(module, data)
+    for count in (1, 5, 16):
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(data[:count])).numpy()
+        assert away(gives(made.content, {"input": data[:count]})[0], wanted) < 0.02
+
+
 class Numbered(nn.Module):
     """What it gives depends on the place in the batch."""
 

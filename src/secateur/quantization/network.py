@@ -33,7 +33,7 @@ class Counted:
     Attributes:
         first: `first + slope * n` is the constant for n samples; integers. None where it is rows.
         slope: what each sample adds.
-        row: the constant of one sample, which is repeated along `axis`. None where it is a line.
+        row: the part of one sample, which is repeated along `axis`. None where it is a line.
         axis: which axis counts samples.
     """
 
@@ -45,7 +45,7 @@ class Counted:
     def of(self, count: int) -> np.ndarray:
         """Return the constant for so many samples."""
         if self.row is not None:
-            return np.repeat(self.row, count, self.axis)
+            return np.concatenate([self.row] * count, self.axis)
         assert self.first is not None
         assert self.slope is not None
         line: np.ndarray = self.first + self.slope * count
@@ -198,11 +198,11 @@ def _counted(name: str, few: np.ndarray, many: np.ndarray) -> Counted:
             return Counted(few - (slope * low).astype(few.dtype), slope.astype(few.dtype))
     pairs = list(zip(few.shape, many.shape, strict=False))
     axes = [axis for axis, (a, b) in enumerate(pairs) if a != b]
-    if few.ndim == many.ndim and len(axes) == 1 and pairs[axes[0]] == COUNTS:
-        row = few.take([0], axes[0])
-        same = (np.array_equal(np.broadcast_to(row, x.shape), x) for x in (few, many))
-        if all(same):
-            return Counted(row=row, axis=axes[0])
+    if few.ndim == many.ndim and len(axes) == 1 and few.shape[axes[0]] % low == 0:
+        part = range(few.shape[axes[0]] // low)
+        found = Counted(row=few.take(part, axes[0]), axis=axes[0])
+        if all(np.array_equal(found.of(n), x) for n, x in zip(COUNTS, (few, many), strict=True)):
+            return found
     raise CompileError(
         f"constant {name!r} of the network depends on the number of samples in a way that cannot "
         "be written down; fix the batch with input_shapes=, --input-shape"

@@ -195,16 +195,17 @@ class _Parts:
                 return line
             axis = self._constant(f"{name}_axis", np.zeros(1, np.int64))
             return self._node("Squeeze", f"{name}_scalar", line, axis)
-        behind = [int(e) for e in how.row.shape[how.axis + 1 :]]
-        before = [int(e) for e in how.row.shape[: how.axis]]
+        before, behind = how.row.shape[: how.axis], how.row.shape[how.axis :]
         parts = [
             self._constant(f"{name}_before", np.array(before, np.int64)),
             count,
             self._constant(f"{name}_behind", np.array(behind, np.int64)),
         ]
         shape = self._node("Concat", f"{name}_shape", *parts, axis=0)
-        row = self._constant(f"{name}_row", how.row)
-        return self._node("Expand", f"{name}_rows", row, shape)
+        row = self._constant(f"{name}_row", np.expand_dims(how.row, how.axis))
+        rows = self._node("Expand", f"{name}_rows", row, shape)
+        whole = self._constant(f"{name}_whole", np.array([*before, -1, *behind[1:]], np.int64))
+        return self._node("Reshape", f"{name}_parts", rows, whole)
 
     def _count(self) -> str:
         """Return the number of samples, [1] of int64."""
