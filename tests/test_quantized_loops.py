@@ -6,6 +6,8 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,13 @@ def test_rounding_is_float32_under_autocast_and_dtypes_stay() -> None:
 # Beside gates, masks, finetune and rungs
 
 
+def integers(content: bytes) -> list[np.ndarray]:
+    """Return the weights of an int8 file, by the network's order."""
+    tensors = onnx.load_from_string(content).graph.initializer
+    arrays = map(onnx.numpy_helper.to_array, tensors)
+    return [array for array in arrays if array.dtype == np.int8]
+
+
 def test_it_works_beside_gates_and_held_masks() -> None:
     model, x = small(), images()
     training = QuantizedTraining(model, x)
@@ -157,11 +166,7 @@ def test_it_works_beside_gates_and_held_masks() -> None:
     assert away(gives(made.content, x), wanted) < 5e-3
     for name, mask in masks.items():
         assert not bool(model.get_parameter(name)[~mask].any())
-    stored = [
-        array
-        for t in onnx.load_from_string(made.content).graph.initializer
-        if (array := onnx.numpy_helper.to_array(t)).dtype == np.int8
-    ]
+    stored = integers(made.content)
     kept = sum(int((array != 0).sum()) for array in stored)
     cut = sum(mask.numel() - int(mask.sum()) for mask in masks.values())
     assert kept <= sum(array.size for array in stored) - cut
@@ -187,6 +192,52 @@ def test_rungs_and_finetune_take_a_model_that_is_trained_in_8_bit(digits: Task) 
     assert away(gives(made.content, x), wanted) < 0.02
     for name, mask in found[-1].items():
         assert not bool(model.get_parameter(name)[~mask].any())
+
+
+def test_a_rung_in_fours_settles_in_8_bit_and_compiles_to_what_it_was_trained_as(
+    digits: Task, tmp_path: Path
+) -> None:
+    """Every rung has an int8 network of its own; the ladder goes on in float."""
+    images = digits.data(torch.device("cpu"))
+    data = secateur.LoaderData(list(images.evaluation("validation", 32)))
+    (x, labels), *_ = images.evaluation("test", 256)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+    recipe = Recipe(epochs=3, rate=0.05, precision="fp32")
+    secateur.train(model, data, replace(recipe, epochs=20), digits.loss, seed=0)
+    Gates.attach(model, ["3.weight"])
+    rungs, phase = [Rung(0.5, settle=recipe), Rung(0.2, settle=recipe)], GatePhase(pattern="dot4")
+    for rung, masks in secateur.descend(model, rungs, data, digits.loss, phase=phase, seed=1):
+        before = copy.deepcopy(model.state_dict())
+        own = copy.deepcopy(model)
+        training = QuantizedTraining(own, x)
+        secateur.finetune(own, masks, data, digits.loss, recipe=recipe, seed=2)
+        secateur.recalibrate(own, [x])
+        wanted = computed(own.eval(), x)
+        made = training.finish(x)
+        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+        found = gives(made.content, x)
+        assert not made.fp32
+        assert away(found, wanted) < 5e-3
+        arrays = integers(made.content)
+        fours = [np.logical_or.reduceat(w != 0, range(0, w.shape[1], 4), 1) for w in arrays]
+        assert int(fours[1].sum()) <= round(rung.keep * 16 * 4 * 9)
+    made.save(tmp_path / "net.onnx")
+    with secateur.compile(tmp_path / "net.onnx") as engine:
+        answers = engine(x.numpy())
+    assert away(answers, wanted) < 5e-3
+    right = [(y.argmax(1) == labels.numpy()).mean() for y in (answers, found, wanted)]
+    assert right[0] > 0.5
+    assert max(right) - min(right) <= 1 / len(labels)
 
 
 def test_it_wins_back_what_quantising_loses(digits: Task) -> None:

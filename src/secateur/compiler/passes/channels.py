@@ -106,8 +106,13 @@ class Channels:
     keep: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def analysed(graph: Graph) -> Channels:
-    """Return what is known about the channels of a graph whose values all have types."""
+def analysed(graph: Graph, *, together: int = 1) -> Channels:
+    """Return what is known about the channels of a graph whose values all have types.
+
+    Args:
+        graph: with types.
+        together: so many channels in a row, from the first on, stay or go together.
+    """
     forward = _Forward(graph)
     for node in graph.nodes:
         forward.visit(node)
@@ -118,10 +123,20 @@ def analysed(graph: Graph) -> Channels:
             found.keep[name][:] = True
     while True:
         _settle(graph, found)
+        whole = {name: _whole(keep, together) for name, keep in found.keep.items()}
+        if any((whole[name] != keep).any() for name, keep in found.keep.items()):
+            found.keep = whole
+            continue
         empty = [name for name, keep in found.keep.items() if len(keep) and not keep.any()]
         if not empty:
             return found
         found.keep[empty[0]][0] = True  # a value of no channels is more than kernels should bear
+
+
+def _whole(keep: np.ndarray, together: int) -> np.ndarray:
+    """Return which channels stay where so many in a row stay together."""
+    any_of = np.logical_or.reduceat(keep, range(0, len(keep), together)) if len(keep) else keep
+    return np.repeat(any_of, together)[: len(keep)]
 
 
 def replaceable(role: Linear, known: np.ndarray) -> np.ndarray:
@@ -220,7 +235,7 @@ class _Forward:
         if node.op == "Conv" and node.get("group", 1) != 1:
             self._depthwise(node, weights)
             return
-        matrix = _matrix(node, weights)
+        matrix = matrix_of(node, weights)
         bias = None if matrix is None else self._bias(node, len(matrix))
         if matrix is None or bias is None or not np.isfinite(matrix).all():
             return
@@ -375,7 +390,7 @@ def _aligned(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
     return (1,) * (rank - len(shape)) + shape
 
 
-def _matrix(node: Node, weights: np.ndarray) -> np.ndarray | None:
+def matrix_of(node: Node, weights: np.ndarray) -> np.ndarray | None:
     """Return the weights of a linear node as (outputs, inputs, taps), or None if not of that form.
 
     They are not where there are groups, a transposed input, or a stack of matrices.
