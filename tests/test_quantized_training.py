@@ -265,6 +265,34 @@ def test_ranges_that_are_not_finite_are_refused() -> None:
         training.finish(x)
 
 
+def test_weights_that_are_not_finite_or_not_float32_are_refused() -> None:
+    model, x = small(), images()
+    weight = model.get_parameter("0.weight")
+    weight.data[0] = torch.nan
+    with pytest.raises(UsageError, match=r"'0\.weight' of the model holds NaN"):
+        QuantizedTraining(model, x)
+    with pytest.raises(UsageError, match=r"'0\.weight' is torch\.bfloat16.*model\.float\(\)"):
+        QuantizedTraining(small().bfloat16(), x.bfloat16())
+    weight.data[0] = 0
+    training = QuantizedTraining(model, x)
+    trained(model, x)
+    weight.data[0] = torch.inf
+    with pytest.raises(TrainingError, match=r"'0\.weight' of the model holds NaN.*diverged"):
+        training.finish(x)
+    weight.data[0] = 0
+    assert training.finish(x).int8
+
+
+@pytest.mark.parametrize("ends", [[torch.nan, 1, 1], [1.0, -1.0, 1.0], [0.0, torch.inf, 1.0]])
+def test_ranges_of_which_no_training_can_go_on_are_refused(ends: list[float]) -> None:
+    training = QuantizedTraining(small(), images())
+    before = training.state_dict()
+    state = before | {"input": torch.tensor(ends)}
+    with pytest.raises(UsageError, match=r"range of value 'input'.*earlier checkpoint"):
+        training.load_state_dict(state)
+    assert all(torch.equal(before[key], value) for key, value in training.state_dict().items())
+
+
 def test_data_and_names_that_do_not_fit_are_refused() -> None:
     model, x = small(), images()
     with pytest.raises(UsageError, match="give an array or a tensor"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,3 +38,42 @@ def without_cache(model: nn.Module) -> Iterator[None]:
     finally:
         for config in configs:
             config.use_cache = True
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Let torch compute in the dtypes of tensors inside the block, whatever is around it."""
+    import torch
+
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Let the parts of a model that `torch.compile` or `compile()` made fast run as they were.
+
+    Inside the block their names have no "_orig_mod". Tracing does not go through what is compiled.
+    """
+    modules = list(model.modules())
+    calls = [(part, call) for part in modules if (call := part._compiled_call_impl) is not None]
+    wrapped = [
+        (parent._modules, name, child)
+        for parent in modules
+        for name, child in parent._modules.items()
+        if type(child).__name__ == "OptimizedModule"
+    ]
+    for part, _ in calls:
+        part._compiled_call_impl = None
+    for parts, name, child in wrapped:
+        parts[name] = child._orig_mod  # type: ignore[union-attr, assignment]
+    try:
+        yield
+    finally:
+        for part, call in calls:
+            part._compiled_call_impl = call
+        for parts, name, child in wrapped:
+            parts[name] = child

@@ -7,6 +7,7 @@ its range, and 0 where it is cut off. All of this is float32, under autocast too
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -179,9 +180,14 @@ class Hook:
             if value is not None:
                 value.widen(x)
             return x
-        if value is not None and training:
+        if value is not None and training and not _again():
             value.follow(x)
         return self.range.rounded(x)
+
+
+def _again() -> bool:
+    """Whether a pass is run again for its gradients (activation checkpointing), as it was."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class Before(Hook):
@@ -218,8 +224,15 @@ class Uncover:
         module.__dict__.pop("weight", None)
 
 
+def _forget() -> None:
+    """Drop all that torch has compiled: it does not look whether hooks have come or gone."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
 def attach(model: nn.Module, before: Mapping[str, Before], after: Mapping[str, After]) -> None:
     """Give modules their hooks, by name."""
+    _forget()
     for name, hook in before.items():
         module = model.get_submodule(name)
         module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -245,6 +258,7 @@ def trained_of(model: nn.Module) -> Trained | None:
 
 def detach(model: nn.Module) -> None:
     """Take all hooks away."""
+    _forget()
     for module, found, key, _ in list(hooks(model)):
         del found[key]
         module._forward_pre_hooks_with_kwargs.pop(key, None)

@@ -119,7 +119,8 @@ def _fitting(name: str, wanted: Tensor, given: Any) -> np.ndarray:
             "[n, ...]"
         )
     if hasattr(given, "detach"):  # a tensor of torch
-        given = given.detach().cpu().numpy()
+        given = given.detach().cpu()
+        given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
     array = np.asarray(given)
     if array.ndim != len(wanted.shape) or array.shape[1:] != wanted.shape[1:]:
         shape = ", ".join(map(str, ("n", *wanted.shape[1:])))

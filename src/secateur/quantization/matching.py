@@ -22,6 +22,7 @@ from secateur.errors import CompileError
 from secateur.export import names_of
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs, each, run
+from secateur.model.modes import without_autocast
 from secateur.model.passes import hooked, undisturbed
 from secateur.quantization import inputs, running, tracing
 from secateur.quantization.fake import After, Before, Range, Trained, Value
@@ -125,7 +126,7 @@ def _observed(twin: nn.Module, example: Inputs) -> _Seen:
         if isinstance(module, LAYERS):
             handles.append(module.register_forward_pre_hook(partial(read, name), with_kwargs=True))
         handles.append(module.register_forward_hook(partial(gave, name)))
-    with hooked(handles), undisturbed(twin), torch.no_grad():
+    with hooked(handles), undisturbed(twin), without_autocast(), torch.no_grad():
         run(twin, example)
     return seen
 

@@ -114,15 +114,16 @@ def _convolved(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -
     form = window(node, x.shape[2:], w.shape[2:])
     even = form.before == form.after
     several: tuple[Any, ...] = functional.conv1d, functional.conv2d, functional.conv3d
-    made: np.ndarray = several[w.ndim - 3](
-        tensor(x if even else form.pad(x)),
-        tensor(w),
-        None if b is None else tensor(b),
-        stride=form.strides,
-        padding=form.before if even else 0,
-        dilation=form.dilations,
-        groups=node.get("group", 1),
-    ).numpy()
+    with torch.autocast("cpu", enabled=False):  # whatever is around the call
+        made: np.ndarray = several[w.ndim - 3](
+            tensor(x if even else form.pad(x)),
+            tensor(w),
+            None if b is None else tensor(b),
+            stride=form.strides,
+            padding=form.before if even else 0,
+            dilation=form.dilations,
+            groups=node.get("group", 1),
+        ).numpy()
     return made
 
 

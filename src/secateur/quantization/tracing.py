@@ -19,6 +19,7 @@ from secateur.compiler.graph import EMPTY, Graph
 from secateur.errors import CompileError
 from secateur.export import names_of, to_onnx
 from secateur.model.inputs import Inputs, each, run, tensors_in
+from secateur.model.modes import uncompiled, without_autocast
 from secateur.model.passes import undisturbed
 from secateur.quantization import network, running
 from secateur.quantization.network import Float
@@ -98,7 +99,7 @@ def _named_as(few: Graph, many: Graph) -> Graph:
 
 def _gives_the_same(module: nn.Module, made: Float, example: Inputs) -> bool:
     """Whether network and module give the same for a number of samples that neither was made of."""
-    with undisturbed(module), torch.no_grad():
+    with undisturbed(module), without_autocast(), uncompiled(module), torch.no_grad():
         wanted = [x.detach().cpu().numpy() for x in tensors_in(run(module, example))]
     data = {name: x.detach().cpu().numpy() for name, x in names_of(example).items()}
     found = [*running.run(made, {name: data[name] for name in made.graph.inputs}).values()]

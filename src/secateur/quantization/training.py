@@ -12,7 +12,7 @@ residual block. Ranges of values follow their batches; weights end at the larges
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from secateur.arguments import MAPPING, TEXTS, a, checked
 from secateur.errors import CompileError, TrainingError, UsageError
 from secateur.export import names_of
 from secateur.model.inputs import each, run
+from secateur.model.modes import uncompiled, without_autocast
 from secateur.model.parameters import device_of, unwrapped
 from secateur.model.passes import refusing, undisturbed
 from secateur.quantization import call, fake, inputs, tracing, weights
@@ -57,8 +58,9 @@ class QuantizedTraining:
             keep_float: names of modules whose layer stays in float32.
 
         Raises:
-            UsageError: the module is trained so already, does not take the data, gives NaN or
-                infinity for them, or has no layer of a name in `keep_float`. Nothing was changed.
+            UsageError: the module is trained so already, has parameters that are not float32 or
+                not finite, does not take the data, gives NaN or infinity for them, or has no
+                layer of a name in `keep_float`. Nothing was changed.
             CompileError: the module cannot be exported, or none of its layers can be trained in
                 8 bit. Nothing was changed.
         """
@@ -68,20 +70,35 @@ class QuantizedTraining:
                 "the model is trained in 8 bit already; go on with QuantizedTraining.of(model), "
                 "or end that with finish() or remove()"
             )
-        names = {name for name, module in inner.named_modules()}
+        with uncompiled(inner), without_autocast():
+            self._begin(inner, data, frozenset(keep_float))
+
+    def _begin(self, model: nn.Module, data: Any, keep_float: Collection[str]) -> None:
+        names = {name for name, module in model.named_modules()}
         for name in keep_float:
             if name not in names:
                 raise UsageError(
                     f"keep_float names {name!r}, but the model has no such module; names are "
                     "those of model.named_modules()"
                 )
-        matched = match(inner, data, frozenset(keep_float))
-        self._model, self._trained = inner, matched.trained
-        fake.attach(inner, matched.before, matched.after)
+        for name, weight in model.named_parameters():
+            if weight.is_floating_point() and weight.dtype != torch.float32:
+                raise UsageError(
+                    f"{name!r} is {weight.dtype}, but training in 8 bit takes parameters in "
+                    "float32: call model.float(), and train under autocast where that is fast"
+                )
+        if (broken := _not_finite(model)) is not None:
+            raise UsageError(
+                f"{broken!r} of the model holds NaN or infinity; give a model that was trained "
+                "without"
+            )
+        matched = match(model, data, keep_float)
+        self._model, self._trained = model, matched.trained
+        fake.attach(model, matched.before, matched.after)
         try:
             self._observe(data)
         except BaseException:
-            fake.detach(inner)
+            fake.detach(model)
             raise
 
     @classmethod
@@ -165,7 +182,8 @@ class QuantizedTraining:
         """Go on from what `state_dict` returned.
 
         Raises:
-            UsageError: it is of another model. Nothing was changed.
+            UsageError: it is of another model, or holds NaN, infinity or ranges that end before
+                they begin. Nothing was changed.
         """
         values = self._values()
         fits = all(isinstance(t, Tensor) and t.shape == (3,) for t in state.values())
@@ -173,6 +191,12 @@ class QuantizedTraining:
             raise UsageError(
                 "these ranges are of another model; go on with the one that they were saved from"
             )
+        for name, ends in state.items():
+            if not bool(torch.isfinite(ends).all()) or ends[0] > ends[1] or ends[2] < 0:
+                raise UsageError(
+                    f"the range of value {name!r} is {ends.tolist()}, of which no training can go "
+                    "on; take an earlier checkpoint"
+                )
         for name, value in values.items():
             given = state[name].detach().float().clone()
             value.ends, value.batches = given[:2], given[2]
@@ -191,7 +215,7 @@ class QuantizedTraining:
         Raises:
             UsageError: it was finished before, data that do not fit, or the model has run no
                 batch in training mode since hooks were attached.
-            TrainingError: a range is not finite.
+            TrainingError: a range or a parameter is not finite.
             CompileError: the module cannot be exported. In all cases nothing was changed.
         """
         if fake.trained_of(self._model) is not self._trained:
@@ -200,6 +224,11 @@ class QuantizedTraining:
             raise UsageError(
                 "the model has run no batch in training mode since it was to be trained in 8 bit; "
                 "call model.train() and train it, or quantise it as it is: secateur.quantize"
+            )
+        if (broken := _not_finite(self._model)) is not None:
+            raise TrainingError(
+                f"{broken!r} of the model holds NaN or infinity, so training has diverged; begin "
+                "again with a lower learning rate"
             )
         for name in self._broken():
             raise TrainingError(
@@ -211,6 +240,8 @@ class QuantizedTraining:
         with self._trained.pause():
             with (
                 undisturbed(self._model),
+                without_autocast(),
+                uncompiled(self._model),
                 torch.no_grad(),
                 refusing("the model does not take the data"),
             ):
@@ -222,6 +253,14 @@ class QuantizedTraining:
     def remove(self) -> None:
         """Take the hooks away; the weights stay as they were trained."""
         fake.detach(self._model)
+
+
+def _not_finite(model: nn.Module) -> str | None:
+    """Return the name of a parameter that holds NaN or infinity; None if all is well."""
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return name
+    return None
 
 
 def _exported(network: Float, trained: Trained, data: Any) -> Quantized:
