@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import channel_nets
+import onnx_models as om
 import secateur
 from secateur import (
     QuantizedTraining,
@@ -162,12 +163,57 @@ def test_the_file_has_the_ranges_that_were_trained() -> None:
     trained(model, x)
     ends = training.state_dict()["input"]
     made = training.finish(5 * x)  # other data change nothing
-    graph = onnx.load_from_string(made.content).graph
-    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    arrays = stored(made.content)
     scale = scale_of(float(ends[0]), float(ends[1]))
     assert arrays["input_scale"] == scale.step
     assert arrays["input_zero_point"] == scale.zero
     assert made.method == "training"
+
+
+def stored(content: bytes) -> dict[str, np.ndarray]:
+    tensors = onnx.load_from_string(content).graph.initializer
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv2d(3, 8, 3)),
+        nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)),
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 8)),
+    ],
+    ids=["conv", "norm", "linear"],
+)
+def test_what_a_layer_gives_is_off_by_half_a_step_of_its_bias_at_most(model: nn.Module) -> None:
+    """A step is that of the input times that of the weights; all else is the same numbers."""
+    x = images(64)
+    training = QuantizedTraining(model, x)
+    trained(model, x, 5)
+    wanted = computed(model, x)
+    content = training.finish(x).content
+    (step,) = (array for name, array in stored(content).items() if name.endswith("bias_scale"))
+    off = np.abs(gives(content, x) - wanted)
+    most = off.max(tuple(axis for axis in range(off.ndim) if axis != 1))
+    assert most.max() > 0
+    assert bool((most <= 0.5 * step + 1e-5 * np.abs(wanted).max()).all())
+
+
+def test_values_behind_a_layer_are_off_by_one_level_now_and_then() -> None:
+    model, x = small(), images(64)
+    training = QuantizedTraining(model, x)
+    trained(model, x, 20)
+    seen: list[Tensor] = []
+    hook = model[4].register_forward_pre_hook(lambda _, args: seen.append(args[0]))  # type: ignore[index, union-attr]
+    computed(model, x)
+    hook.remove()
+    proto = onnx.load_from_string(training.finish(x).content)
+    name = "/3/MaxPool_output_0"
+    proto.graph.output.append(onnx.helper.make_empty_tensor_value_info(f"{name}_dq"))
+    found = om.onnxruntime_gives(proto, {"input": x.numpy()})[f"{name}_dq"]
+    step = stored(proto.SerializeToString())["/2/Relu_output_0_scale"]
+    levels = np.abs(np.rint((found - seen[0].numpy()) / step))
+    assert levels.max() == 1
+    assert levels.mean() < 0.02
 
 
 def test_layers_that_are_kept_in_float_are_so_in_both() -> None:
@@ -191,8 +237,7 @@ def test_channels_that_training_left_dead_are_gone_from_the_file() -> None:
     wanted = computed(model, x)
     made = training.finish(x)
     assert len(made.int8) == 3
-    arrays = map(onnx.numpy_helper.to_array, onnx.load_from_string(made.content).graph.initializer)
-    assert (5, 3, 3, 3) in [array.shape for array in arrays]
+    assert (5, 3, 3, 3) in [array.shape for array in stored(made.content).values()]
     assert away(gives(made.content, x), wanted) < 1e-2
 
 
