@@ -16,6 +16,7 @@ from secateur.quantization import equalizing, running
 from secateur.quantization import network as networks
 from secateur.quantization.placement import layers_of
 from secateur.quantization.ranges import METHODS, Histogram, scale_of
+from secateur.quantization.search import Search
 from secateur.quantization.weights import integers_of
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -180,13 +181,21 @@ def test_equalised_channels_change_nothing_in_float(kind: str, gain: np.ndarray)
     assert zeros[0] == zeros[1]
 
 
-def test_equalised_channels_help_where_their_sizes_differ() -> None:
-    module = _two_layers("depthwise", np.float32(4.0) ** np.arange(8, dtype=np.float32))
-    with torch.no_grad():  # what the channels are is undone by the second layer
-        for k in range(8):
-            module[2].weight[2 * k : 2 * k + 2] /= 4.0**k
+def test_channels_of_any_sizes_are_quantised_as_channels_of_one_size() -> None:
+    """Ranges are chosen anew for equalised channels: they need none of the others' cuts."""
     x = np.random.default_rng(0).standard_normal((32, 3, 6, 6)).astype(np.float32)
-    made = secateur.quantize(module, x)
-    assert made.equalized
-    assert "channels equalised" in made.summary()
-    assert made.error < 0.02 < min(made.errors.values())
+    made, least = {}, {}
+    for factor in (1.0, 4.0):
+        module = _two_layers("depthwise", np.float32(factor) ** np.arange(8, dtype=np.float32))
+        with torch.no_grad():  # what the channels are is undone by the second layer
+            for k in range(8):
+                module[2].weight[2 * k : 2 * k + 2] /= factor**k
+        network = networks.read(to_onnx(module, torch.zeros(1, 3, 6, 6)))
+        search = Search(network, layers_of(network.graph), {"input": x}, lambda text: None)
+        least[factor] = search.error(search.plan(search.best(())))
+        made[factor] = secateur.quantize(module, x)
+    assert made[4].equalized
+    assert "channels equalised" in made[4].summary()
+    assert made[4].error < 0.02 < least[4]
+    assert made[4].error < 1.2 * made[1].error
+    assert made[4].method == min(made[4].errors, key=made[4].errors.__getitem__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ from secateur.quantization.search import Search
 
 EXAMPLE = 2
 """Samples of the data that a torch module is traced with."""
+
+ANEW = 0.75
+"""Below this part of the error that there was, an equalised network gets a choice of its own."""
 
 Score = Callable[[Any], float]
 
@@ -107,9 +110,13 @@ def quantize(
     layers = layers_of(network.graph)
     reasons = _reasons(network, layers, tuple(keep_float))
     search = Search(network, layers, given, progress)
-    choice = search.best({*reasons}, METHODS if ranges is None else (ranges,))
-    equal = _equalized(search, choice, given, {*reasons})
-    errors, search = search.errors, equal or search
+    methods = METHODS if ranges is None else (ranges,)
+    choice = search.best({*reasons}, methods)
+    equal = _equalized(search, choice, given, {*reasons}, methods)
+    errors = search.errors
+    if equal is not None:
+        search, choice = equal
+        errors = search.errors or errors
     plan = search.plan(choice, {*reasons}, final=True)
     reasons |= plan.refused
     drop, alone = None, {}
@@ -228,9 +235,12 @@ def _reasons(
 
 
 def _equalized(
-    search: Search, choice: Choice, data: running.Arrays, kept: set[str]
-) -> Search | None:
-    """Return the search of an equalised network, if its error is smaller."""
+    search: Search, choice: Choice, data: running.Arrays, kept: set[str], methods: Sequence[str]
+) -> tuple[Search, Choice] | None:
+    """Return the search of an equalised network, if its error is smaller, and its choice.
+
+    Where the error is far smaller, the choice is made anew: its ranges are others now.
+    """
     found = equalizing.pairs(search.network.graph, search.layers)
     if not found:
         return None
@@ -238,7 +248,9 @@ def _equalized(
     network = equalizing.equalized(search.network, search.layers, found, search.first)
     other = Search(network, layers_of(network.graph), data, search.progress)
     before, after = (one.error(one.plan(choice, kept)) for one in (search, other))
-    return other if after < before else None
+    if after < ANEW * before:
+        choice = other.best(kept, methods)
+    return (other, choice) if after < before else None
 
 
 def _scored(network: Float, data: running.Arrays, score: Score) -> sensitivity.Drop:
