@@ -101,7 +101,7 @@ INLINE void sec_quad_windows_plain(const sec_quad_windows *w, const sec_shape *g
             const int32_t *words = w->weights + (((long)o / 4 * w->high + a) * fours + b / 4) * 4;
             const int8_t weight = ((const int8_t *)(words + o % 4))[b % 4];
             const float *p = x + (long)a * w->high_every * w->row + b * w->column;
-            sum += weight * ((const uint8_t *)p)[o % 4];
+            sum += weight * ((const sec_stored_level *)p)[o % 4];
           }
         sec_quad_put1(&w->levels, g, sum, out + i * g->out[1] + j * g->out[2],
                       res ? res + i * g->res[1] + j * g->res[2] : 0, o);

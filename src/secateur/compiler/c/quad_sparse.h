@@ -132,7 +132,7 @@ INLINE void sec_quad_sparse_plain(const sec_sparse *w, const struct sec_levels *
               int32_t sum = row[1] & SEC_FIRST ? ((const int32_t *)w->bias)[from + channel]
                                                : waiting[channel];
               for (int k = 0; k < row[0]; k++, code++, value += 4) {
-                const uint8_t *p = (const uint8_t *)(base + offset[*code]);
+                const sec_stored_level *p = (const sec_stored_level *)(base + offset[*code]);
                 UNROLL for (int m = 0; m < 4; m++) sum += p[m] * value[m];
               }
               waiting[channel] = sum;

@@ -25,13 +25,17 @@ INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
   return (veci)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
 #endif
 }
-#elif defined(__ARM_FEATURE_MATMUL_INT8) && LANES == 4
+#elif (defined(__ARM_FEATURE_MATMUL_INT8) || SEC_MOVED) && LANES == 4
 #include <arm_neon.h>
 typedef veci sec_bytes;
 INLINE sec_bytes sec_data(veci x) { return x; }
 INLINE sec_bytes sec_weights(veci w) { return w; }
 INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
+#if SEC_MOVED
+  return (veci)vdotq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w);
+#else
   return (veci)vusdotq_s32((int32x4_t)sum, (uint8x16_t)x, (int8x16_t)w);
+#endif
 }
 #elif LANES == 16 && defined(__AVX512BW__) || LANES == 8 && defined(__AVX2__) || defined(__wasm_simd128__)
 /* Pairs of 16 bits: those of bytes 0 and 2, and of 1 and 3. Products of 8 bits cannot saturate. */
@@ -92,13 +96,13 @@ INLINE vec sec_quad_number(const struct sec_levels *q, veci sum, int output) {
 INLINE vec sec_quad_word(const struct sec_levels *q, const veci sums[4], int output,
                          const float *res) {
   veci word = {0}, r = {0};
-  if (res) r = (veci)*(const vec *)res;
+  if (res) r = (veci)sec_words((vecu)*(const vec *)res);
   UNROLL for (int k = 0; k < 4; k++) {
     vec y = sec_quad_number(q, sums[k], output + k);
     if (res) y += (sec_real(sec_byte(r, k)) - sec_all(q->res_zero)) * sec_all(q->res_factor);
     word |= sec_level(y, q->low, q->high, q->zero) << 8 * k;
   }
-  return (vec)word;
+  return (vec)sec_words((vecu)word);
 }
 
 /* A vector of sums of each of `n` outputs, 4 or as many as there are, at the places of the first. */
@@ -127,11 +131,11 @@ INLINE void sec_quad_put1(const struct sec_levels *q, const sec_shape *g, int32_
   SEC_ROUNDED(y);
   if (q->quads) {
     if (res) {
-      const uint8_t *r = (const uint8_t *)(res + output / 4 * g->res_channel);
-      y += ((float)r[output % 4] - q->res_zero) * q->res_factor;
+      const sec_stored_level *r = (const sec_stored_level *)(res + output / 4 * g->res_channel);
+      y += ((float)(r[output % 4] + SEC_MOVED) - q->res_zero) * q->res_factor;
     }
-    uint8_t *to = (uint8_t *)(out + output / 4 * g->out_channel);
-    to[output % 4] = (uint8_t)sec_level1(y, q->low, q->high, q->zero);
+    sec_stored_level *to = (sec_stored_level *)(out + output / 4 * g->out_channel);
+    to[output % 4] = (sec_stored_level)(sec_level1(y, q->low, q->high, q->zero) - SEC_MOVED);
   } else {
     if (res) y += res[output * g->res_channel];
     out[output * g->out_channel] = sec_act1(y, g->act, g->alpha, g->beta);
