@@ -270,6 +270,13 @@ def every_operator(net: QuantisedNet) -> None:
         one.step(step)
     one.flat()
     net.keep(one.value)
+    # products as large as they can be: -128 times what is 128 below the middle
+    lowest = net.rounded(net.input(24), 2.0**-9, 0)
+    whole = np.full((24, 8), -128)
+    whole[-1] = 1  # without it, -127 steps of another size would do
+    y = net.add("MatMul", lowest, net.constant((whole * 2.0**-8).astype(F32)))
+    net.keep(net.rounded(y, 2.0**-4, 128))
+    net.whole["layer"] += 1
 
 
 def programs(

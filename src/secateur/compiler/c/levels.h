@@ -4,15 +4,15 @@
  * last bit, so nothing here may be contracted: where a product is added to, either it is exact, since
  * its factor has 16 bits, or SEC_ROUNDED keeps it apart.
  *
- * Arm had the dot product of int8 with int8 (sdot) years before that of uint8 with int8 (usdot). For
- * the former, words lie in memory with the highest bit of each byte turned: as int8 that is the level
- * less 128, and the bias makes up for it. A word is turned, by `sec_words`, where it is made and where
- * its levels are read one by one. */
+ * Arm has products of int8 with int8 everywhere, but with uint8 only where there is i8mm. Where there
+ * is not, words lie in memory with the highest bit of each byte turned: as int8 that is the level less
+ * 128, and the bias makes up for it. A word is turned, by `sec_words`, where it is made and where its
+ * levels are read one by one. */
 #ifndef SECATEUR_LEVELS_H
 #define SECATEUR_LEVELS_H
 #include "vector.h"
 
-#if defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_MATMUL_INT8) && LANES == 4
+#if defined(__ARM_NEON) && !defined(__ARM_FEATURE_MATMUL_INT8) && LANES == 4
 #define SEC_MOVED 128
 #define SEC_BIAS(plain, moved) (moved)
 typedef int8_t sec_stored_level;

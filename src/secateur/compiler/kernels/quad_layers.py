@@ -76,10 +76,11 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     body.line(f"const float *res = {f'(const float *){r.ref}' if r else '0'};")
     zero = node.get("out_zero", 0)
     ends = [floating(node.get(end, 0) - zero) for end in ("low", "high")]
+    narrow = step.machine.lanes == 4 and -128 not in weight
     # as bits: factors must not be rounded with the weights
     bits = step.weights.pointer(factors.view(np.int32))
     body.line(
-        f"const struct sec_levels levels = {{(const float *){bits}, {quads:d}, "
+        f"const struct sec_levels levels = {{(const float *){bits}, {quads:d}, {narrow:d}, "
         f"{floating(node.get('res_zero', 0))}, {floating(node.get('res_factor', 0.0))}, "
         f"{', '.join(ends)}, {zero}}};"
     )
