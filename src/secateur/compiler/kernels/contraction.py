@@ -56,7 +56,8 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     if not step.sparse(node) and depthwise.fits(node, x, w.constant):
         channels = depthwise.write(body, node, w.constant, bias, (x, y, r), step)
     else:
-        channels = write(body, node, c, bias, y.layout.lanes, step, sums=step.sparse(node))
+        stored = step.weights.pointer(bias)
+        channels = write(body, node, c, stored, y.layout.lanes, step, sums=step.sparse(node))
     if fill := step.fill(*channels):
         body.line(fill)
     return body.text()
@@ -66,7 +67,7 @@ def write(
     body: Body,
     node: Node,
     c: Contraction,
-    bias: np.ndarray,
+    bias: str,
     lanes: int,
     step: Step,
     *,
@@ -77,6 +78,7 @@ def write(
     """Write a contraction of `in`, with the residual `res` or null, to `out`.
 
     Args:
+        bias: C, a pointer to the bias of every output.
         sums: see `Step.sparse`.
         levels: C, what `sec_dense` has; where it is not null, weights and bias are int32.
         least: outputs that must be done at once.
@@ -124,7 +126,7 @@ def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
 def _sparse(
     body: Body,
     c: Contraction,
-    bias: np.ndarray,
+    bias: str,
     plane: tuple[int, int],
     lanes: int,
     step: Step,
@@ -158,7 +160,7 @@ def _sparse(
         return (
             f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
             f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, (const float *){p(s.values)}, "
-            f"(const float *){p(bias)}, "
+            f"(const float *){bias}, "
             f"{offset}, {places}, {unit}, {even:d}}};"
         )
 
@@ -214,7 +216,7 @@ def _sparse(
 def _dense(
     body: Body,
     c: Contraction,
-    bias: np.ndarray,
+    bias: str,
     plane: tuple[int, int],
     lanes: int,
     step: Step,
@@ -237,7 +239,7 @@ def _dense(
     if words:
         a_block = max(1, width)  # sums have no place to wait in
     p = step.weights.pointer
-    kept = [f"(const float *){p(a)}" for a in (packing.dense(c.weight, c.groups), bias)]
+    kept = [f"(const float *){a}" for a in (p(packing.dense(c.weight, c.groups)), bias)]
     deep = matrix_depth(c, lanes, step.machine) if words else 0
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "

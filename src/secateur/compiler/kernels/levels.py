@@ -121,7 +121,7 @@ def from_quads(
         loops[axis] = Axis((channels - k + 3) // 4, axes[axis].steps)
         ordered = [*(loops[a] for a in y.layout.order), *lanes]
         target = Pointer(y.c, f"{y.ref} + {k * stride}L")
-        text = f"((float)sec_byte1(x0, {k}) - {zero}) * {scale}"
+        text = f"((float)sec_byte1(sec_words(x0), {k}) - {zero}) * {scale}"
         each(body, ordered, target, [Pointer.to(x)], text, weight=2)
     return body.text()
 
