@@ -12,7 +12,7 @@ import onnx_models as om
 from operator_harness import normal, theirs
 from secateur.compiler import interpreter
 from secateur.compiler.graph import Graph, Node, Tensor
-from secateur.compiler.passes import fold, verify
+from secateur.compiler.passes import dynamic, fold, verify
 from secateur.compiler.pipeline import compile_network
 from secateur.errors import CompileError
 
@@ -28,7 +28,7 @@ def made(
     constants = {f"x{k}": arrays[k] for k in known}
     types = {n: Tensor(a.dtype, a.shape) for n, a in there.items() if n not in constants}
     node = Node(op, "it", tuple(there), ("y",), attributes)
-    graph = fold.run(Graph((node,), tuple(types), ("y",), constants, types))
+    graph = dynamic.run(fold.run(Graph((node,), tuple(types), ("y",), constants, types)))
     verify.check(graph)
     return graph, {name: there[name] for name in graph.inputs}
 

@@ -66,7 +66,7 @@ def write(
     body: Body,
     node: Node,
     c: Contraction,
-    bias: np.ndarray,
+    bias: np.ndarray | str,
     lanes: int,
     step: Step,
     *,
@@ -77,6 +77,7 @@ def write(
     """Write a contraction of `in`, with the residual `res` or null, to `out`.
 
     Args:
+        bias: of outputs, or C, a pointer to them.
         sums: see `Step.sparse`.
         levels: C, what `sec_dense` has; where it is not null, weights and bias are int32.
         least: outputs that must be done at once.
@@ -124,7 +125,7 @@ def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
 def _sparse(
     body: Body,
     c: Contraction,
-    bias: np.ndarray,
+    bias: np.ndarray | str,
     plane: tuple[int, int],
     lanes: int,
     step: Step,
@@ -154,14 +155,17 @@ def _sparse(
     low = min(offsets)
     p = step.weights.pointer
 
-    def layer(offset: str, places: str, unit: int) -> str:
+    def layer(offset: str, places: str, unit: int, biases: str) -> str:
         return (
             f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
             f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, (const float *){p(s.values)}, "
-            f"(const float *){p(bias)}, "
+            f"(const float *){biases}, "
             f"{offset}, {places}, {unit}, {even:d}}};"
         )
 
+    biases = _pointer(bias, step)
+    # while an engine is made there is nothing that a network computes
+    early = "0" if isinstance(bias, str) else biases
     key = f"{p(s.values)} {p(s.rows)}"
     alone = lanes == 1 and not words and is_vector(c)
     if alone and (form := single.form(c.weight, step.machine)):
@@ -169,12 +173,13 @@ def _sparse(
         if form.name == "blocked":
             counts = f"{len(form.begin) - 1}, {form.steps}, {p(form.begin)}"
         size = f"(sec_{form.name}){{{counts}}}"
-        body.line(layer("0", "0", 0))
+        body.line(layer("0", "0", 0, biases))
         body.line(f"const sec_{form.name} s = {size};")
         at = step.weights.prepare(
             f"{form.name} {key}",
             form.bytes,
-            f"{layer('0', '0', 0)} sec_{form.name}_prepare(&w, {size}, {blocks.channels}, to);",
+            f"{layer('0', '0', 0, early)} "
+            f"sec_{form.name}_prepare(&w, {size}, {blocks.channels}, to);",
         )
         return (
             f"sec_{form.name}_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
@@ -185,7 +190,7 @@ def _sparse(
     if low:
         body.line(f"in += {low};")
     if lanes == 1:
-        body.line(layer("offset", "0", 0))
+        body.line(layer("offset", "0", 0, biases))
         if words:
             return f"sec_quad_sparse_plain(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
@@ -197,11 +202,11 @@ def _sparse(
         at = step.weights.prepare(
             f"{key} {unit} {table}",
             2 * len(s.codes),
-            f"{table} {layer('offset', '0', unit)} sec_look_up(&w, (uint16_t *)to);",
+            f"{table} {layer('offset', '0', unit, early)} sec_look_up(&w, (uint16_t *)to);",
         )
-        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit))
+        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit, biases))
     else:
-        body.line(layer("offset", "0", 0))
+        body.line(layer("offset", "0", 0, biases))
     apart = c.groups > 1 and outputs // c.groups <= chunk
     shape = f"{tile.high}, {tile.wide}, {apart:d}"
     if words:
@@ -214,7 +219,7 @@ def _sparse(
 def _dense(
     body: Body,
     c: Contraction,
-    bias: np.ndarray,
+    bias: np.ndarray | str,
     plane: tuple[int, int],
     lanes: int,
     step: Step,
@@ -237,7 +242,8 @@ def _dense(
     if words:
         a_block = max(1, width)  # sums have no place to wait in
     p = step.weights.pointer
-    kept = [f"(const float *){p(a)}" for a in (packing.dense(c.weight, c.groups), bias)]
+    weights = p(packing.dense(c.weight, c.groups))
+    kept = [f"(const float *){pointer}" for pointer in (weights, _pointer(bias, step))]
     deep = matrix_depth(c, lanes, step.machine) if words else 0
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
@@ -272,6 +278,10 @@ def _dense(
         q = f"sec_share({c.groups * a_group}, {share}, T)"
         bounds.append(f"{q} / {a_group} * {mine} + SEC_LEAST({q} % {a_group} * {unit}, {mine})")
     return call, (bounds[0], bounds[1])
+
+
+def _pointer(bias: np.ndarray | str, step: Step) -> str:
+    return bias if isinstance(bias, str) else step.weights.pointer(bias)
 
 
 def matrix_depth(c: Contraction, lanes: int, machine: Machine) -> int:

@@ -34,14 +34,15 @@ def write(
     body: Body,
     node: Node,
     weight: np.ndarray,
-    bias: np.ndarray,
+    bias: str,
     places: tuple[Place, Place, Place | None],
     step: Step,
 ) -> tuple[str, str]:
     """Write a layer from `in`, with the residual `res` or null, to `out`; `levels` is in scope.
 
     Args:
-        weight: int8 [channels, 1, ...], one or two spatial axes. bias: int32 [channels].
+        weight: int8 [channels, 1, ...], one or two spatial axes.
+        bias: C, a pointer to int32 [channels].
         places: input, output, residual.
 
     Returns:
@@ -56,7 +57,7 @@ def write(
     body.line(
         f"const sec_quad_windows w = {{{quads}, {high}, {wide}, {x.layout.strides[1]}, "
         f"{plane.inputs[0]}, {plane.steps[1] * plane.inputs[1]}, {plane.strides[0]}, "
-        f"{plane.steps[0]}, {p(packed)}, {p(bias)}, levels}};"
+        f"{plane.steps[0]}, {p(packed)}, (const int32_t *){bias}, levels}};"
     )
     opened = body.loops(y.layout.blocks[:1], ["n"], shared=False)
     if y.layout.lanes > 1:

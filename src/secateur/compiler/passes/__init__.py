@@ -10,10 +10,12 @@ from secateur.compiler.graph import Graph
 from secateur.compiler.passes import (
     batchnorm,
     dead,
+    dynamic,
     fold,
     fuse,
     identity,
     integers,
+    moving,
     recurrence,
     rounding,
     shortcut,
@@ -25,6 +27,7 @@ Pass = tuple[str, Callable[[Graph], Graph]]
 # In this order: shapes and values first, because all others need types.
 PASSES: tuple[Pass, ...] = (
     ("fold", fold.run),
+    ("dynamic", dynamic.run),
     ("identity", identity.run),
     ("shortcut", shortcut.run),
     ("batchnorm", batchnorm.run),
@@ -34,6 +37,7 @@ PASSES: tuple[Pass, ...] = (
     ("fuse", fuse.run),
     ("rounding", rounding.run),
     ("integers", integers.run),
+    ("moving", moving.run),
     ("recurrence", recurrence.run),
     ("identity", identity.run),  # what fusing leaves behind
 )
