@@ -137,6 +137,7 @@ def _dequantize(node: Node, build: Builder) -> tuple[str, ...]:
 def _dynamic(node: Node, build: Builder) -> tuple[str, ...]:
     """DynamicQuantizeLinear: uint8 over the range of the data, which takes in 0."""
     rules.arity(node, build.operands(), 1, 1)
+    rules.operand(node, build.operands(), 0, "x", frozenset({F32}))
     x = node.inputs[0]
     ends = (build.add(op, x, keepdims=0) for op in ("ReduceMax", "ReduceMin"))
     scale, point = build.several("DynamicGrid", *ends, outputs=2)
