@@ -18,7 +18,7 @@ from bench_cases import result
 from secateur.bench import environments
 from secateur.compiler import pipeline
 from secateur.errors import CompileError, StudyError, UsageError
-from secateur.study import shipping
+from secateur.study import artifacts, shipping
 from secateur.study.store import CorruptFile, _digest
 from secateur.study.study import Results, Study, rebuild
 from secateur.study.task import Task
@@ -48,7 +48,7 @@ def quickly(patch: Patch) -> None:
     """Measure with few rounds, and beside one peer."""
     patch.setattr(shipping, "ROUNDS", 2)
     patch.setattr(shipping, "SECONDS", 0.005)
-    patch.setattr(shipping, "CALIBRATION", 64)
+    patch.setattr(artifacts, "CALIBRATION", 64)
     patch.setattr(environments, "here", lambda peer: peer.name == "onnxruntime")
 
 

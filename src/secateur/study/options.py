@@ -117,6 +117,11 @@ class Options:
         "weight", f"Shape of what is cut, and learned: {', '.join(_FORMS[:-1])} or {_FORMS[-1]}."
     )
     first_layer: bool = _option(False, "Prune the first layer too.")
+    int8: bool = _option(
+        False,
+        "Measure what is cut as the int8 file that is shipped: quantised on training examples, "
+        "compiled, and run here. Uncut networks are measured as they were trained.",
+    )
     margin: float | None = _option(
         None,
         "How much worse than the reference counts as no worse, in the metric's unit; declared, "
@@ -274,6 +279,7 @@ def _check(o: Options) -> None:
             f"at least {LEAST} examples, at most {EXAMPLES:,}",
         ),
         ("first_layer", lambda v: isinstance(v, bool), "True or False"),
+        ("int8", lambda v: isinstance(v, bool), "True or False"),
         ("margin", lambda v: v is None or 0 < v < float("inf"), "positive"),
         ("confidence", lambda v: 0.5 <= v < 1, "in [0.5, 1)"),
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from secateur.errors import UsageError
 from secateur.measure.accuracy import evaluate
 from secateur.model.copying import copied
+from secateur.study import artifacts
 from secateur.study.failure import said
 from secateur.study.subject import Subject
 from secateur.study.task import Task
@@ -45,6 +46,8 @@ def try_out(subject: Subject) -> None:
         batch = _first(task, partial(data.evaluation, split), f"its {split} split")
         with said(f"the metric of {who} cannot be taken of {split} targets {_kind(batch[1])}"):
             evaluate(model, [batch], task.metric.function)
+    if subject.spec.options.int8:
+        artifacts.try_out(model, data)
 
 
 def _check_data(task: Task, data: Data, batch_size: int) -> None:

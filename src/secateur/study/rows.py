@@ -47,8 +47,10 @@ class Row:
     weights; `collapsed_layers` names those that in at least one seed lost every weight, or kept
     no more than the floor where a tenth of their share would be more. `class_drop` is the largest
     drop of a class's score below the reference's and `calibration_error` the expected one of the
-    probabilities, in per cent, a mean over seeds; None where outputs are no classes. For
-    `estimated_bytes` and `at_chance` see the functions `estimated_bytes` and `chance_limit`.
+    probabilities, in per cent, a mean over seeds; None where outputs are no classes. Where the
+    figures are those of int8 files, `over_float` is test minus that of the same networks before
+    they were quantised, paired by seed. For `estimated_bytes` and `at_chance` see the functions
+    `estimated_bytes` and `chance_limit`.
     `layers` has the weights kept in each prunable layer, a mean over seeds, and its size.
     `by_seed` has the test figure of each seed.
 
@@ -69,6 +71,7 @@ class Row:
     covers: str = ""
     over_start: float | None = None
     over_best: float | None = None
+    over_float: Interval | None = None
     margin: float
     confidence: float
     bound: float | None = None
@@ -106,6 +109,8 @@ class Outcome:
     """What the record of a trial says: its figures (NaN where they are absent) and weights.
 
     `scores` are those of each test example, float32 [N]; None where they were not kept.
+    `before_int8` is the test figure of the network before it was quantised; None where the
+    figures are not those of an int8 file.
     """
 
     trial: Trial
@@ -115,6 +120,7 @@ class Outcome:
     scores: NDArray[np.float32] | None = None
     classes: Sequence[float | None] | None = None
     calibration_error: float | None = None
+    before_int8: float | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Outcome:
@@ -135,6 +141,7 @@ class Outcome:
                 None if scores is None else unpacked(scores["values"], scores["count"]),
                 record.get("classes"),
                 record.get("calibration_error"),
+                (record.get("before_int8") or {}).get("test"),
             )
         except KeyError as error:
             raise StudyError(f"the record of trial {name} has no field {error}; {_ANEW}") from error
@@ -161,6 +168,7 @@ def made(found: BySeed, spec: Mapping[str, Any]) -> Row:
     floor = spec["options"].get("floor", 0)
     layers = [item for each in found.values() for item in each.weights["layers"].items()]
     errors = [e.calibration_error for e in found.values() if e.calibration_error is not None]
+    lost = {s: e.test - e.before_int8 for s, e in found.items() if e.before_int8 is not None}
     return Row(
         criterion=one.trial.criterion,
         recovery=one.trial.recovery,
@@ -171,10 +179,11 @@ def made(found: BySeed, spec: Mapping[str, Any]) -> Row:
         validation=validation,
         margin=spec["margin"],
         confidence=spec["confidence"],
+        over_float=t_interval(lost, spec["confidence"]) if len(lost) == len(found) else None,
         kept=kept,
         prunable=prunable,
         parameters=parameters,
-        estimated_bytes=estimated_bytes(parameters, prunable, kept),
+        estimated_bytes=estimated_bytes(parameters, prunable, kept, each=1 if lost else 4),
         collapsed_layers=tuple(
             dict.fromkeys(name for name, layer in layers if _collapsed(layer, keep, floor))
         )
@@ -243,15 +252,14 @@ def _class_drop(a: BySeed, b: BySeed, *, higher: bool) -> float | None:
     return max(map(fmean, columns), default=None)
 
 
-def estimated_bytes(parameters: int, prunable: int, kept: int) -> int:
-    """Estimate of the bytes of the weights alone, in fp32: computed, not a measured file.
+def estimated_bytes(parameters: int, prunable: int, kept: int, *, each: int = 4) -> int:
+    """Estimate of the bytes of the weights alone: computed, not a measured file.
 
-    The smaller of the dense form, 4 * parameters, and the sparse form, a bit per prunable
-    weight + 4 bytes per kept weight + 4 bytes per weight that is never cut:
-    ceil(prunable / 8) + 4 * kept + 4 * (parameters - prunable).
+    The smaller of the dense form, `each` bytes for every parameter, and the sparse form, a bit per
+    prunable weight + the bytes of what is kept and of what is never cut:
+    ceil(prunable / 8) + each * (kept + parameters - prunable).
     """
-    sparse = (prunable + 7) // 8 + 4 * kept + 4 * (parameters - prunable)
-    return min(4 * parameters, sparse)
+    return min(each * parameters, (prunable + 7) // 8 + each * (kept + parameters - prunable))
 
 
 def chance_limit(spec: Mapping[str, Any]) -> float | None:

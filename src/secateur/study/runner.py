@@ -16,7 +16,7 @@ from secateur.pruning.calibration import Calibration
 from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.selecting.selection import select
-from secateur.study import plan
+from secateur.study import artifacts, plan
 from secateur.study.examples import images, recalibrate, scores
 from secateur.study.options import LADDER
 from secateur.study.plan import SMALLER, WHOLE, Item, Observer, Stage, Trial
@@ -58,12 +58,14 @@ class Runner:
         model, masks = self._cut(trial)
         measuring, metric = time.perf_counter(), subject.task.metric
         self._recover(model, masks, trial)
-        found = {
-            split: evaluate_examples(
-                model, self._data.evaluation(split), metric.function, autocast=subject.autocast
-            )
-            for split in ("validation", "test")
-        }
+        found, extra = self._evaluated(model, autocast=subject.autocast), Record()
+        if subject.spec.options.int8 and trial.criterion not in WHOLE:
+            extra["before_int8"] = {split: each.mean for split, each in found.items()}
+            made = artifacts.quantised(model, self._data, plan.seed_for(trial, "int8"))
+            with artifacts.running(made.content) as (served, size):
+                found = self._evaluated(served, autocast=False)
+            floats = {row.name: row.why for row in made.rows if row.why}
+            extra["int8"] = {"bytes": size, "ranges": made.method, "in_float": floats}
         metrics, test = {split: each.mean for split, each in found.items()}, found["test"]
         work = time.perf_counter() - measuring
         if not all(map(math.isfinite, metrics.values())):
@@ -82,9 +84,18 @@ class Runner:
             "scores": _scores_of(test),
             "classes": test.by_class,
             "calibration_error": test.calibration_error,
+            **extra,
         } | subject.provenance(start)
         self._store.write(trial, record)
         return record
+
+    def _evaluated(self, model: nn.Module, *, autocast: bool) -> dict[str, Evaluation]:
+        """Return split → what a network's outputs on it are worth."""
+        metric, data = self._subject.task.metric.function, self._data
+        return {
+            split: evaluate_examples(model, data.evaluation(split), metric, autocast=autocast)
+            for split in ("validation", "test")
+        }
 
     def _cut(self, trial: Trial) -> tuple[nn.Module, Masks]:
         """Return a trial's network, cut and not recovered, and what it has kept."""

@@ -100,6 +100,12 @@ class _Scores(Struct):
     values: str
 
 
+class _Int8(Struct):
+    bytes: Size
+    ranges: str
+    in_float: dict[str, str]
+
+
 class TrialRecord(_Run):
     """The record of a trial."""
 
@@ -109,6 +115,8 @@ class TrialRecord(_Run):
     scores: _Scores | None = None
     classes: list[_Figure | None] | None = None
     calibration_error: _Amount | None = None
+    before_int8: _Metrics | None = None
+    int8: _Int8 | None = None
 
 
 class _Histogram(Struct):

@@ -22,9 +22,10 @@ from secateur.bench.contest import Contest
 from secateur.bench.preparation import prepared
 from secateur.bench.result import Result
 from secateur.compiler import pipeline
-from secateur.errors import CompileError, SecateurError, UsageError
+from secateur.errors import CompileError, SecateurError
 from secateur.export import to_onnx
-from secateur.model.inputs import Inputs, head, run
+from secateur.model.inputs import head, run
+from secateur.study import artifacts
 from secateur.study.shipped import Shipped
 from secateur.study.summary import Summary
 from secateur.study.task import Task
@@ -34,8 +35,6 @@ OURS = "secateur"
 PEERS = ("onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8")
 BATCHES = (1, 64)
 ROUNDS, SECONDS = 5, 0.1
-CALIBRATION = 256
-"""Training examples that peers are quantised with."""
 MOST_BYTES = 2**29
 """Of test examples, and of what a network gives for them, that accuracy is taken of."""
 BUSY = 0.05
@@ -57,6 +56,7 @@ def ship(
     task: Task,
     summary: Summary,
     *,
+    int8: int | None = None,
     price: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Shipment:
@@ -66,6 +66,7 @@ def ship(
         networks: keep ratio → what makes its network, on the CPU; 1 is the uncut one.
         task: whose test examples and metric are used.
         summary: of the study: which levels are certified, and the curve that the networks are of.
+        int8: seed of the training examples that what is cut is quantised with; None: it is not.
         price: of an hour of this machine.
         progress: told what is going on.
 
@@ -82,7 +83,7 @@ def ship(
         notes.append(f"accuracies are of the first {len(targets):,} of {total:,} test examples")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = _compiled(networks, data, folder, notes, progress)
+        files = _compiled(networks, data, int8, folder, notes, progress)
         if not files:
             return Shipment((), tuple(notes), {}, "")
         rivals = [peer for peer in PEERS if environments.here(environments.PEERS[peer])]
@@ -92,7 +93,7 @@ def ship(
             {_label(keep): path for keep, path in files.items()},
             ",".join(rivals),
             onnx=folder / "uncut.onnx",
-            calibrate=_calibration(data),
+            calibrate=artifacts.calibration(data, 0),
             agree=False,
             progress=progress,
         ) as contest:
@@ -132,6 +133,7 @@ def _label(keep: float) -> str:
 def _compiled(
     networks: Mapping[float, Callable[[], nn.Module]],
     data: Data,
+    int8: int | None,
     folder: Path,
     notes: list[str],
     progress: Callable[[str], None],
@@ -142,7 +144,10 @@ def _compiled(
     for keep, make in sorted(networks.items(), reverse=True):
         progress(f"compiling the network of keep ratio {keep:g}")
         try:
-            content = to_onnx(make(), example)
+            if int8 is not None and keep < 1:
+                content = artifacts.quantised(make(), data, int8).content
+            else:
+                content = to_onnx(make(), example)
             if keep == 1:
                 (folder / "uncut.onnx").write_bytes(content)
             path = folder / f"{keep!r}.so"
@@ -161,7 +166,7 @@ def _examples(data: Data, model: nn.Module) -> tuple[np.ndarray[Any, Any], Tenso
     targets: list[Tensor] = []
     room, each = MOST_BYTES, 0
     for inputs, wanted in data.evaluation("test"):
-        taken.append(_array(inputs))
+        taken.append(artifacts.array(inputs))
         targets.append(wanted)
         if not each:
             with torch.inference_mode():
@@ -169,32 +174,7 @@ def _examples(data: Data, model: nn.Module) -> tuple[np.ndarray[Any, Any], Tenso
         room -= taken[-1].nbytes + len(wanted) * each
         if room <= 0:
             break
-    return _joined(taken), torch.cat(targets)
-
-
-def _calibration(data: Data) -> np.ndarray[Any, Any]:
-    generator = torch.Generator().manual_seed(0)
-    return _joined([_array(batch) for batch in data.calibration(CALIBRATION, 64, generator)])
-
-
-def _joined(batches: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    if len(shapes := {batch.shape[1:] for batch in batches}) > 1:
-        first, second, *_ = sorted(shapes)
-        raise UsageError(
-            "compiled networks are measured with inputs of one shape, and these have examples of "
-            f"{list(first)} and {list(second)}; run the study with --no-measure"
-        )
-    return np.concatenate(batches)
-
-
-def _array(inputs: Inputs) -> np.ndarray[Any, Any]:
-    """Return one tensor of inputs as an array."""
-    if not isinstance(inputs, Tensor):
-        raise UsageError(
-            f"compiled networks are measured with one input, and these take a "
-            f"{type(inputs).__name__}; run the study with --no-measure"
-        )
-    return np.ascontiguousarray(inputs.numpy())
+    return artifacts.joined(taken), torch.cat(targets)
 
 
 def _said(result: Result) -> Sequence[str]:

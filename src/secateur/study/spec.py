@@ -20,7 +20,7 @@ from secateur.study.own_training import check_training
 from secateur.study.task import Task
 from secateur.training import Recipe
 
-FORMAT = 4  # 4: references of equal training, the ladder; 3: the pattern; 2: decay of what is kept
+FORMAT = 5  # 5: int8; 4: references of equal training, the ladder; 3: the pattern
 SMALLER = 0.2
 """Keep ratio that smaller dense networks are compared with, where it is a level."""
 

@@ -16,12 +16,22 @@ from secateur.errors import StudyError, UsageError, printable, whole
 from secateur.export import to_onnx
 from secateur.model.inputs import head
 from secateur.study import report, shipping
+from secateur.study.artifacts import quantised
 from secateur.study.command import command_of, is_built_in
 from secateur.study.executors import local
 from secateur.study.options import Options
 from secateur.study.outputs import as_given
 from secateur.study.pace import expected
-from secateur.study.plan import START, Observer, Stage, Trial, epochs, items, reference
+from secateur.study.plan import (
+    START,
+    Observer,
+    Stage,
+    Trial,
+    epochs,
+    items,
+    reference,
+    seed_for,
+)
 from secateur.study.preflight import try_out
 from secateur.study.report.document import document
 from secateur.study.report.units import duration
@@ -232,7 +242,14 @@ class Study:
                 return lambda: local.network(subject, store, trial).cpu()
 
             networks = {keep: made(trial) for keep, trial in wanted.items()}
-            shipment = ship(networks, self.task, summary, price=price, progress=progress)
+            shipment = ship(
+                networks,
+                self.task,
+                summary,
+                int8=seed_for(wanted[min(wanted)], "int8") if options.int8 else None,
+                price=price,
+                progress=progress,
+            )
             store.write_shipped(shipping.as_json(shipment))
             return rebuild(self.directory)
 
@@ -299,10 +316,15 @@ class Study:
     def onnx(self, keep: float, *, criterion: str | None = None, seed: int | None = None) -> bytes:
         """Return `network(keep)` as the content of an ONNX file, its batch free.
 
-        Its output is the tensor that the metric is taken of.
+        Its output is the tensor that the metric is taken of. In a study with `int8` it is the
+        quantised network that was measured, in QDQ form.
         """
         model = self._network(keep, criterion, seed, None).cpu()
         data = self.task.data(torch.device("cpu"))
+        if self.spec.options.int8:
+            number = self.spec.seeds[0] if seed is None else seed
+            trial = Trial(number, criterion or self.spec.options.claim[0], keep, "")
+            return quantised(model, data, seed_for(trial, "int8")).content
         example, _ = next(iter(data.evaluation("validation")))
         return to_onnx(model, head(example, 2))
 

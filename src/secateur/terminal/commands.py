@@ -12,7 +12,7 @@ import typer
 
 from secateur.console import Words
 from secateur.study.options import Options
-from secateur.terminal.application import app, chosen, err, out, say, warn
+from secateur.terminal.application import app, chosen, err, out, say, warn, working
 from secateur.terminal.options import with_options
 
 if TYPE_CHECKING:
@@ -175,13 +175,19 @@ def inspect(
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine can do: cores, bf16, CUDA, compiler, cache, data present."""
+    """Say what this machine can do: cores, bf16, CUDA, compiler, data, which zeros pay.
+
+    The last is measured, in some seconds.
+    """
     from rich.table import Table
 
+    from secateur.terminal import gains
     from secateur.terminal.doctor import examine
 
+    with working("measuring which zeros pay here"):
+        checks = (*examine(), gains.said())
     view = Table("", "check", "found", "hint", box=None)
-    for check in examine():
+    for check in checks:
         mark = {True: Words("ok", "green"), False: Words("no", "red"), None: Words("-")}[check.ok]
         view.add_row(mark, check.name, Words(check.value), Words(check.hint))
     out.print(view)

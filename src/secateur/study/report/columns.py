@@ -25,6 +25,7 @@ class Column:
     page: str | None = None
     terminal: str | None = None
     signed: bool = False
+    always: bool = True
 
 
 def _chips(row: Row) -> Chips:
@@ -86,6 +87,7 @@ COLUMNS = (
     Column(_p_value, page="p"),
     Column(lambda row: _plain(row.over_start, signed=True), page="over start"),
     Column(lambda row: _plain(row.over_best, signed=True), page="over best uncut"),
+    Column(lambda row: row.over_float, page="int8 over fp32", signed=True, always=False),
     Column(lambda row: _plain(row.class_drop), page="worst class lost"),
     Column(lambda row: _plain(row.calibration_error), page="calibr. error (%)"),
     Column(lambda row: _plain(row.validation.mean), page="validation{unit}"),

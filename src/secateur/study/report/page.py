@@ -40,6 +40,7 @@ _FEW = 3  # items that a banner shows unfolded
 
 WEIGHT = "weight"
 """The pattern of single weights."""
+INT8 = "What is cut is measured as an int8 file; what is not, as it was trained. "
 
 
 def render(
@@ -148,9 +149,11 @@ def _data(
 
 
 def _pattern(spec: Record) -> str:
-    """Return a sentence on the shape of what is cut, where that is not single weights."""
-    pattern = spec["options"].get("pattern", WEIGHT)  # studies of 0.1.0 have none
-    return "" if pattern == WEIGHT else f"All cuts have the pattern {escape(str(pattern))}. "
+    """Return what is cut, where not single weights, and what is measured, where not as trained."""
+    options = spec["options"]
+    pattern = options.get("pattern", WEIGHT)  # studies of 0.1.0 have none
+    shape = "" if pattern == WEIGHT else f"All cuts have the pattern {escape(str(pattern))}. "
+    return shape + (INT8 if options.get("int8") else "")
 
 
 def _embedded(value: object) -> str:

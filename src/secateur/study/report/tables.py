@@ -18,9 +18,16 @@ _FEW = 3  # names that a sentence lists
 
 
 def results(summary: Summary) -> str:
-    """Return the table of all levels: uncut networks first, then one line per `Row`."""
+    """Return the table of all levels: uncut networks first, then one line per `Row`.
+
+    A column that stands for an option is left out where nothing is in it.
+    """
     units, words = Units.of(summary), headings(summary)
-    columns = [(column, column.page) for column in COLUMNS if column.page]
+    columns = [
+        (column, column.page)
+        for column in COLUMNS
+        if column.page and (column.always or any(column.value(row) for row in summary.lines))
+    ]
     body = [
         [_cell(column.value(row), units, signed=column.signed) for column, _ in columns]
         for row in summary.lines
