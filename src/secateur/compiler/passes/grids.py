@@ -77,8 +77,10 @@ def of_weights(
         some channel has no step.
     """
     rows = weight.reshape(len(weight), -1)
-    if not rows.size or not np.isfinite(rows).all() or len(np.unique(rows[0])) > 256:
-        return None  # the last is no rule of its own, but soon found
+    if not rows.size or not np.isfinite(rows).all():
+        return None
+    if len(np.unique(rows[0])) > high - low + 1:  # no rule of its own, but soon found
+        return None
     most = np.abs(rows).max(axis=1)
     whole = np.zeros(rows.shape, np.int8 if low >= -128 and high <= 127 else np.int16)
     steps = np.ones(len(rows), np.float32)
