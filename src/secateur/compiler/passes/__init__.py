@@ -27,8 +27,8 @@ Pass = tuple[str, Callable[[Graph], Graph]]
 # In this order: shapes and values first, because all others need types.
 PASSES: tuple[Pass, ...] = (
     ("fold", fold.run),
-    ("dynamic", dynamic.run),
     ("identity", identity.run),
+    ("dynamic", dynamic.run),
     ("shortcut", shortcut.run),
     ("batchnorm", batchnorm.run),
     ("dead", dead.run),
