@@ -92,19 +92,20 @@ def test_the_table_tells_everything() -> None:
     steps = (
         Step(1, "FusedConv", "conv1", "sparse", 1234, 5_000_000, 1e-3),
         Step(1, "Softmax", "softmax", "", 0, 0, 1e-3),
+        Step(1, "QuadConv", "conv2", "int8 sparse", 4321, 5_000_000, 1e-3),
     )
     found = result(
         timing("secateur", 1, 2e-3, 2e-3, price=3.6, joules=0.25),
         timing("openvino", 1, 1e-3, 1e-3, price=3.6, difference=1e-6),
         refusals=(Refusal("deepsparse", 1, "deepsparse cannot load the network: no"),),
         steps=steps,
-        roofline=roofline.Roofline(20e9, 19e9, 2),
+        roofline=roofline.Roofline(20e9, 19e9, 40e9, 2),
         compile=1.25,
     )
     text = printed(found)
     assert "secateur is slower than openvino at batch 1: 0.50× (0.50–0.50)" in text
     assert "not measured at batch 1: deepsparse cannot load the network: no" in text
-    for figure in ("2.000", "500", "1.0e-06", "0.25", "cost a", "1,234", "50 %", "10"):
+    for figure in ("2.000", "500", "1.0e-06", "0.25", "cost a", "1,234", "50 %", "25 %", "10"):
         assert figure in text
     assert "2 threads, bound to cores 0,1" in text
     assert "Compiled in 1.2 s" in text

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from secateur.pruning.selecting.budget import Budget
     from secateur.pruning.selecting.masks import Masks
     from secateur.pruning.selecting.selection import select
+    from secateur.pruning.smaller.reordering import Reordered, reorder
     from secateur.pruning.smaller.semi_structured import to_semi_structured
     from secateur.pruning.smaller.shrinking import Shrunk, shrink
     from secateur.quantization.call import quantize
@@ -72,6 +73,7 @@ _HOMES = {
     "Quantized": "secateur.quantization.result",
     "QuantizedTraining": "secateur.quantization.training",
     "Recipe": "secateur.training",
+    "Reordered": "secateur.pruning.smaller.reordering",
     "Result": "secateur.onecall.result",
     "Rung": "secateur.pruning.ladder.descent",
     "SecateurError": "secateur.errors",
@@ -103,6 +105,7 @@ _HOMES = {
     "read": "secateur.pruning.files.reading",
     "recalibrate": "secateur.pruning.recovery.batchnorm",
     "reconstruct": "secateur.pruning.recovery.reconstruct",
+    "reorder": "secateur.pruning.smaller.reordering",
     "save": "secateur.pruning.files.model_file",
     "save_pretrained": "secateur.pruning.files.hub",
     "select": "secateur.pruning.selecting.selection",
@@ -128,6 +131,7 @@ __all__ = [
     "Quantized",
     "QuantizedTraining",
     "Recipe",
+    "Reordered",
     "Result",
     "Rung",
     "SecateurError",
@@ -159,6 +163,7 @@ __all__ = [
     "read",
     "recalibrate",
     "reconstruct",
+    "reorder",
     "save",
     "save_pretrained",
     "select",

@@ -117,9 +117,10 @@ def _numbers(timing: Timing) -> list[str]:
 def _steps(result: Result, steps: list[Step]) -> Table:
     total = sum(step.seconds for step in steps) or 1.0
     roof = result.roofline
-    peak = (
-        f"; the roofline, measured, is {roof.registers / 1e9:.0f} GFLOP/s from registers and "
+    measured = (
+        f"; the roofline, measured, is {roof.registers / 1e9:.0f} Gop/s from registers and "
         f"{roof.cache / 1e9:.0f} with an operand from the first-level cache"
+        + (f"; of int8, by dot products, {roof.dots / 1e9:.0f}" if roof.dots else "")
         if roof
         else ""
     )
@@ -128,15 +129,15 @@ def _steps(result: Result, steps: list[Step]) -> Table:
         title_justify="left",
         header_style="bold",
         **_NARROW,
-        caption=f"speed and roofline: on the non-zeros{peak}",
+        caption=f"speed and roofline: on the non-zeros{measured}",
         caption_justify="left",
     )
     for column in ("op", "layer", "kernel"):
         view.add_column(column, overflow="fold")
-    for column in ("non-\nzeros", "ms", "share", "GFLOP/s", "of roof-\nline"):
+    for column in ("non-\nzeros", "ms", "share", "Gop/s", "of roof-\nline"):
         view.add_column(column, justify="right")
     for step in steps:
-        works = step.macs > 0
+        works, peak = step.macs > 0, roof.of(step.kernel) if roof else 0.0
         view.add_row(
             Words(step.op),
             Words(_shortened(step.layer)),
@@ -145,7 +146,7 @@ def _steps(result: Result, steps: list[Step]) -> Table:
             f"{1e3 * step.seconds:.3f}",
             f"{100 * step.seconds / total:.1f} %",
             f"{step.speed / 1e9:.0f}" if works else "",
-            f"{100 * step.speed / roof.registers:.0f} %" if works and roof else "",
+            f"{100 * step.speed / peak:.0f} %" if works and peak else "",
         )
     return view
 

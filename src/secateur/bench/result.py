@@ -93,7 +93,7 @@ class Step:
 
     @property
     def speed(self) -> float:
-        """Float operations a second on the non-zeros, two a multiply-add."""
+        """Operations a second on the non-zeros, two a multiply-add."""
         return 2 * self.macs / self.seconds if self.seconds else 0.0
 
 

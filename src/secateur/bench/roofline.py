@@ -24,13 +24,19 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The most float32 operations a second, of all threads together; two a multiply-add."""
+    """The most operations a second, of all threads together; two a multiply-add."""
 
     registers: float
-    """With both factors in registers."""
+    """Of float32, with both factors in registers."""
     cache: float
     """With one factor an aligned vector in the first-level cache, as sparse kernels have it."""
+    dots: float
+    """Of int8, by dot products of four; 0 where the processor has no instruction for them."""
     threads: int
+
+    def of(self, kernel: str) -> float:
+        """Return what a step's kernel is measured by."""
+        return self.dots if kernel.startswith("int8") else self.registers
 
 
 def measure(cores: Sequence[int]) -> Roofline:
@@ -53,8 +59,8 @@ def measure(cores: Sequence[int]) -> Roofline:
         said = _run(
             [sys.executable, "-c", _BOUND, str(list(cores)), *command] if can_pin() else command
         )
-    registers, cache = (1e9 * float(word) for word in said.split())
-    return Roofline(registers, cache, len(cores))
+    registers, cache, dots = (1e9 * float(word) for word in said.split())
+    return Roofline(registers, cache, dots, len(cores))
 
 
 def _run(command: list[str]) -> str:

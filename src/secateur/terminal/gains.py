@@ -13,7 +13,6 @@ from secateur.compiler.kernels import Machine
 from secateur.compiler.network import prepare
 from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError
-from secateur.export import to_onnx
 from secateur.pruning.parameters import axes_of
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.selection import select
@@ -61,7 +60,7 @@ def measure() -> dict[str, float]:
     images = torch.rand(2, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     layers = _Layers().eval()
     content = quantize(
-        to_onnx(layers, images),
+        layers,
         images,
         ranges="minmax",
         keep_float=[f"/{name}/Conv" for name in layers.names if name.startswith("fp32")],

@@ -1,12 +1,19 @@
 /* The most multiply-adds that this processor does: usage: roofline THREADS
  *
- * Prints "REGISTERS L1", in GFLOP/s of all threads together: both factors in registers, and one
- * of them an aligned vector from the first-level cache, as in a sparse kernel. Each is the best of
- * several short trials: a roofline is what can be reached, not what usually is. */
+ * Prints "REGISTERS L1 DOT", in 10^9 operations a second of all threads together, two a
+ * multiply-add: of floats with both factors in registers, and with one of them an aligned vector
+ * from the first-level cache, as in a sparse kernel; and of int8 by dot products of four, in
+ * registers; 0 where this processor has no such instruction. Each is the best of several short
+ * trials: a roofline is what can be reached, not what usually is. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { BYTES = 64, SUMS = 16 };
@@ -20,7 +27,7 @@ enum { VECTORS = 8192 / BYTES, TRIALS = 9, ROUNDS = 400000, MOST = 1024 };
 typedef float vec __attribute__((vector_size(BYTES)));
 
 static int threads = 1, arrived;
-static double best[MOST][2];
+static double best[MOST][3];
 
 /* Wait for all threads; spinning, because some systems have no pthread_barrier_t. */
 static void meet(int times) {
@@ -57,18 +64,47 @@ static vec from_cache(const vec *data) {
   return factor;
 }
 
+#if defined(__AVX512VNNI__)
+typedef __m512i ints;
+#define DOT(sum, a, b) _mm512_dpbusd_epi32(sum, a, b)
+#elif defined(__AVXVNNI__)
+typedef __m256i ints;
+#define DOT(sum, a, b) _mm256_dpbusd_avx_epi32(sum, a, b)
+#elif defined(__ARM_FEATURE_DOTPROD)
+typedef int32x4_t ints;
+#define DOT(sum, a, b) vdotq_s32(sum, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b))
+#endif
+
+#ifdef DOT
+static vec of_dots(const vec *data) {
+  ints sums[SUMS], factor;
+  __builtin_memcpy(sums, data, sizeof sums);
+  __builtin_memcpy(&factor, data + SUMS, sizeof factor);
+  for (long i = 0; i < ROUNDS; i++) EACH sums[j] = DOT(sums[j], factor, sums[j]);
+  EACH factor = DOT(factor, factor, sums[j]);
+  vec sum = data[0];
+  __builtin_memcpy(&sum, &factor, sizeof factor);
+  return sum;
+}
+enum { KINDS = 3, PRODUCTS = sizeof(ints) };
+static vec (*const kinds[KINDS])(const vec *) = {in_registers, from_cache, of_dots};
+#else
+enum { KINDS = 2, PRODUCTS = 0 };
+static vec (*const kinds[KINDS])(const vec *) = {in_registers, from_cache};
+#endif
+
 static void *work(void *argument) {
   double *mine = argument;
   vec data[VECTORS];
   for (int i = 0; i < VECTORS; i++)
     for (int j = 0; j < BYTES / 4; j++) data[i][j] = 1e-6f * (float)(i + 1);
   for (int trial = 0; trial < TRIALS; trial++)
-    for (int cached = 0; cached < 2; cached++) {
-      meet(2 * trial + cached + 1);
+    for (int kind = 0; kind < KINDS; kind++) {
+      meet(KINDS * trial + kind + 1);
       const double start = now();
-      const vec sum = cached ? from_cache(data) : in_registers(data);
-      const double rate = 2e-9 * ROUNDS * SUMS * (BYTES / 4) / (now() - start);
-      if (rate > mine[cached]) mine[cached] = rate;
+      const vec sum = kinds[kind](data);
+      const double rate = 2e-9 * ROUNDS * SUMS * (kind < 2 ? BYTES / 4 : PRODUCTS) / (now() - start);
+      if (rate > mine[kind]) mine[kind] = rate;
       __asm__ volatile("" : "+m"(data) : "m"(sum) : "memory");
     }
   return 0;
@@ -81,11 +117,11 @@ int main(int count, char **words) {
   for (int t = 1; t < threads; t++)
     if (pthread_create(&others[t], 0, work, best[t])) return 1;
   work(best[0]);
-  double all[2] = {0, 0};
+  double all[3] = {0, 0, 0};
   for (int t = 0; t < threads; t++) {
     if (t) pthread_join(others[t], 0);
-    for (int k = 0; k < 2; k++) all[k] += best[t][k];
+    for (int k = 0; k < 3; k++) all[k] += best[t][k];
   }
-  printf("%.2f %.2f\n", all[0], all[1]);
+  printf("%.2f %.2f %.2f\n", all[0], all[1], all[2]);
   return 0;
 }

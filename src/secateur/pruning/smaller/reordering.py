@@ -1,0 +1,214 @@
+"""Channels put in an order in which importance gathers in blocks, with the same outputs.
+
+A block of the pattern `dot4` is four consecutive input channels. Which channels stand beside each
+other is up to whoever writes them, and means nothing to the network: their order may be chosen so
+that what is large stands with what is large at the same outputs and places.
+
+For magnitudes w of the weights that read the channels, the order is looked for that makes
+
+    sum over blocks B, outputs and places:  (sum of |w| in B)^2
+
+large. It differs from one order to another by the products of pairs that share a block, so all
+that it takes is the Gram matrix of the channels. Blocks are begun with the largest channel that is
+left and filled greedily, then the best exchange of two channels is made, until none helps.
+The idea of permuting channels before zeros are placed in a fixed pattern is that of J. Pool and
+C. Yu, "Channel permutations for N:M sparsity" (2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.arguments import TENSORS, a, checked, whole
+from secateur.model.copying import copied
+from secateur.model.inputs import Inputs
+from secateur.model.parameters import unwrapped
+from secateur.pruning.channels.coupling import channel_groups
+from secateur.pruning.channels.groups import Axis, Group, Groups, Ints
+from secateur.pruning.smaller.shrinking import _difference, _outputs
+
+Order = Mapping[int, int]
+"""Unit -> the unit that takes its place."""
+
+_FEWEST_GAINED = 1e-9
+"""Of the whole sum: an exchange that gains less is noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reordered:
+    """What `reorder` returns."""
+
+    model: nn.Module
+    """The same network with its channels in another order."""
+    moved: dict[str, int]
+    """How many units of each group stand in another place: name -> count."""
+    refused: dict[str, str]
+    """Groups that were left as they were: name -> reason."""
+
+
+@checked(
+    model=a(nn.Module, "a torch module"),
+    example=TENSORS,
+    size=whole(2, "at least 2, a whole number"),
+)
+def reorder(model: nn.Module, example: Inputs, *, size: int = 4) -> Reordered:
+    """Put channels in an order in which importance gathers in blocks of consecutive inputs.
+
+    To be done once, before anything is cut, where the pattern is `dot4`: the outputs are the same
+    up to the rounding of sums that are taken in another order, and so is the time a network takes.
+    Channels that are coupled, by a residual sum for example, move together; those of inputs and
+    outputs stay. Every result is compared with the given model, in float32 and in evaluation mode,
+    and a group whose channels cannot change places is refused.
+
+    Args:
+        model: not changed. Wrappers are looked through; the result has none.
+        example: inputs, as for `channel_groups`.
+        size: how many inputs a block has.
+
+    Returns:
+        The model in its new order, in the same modes, and a report.
+
+    Raises:
+        UsageError: the model does not take the example.
+    """
+    model = unwrapped(model)
+    groups = channel_groups(model, example)
+    base, want = copied(model), _outputs(model, example)
+    orders: dict[str, Order] = {}
+    refused: dict[str, str] = {}
+    for group in groups:
+        try:
+            orders[group.name] = _order(base, groups, group, size)
+        except _UnlikeError as error:
+            refused[group.name] = str(error)
+    orders = {name: order for name, order in orders.items() if order}
+    whole = _placed(base, groups, orders.values())
+    if _difference(whole, example, want) is not None:  # one after the other, to find which
+        accepted: dict[str, Order] = {}
+        for name, order in orders.items():
+            tried = _placed(base, groups, [*accepted.values(), order])
+            reason = _difference(tried, example, want)
+            if reason is None:
+                accepted[name] = order
+            else:
+                refused[name] = reason.replace("smaller", "reordered")
+        orders = accepted
+        whole = _placed(base, groups, orders.values())
+    moved = {name: sum(k != v for k, v in order.items()) for name, order in orders.items()}
+    return Reordered(whole, moved, refused)
+
+
+class _UnlikeError(Exception):
+    """Units of a group do not have the same indices of every tensor."""
+
+
+def _order(model: nn.Module, groups: Groups, group: Group, size: int) -> Order:
+    """Return the places of a group's units; {} where none gains."""
+    _check(groups, group)
+    parts = list(_magnitudes(model, groups, group))
+    if not parts or len(group) <= size:
+        return {}
+    found = gathered(np.concatenate(parts, axis=1), size)
+    units = list(group.units)
+    order = {units[place]: units[at] for place, at in enumerate(found)}
+    return order if any(k != v for k, v in order.items()) else {}
+
+
+def _check(groups: Groups, group: Group) -> None:
+    for axis in groups.axes:
+        counts = np.bincount(_own(axis, group) - group.units.start, minlength=len(group))
+        if len(set(counts[counts > 0])) > 1 or (counts.any() and not counts.all()):
+            raise _UnlikeError(f"its units have different numbers of indices in {axis.name}")
+
+
+def _own(axis: Axis, group: Group) -> Ints:
+    """Return the units of a group at the indices of an axis that belong to it."""
+    units = np.asarray(axis.units, np.int64)
+    return units[(units >= group.units.start) & (units < group.units.stop)]
+
+
+def _magnitudes(model: nn.Module, groups: Groups, group: Group) -> Iterator[np.ndarray]:
+    """Yield what reads each unit, float64 [units, outputs and places], of each weight.
+
+    A weight that reads several indices of a unit side by side has blocks within it: its order is
+    no matter.
+    """
+    for axis in groups.axes:
+        own = _own(axis, group)
+        if axis.role != "reads" or len(own) != len(group) or len(set(own.tolist())) != len(own):
+            continue
+        weight = model.get_parameter(axis.name).detach().double().abs().movedim(axis.dim, 0)
+        at = {unit: index for index, unit in enumerate(axis.units)}
+        yield weight[[at[unit] for unit in group.units]].flatten(1).cpu().numpy()
+
+
+def _placed(model: nn.Module, groups: Groups, orders: Iterable[Order]) -> nn.Module:
+    """Return a copy of a model whose units stand in other places."""
+    made = copied(model)
+    order = {k: v for each in orders for k, v in each.items()}
+    tensors = {**dict(made.named_parameters()), **dict(made.named_buffers())}
+    with torch.no_grad():
+        for axis in groups.axes:
+            places: dict[int, list[int]] = {}
+            for index, unit in enumerate(axis.units):
+                places.setdefault(unit, []).append(index)
+            source = list(range(len(axis.units)))
+            for unit, indices in places.items():
+                if unit in order:
+                    for index, old in zip(indices, places[order[unit]], strict=True):
+                        source[index] = old
+            tensor = tensors[axis.name]
+            tensor.copy_(tensor.index_select(axis.dim, torch.tensor(source, device=tensor.device)))
+    return made
+
+
+def gathered(magnitudes: np.ndarray, size: int) -> Ints:
+    """Return an order in which large numbers share blocks.
+
+    Args:
+        magnitudes: float64 [channels, n], none negative.
+        size: of a block; the last one has the rest.
+
+    Returns:
+        int64 [channels]: which channel stands at each place.
+    """
+    gram = magnitudes @ magnitudes.T
+    norms = gram.diagonal().copy()
+    np.fill_diagonal(gram, 0)
+    blocks = _filled(gram, norms, size)
+    most = max(float(gram.sum()), np.finfo(float).tiny)
+    rows = np.arange(len(gram))
+    while True:
+        member = np.zeros((len(gram), blocks.max() + 1))
+        member[rows, blocks] = 1
+        pull = gram @ member  # of a channel, to each block
+        own = pull[rows, blocks]
+        gain = pull[:, blocks] + pull[:, blocks].T - 2 * gram - own[:, None] - own
+        gain[blocks[:, None] == blocks] = 0
+        a, b = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[a, b] <= _FEWEST_GAINED * most:
+            return np.argsort(blocks, kind="stable")
+        blocks[a], blocks[b] = blocks[b], blocks[a]
+
+
+def _filled(gram: np.ndarray, norms: np.ndarray, size: int) -> Ints:
+    """Return the block of each channel, [channels], filled one after the other."""
+    blocks = np.full(len(gram), -1)
+    for block in range(-(-len(gram) // size)):
+        left = np.flatnonzero(blocks < 0)
+        first = left[norms[left].argmax()]
+        blocks[first] = block
+        pull = gram[first].copy()
+        for _ in range(min(size, len(left)) - 1):
+            left = np.flatnonzero(blocks < 0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                alike = np.nan_to_num(pull[left] / np.sqrt(norms[left]))
+            taken = left[alike.argmax()]
+            blocks[taken] = block
+            pull += gram[taken]
+    return blocks

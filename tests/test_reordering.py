@@ -1,0 +1,145 @@
+"""Channels in another order: the same outputs, and more of what matters in fewer blocks."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import secateur
+from secateur import nets
+from secateur.errors import UsageError
+from secateur.pruning.smaller.reordering import gathered, reorder
+
+
+def gain(magnitudes: np.ndarray, order: np.ndarray, size: int) -> float:
+    """What an order is judged by: the squares of what each block holds, summed."""
+    blocks = np.array_split(magnitudes[order], range(size, len(order), size))
+    return float(sum((block.sum(0) ** 2).sum() for block in blocks))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(2, 4))
+def test_an_order_is_no_worse_than_that_it_was_given(seed: int, channels: int, size: int) -> None:
+    magnitudes = np.random.default_rng(seed).exponential(size=(channels, 5)) ** 2
+    order = gathered(magnitudes, size)
+    assert sorted(order) == list(range(channels))
+    blocks = np.arange(channels) // size
+    for a, b in itertools.combinations(range(channels), 2):  # no exchange would gain
+        if blocks[a] != blocks[b]:
+            other = order.copy()
+            other[a], other[b] = order[b], order[a]
+            found = gain(magnitudes, order, size)
+            assert gain(magnitudes, other, size) <= found * (1 + 1e-6)
+
+
+def test_what_belongs_together_is_found() -> None:
+    scattered = np.zeros((8, 2))
+    scattered[[0, 2, 4, 6], 0] = scattered[[1, 3, 5, 7], 1] = 1
+    blocks = gathered(scattered, 4).reshape(2, 4) % 2
+    assert (blocks == blocks[:, :1]).all()
+
+
+def test_channels_without_weights_are_no_error() -> None:
+    assert sorted(gathered(np.zeros((6, 3)), 4)) == list(range(6))
+
+
+class Joined(nn.Module):
+    """Residuals, a concatenation, groups, a flattened plane and a shared weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.branch = nn.Conv2d(16, 16, 3, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.grouped = nn.Conv2d(32, 16, 1, groups=2)
+        self.last = nn.Linear(16 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = x + self.branch(x)
+        x = torch.cat([x, self.depthwise(x).relu()], 1)
+        x = self.grouped(x).relu()
+        x = nn.functional.adaptive_avg_pool2d(x, 2)
+        y: Tensor = self.last(x.flatten(1))
+        return y
+
+
+def drawn(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every tensor values of its own, so that nothing hides a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.4)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                assert module.running_var is not None
+                module.running_var.abs_().add_(0.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize("net", ["joined", "resnet20", "dctnet-s"])
+def test_outputs_are_the_same(net: str) -> None:
+    model = drawn(Joined() if net == "joined" else nets.build(net))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made = reorder(model, images)
+    assert sum(made.moved.values()) >= 16
+    with torch.inference_mode():
+        torch.testing.assert_close(made.model(images), model(images), rtol=1e-3, atol=1e-4)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name  # the given one stays
+    assert not made.model.training
+
+
+def test_blocks_hold_more_of_the_weights() -> None:
+    model = drawn(nets.build("resnet20"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.pow_(3)
+    made = reorder(model, torch.rand(2, 3, 32, 32)).model
+
+    def share(net: nn.Module) -> float:
+        names = [name for name, p in net.named_parameters() if p.dim() == 4 and p.shape[1] >= 16]
+        weights = [net.get_parameter(name).detach().abs() for name in names]
+        blocks = torch.cat([w.unflatten(1, (-1, 4)).sum(2).flatten() for w in weights])
+        return float(blocks.topk(len(blocks) // 10).values.sum() / blocks.sum())
+
+    assert share(made) > 1.02 * share(model)
+
+
+class Counted(nn.Module):
+    """Its code tells channels apart by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.last = nn.Linear(8, 3)
+        self.register_buffer("which", torch.arange(8.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        order = x.abs().mean(0).argsort()
+        y: Tensor = self.last(x[:, order])
+        return y
+
+
+def test_channels_that_cannot_change_places_stay() -> None:
+    model = drawn(Counted())
+    x = torch.rand(4, 8, generator=torch.Generator().manual_seed(3))
+    made = secateur.reorder(model, x)
+    with torch.inference_mode():
+        torch.testing.assert_close(made.model(x), model(x), rtol=1e-3, atol=1e-4)
+
+
+def test_bad_inputs_are_refused() -> None:
+    with pytest.raises(UsageError, match="size"):
+        reorder(Joined(), torch.rand(2, 3, 8, 8), size=1)
+    with pytest.raises(UsageError, match="model is"):
+        reorder("a file", torch.rand(2, 3))  # type: ignore[arg-type]
