@@ -110,7 +110,8 @@ class Drawn:
 
     def linear(self) -> None:
         inputs = self.net.types[self.value].shape[-1]
-        outputs = inputs if self.maybe(0.4) else self.number(1, 70)
+        # sixteens are what matrix instructions take
+        outputs = inputs if self.maybe(0.4) else self.one(self.number(1, 70), 16, 64)
         w, zeros = self.weight(inputs, outputs)
         self.layer("MatMulInteger", -1, w, zeros)
 

@@ -103,15 +103,15 @@ def test_every_instruction_set_of_this_machine_gives_the_same(name: str) -> None
         integer_nets.same(network, as_tuple(engine(arrays)), want, name)
 
 
-@pytest.mark.parametrize("name", ["AVX2 alone", "AVX-512 VNNI", *CROSSED])
+@pytest.mark.parametrize("name", ["AVX2 alone", "aarch64-linux", "wasm32-wasi"])
 def test_scales_known_at_run_time_give_the_same(name: str, tmp_path: Path) -> None:
     if name in X86:
         target = native_target(name)
-        network = dynamic_nets.network(range(FEW), Machine(target.lanes, X86[name][1]))
+        network = dynamic_nets.network(range(4), Machine(target.lanes, X86[name][1]))
         dynamic_nets.check(network, target, name)
         return
     target, command = crossed(name)
-    network = dynamic_nets.network(range(3), Machine(target.lanes, target.registers))
+    network = dynamic_nets.network(range(2), Machine(target.lanes, target.registers))
     arrays = dynamic_nets.arrays_for(network.graphs[0])
     got = of_program(network, target, command, arrays, tmp_path)
     integer_nets.same(network, got, dynamic_nets.wanted(network, arrays), name)
