@@ -66,17 +66,18 @@ class _Walk(Building):
 
     def _layer(self, node: Node, product: Node, scale: str) -> bool:
         data, weight, zero, aside = (*product.inputs, "", "")[:4]
+        if weight not in self.constants:
+            return self._computed(node, product, scale)
         moving, known = self._scale(scale)
         op, axis = LAYERS[product.op]
         shape = self.types[product.outputs[0]].shape
         steps = per_channel(known, shape, axis % len(shape))
-        known_weight = weight in self.constants and (not aside or aside in self.constants)
         if (
             not moving
             or steps is None
-            or not known_weight
+            or (aside and aside not in self.constants)
             or self.types[node.outputs[0]].shape != shape
-            or (zero and self.types[zero].shape not in SINGLE)
+            or not self._single(zero)
         ):
             return False
         numbers = self.constants[weight].astype(F32)
@@ -89,6 +90,23 @@ class _Walk(Building):
         inputs = self._number(data, moving, zero), self.constant(f"{weight} numbers", numbers)
         self.put(Node(op, node.name, inputs, node.outputs, attributes))
         return True
+
+    def _computed(self, node: Node, product: Node, scale: str) -> bool:
+        """The product of two computed values, as attention has it."""
+        data, other, *zeros = (*product.inputs, "", "")[:4]
+        maker = self.makers.get(scale)
+        if product.op != "MatMulInteger" or maker is None or maker.op != "Mul":
+            return False
+        scales = maker.inputs  # whose is whose makes no difference to the product
+        floats = all(self.types[v].dtype == F32 and v not in self.constants for v in scales)
+        if not floats or not all(map(self._single, (*scales, *zeros))):
+            return False
+        pairs = zip((data, other), scales, zeros, strict=True)
+        self.put(Node("MatMul", node.name, tuple(self._number(*p) for p in pairs), node.outputs))
+        return True
+
+    def _single(self, value: str) -> bool:
+        return not value or self.types[value].shape in SINGLE
 
     def _scale(self, value: str) -> tuple[str, np.ndarray]:
         """Return the scale of the data, a value, and that of the weights; ("", any) if none is."""
