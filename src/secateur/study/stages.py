@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from secateur.errors import StudyError, TrainingError, UsageError
 from secateur.model.copying import copied
+from secateur.model.inputs import head
 from secateur.pruning.gates.gates import Gates
 from secateur.pruning.selecting.masks import Masks
+from secateur.pruning.selecting.patterns import parse
+from secateur.pruning.smaller.reordering import reorder
 from secateur.study import plan
 from secateur.study.examples import recalibrate
 from secateur.study.failure import told
@@ -53,6 +56,7 @@ class Stages:
             log += self._second.plainly(stage, model)
         else:
             model, log = self._fresh(stage, 1.0)
+            self._reorder(model)
         if stage.name == GATE:
             learned = Gates.of(model).scores()
             extra["gates"] = {name: _histogram(score) for name, score in learned.items()}
@@ -110,6 +114,13 @@ class Stages:
             observe=self._observe,
         )
         return model, log
+
+    def _reorder(self, model: nn.Module) -> None:
+        """Put a start's channels in the order that suits its pattern; its outputs stay."""
+        subject = self._subject
+        if size := parse(subject.spec.options.pattern).together:
+            few = next(iter(subject.data.evaluation("validation")))[0]
+            model.load_state_dict(reorder(model, head(few, 2), size=size).model.state_dict())
 
     def _teacher(self, stage: Stage) -> nn.Module:
         """Return the start that a stage follows, its batch norms recalibrated."""

@@ -23,6 +23,7 @@ class Dot4(Pattern):
     EXAMPLES = ("dot4",)
     unit = "blocks"
     directed = True
+    together = SIZE
 
     @classmethod
     def parse(cls, text: str) -> Dot4 | None:

@@ -33,6 +33,10 @@ class Pattern(str):
     directed: ClassVar[bool] = False
     """Whether it goes along the inputs, so that their dimension must be known."""
 
+    together: ClassVar[int] = 0
+    """How many consecutive inputs share a score at each place, so that the order of channels
+    matters (see `secateur.reorder`); 0 where it does not, or is not for channels to choose."""
+
     smaller: ClassVar[bool] = False
     """Whether what is cut leaves the network, which then becomes a smaller one."""
 
