@@ -1,13 +1,14 @@
 """Networks in int8: secateur's own float32 and int8 beside its peers' float32, bf16 and int8.
 
     python benchmarks/int8.py FOLDER [--nets resnet18,vgg16] [--batches 1,64] [--threads 2]
-        [--sparsity 0.9]
+        [--sparsity 0.9] [--no-matrix]
         [--against onnxruntime,onnxruntime-int8,openvino,openvino-int8] [--env openvino=VENV]
 
 Weights and inputs are random: only speed and bytes are compared. Secateur's int8 network is what
 `secateur.quantize` makes, on the same number of random inputs as its peers' tools get. With
---sparsity, weights are cut in fours (dot4) first, from which the peers gain nothing. Each network
-is one record, FOLDER/int8-NET-SPARSITY.json; one that exists is not measured again (--again).
+--sparsity, weights are cut in fours (dot4) first, from which the peers gain nothing. With
+--no-matrix, no engine may use matrix instructions (no_matrix.py says how). Each network is one
+record, FOLDER/int8-NET-SPARSITY.json; one that exists is not measured again (--again).
 Printed are a table for each batch size, and the goals. Exit status 1: a goal was missed.
 """
 
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from engines import Goal, Record, available, precision, shown, tell
 from networks import NETWORKS, onnx_file
+from no_matrix import refuse
 from secateur import quantize
 from secateur.bench import inputs, run, view
 from secateur.files import write
@@ -48,7 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--again", action="store_true", help="measure what has a record too")
+    parser.add_argument(
+        "--no-matrix",
+        action="store_true",
+        help="let Linux refuse AMX to every engine, so that all use AVX-512 VNNI",
+    )
     given = parser.parse_args(arguments)
+    if given.no_matrix:
+        refuse()
     given.folder.mkdir(parents=True, exist_ok=True)
     records = [_record(given, net) for net in given.nets.split(",")]
     for line in markdown(records):
@@ -57,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _record(given: argparse.Namespace, net: str) -> Record:
-    path = given.folder / f"int8-{net}-{given.sparsity:g}.json"
+    name = f"int8-{net}-{given.sparsity:g}"
+    path = given.folder / f"{name}{'-no-matrix' if given.no_matrix else ''}.json"
     if path.exists() and not given.again:
         return dict(json.loads(path.read_text()))
     console = Console()
@@ -78,7 +88,7 @@ def _record(given: argparse.Namespace, net: str) -> Record:
     )
     console.print(view(result))
     record = {"net": net, "sparsity": given.sparsity, "onnx_bytes": model.stat().st_size}
-    record |= json.loads(result.json())
+    record |= {"matrix": not given.no_matrix, **json.loads(result.json())}
     write(path, json.dumps(record, indent=1))
     return record
 
@@ -120,7 +130,10 @@ def markdown(records: Sequence[Record]) -> Iterator[str]:
             cells = [f"{1e3 * times[e]['p50']:.3f}" if e in times else "-" for e in engines]
             for over in (["secateur"], _int8(record, batch)):
                 cells.append(shown(_ratio(record, batch, "secateur-int8", over)))
-            yield f"| {record['net']}, {100 * record['sparsity']:g} % | {' | '.join(cells)} |"
+            what = f"{record['net']}, {100 * record['sparsity']:g} %"
+            if not record.get("matrix", True):
+                what += ", no AMX"
+            yield f"| {what} | {' | '.join(cells)} |"
     last = max(records, key=lambda record: record["date"])
     versions = sorted({f"{t['engine']} {t['version']} ({precision(t)})" for t in last["timings"]})
     yield (

@@ -260,15 +260,17 @@ class Drawn:
         self.value = self.net.rounded(self.net.add("Flatten", self.value, axis=1), *self.grid)
         self.linear()
 
+    def step(self, step: str) -> None:
+        self.seen.append((self.value, self.grid))
+        getattr(self, step)()
+        self.layers += step in ("convolution", "linear", "total")
+
     def grow(self, steps: int) -> None:
         for _ in range(steps):
-            self.seen.append((self.value, self.grid))
             steps = ["total", "looked_up", *["linear"] * 3]
             if self.conv:
                 steps = ["pool", "mean", "total", "join", "looked_up", *["convolution"] * 4]
-            step = self.one(*steps)
-            getattr(self, step)()
-            self.layers += step in ("convolution", "linear", "total")
+            self.step(self.one(*steps))
         if self.conv and self.maybe(0.2):
             self.flat()
         self.net.keep(self.value)
@@ -283,6 +285,23 @@ def drawn(seeds: Sequence[int], steps: int = 3) -> Build:
             one.grow(one.one(1, 1, 1, one.number(1, steps)))
 
     return build
+
+
+def every_operator(net: QuantisedNet) -> None:
+    """Add a network with each operator on quads, depthwise layers and residuals among them."""
+    one = Drawn(net, 1355)
+    steps = ["convolution", "pool", "looked_up", "convolution", "total", "convolution", "pool"]
+    for step in [*steps, "mean"]:
+        one.step(step)
+    one.flat()
+    net.keep(one.value)
+    # products as large as they can be: -128 times what is 128 below the middle
+    lowest = net.rounded(net.input(24), 2.0**-9, 0)
+    whole = np.full((24, 8), -128)
+    whole[-1] = 1  # without it, -127 steps of another size would do
+    y = net.add("MatMul", lowest, net.constant((whole * 2.0**-8).astype(F32)))
+    net.keep(net.rounded(y, 2.0**-4, 128))
+    net.whole["layer"] += 1
 
 
 def programs(

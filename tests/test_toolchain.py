@@ -228,15 +228,26 @@ def test_wasm_runs_under_node(tmp_path: Path, program: bool) -> None:
 
 
 @needs_zig
-def test_an_older_processor_refuses_politely(tmp_path: Path) -> None:
-    emulator = need("qemu-x86_64-static")
-    target = toolchain.target("x86_64-v4")
+@pytest.mark.parametrize(
+    ("name", "processor", "lacks"),
+    [
+        ("x86_64-v4", "Nehalem", "movbe"),
+        ("x86_64-v3-vnni", "max", "avx_vnni"),
+        ("aarch64-dotprod", "cortex-a72", "asimddp"),
+        ("aarch64-i8mm", "cortex-a76", "i8mm"),
+    ],
+)
+def test_an_older_processor_refuses_politely(
+    tmp_path: Path, name: str, processor: str, lacks: str
+) -> None:
+    target = toolchain.target(name)
+    emulator = need(f"qemu-{target.architecture}-static")
     program = saved(tmp_path / "main", build(target, program=True))
     done = subprocess.run(
-        [emulator, "-cpu", "Nehalem", program], capture_output=True, check=False, timeout=60
+        [emulator, "-cpu", processor, program], capture_output=True, check=False, timeout=60
     )
     assert done.returncode == 1
-    assert b"this engine needs movbe, which this processor lacks" in done.stderr
+    assert f"this engine needs {lacks}, which this processor lacks".encode() in done.stderr
 
 
 @needs_zig

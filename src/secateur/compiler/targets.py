@@ -69,8 +69,28 @@ _CROSS = (
         *("x86_64-linux-gnu.2.17", "x86_64-linux-musl", ("-march=x86-64-v4",), _V4),
     ),
     Target(
+        *("x86_64-v3-vnni", "linux", "x86_64", 8, 16, ("-march=x86_64_v3+avxvnni",)),
+        *("x86_64-linux-gnu.2.17", "x86_64-linux-musl", ("-march=x86-64-v3", "-mavxvnni")),
+        (*_V3, "avx_vnni"),
+    ),
+    Target(
+        *("x86_64-v4-vnni", "linux", "x86_64", 16, 32, ("-march=x86_64_v4+avx512vnni",)),
+        *("x86_64-linux-gnu.2.17", "x86_64-linux-musl", ("-march=x86-64-v4", "-mavx512vnni")),
+        (*_V4, "avx512_vnni"),
+    ),
+    Target(
         *("aarch64-linux", "linux", "aarch64", 4, 32),
         *((), "aarch64-linux-gnu.2.17", "aarch64-linux-musl"),
+    ),
+    Target(
+        *("aarch64-dotprod", "linux", "aarch64", 4, 32, ("-mcpu=generic+v8_2a+dotprod",)),
+        *("aarch64-linux-gnu.2.17", "aarch64-linux-musl"),
+        *(("-march=armv8.2-a+dotprod",), ("asimddp",)),
+    ),
+    Target(
+        *("aarch64-i8mm", "linux", "aarch64", 4, 32, ("-mcpu=generic+v8_2a+dotprod+i8mm",)),
+        *("aarch64-linux-gnu.2.17", "aarch64-linux-musl"),
+        *(("-march=armv8.2-a+dotprod+i8mm",), ("asimddp", "i8mm")),
     ),
     Target(
         *("armv7-linux", "linux", "armv7", 4, 16, ("-mcpu=generic+v7a+neon+vfp4",)),

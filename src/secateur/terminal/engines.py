@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
 from secateur.terminal.application import app, chosen, out, say, working
@@ -40,7 +41,7 @@ def compile_(
         str, typer.Option(help="library, or c: a folder of C sources that needs nothing else.")
     ] = "library",
     target: Annotated[
-        str, typer.Option(help="native, or a name that an unknown one lists (needs ziglang).")
+        str, typer.Option(help=f"native, or (needs ziglang) {', '.join(targets.CROSS)}.")
     ] = "native",
     values: Annotated[
         str, typer.Option(help="How weights are stored: fp32, fp16 or bf16; fp32 in arithmetic.")

@@ -2,10 +2,27 @@
  *
  * Byte k of a word (the lowest first) is channel 4 i + k. What becomes of a number is defined to the
  * last bit, so nothing here may be contracted: where a product is added to, either it is exact, since
- * its factor has 16 bits, or SEC_ROUNDED keeps it apart. */
+ * its factor has 16 bits, or SEC_ROUNDED keeps it apart.
+ *
+ * Arm has products of int8 with int8 everywhere, but with uint8 only where there is i8mm. Where there
+ * is not, words lie in memory with the highest bit of each byte turned: as int8 that is the level less
+ * 128, and the bias makes up for it. A word is turned, by `sec_words`, where it is made and where its
+ * levels are read one by one. */
 #ifndef SECATEUR_LEVELS_H
 #define SECATEUR_LEVELS_H
 #include "vector.h"
+
+#if defined(__ARM_NEON) && !defined(__ARM_FEATURE_MATMUL_INT8) && LANES == 4
+#define SEC_MOVED 128
+#define SEC_BIAS(plain, moved) (moved)
+typedef int8_t sec_stored_level;
+#else
+#define SEC_MOVED 0
+#define SEC_BIAS(plain, moved) (plain)
+typedef uint8_t sec_stored_level;
+#endif
+/* A word of levels as it lies in memory, or such a word as levels: the same both ways. */
+#define sec_words(x) ((x) ^ SEC_MOVED * 0x01010101u)
 
 /* Keeps a product from becoming part of a fused multiply-add. WebAssembly has none. */
 #if defined(__AVX512F__)
@@ -48,17 +65,17 @@ INLINE veci sec_level(vec steps, const float low, const float high, const int ze
   return (veci)y - (SEC_WHOLE_BITS - zero);
 }
 
-/* Byte k of a word. */
+/* Level k of a word of levels. */
 INLINE int32_t sec_byte1(uint32_t word, const int k) { return word >> 8 * k & 255; }
 INLINE veci sec_byte(veci word, const int k) { return word >> 8 * k & 255; }
 INLINE vec sec_real(veci x) { return __builtin_convertvector(x, vec); }
 
 INLINE uint32_t sec_quad_of(const float a, const float b, const float c, const float d,
                             const float scale, const float low, const float high, const int zero) {
-  return (uint32_t)sec_level1(a / scale, low, high, zero)
-         | (uint32_t)sec_level1(b / scale, low, high, zero) << 8
-         | (uint32_t)sec_level1(c / scale, low, high, zero) << 16
-         | (uint32_t)sec_level1(d / scale, low, high, zero) << 24;
+  return sec_words((uint32_t)sec_level1(a / scale, low, high, zero)
+                   | (uint32_t)sec_level1(b / scale, low, high, zero) << 8
+                   | (uint32_t)sec_level1(c / scale, low, high, zero) << 16
+                   | (uint32_t)sec_level1(d / scale, low, high, zero) << 24);
 }
 
 /* The sum of two words' numbers, as levels; both factors have 16 bits, so that products are exact. */
@@ -67,38 +84,41 @@ typedef struct {
   int zero;
 } sec_sum;
 INLINE uint32_t sec_quad_sum(const uint32_t a, const uint32_t b, const sec_sum s) {
+  const uint32_t p = sec_words(a), q = sec_words(b);
   uint32_t y = 0;
   UNROLL for (int k = 0; k < 4; k++) {
-    const float x = ((float)sec_byte1(a, k) - s.zeros[0]) * s.factors[0]
-                    + ((float)sec_byte1(b, k) - s.zeros[1]) * s.factors[1];
+    const float x = ((float)sec_byte1(p, k) - s.zeros[0]) * s.factors[0]
+                    + ((float)sec_byte1(q, k) - s.zeros[1]) * s.factors[1];
     y |= (uint32_t)sec_level1(x, s.low, s.high, s.zero) << 8 * k;
   }
-  return y;
+  return sec_words(y);
 }
 
-INLINE uint32_t sec_quad_table(const uint32_t x, const uint8_t *table) {
-  return table[x & 255] | (uint32_t)table[x >> 8 & 255] << 8 | (uint32_t)table[x >> 16 & 255] << 16
-         | (uint32_t)table[x >> 24] << 24;
+INLINE uint32_t sec_quad_table(uint32_t x, const uint8_t *table) {
+  x = sec_words(x);
+  return sec_words(table[x & 255] | (uint32_t)table[x >> 8 & 255] << 8
+                   | (uint32_t)table[x >> 16 & 255] << 16 | (uint32_t)table[x >> 24] << 24);
 }
 
-/* The larger of each two bytes. */
+/* The larger of each two levels of stored words. */
 INLINE vec sec_larger_bytes(vec a, vec b) {
 #if LANES == 16 && defined(__AVX512BW__)
   return (vec)_mm512_max_epu8((__m512i)a, (__m512i)b);
 #elif LANES == 8 && defined(__AVX2__)
   return (vec)_mm256_max_epu8((__m256i)a, (__m256i)b);
 #else
-  typedef uint8_t bytes __attribute__((vector_size(LANES * 4)));
+  typedef sec_stored_level bytes __attribute__((vector_size(LANES * 4)));
   const bytes x = (bytes)a, y = (bytes)b, m = (bytes)(x > y);
   return (vec)((x & m) | (y & ~m));
 #endif
 }
 INLINE uint32_t sec_larger_bytes1(uint32_t a, uint32_t b) {
+  a = sec_words(a), b = sec_words(b);
   uint32_t y = 0;
   UNROLL for (int k = 0; k < 32; k += 8) {
     const uint32_t x = a >> k & 255, z = b >> k & 255;
     y |= (x > z ? x : z) << k;
   }
-  return y;
+  return sec_words(y);
 }
 #endif

@@ -115,8 +115,8 @@ static __attribute__((noinline, unused)) void sec_vector_sums(const sec_dense *w
         const sec_bytes p1 = sec_data((veci)*(const vec *)((const char *)x1 + at));
         UNROLL for (int i = 0; i < 8; i++) {
           const sec_bytes b = sec_weights(sec_word(v[i]));
-          acc[0][i] = sec_dot4(acc[0][i], p0, b);
-          acc[1][i] = sec_dot4(acc[1][i], p1, b);
+          acc[0][i] = sec_dot4(acc[0][i], p0, b, 0);
+          acc[1][i] = sec_dot4(acc[1][i], p1, b, 0);
         }
       }
     UNROLL for (int i = 0; i < 8; i++) {

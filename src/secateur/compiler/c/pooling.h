@@ -37,6 +37,7 @@ INLINE vec sec_largest(const sec_pooled r) { return (vec)((veci)r.most | r.odd);
 INLINE sec_pooled sec_pool_nothing(const int largest) {
   sec_pooled r = {0};
   if (largest == 1) r.most = sec_all(-INFINITY);
+  if (largest == SEC_LARGEST_BYTES) r.most = (vec)sec_words((vecu)r.most);
   return r;
 }
 INLINE void sec_pool_add(sec_pooled *r, vec v, const int largest) {

@@ -18,6 +18,15 @@ typedef struct {
 
 /* Four words of columns to four words of channels. */
 INLINE void sec_quad_turned(const veci x[4], veci y[4]) {
+#if defined(__ARM_NEON) && LANES == 4
+  const uint8x16x2_t p = vtrnq_u8((uint8x16_t)x[0], (uint8x16_t)x[1]);
+  const uint8x16x2_t q = vtrnq_u8((uint8x16_t)x[2], (uint8x16_t)x[3]);
+  for (int k = 0; k < 2; k++) {
+    const uint16x8x2_t r = vtrnq_u16((uint16x8_t)p.val[k], (uint16x8_t)q.val[k]);
+    y[k] = (veci)r.val[0];
+    y[k + 2] = (veci)r.val[1];
+  }
+#else
   const veci low = (veci){0} + 0x00ff00ff, half = (veci){0} + 0xffff;
   const veci a = (x[0] & low) | (x[1] & low) << 8, b = (x[0] >> 8 & low) | (x[1] & ~low);
   const veci c = (x[2] & low) | (x[3] & low) << 8, d = (x[2] >> 8 & low) | (x[3] & ~low);
@@ -25,6 +34,7 @@ INLINE void sec_quad_turned(const veci x[4], veci y[4]) {
   y[1] = (b & half) | d << 16;
   y[2] = (a >> 16 & half) | (c & ~half);
   y[3] = (b >> 16 & half) | (d & ~half);
+#endif
 }
 
 /* th outputs, one below the other, of one word of channels. */
@@ -57,7 +67,7 @@ INLINE void sec_quad_windows_at(const sec_quad_windows *w, const sec_shape *g, c
         if (t < 0 || t % w->high_every || tap >= w->high) continue;
         UNROLL for (int k = 0; k < 4; k++) {
           const sec_bytes v = sec_weights(sec_word(weights[(tap * fours + f) * 4 + k]));
-          sums[i][k] = sec_dot4(sums[i][k], data[k], v);
+          sums[i][k] = sec_dot4(sums[i][k], data[k], v, w->levels.narrow);
         }
       }
     }
@@ -101,7 +111,7 @@ INLINE void sec_quad_windows_plain(const sec_quad_windows *w, const sec_shape *g
             const int32_t *words = w->weights + (((long)o / 4 * w->high + a) * fours + b / 4) * 4;
             const int8_t weight = ((const int8_t *)(words + o % 4))[b % 4];
             const float *p = x + (long)a * w->high_every * w->row + b * w->column;
-            sum += weight * ((const uint8_t *)p)[o % 4];
+            sum += weight * ((const sec_stored_level *)p)[o % 4];
           }
         sec_quad_put1(&w->levels, g, sum, out + i * g->out[1] + j * g->out[2],
                       res ? res + i * g->res[1] + j * g->res[2] : 0, o);

@@ -17,6 +17,9 @@ typedef struct {
 
 typedef struct { veci even, odd, sum[4]; int count; } sec_total;
 
+/* Words of levels. */
+INLINE veci sec_levels_at(const float *x) { return (veci)sec_words((vecu)*(const vec *)x); }
+
 INLINE void sec_total_settle(sec_total *r) {
   r->sum[0] += r->even & 0xffff;
   r->sum[1] += r->odd & 0xffff;
@@ -41,7 +44,7 @@ INLINE void sec_mean_put(const sec_mean m, const veci sums[4], const veci offset
     if (m.quads) word |= sec_level(y, m.low, m.high, m.zero) << 8 * k;
     else if (k < m.channels) *(vec *)(out + k * m.out_channel) = y;
   }
-  if (m.quads) *(vec *)out = (vec)word;
+  if (m.quads) *(vec *)out = (vec)sec_words((vecu)word);
 }
 INLINE void sec_mean_put1(const sec_mean m, const int32_t sums[4], const int32_t offset,
                           const float factor, float *out) {
@@ -52,6 +55,7 @@ INLINE void sec_mean_put1(const sec_mean m, const int32_t sums[4], const int32_t
     if (m.quads) word |= (uint32_t)sec_level1(y, m.low, m.high, m.zero) << 8 * k;
     else if (k < m.channels) out[k * m.out_channel] = y;
   }
+  word = sec_words(word);
   if (m.quads) memcpy(out, &word, sizeof word);
 }
 
@@ -62,8 +66,8 @@ INLINE void sec_mean_window(const float *p, const sec_pool_axis z, const sec_poo
   for (int k = z0; k < z1; k++)
     for (int i = y0; i < y1; i++)  /* unrolled where these are constants */
       for (int j = x0; j < x1; j++)
-        sec_total_add(&r, (veci)*(const vec *)(p + k * z.dilation * z.in + i * y.dilation * y.in
-                                               + j * x.dilation * x.in));
+        sec_total_add(&r, sec_levels_at(p + k * z.dilation * z.in + i * y.dilation * y.in
+                                        + j * x.dilation * x.in));
   sec_total_settle(&r);
   UNROLL for (int k = 0; k < 4; k++) sums[k] = r.sum[k];
 }
@@ -100,7 +104,7 @@ INLINE void sec_mean_all(const float *in, const int32_t *real, const sec_pool_ax
   for (int i = 0; i < z.outs; i++)
     for (int j = 0; j < y.outs; j++)
       for (int k = 0; k < x.outs; k++) {
-        veci v = (veci)*(const vec *)(in + i * z.in + j * y.in + k * x.in);
+        veci v = sec_levels_at(in + i * z.in + j * y.in + k * x.in);
         if (real) {
           v &= *(const veci *)real;
           real += LANES;

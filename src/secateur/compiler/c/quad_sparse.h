@@ -10,7 +10,7 @@ enum { SEC_WAITING = 32, SEC_ROOM = 16 };  /* most outputs of a chunk; most sums
 
 /* One non-zero word against th x tw vectors of words. */
 INLINE void sec_quad_add(const sec_sparse *w, const sec_shape *g, const sec_walk *at, int i,
-                         veci *sums, const int th, const int tw) {
+                         veci *sums, const int th, const int tw, const int narrow) {
   const float *x = (const float *)(at->base + (w->unit ? (size_t)at->place[i] * w->unit
                                                        : (size_t)at->offset[at->code[i]]));
   OPAQUE(x);
@@ -18,13 +18,13 @@ INLINE void sec_quad_add(const sec_sparse *w, const sec_shape *g, const sec_walk
   UNROLL for (int r = 0; r < th; r++)
     UNROLL for (int c = 0; c < tw; c++) {
       const sec_bytes p = sec_data((veci)*(const vec *)(x + r * g->in[1] + c * g->in[2]));
-      sums[r * tw + c] = sec_dot4(sums[r * tw + c], p, v);
+      sums[r * tw + c] = sec_dot4(sums[r * tw + c], p, v, narrow);
     }
 }
 
 /* The rows of a block and a chunk. */
 INLINE void sec_quad_rows(const sec_sparse *w, const sec_shape *g, const float *in, veci *waiting,
-                          int block, int chunk, const int th, const int tw) {
+                          int block, int chunk, const int th, const int tw, const int narrow) {
   const int n = th * tw, sets = n <= 2 ? 4 : n <= 8 ? 2 : 1;
   const uint32_t *s = w->start + 2 * ((long)block * w->chunks + chunk);
   const uint8_t *row = w->rows + 2 * (long)s[0], *last_row = w->rows + 2 * (long)s[2];
@@ -44,8 +44,8 @@ INLINE void sec_quad_rows(const sec_sparse *w, const sec_shape *g, const float *
     int k = 0;
     ROLLED for (; k + turn <= count; k += turn)
       UNROLL for (int m = 0; m < turn; m++)
-        sec_quad_add(w, g, &at, k + m, sums + m % sets * n, th, tw);
-    ROLLED for (; k < count; k++) sec_quad_add(w, g, &at, k, sums, th, tw);
+        sec_quad_add(w, g, &at, k + m, sums + m % sets * n, th, tw, narrow);
+    ROLLED for (; k < count; k++) sec_quad_add(w, g, &at, k, sums, th, tw, narrow);
     at.code += count;
     at.place += count;
     at.value += count;
@@ -62,7 +62,7 @@ INLINE void sec_quad_sparse_tile(const sec_sparse *w, const struct sec_levels *q
   const int n = th * tw, step = q->quads ? 4 : 1;
   for (int c = c0; c < c1; c++) {
     const int from = c * w->chunk, to = SEC_LEAST(from + w->chunk, outputs);
-    for (int b = 0; b < w->blocks; b++) sec_quad_rows(w, g, in, waiting, b, c, th, tw);
+    for (int b = 0; b < w->blocks; b++) sec_quad_rows(w, g, in, waiting, b, c, th, tw, q->narrow);
     for (int o = from; o < to; o += step) {
       float *y = out + o / step * g->out_channel;
       const float *r = res ? res + o / step * g->res_channel : 0;
@@ -132,7 +132,7 @@ INLINE void sec_quad_sparse_plain(const sec_sparse *w, const struct sec_levels *
               int32_t sum = row[1] & SEC_FIRST ? ((const int32_t *)w->bias)[from + channel]
                                                : waiting[channel];
               for (int k = 0; k < row[0]; k++, code++, value += 4) {
-                const uint8_t *p = (const uint8_t *)(base + offset[*code]);
+                const sec_stored_level *p = (const sec_stored_level *)(base + offset[*code]);
                 UNROLL for (int m = 0; m < 4; m++) sum += p[m] * value[m];
               }
               waiting[channel] = sum;

@@ -10,13 +10,14 @@
 
 /* sec_dot4: to each lane of `sum`, what four levels times four weights give. Operands that several
    products share are made ready once: of words of data, of a word of weights in every lane, and of a
-   vector of words of weights. */
+   vector of words of weights. `narrow`: no weight is -128, which spares NEON a third of its work. */
 #if LANES == 16 && defined(__AVX512VNNI__) || LANES == 8 && (defined(__AVXVNNI__) \
     || defined(__AVX512VNNI__) && defined(__AVX512VL__))
 typedef veci sec_bytes;
 INLINE sec_bytes sec_data(veci x) { return x; }
 INLINE sec_bytes sec_weights(veci w) { return w; }
-INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
+INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w, const int narrow) {
+  (void)narrow;
 #if LANES == 16
   return (veci)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
 #elif defined(__AVX512VNNI__)
@@ -25,13 +26,42 @@ INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
   return (veci)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
 #endif
 }
-#elif defined(__ARM_FEATURE_MATMUL_INT8) && LANES == 4
+#elif (defined(__ARM_FEATURE_MATMUL_INT8) || SEC_MOVED) && LANES == 4
 #include <arm_neon.h>
+/* Sums of neighbours, those of the first vector first. */
+INLINE int16x8_t sec_pairs16(int16x8_t p, int16x8_t q) {
+#if defined(__aarch64__)
+  return vpaddq_s16(p, q);
+#else
+  return vcombine_s16(vpadd_s16(vget_low_s16(p), vget_high_s16(p)),
+                      vpadd_s16(vget_low_s16(q), vget_high_s16(q)));
+#endif
+}
+INLINE int32x4_t sec_pairs32(int32x4_t p, int32x4_t q) {
+#if defined(__aarch64__)
+  return vpaddq_s32(p, q);
+#else
+  return vcombine_s32(vpadd_s32(vget_low_s32(p), vget_high_s32(p)),
+                      vpadd_s32(vget_low_s32(q), vget_high_s32(q)));
+#endif
+}
 typedef veci sec_bytes;
 INLINE sec_bytes sec_data(veci x) { return x; }
 INLINE sec_bytes sec_weights(veci w) { return w; }
-INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
+INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w, const int narrow) {
+  (void)narrow;
+#if !SEC_MOVED
   return (veci)vusdotq_s32((int32x4_t)sum, (uint8x16_t)x, (int8x16_t)w);
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return (veci)vdotq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w);
+#else
+  const int8x16_t a = (int8x16_t)x, b = (int8x16_t)w;
+  const int16x8_t p = vmull_s8(vget_low_s8(a), vget_low_s8(b));
+  const int16x8_t q = vmull_s8(vget_high_s8(a), vget_high_s8(b));
+  /* two products are at most 2 * 128 * 127, which 16 bits hold, or else 2 * 128 * 128, which they do not */
+  if (narrow) return (veci)vpadalq_s16((int32x4_t)sum, sec_pairs16(p, q));
+  return sum + (veci)sec_pairs32(vpaddlq_s16(p), vpaddlq_s16(q));
+#endif
 }
 #elif LANES == 16 && defined(__AVX512BW__) || LANES == 8 && defined(__AVX2__) || defined(__wasm_simd128__)
 /* Pairs of 16 bits: those of bytes 0 and 2, and of 1 and 3. Products of 8 bits cannot saturate. */
@@ -55,7 +85,8 @@ INLINE veci sec_pairs(veci x, veci w) {
   return (veci)wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)w);
 #endif
 }
-INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
+INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w, const int narrow) {
+  (void)narrow;
   return sum + sec_pairs(x.even, w.even) + sec_pairs(x.odd, w.odd);
 }
 #else
@@ -66,7 +97,8 @@ INLINE sec_bytes sec_data(veci x) {
 INLINE sec_bytes sec_weights(veci w) {
   return (sec_bytes){{(w << 24) >> 24, (w << 16) >> 24, (w << 8) >> 24, w >> 24}};
 }
-INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w) {
+INLINE veci sec_dot4(veci sum, sec_bytes x, sec_bytes w, const int narrow) {
+  (void)narrow;
   return sum + x.of[0] * w.of[0] + x.of[1] * w.of[1] + x.of[2] * w.of[2] + x.of[3] * w.of[3];
 }
 #endif
@@ -76,6 +108,7 @@ INLINE veci sec_word(int32_t x) { return x - (veci){0}; }
 struct sec_levels {
   const float *factor;            /* [outputs], from a sum to a number, or to steps of the output */
   int quads;                      /* whether the output is words */
+  int narrow;                     /* see sec_dot4 */
   float res_zero, res_factor;     /* of a residual in words; the factor has 16 bits */
   float low, high;                /* ends, less zero */
   int zero;
@@ -93,13 +126,13 @@ INLINE vec sec_quad_number(const struct sec_levels *q, veci sum, int output) {
 INLINE vec sec_quad_word(const struct sec_levels *q, const veci sums[4], int output,
                          const float *res) {
   veci word = {0}, r = {0};
-  if (res) r = (veci)*(const vec *)res;
+  if (res) r = (veci)sec_words((vecu)*(const vec *)res);
   UNROLL for (int k = 0; k < 4; k++) {
     vec y = sec_quad_number(q, sums[k], output + k);
     if (res) y += (sec_real(sec_byte(r, k)) - sec_all(q->res_zero)) * sec_all(q->res_factor);
     word |= sec_level(y, q->low, q->high, q->zero) << 8 * k;
   }
-  return (vec)word;
+  return (vec)sec_words((vecu)word);
 }
 
 /* A vector of sums of each of `n` outputs, 4 or as many as there are, at the places of the first. */
@@ -129,11 +162,11 @@ INLINE void sec_quad_put1(const struct sec_levels *q, const sec_shape *g, int32_
   SEC_ROUNDED(y);
   if (q->quads) {
     if (res) {
-      const uint8_t *r = (const uint8_t *)(res + output / 4 * g->res_channel);
-      y += ((float)r[output % 4] - q->res_zero) * q->res_factor;
+      const sec_stored_level *r = (const sec_stored_level *)(res + output / 4 * g->res_channel);
+      y += ((float)(r[output % 4] + SEC_MOVED) - q->res_zero) * q->res_factor;
     }
-    uint8_t *to = (uint8_t *)(out + output / 4 * g->out_channel);
-    to[output % 4] = (uint8_t)sec_level1(y, q->low, q->high, q->zero);
+    sec_stored_level *to = (sec_stored_level *)(out + output / 4 * g->out_channel);
+    to[output % 4] = (sec_stored_level)(sec_level1(y, q->low, q->high, q->zero) - SEC_MOVED);
   } else {
     if (q->more) y += q->more[output];
     if (res) y += res[output * g->res_channel];
@@ -162,7 +195,8 @@ INLINE void sec_quad_tile(const sec_dense *w, const sec_shape *g, const float *i
           p[i * tw + j] = sec_data((veci)*(const vec *)(x + i * g->in[1] + j * g->in[2]));
       UNROLL for (int o = 0; o < ob; o++) {
         const sec_bytes b = sec_weights(sec_word(v[o]));
-        UNROLL for (int i = 0; i < th * tw; i++) acc[o][i] = sec_dot4(acc[o][i], p[i], b);
+        UNROLL for (int i = 0; i < th * tw; i++)
+          acc[o][i] = sec_dot4(acc[o][i], p[i], b, w->levels->narrow);
       }
     }
   }
@@ -202,7 +236,8 @@ INLINE void sec_quad_lines(const sec_dense *w, const sec_shape *g, const float *
       const sec_bytes x = sec_data(sec_word(word));
       UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int m = 0; m < SEC_PARTS; m++)
-          sums[i][m] = sec_dot4(sums[i][m], x, sec_weights(*(const veci *)(v + i * size + m * LANES)));
+          sums[i][m] = sec_dot4(sums[i][m], x, sec_weights(*(const veci *)(v + i * size + m * LANES)),
+                                w->levels->narrow);
     }
   }
   const struct sec_levels *q = w->levels;

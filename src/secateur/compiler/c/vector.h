@@ -11,6 +11,7 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t veci __attribute__((vector_size(LANES * 4)));
+typedef uint32_t vecu __attribute__((vector_size(LANES * 4)));
 
 #define INLINE static inline __attribute__((always_inline, unused))
 /* What several steps call: copies of it for each would be most of a small network's file. GCC 12 must

@@ -56,7 +56,8 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     if not step.sparse(node) and depthwise.fits(node, x, w.constant):
         channels = depthwise.write(body, node, w.constant, bias, (x, y, r), step)
     else:
-        channels = write(body, node, c, bias, y.layout.lanes, step, sums=step.sparse(node))
+        stored = step.weights.pointer(bias)
+        channels = write(body, node, c, stored, y.layout.lanes, step, sums=step.sparse(node))
     if fill := step.fill(*channels):
         body.line(fill)
     return body.text()
@@ -66,7 +67,7 @@ def write(
     body: Body,
     node: Node,
     c: Contraction,
-    bias: np.ndarray | str,
+    bias: str,
     lanes: int,
     step: Step,
     *,
@@ -77,7 +78,7 @@ def write(
     """Write a contraction of `in`, with the residual `res` or null, to `out`.
 
     Args:
-        bias: of outputs, or C, a pointer to them.
+        bias: C, a pointer to the bias of every output.
         sums: see `Step.sparse`.
         levels: C, what `sec_dense` has; where it is not null, weights and bias are int32.
         least: outputs that must be done at once.
@@ -125,7 +126,7 @@ def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
 def _sparse(
     body: Body,
     c: Contraction,
-    bias: np.ndarray | str,
+    bias: str,
     plane: tuple[int, int],
     lanes: int,
     step: Step,
@@ -163,9 +164,8 @@ def _sparse(
             f"{offset}, {places}, {unit}, {even:d}}};"
         )
 
-    biases = _pointer(bias, step)
     # while an engine is made there is nothing that a network computes
-    early = "0" if isinstance(bias, str) else biases
+    early = "0" if words else bias
     key = f"{p(s.values)} {p(s.rows)}"
     alone = lanes == 1 and not words and is_vector(c)
     if alone and (form := single.form(c.weight, step.machine)):
@@ -173,7 +173,7 @@ def _sparse(
         if form.name == "blocked":
             counts = f"{len(form.begin) - 1}, {form.steps}, {p(form.begin)}"
         size = f"(sec_{form.name}){{{counts}}}"
-        body.line(layer("0", "0", 0, biases))
+        body.line(layer("0", "0", 0, bias))
         body.line(f"const sec_{form.name} s = {size};")
         at = step.weights.prepare(
             f"{form.name} {key}",
@@ -190,7 +190,7 @@ def _sparse(
     if low:
         body.line(f"in += {low};")
     if lanes == 1:
-        body.line(layer("offset", "0", 0, biases))
+        body.line(layer("offset", "0", 0, bias))
         if words:
             return f"sec_quad_sparse_plain(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
@@ -204,9 +204,9 @@ def _sparse(
             2 * len(s.codes),
             f"{table} {layer('offset', '0', unit, early)} sec_look_up(&w, (uint16_t *)to);",
         )
-        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit, biases))
+        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit, bias))
     else:
-        body.line(layer("offset", "0", 0, biases))
+        body.line(layer("offset", "0", 0, bias))
     apart = c.groups > 1 and outputs // c.groups <= chunk
     shape = f"{tile.high}, {tile.wide}, {apart:d}"
     if words:
@@ -219,7 +219,7 @@ def _sparse(
 def _dense(
     body: Body,
     c: Contraction,
-    bias: np.ndarray | str,
+    bias: str,
     plane: tuple[int, int],
     lanes: int,
     step: Step,
@@ -242,8 +242,7 @@ def _dense(
     if words:
         a_block = max(1, width)  # sums have no place to wait in
     p = step.weights.pointer
-    weights = p(packing.dense(c.weight, c.groups))
-    kept = [f"(const float *){pointer}" for pointer in (weights, _pointer(bias, step))]
+    kept = [f"(const float *){a}" for a in (p(packing.dense(c.weight, c.groups)), bias)]
     deep = matrix_depth(c, lanes, step.machine) if words else 0
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
@@ -278,10 +277,6 @@ def _dense(
         q = f"sec_share({c.groups * a_group}, {share}, T)"
         bounds.append(f"{q} / {a_group} * {mine} + SEC_LEAST({q} % {a_group} * {unit}, {mine})")
     return call, (bounds[0], bounds[1])
-
-
-def _pointer(bias: np.ndarray | str, step: Step) -> str:
-    return bias if isinstance(bias, str) else step.weights.pointer(bias)
 
 
 def matrix_depth(c: Contraction, lanes: int, machine: Machine) -> int:

@@ -30,7 +30,10 @@ def call(ref: str, place: Place, padding: float, first: str, end: str) -> str:
     name = "sec_fill" if layout.lanes > 1 else "sec_fill_plain"
     samples, stride = layout.blocks[0], layout.strides[0]
     base = f"(float *){ref} + n * {stride}L" if samples > 1 else f"(float *){ref}"
-    value = floating(padding) if place.dtype.kind == "f" else f"sec_bits({int(padding)}u)"
+    if place.dtype.kind == "f":
+        value = floating(padding)
+    else:
+        value = f"sec_bits(sec_words({int(padding)}u))"
     loop = f"for (long n = 0; n < {samples}; n++) " if samples > 1 else ""
     return f"{loop}{name}({base}, {first}, {end}, {layout.strides[1]}, {z}, {y}, {x}, {value});"
 

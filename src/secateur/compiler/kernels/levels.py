@@ -143,7 +143,7 @@ def from_quads(
         loops[axis] = Axis((channels - k + 3) // 4, axes[axis].steps)
         ordered = [*(loops[a] for a in y.layout.order), *lanes]
         target = Pointer(y.c, f"{y.ref} + {k * stride}L")
-        text = f"((float)sec_byte1(x0, {k}) - {zero}) * {scale}"
+        text = f"((float)sec_byte1(sec_words(x0), {k}) - {zero}) * {scale}"
         each(body, ordered, target, [Pointer.to(x)], text, weight=2)
     return body.text()
 
@@ -171,7 +171,10 @@ def dynamic_grid(
 def quad_terms(
     _node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
 ) -> str:
-    """Write what a layer on quads needs to know of its input's scale and zero point."""
+    """Write what a layer on quads needs to know of its input's scale and zero point.
+
+    Where words hold levels less 128 (see `c/levels.h`), so are offsets for these.
+    """
     scale, zero, rows, steps = inputs
     assert scale is not None
     assert zero is not None
@@ -185,7 +188,7 @@ def quad_terms(
     bits = f"(const float *){step.weights.pointer(steps.constant.view(np.int32))}"
     axes = [Axis(steps.layout.shape[0], (1, 1))]
     offsets, factors = map(Pointer.to, outputs)
-    each(body, axes, offsets, [Pointer.to(rows)], "-x0 * zero")
+    each(body, axes, offsets, [Pointer.to(rows)], "x0 * (SEC_MOVED - zero)")
     each(body, axes, factors, [Pointer("float", bits)], "x0 * scale")
     return body.text()
 

@@ -231,7 +231,7 @@ def _elements(
         body.lanes(y.layout.lanes)
         opened += 1
     total = y.c if _largest(node) else "double"
-    body.line(f"{total} r = {_least(y) if _largest(node) else '0'};")
+    body.line(f"{total} r = {_least(node, y) if _largest(node) else '0'};")
     for k in range(rank):
         body.open(f"for (int k{k} = 0; k{k} < {form.kernel[k]}; k{k}++)")
         body.line(f"const long i{k} = s{k} + k{k} * {form.dilations[k]};")
@@ -252,8 +252,10 @@ def _elements(
     return body.text()
 
 
-def _least(place: Place) -> str:
+def _least(node: Node, place: Place) -> str:
     """Return the least number of a type, in C."""
+    if node.op == "QuadMaxPool":
+        return "sec_words(0u)"
     if place.dtype.kind == "f":
         return "-INFINITY"
     least = np.iinfo(place.dtype).min

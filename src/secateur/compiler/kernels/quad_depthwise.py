@@ -42,7 +42,7 @@ def write(
 
     Args:
         weight: int8 [channels, 1, ...], one or two spatial axes.
-        bias: C, a pointer to int32 [channels].
+        bias: C, a pointer to the bias of every channel.
         places: input, output, residual.
 
     Returns:
@@ -57,7 +57,7 @@ def write(
     body.line(
         f"const sec_quad_windows w = {{{quads}, {high}, {wide}, {x.layout.strides[1]}, "
         f"{plane.inputs[0]}, {plane.steps[1] * plane.inputs[1]}, {plane.strides[0]}, "
-        f"{plane.steps[0]}, {p(packed)}, (const int32_t *){bias}, levels}};"
+        f"{plane.steps[0]}, {p(packed)}, {bias}, levels}};"
     )
     opened = body.loops(y.layout.blocks[:1], ["n"], shared=False)
     if y.layout.lanes > 1:

@@ -40,6 +40,20 @@ def words(weight: np.ndarray) -> np.ndarray:
     return np.moveaxis(last.view("<i4"), -1, 1).astype(np.int32)
 
 
+def _biases(weight: np.ndarray, bias: np.ndarray, step: Step) -> str:
+    """Return C: a pointer to biases, int32, or to those for levels less 128 (see `c/levels.h`).
+
+    The compiler chooses, since only it knows the instructions; both fit, as `bias` is within what
+    `passes/integers.py` allows.
+    """
+    plain = step.weights.pointer(bias)
+    if step.machine.lanes != 4:
+        return plain
+    total = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
+    moved = step.weights.pointer((bias + 128 * total).astype(np.int32))
+    return f"SEC_BIAS({plain}, {moved})"
+
+
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the call of the kernel that fits, with what becomes of its sums."""
     x, w, b, factor, r, more = (*inputs, None, None)[:6]
@@ -53,26 +67,30 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     least = 4 if quads else 1
     room = -len(weight) % least  # channels that fill the last quad
     weight = np.pad(weight, [(0, room), *[(0, 0)] * (weight.ndim - 1)])
-    bias, factors, added = (_kept(place, room, step) for place in (b, factor, more))
+    biases = b.ref  # QuadTerms makes what words need
+    if b.constant is not None:
+        biases = _biases(weight, np.pad(b.constant, (0, room)), step)
+    factors, added = (_kept(place, room, step) for place in (factor, more))
     body = Body()
     body.line(f"const float *in = (const float *){x.ref};")
     body.line(f"float *out = (float *){y.ref};")
     body.line(f"const float *res = {f'(const float *){r.ref}' if r else '0'};")
     zero = node.get("out_zero", 0)
     ends = [floating(node.get(end, 0) - zero) for end in ("low", "high")]
+    narrow = step.machine.lanes == 4 and -128 not in weight
     body.line(
-        f"const struct sec_levels levels = {{(const float *){factors}, {quads:d}, "
+        f"const struct sec_levels levels = {{(const float *){factors}, {quads:d}, {narrow:d}, "
         f"{floating(node.get('res_zero', 0))}, {floating(node.get('res_factor', 0.0))}, "
         f"{', '.join(ends)}, {zero}, (const float *){added}}};"
     )
     if quad_depthwise.fits(node, weight):
-        first, end = quad_depthwise.write(body, node, weight, bias, (x, y, r), step)
+        first, end = quad_depthwise.write(body, node, weight, biases, (x, y, r), step)
     else:
         c = contracted.describe(node, x, words(weight), y, r)
         lanes = y.layout.lanes
         sums = step.sparse(node)
         bounds = contraction.write(
-            body, node, c, bias, lanes, step, sums=sums, levels="&levels", least=least
+            body, node, c, biases, lanes, step, sums=sums, levels="&levels", least=least
         )
         first, end = (f"({bound}) / {least}" for bound in bounds)
     if fill := step.fill(first, end):

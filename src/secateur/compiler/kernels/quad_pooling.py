@@ -169,6 +169,7 @@ def _elements(
     at = x.at(["n", "c", *(f"i{k}" for k in range(rank))])
     body.line("uint32_t word;")
     body.line(f"memcpy(&word, in + {at}, sizeof word);")
+    body.line("word = sec_words(word);")
     body.line("for (int k = 0; k < 4; k++) sums[k] += sec_byte1(word, 0), word >>= 8;")
     body.close(rank)
     table = " + ".join(f"{n} * {s}" for n, s in zip(names, strides, strict=True))

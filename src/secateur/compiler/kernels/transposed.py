@@ -139,6 +139,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     group = node.get("group", 1)
     bias = np.zeros(y.layout.shape[1], np.float32) if b is None else b.constant
     assert bias is not None
+    stored = step.weights.pointer(bias)
     sparse = bool(np.count_nonzero(w.constant) < DENSE * w.constant.size)
     body = Body()
     for phases in product(*(range(a.stride) for a in axes)):
@@ -152,7 +153,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         body.line("const float *res = 0;")
         skips = sparse and c.weight.size > 0
         sums = tiles.sums(len(c.taps), step.machine) if skips else 0
-        write(body, node, c, bias, y.layout.lanes, step, sums=sums)
+        write(body, node, c, stored, y.layout.lanes, step, sums=sums)
         body.close()
     return body.text()
 
