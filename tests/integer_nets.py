@@ -30,6 +30,7 @@ Grid = tuple[float, int, str]
 Build = Callable[["QuantisedNet"], None]
 
 FLOATING = {"FusedConv", "FusedLinear", "Conv", "Gemm", "MatMul", "Add"}
+POOLS = ("QuadAveragePool", "QuadMaxPool")
 """What a network of integers has none of."""
 
 
@@ -192,9 +193,32 @@ class Drawn:
         )  # fmt: skip
         self.moved(y, "QuadMaxPool")
 
+    def mean(self) -> None:
+        """Of windows, or of the whole plane, which leaves one position."""
+        plane, how = self.shape(self.value)[2:], self.one("windows", "windows", "plane", "axes")
+        if how == "plane":
+            y = self.net.add("GlobalAveragePool", self.value)
+        elif how == "axes":
+            axes = np.arange(2, 2 + len(plane))
+            y = self.net.add("ReduceMean", self.value, self.net.constant(axes), keepdims=1)
+        else:
+            kernel = [self.number(1, n) if self.maybe(0.3) else min(n, 3) for n in plane]
+            y = self.net.add(
+                "AveragePool", self.value, kernel_shape=tuple(kernel),
+                pads=tuple(self.number(0, (k - 1) // 2) for _ in range(2) for k in kernel),
+                strides=tuple(self.number(1, 3) for _ in kernel), dilations=(1,) * len(kernel),
+                ceil_mode=self.number(0, 1), count_include_pad=self.number(0, 1),
+            )  # fmt: skip
+        if self.maybe(0.3):
+            self.net.keep(y)
+        if not self.ties:
+            self.grid = (self.grid[0] * self.between(0.3, 1), *self.zero())
+        self.value = self.net.rounded(y, *self.grid)
+        self.net.whole["QuadAveragePool"] += 1
+
     def moved(self, y: str, op: str) -> None:
         self.value = self.net.rounded(y, *self.grid)
-        self.net.whole[op] += self.layers > 0
+        self.net.whole[op] += 1
 
     def join(self) -> None:
         """Put what there was beside itself, in whole quads, and on the same grid."""
@@ -245,7 +269,7 @@ class Drawn:
         for _ in range(steps):
             steps = ["total", "looked_up", *["linear"] * 3]
             if self.conv:
-                steps = ["pool", "total", "join", "looked_up", *["convolution"] * 4]
+                steps = ["pool", "mean", "total", "join", "looked_up", *["convolution"] * 4]
             self.step(self.one(*steps))
         if self.conv and self.maybe(0.2):
             self.flat()
@@ -266,7 +290,8 @@ def drawn(seeds: Sequence[int], steps: int = 3) -> Build:
 def every_operator(net: QuantisedNet) -> None:
     """Add a network with each operator on quads, depthwise layers and residuals among them."""
     one = Drawn(net, 1355)
-    for step in ("convolution", "pool", "looked_up", "convolution", "total", "convolution", "pool"):
+    steps = ["convolution", "pool", "looked_up", "convolution", "total", "convolution", "pool"]
+    for step in [*steps, "mean"]:
         one.step(step)
     one.flat()
     net.keep(one.value)
@@ -310,6 +335,7 @@ def in_integers(graph: Graph, wanted: Mapping[str, int]) -> None:
     assert not FLOATING & set(found), found
     layers = found["QuadConv"] + found["QuadLinear"]
     assert layers == wanted["layer"], (found, wanted)
+    assert all(found[op] == wanted[op] for op in POOLS), (found, wanted)
 
 
 def arrays_for(network: Network, samples: int) -> dict[str, np.ndarray]:

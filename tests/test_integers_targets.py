@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dynamic_nets
 import integer_nets
 from integer_nets import QuantisedNet
 from kernel_nets import as_tuple
@@ -85,31 +86,55 @@ def features() -> set[str]:
     return {word for line in text.splitlines() if line.startswith("flags") for word in line.split()}
 
 
-@pytest.mark.skipif(
-    targets.this_architecture() != "x86_64" or not shutil.which("cc"), reason="no x86 compiler"
-)
-@pytest.mark.parametrize("name", X86)
-def test_every_instruction_set_of_this_machine_gives_the_same(name: str) -> None:
-    lanes, registers, text = X86[name]
+def native_target(name: str) -> Target:
+    """Return a target of this machine with some of its instructions; skip where it has not them."""
+    if targets.this_architecture() != "x86_64" or not shutil.which("cc"):
+        pytest.skip("no x86 compiler")
+    lanes, _, text = X86[name]
     needed = {"avx2"} | {its for part, its in NEEDS.items() if part in text}
     if missing := needed - features():
         pytest.skip(f"this processor has no {', '.join(missing)}")
     flags = tuple(text.split())
-    target = replace(toolchain.native(), lanes=lanes, flags=flags, gnu_flags=flags, features=())
-    network = networks(Machine(lanes, registers))
-    arrays, want = expected(network)
-    with integer_nets.engine_of(network, target, threads=2) as engine:
-        integer_nets.same(network, as_tuple(engine(arrays)), want, name)
+    return replace(toolchain.native(), lanes=lanes, flags=flags, gnu_flags=flags, features=())
 
 
-@pytest.mark.parametrize("name", CROSSED)
-def test_other_machines_give_the_same(name: str, tmp_path: Path) -> None:
+def crossed(name: str) -> tuple[Target, tuple[str, ...]]:
+    """Return a target and what runs its programs here; skip where nothing does."""
     pytest.importorskip("ziglang")
     target, command = targets.CROSS[name], CROSSED[name]
     if command and shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
     if not command and (missing := set(target.features) - features()):
         pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
+    return target, command
+
+
+@pytest.mark.parametrize("name", X86)
+def test_every_instruction_set_of_this_machine_gives_the_same(name: str) -> None:
+    target = native_target(name)
+    network = networks(Machine(target.lanes, X86[name][1]))
+    arrays, want = expected(network)
+    with integer_nets.engine_of(network, target, threads=2) as engine:
+        integer_nets.same(network, as_tuple(engine(arrays)), want, name)
+
+
+@pytest.mark.parametrize("name", ["AVX2 alone", "aarch64-linux", "wasm32-wasi"])
+def test_scales_known_at_run_time_give_the_same(name: str, tmp_path: Path) -> None:
+    if name in X86:
+        target = native_target(name)
+        network = dynamic_nets.network(range(4), Machine(target.lanes, X86[name][1]))
+        dynamic_nets.check(network, target, name)
+        return
+    target, command = crossed(name)
+    network = dynamic_nets.network(range(2), Machine(target.lanes, target.registers))
+    arrays = dynamic_nets.arrays_for(network.graphs[0])
+    got = of_program(network, target, command, arrays, tmp_path)
+    integer_nets.same(network, got, dynamic_nets.wanted(network, arrays), name)
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_other_machines_give_the_same(name: str, tmp_path: Path) -> None:
+    target, command = crossed(name)
     network = networks(Machine(target.lanes, target.registers), FEW)
     arrays, want = expected(network)
     got = of_program(network, target, command, arrays, tmp_path)
@@ -138,14 +163,15 @@ def of_program(
         files.insert(0, str(folder / "run.mjs"))
     graph = network.graphs[0]
     done = subprocess.run(
-        [*command, *files, str(SAMPLES), "1"],
+        [*command, *files, str(SAMPLES if network.batched else 1), "1"],
         input=b"".join(arrays[name].tobytes() for name in graph.inputs),
         capture_output=True,
         check=True,
     )
     numbers, got = np.frombuffer(done.stdout, np.float32), []
     for name in graph.outputs:
-        shape = (SAMPLES, *graph.types[name].shape[1:])
+        shape = graph.types[name].shape
+        shape = (SAMPLES, *shape[1:]) if network.batched else shape
         size = int(np.prod(shape))
         got.append(numbers[:size].reshape(shape))
         numbers = numbers[size:]

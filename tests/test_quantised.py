@@ -12,7 +12,7 @@ import onnx_models as om
 from operator_harness import normal, theirs
 from secateur.compiler import interpreter
 from secateur.compiler.graph import Graph, Node, Tensor
-from secateur.compiler.passes import fold, verify
+from secateur.compiler.passes import dynamic, fold, verify
 from secateur.compiler.pipeline import compile_network
 from secateur.errors import CompileError
 
@@ -28,7 +28,7 @@ def made(
     constants = {f"x{k}": arrays[k] for k in known}
     types = {n: Tensor(a.dtype, a.shape) for n, a in there.items() if n not in constants}
     node = Node(op, "it", tuple(there), ("y",), attributes)
-    graph = fold.run(Graph((node,), tuple(types), ("y",), constants, types))
+    graph = dynamic.run(fold.run(Graph((node,), tuple(types), ("y",), constants, types)))
     verify.check(graph)
     return graph, {name: there[name] for name in graph.inputs}
 
@@ -175,6 +175,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
     refused("element type 17", "QuantizeLinear", x, one, output_dtype=17)  # float8
     refused("a scale of float64", "DequantizeLinear", zero("int8", 4), np.float64(1))
     refused(r"\(4,\) and \(4, 2\)", "MatMulInteger", zero("int8", 4), zero("int8", 4, 2))
+    refused("x is int32", "DynamicQuantizeLinear", np.arange(5, dtype=np.int32))
     refused("data of int16", "MatMulInteger", zero("int16", 2, 4), zero("int8", 4, 2))
     w = zero("int8", 1, 2, 17, 17)
     refused("with 289 taps", "ConvInteger", zero("uint8", 1, 2, 20, 20), w)

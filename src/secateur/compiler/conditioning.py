@@ -37,7 +37,7 @@ _SHORT = 0xFFF
 
 _STEPPED = frozenset({
     "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "Less",
-    "LessOrEqual", "Mod", "Quantize", "Round", "Sign", "TopK",
+    "LessOrEqual", "Mod", "Quantize", "QuantizeBy", "Round", "Sign", "TopK",
 })  # fmt: skip
 """Operators that make a step of a small difference, besides a cast to integers."""
 
@@ -92,12 +92,20 @@ def unrounded(graph: Graph) -> Graph:
                 constants[name] = np.asarray(number, np.float32)
             cut.add(value)
             nodes.append(Node("Clip", node.name, (x, *ends), node.outputs))
-        elif node.op == "Dequantize" and x in cut:
+        elif node.op == "QuantizeBy" and value not in graph.outputs and _read_as(its, node):
+            cut.add(value)  # nothing is cut off: the scale was made of these numbers
+            nodes.append(Node("Identity", node.name, (x,), node.outputs))
+        elif node.op in ("Dequantize", "DequantizeBy") and x in cut:
             nodes.append(Node("Identity", node.name, (x,), node.outputs))
         else:
             nodes.append(node)
     types = {name: graph.types[name] for name in graph.inputs}
     return graph.with_(nodes=tuple(nodes), constants=constants, types=types)
+
+
+def _read_as(readers: Sequence[Node], made: Node) -> bool:
+    """Whether levels are read on the grid that they were made for, by all of their readers."""
+    return all(n.op == "DequantizeBy" and n.inputs[1:] == made.inputs[1:] for n in readers)
 
 
 def as_levels_fall(

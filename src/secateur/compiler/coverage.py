@@ -8,8 +8,9 @@ from secateur.compiler.ops import operators
 from secateur.compiler.passes import sequences
 
 OURS = frozenset({
-    "Activation", "Dequantize", "Fill", "FromQuads", "QuadAdd", "QuadConv", "QuadLinear",
-    "QuadMaxPool", "QuadTable", "Quantize", "Relayout", "ScatterRows", "ToQuads",
+    "Activation", "Dequantize", "DequantizeBy", "DynamicGrid", "Fill", "FromQuads", "QuadAdd",
+    "QuadAveragePool", "QuadConv", "QuadLinear", "QuadMaxPool", "QuadTable", "QuadTerms",
+    "Quantize", "QuantizeBy", "Relayout", "ScatterRows", "ToQuads",
 })  # fmt: skip
 """Operators that are none of ONNX."""
 
@@ -18,9 +19,11 @@ BY_A_PASS = {
     "Conv": "constant weights; 1-D to 3-D, sparse or dense",
     "CastLike": "a Cast, once types are known",
     "Constant": "folds away",
+    "ConvInteger": "joined with its scales to a layer, or expressed by other operators",
     "Dropout": "in inference it does nothing",
     "If": "its condition must fold to a constant",
     "Loop": "unrolled: its number of turns must fold to a constant",
+    "MatMulInteger": "joined with its scales to a layer, or expressed by other operators",
     "Scan": "unrolled",
 }
 """Operators that a pass turns into others, and what to know of them."""

@@ -143,6 +143,7 @@ def emit(
             '#include "blocked.h"',
             '#include "matmul.h"',
             '#include "pooling.h"',
+            '#include "quad_pooling.h"',
             '#include "recurrent.h"',
             '#include "fold.h"',
             '#include "gather.h"',

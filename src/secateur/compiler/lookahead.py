@@ -45,7 +45,7 @@ def _strides(graph: Graph, node: Node) -> Strides | None:
     rank = len(graph.types[node.inputs[0]].shape) - 2 if node.inputs and node.inputs[0] else 0
     if node.op in ("FusedConv", "QuadConv"):
         return tuple(node.get("strides", (1,) * rank))
-    if node.op in ("AveragePool", "MaxPool", "QuadMaxPool"):
+    if node.op in ("AveragePool", "MaxPool", "QuadAveragePool", "QuadMaxPool"):
         return tuple(pooling.pool_window(node, graph.types[node.inputs[0]].shape[2:]).strides)
     return None
 

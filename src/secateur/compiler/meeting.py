@@ -128,11 +128,12 @@ _RULES: Mapping[str, Callable[[Graph, Node, int], Axes]] = {
     **dict.fromkeys(("GridSample", "InstanceNormalization"), _from(2)),
     **dict.fromkeys(("GroupNormalization", "LRN"), _from(1)),
     **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), _window),
-    **dict.fromkeys(("Conv", "ConvTranspose"), _convolution),
+    **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose"), _convolution),
     **dict.fromkeys(("Pad", "Resize"), _changed),
     "CumSum": _summed,
     "Gather": _gather,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "MatMulInteger": _matmul,
     "Slice": _slice,
 }

@@ -112,6 +112,7 @@ struct sec_levels {
   float res_zero, res_factor;     /* of a residual in words; the factor has 16 bits */
   float low, high;                /* ends, less zero */
   int zero;
+  const float *more;              /* [outputs], added to numbers; or null */
 };
 
 /* Numbers of an output channel, in a vector. */
@@ -147,6 +148,7 @@ INLINE void sec_quad_put(const struct sec_levels *q, const sec_shape *g, const v
       *(vec *)y = sec_quad_word(q, four, output + o, r);
     } else {
       vec x = sec_quad_number(q, sums[o * apart], output + o);
+      if (q->more) x += sec_all(q->more[output + o]);
       if (r) x += *(const vec *)r;
       *(vec *)y = sec_act(x, g->act, g->alpha, g->beta);
     }
@@ -166,6 +168,7 @@ INLINE void sec_quad_put1(const struct sec_levels *q, const sec_shape *g, int32_
     sec_stored_level *to = (sec_stored_level *)(out + output / 4 * g->out_channel);
     to[output % 4] = (sec_stored_level)(sec_level1(y, q->low, q->high, q->zero) - SEC_MOVED);
   } else {
+    if (q->more) y += q->more[output];
     if (res) y += res[output * g->res_channel];
     out[output * g->out_channel] = sec_act1(y, g->act, g->alpha, g->beta);
   }

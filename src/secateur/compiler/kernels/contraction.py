@@ -156,14 +156,16 @@ def _sparse(
     low = min(offsets)
     p = step.weights.pointer
 
-    def layer(offset: str, places: str, unit: int) -> str:
+    def layer(offset: str, places: str, unit: int, biases: str) -> str:
         return (
             f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
             f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, (const float *){p(s.values)}, "
-            f"(const float *){bias}, "
+            f"(const float *){biases}, "
             f"{offset}, {places}, {unit}, {even:d}}};"
         )
 
+    # while an engine is made there is nothing that a network computes
+    early = "0" if words else bias
     key = f"{p(s.values)} {p(s.rows)}"
     alone = lanes == 1 and not words and is_vector(c)
     if alone and (form := single.form(c.weight, step.machine)):
@@ -171,12 +173,13 @@ def _sparse(
         if form.name == "blocked":
             counts = f"{len(form.begin) - 1}, {form.steps}, {p(form.begin)}"
         size = f"(sec_{form.name}){{{counts}}}"
-        body.line(layer("0", "0", 0))
+        body.line(layer("0", "0", 0, bias))
         body.line(f"const sec_{form.name} s = {size};")
         at = step.weights.prepare(
             f"{form.name} {key}",
             form.bytes,
-            f"{layer('0', '0', 0)} sec_{form.name}_prepare(&w, {size}, {blocks.channels}, to);",
+            f"{layer('0', '0', 0, early)} "
+            f"sec_{form.name}_prepare(&w, {size}, {blocks.channels}, to);",
         )
         return (
             f"sec_{form.name}_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
@@ -187,7 +190,7 @@ def _sparse(
     if low:
         body.line(f"in += {low};")
     if lanes == 1:
-        body.line(layer("offset", "0", 0))
+        body.line(layer("offset", "0", 0, bias))
         if words:
             return f"sec_quad_sparse_plain(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
@@ -199,11 +202,11 @@ def _sparse(
         at = step.weights.prepare(
             f"{key} {unit} {table}",
             2 * len(s.codes),
-            f"{table} {layer('offset', '0', unit)} sec_look_up(&w, (uint16_t *)to);",
+            f"{table} {layer('offset', '0', unit, early)} sec_look_up(&w, (uint16_t *)to);",
         )
-        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit))
+        body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit, bias))
     else:
-        body.line(layer("offset", "0", 0))
+        body.line(layer("offset", "0", 0, bias))
     apart = c.groups > 1 and outputs // c.groups <= chunk
     shape = f"{tile.high}, {tile.wide}, {apart:d}"
     if words:

@@ -32,6 +32,16 @@ def _dequantize(node: Node, _inputs: Sequence[Place | None], _out: Place) -> str
     return f"((float)x0 - {floating(node.get('zero'))}) * {floating(node.get('scale'))}"
 
 
+def _quantize_by(_node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
+    info = np.iinfo(out.dtype.name)
+    ends = ", ".join(f"{floating(end)} - (float)x2" for end in (info.min, info.max))
+    return f"({out.c})sec_level1(x0 / x1, {ends}, x2)"
+
+
+def _dequantize_by(_node: Node, _inputs: Sequence[Place | None], _out: Place) -> str:
+    return "((float)x0 - (float)x2) * x1"
+
+
 def _sum(node: Node, _inputs: Sequence[Place | None], _out: Place) -> str:
     zeros, factors = (", ".join(map(floating, node.get(k))) for k in ("zeros", "factors"))
     ends = _ends(node.get("low"), node.get("high"), node.get("out_zero"))
@@ -52,7 +62,7 @@ def _first_alone(node: Node, types: Types) -> list[Carry | None]:
 def _but_channels(node: Node, types: Types) -> list[Carry | None]:
     """Any axis but that of the channels, of which a quad holds four."""
     rank = len(types[node.outputs[0]].shape)
-    return [{a: a for a in range(rank) if a != node.get("axis")}]
+    return [{a: a for a in range(rank) if a != node.get("axis")}, None, None][: len(node.inputs)]
 
 
 def _as_input(
@@ -87,9 +97,9 @@ def to_quads(
     assert x is not None
     body = Body()
     axes, lanes = _loops(y, x, axis, wide="other")
+    grid = _grid(body, node, inputs)
     whole, rest = divmod(x.layout.shape[axis], 4)
     stride = x.layout.strides[axis]
-    grid = f"{floating(node.get('scale'))}, {_ends(0, 255, node.get('zero'))}"
     for first, extent, count in ((0, whole, 4), (whole, 1, rest)):
         if not extent or not count:
             continue
@@ -104,6 +114,18 @@ def to_quads(
         four = ", ".join([*(f"x{k}" for k in range(count)), *["0.0f"] * (4 - count)])
         each(body, ordered, target, sources, f"sec_quad_of({four}, {grid})", weight=WEIGHT)
     return body.text()
+
+
+def _grid(body: Body, node: Node, inputs: Sequence[Place | None]) -> str:
+    """Return C of the arguments of `sec_quad_of` behind the numbers."""
+    if len(inputs) == 1:
+        return f"{floating(node.get('scale'))}, {_ends(0, 255, node.get('zero'))}"
+    scale, zero = inputs[1:]
+    assert scale is not None
+    assert zero is not None
+    body.line(f"const float scale = *{scale.ref};")
+    body.line(f"const int zero = *{zero.ref};")
+    return "scale, 0.0f - (float)zero, 255.0f - (float)zero, zero"
 
 
 def from_quads(
@@ -126,7 +148,60 @@ def from_quads(
     return body.text()
 
 
+def dynamic_grid(
+    _node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], _step: Step
+) -> str:
+    """Write scale and zero point of what lies between two ends and 0."""
+    high, low = inputs
+    assert high is not None
+    assert low is not None
+    scale, zero = outputs
+    body = Body()
+    body.open("if (t == 0)")
+    body.line(f"const float high = *{high.ref}, low = *{low.ref};")
+    body.line("const float least = low < 0 || low != low ? low : 0.0f;")
+    body.line("const float range = (high > 0 || high != high ? high : 0.0f) - least;")
+    body.line("const float step = range / 255.0f, scale = step == 0 ? 1.0f : step;")
+    body.line(f"*{scale.ref} = scale;")
+    body.line(f"*{zero.ref} = (uint8_t)sec_level1(-least / scale, 0.0f, 255.0f, 0);")
+    body.close()
+    return body.text()
+
+
+def quad_terms(
+    _node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step
+) -> str:
+    """Write what a layer on quads needs to know of its input's scale and zero point.
+
+    Where words hold levels less 128 (see `c/levels.h`), so are offsets for these.
+    """
+    scale, zero, rows, steps = inputs
+    assert scale is not None
+    assert zero is not None
+    assert rows is not None
+    assert steps is not None
+    assert steps.constant is not None
+    body = Body()
+    body.line(f"const float scale = *{scale.ref};")
+    body.line(f"const int32_t zero = *{zero.ref};")
+    # as bits: they must not be rounded with the weights
+    bits = f"(const float *){step.weights.pointer(steps.constant.view(np.int32))}"
+    axes = [Axis(steps.layout.shape[0], (1, 1))]
+    offsets, factors = map(Pointer.to, outputs)
+    each(body, axes, offsets, [Pointer.to(rows)], "x0 * (SEC_MOVED - zero)")
+    each(body, axes, factors, [Pointer("float", bits)], "x0 * scale")
+    return body.text()
+
+
+def _plain(node: Node, _types: Types) -> list[Carry | None]:
+    return [None] * len(node.inputs)
+
+
 KERNELS = (
+    Kernel(("QuantizeBy",), pointwise(_quantize_by, weight=2), carry=same_axes, order=order),
+    Kernel(("DequantizeBy",), pointwise(_dequantize_by, weight=2), carry=same_axes, order=order),
+    Kernel(("DynamicGrid",), dynamic_grid, carry=_plain),
+    Kernel(("QuadTerms",), quad_terms, carry=_plain),
     Kernel(("Quantize",), pointwise(_quantize, weight=2), carry=same_axes, order=order),
     Kernel(("Dequantize",), pointwise(_dequantize, weight=2), carry=same_axes, order=order),
     Kernel(("QuadAdd",), pointwise(_sum, weight=WEIGHT), carry=same_axes, order=order),

@@ -17,6 +17,9 @@ from secateur.compiler.ops import convolution, pooling
 
 GLOBAL = ("GlobalAveragePool", "GlobalMaxPool")
 
+WORDS = ("QuadAveragePool", "QuadMaxPool")
+"""Pools of quads."""
+
 
 def _window(node: Node, spatial: Sequence[int]) -> convolution.Window:
     """Return the window of any pooling node; that of a global one is the plane."""
@@ -26,7 +29,7 @@ def _window(node: Node, spatial: Sequence[int]) -> convolution.Window:
     return pooling.pool_window(node, tuple(spatial))
 
 
-def _everything(form: convolution.Window, spatial: Sequence[int]) -> bool:
+def everything(form: convolution.Window, spatial: Sequence[int]) -> bool:
     """Whether there is one window, which sees all of the plane."""
     counts = pooling.tap_counts(form, tuple(spatial), padding=False)
     return all(c.tolist() == [n] for c, n in zip(counts, spatial, strict=True))
@@ -49,7 +52,7 @@ def _kind(node: Node) -> str:
 
 def _vectors(node: Node, dtype: np.dtype[Any]) -> bool:
     """Whether values can lie in lanes as vectors of 32 bits."""
-    return dtype == np.float32 or node.op == "QuadMaxPool"
+    return dtype == np.float32 or node.op in WORDS
 
 
 def cuts(
@@ -61,7 +64,7 @@ def cuts(
     if not _vectors(node, x.dtype):
         cut = cut if cut.within({0, 1}) else PLAIN
         return [cut], [cut]
-    if _everything(form, x.shape[2:]):
+    if everything(form, x.shape[2:]):
         if cut.within({0, 1}):
             return [cut], [cut]
         if node.op == "QuadMaxPool":
@@ -77,7 +80,7 @@ def halo(node: Node, types: Types, given: Sequence[Cut], outs: Sequence[Cut]) ->
     x, spatial = types[node.inputs[0]], types[node.inputs[0]].shape[2:]
     form = _window(node, spatial)
     vectors = _vectors(node, x.dtype)
-    if not vectors or given[0].within({0, 1}) or _everything(form, spatial):
+    if not vectors or given[0].within({0, 1}) or everything(form, spatial):
         return [None]
     node = _explicit(node, form)
     padding = float("-inf") if _largest(node) and node.op != "QuadMaxPool" else 0.0
@@ -103,12 +106,12 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     elif node.op == "GlobalAveragePool":
         divisors = divisors * prod(spatial)
     if _vectors(node, x.dtype) and x.layout.lanes > 1:
-        whole = _everything(form, spatial)
+        whole = everything(form, spatial)
         return (_whole if whole else _rows)(node, x, y, form, divisors, step)
     return _elements(node, x, y, form, divisors)
 
 
-def _axes(rows: Sequence[Sequence[Any]]) -> str:
+def pool_axes(rows: Sequence[Sequence[Any]]) -> str:
     """Return the arguments z, y, x; axes that there are not have one position."""
     rest = [(1, 1, 1, 1, 0, 0, 0, 0, 0)] * (3 - len(rows))
     return ", ".join(f"(sec_pool_axis){{{', '.join(map(str, r))}}}" for r in (*rest, *rows))
@@ -120,7 +123,7 @@ def _rows(
     rank = len(form.kernel)
     clipped = x.layout.cut.within({0, 1})
     table, strides, lanes = _factors(divisors, y.layout, clipped, step)
-    axes = _axes([
+    axes = pool_axes([
         (
             y.layout.blocks[2 + k], form.kernel[k], form.strides[k], form.dilations[k],
             x.layout.shape[2 + k] if clipped else 0, form.before[k],
@@ -170,9 +173,9 @@ def _whole(
 ) -> str:
     rank, blocks = len(form.kernel), x.layout.blocks
     real = "0"
-    if y.layout.lanes == 1 and (mask := _mask(x.layout)) is not None:
+    if y.layout.lanes == 1 and (mask := real_mask(x.layout)) is not None:
         real = step.weights.pointer(mask)
-    axes = _axes(
+    axes = pool_axes(
         [(blocks[2 + k], 1, 1, 1, 0, 0, x.layout.strides[2 + k], 0, 0) for k in range(rank)]
     )
     largest = _kind(node)
@@ -192,7 +195,7 @@ def _whole(
     return body.text()
 
 
-def _mask(layout: Layout) -> np.ndarray | None:
+def real_mask(layout: Layout) -> np.ndarray | None:
     """Return by position and lane whether there is an element (-1, else 0); None if everywhere."""
     where = {a: a - 2 for a in range(2, len(layout.shape))}
     blocks = layout.blocks[2:]

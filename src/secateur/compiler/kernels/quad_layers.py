@@ -56,20 +56,21 @@ def _biases(weight: np.ndarray, bias: np.ndarray, step: Step) -> str:
 
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the call of the kernel that fits, with what becomes of its sums."""
-    x, w, b, factor, r = (*inputs, None)[:5]
+    x, w, b, factor, r, more = (*inputs, None, None)[:6]
     assert x is not None
     assert w is not None
     assert b is not None
     assert factor is not None
     y, quads = outputs[0], bool(node.get("quads"))
-    weight, bias, factors = w.constant, b.constant, factor.constant
+    weight = w.constant
     assert weight is not None
-    assert bias is not None
-    assert factors is not None
     least = 4 if quads else 1
-    if room := -len(weight) % least:  # channels that fill the last quad
-        weight = np.pad(weight, [(0, room), *[(0, 0)] * (weight.ndim - 1)])
-        bias, factors = np.pad(bias, (0, room)), np.pad(factors, (0, room))
+    room = -len(weight) % least  # channels that fill the last quad
+    weight = np.pad(weight, [(0, room), *[(0, 0)] * (weight.ndim - 1)])
+    biases = b.ref  # QuadTerms makes what words need
+    if b.constant is not None:
+        biases = _biases(weight, np.pad(b.constant, (0, room)), step)
+    factors, added = (_kept(place, room, step) for place in (factor, more))
     body = Body()
     body.line(f"const float *in = (const float *){x.ref};")
     body.line(f"float *out = (float *){y.ref};")
@@ -77,14 +78,11 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     zero = node.get("out_zero", 0)
     ends = [floating(node.get(end, 0) - zero) for end in ("low", "high")]
     narrow = step.machine.lanes == 4 and -128 not in weight
-    # as bits: factors must not be rounded with the weights
-    bits = step.weights.pointer(factors.view(np.int32))
     body.line(
-        f"const struct sec_levels levels = {{(const float *){bits}, {quads:d}, {narrow:d}, "
+        f"const struct sec_levels levels = {{(const float *){factors}, {quads:d}, {narrow:d}, "
         f"{floating(node.get('res_zero', 0))}, {floating(node.get('res_factor', 0.0))}, "
-        f"{', '.join(ends)}, {zero}}};"
+        f"{', '.join(ends)}, {zero}, (const float *){added}}};"
     )
-    biases = _biases(weight, bias, step)
     if quad_depthwise.fits(node, weight):
         first, end = quad_depthwise.write(body, node, weight, biases, (x, y, r), step)
     else:
@@ -100,8 +98,20 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     return body.text()
 
 
+def _kept(place: Place | None, room: int, step: Step) -> str:
+    """Return a C pointer to numbers of outputs: constants, as bits, or what the network computes.
+
+    They must not be rounded with the weights.
+    """
+    if place is None:
+        return "0"
+    if place.constant is None:
+        return place.ref
+    return step.weights.pointer(np.pad(place.constant, (0, room)).view(np.int32))
+
+
 def _with_residual(node: Node, wanted: Cut, out: Cut) -> list[Cut | None]:
-    cuts: list[Cut | None] = [wanted, PLAIN, PLAIN, PLAIN, out]
+    cuts: list[Cut | None] = [wanted, PLAIN, PLAIN, PLAIN, out, PLAIN]
     return cuts[: len(node.inputs)]
 
 

@@ -10,10 +10,12 @@ from secateur.compiler.graph import Graph
 from secateur.compiler.passes import (
     batchnorm,
     dead,
+    dynamic,
     fold,
     fuse,
     identity,
     integers,
+    moving,
     recurrence,
     rounding,
     shortcut,
@@ -26,6 +28,7 @@ Pass = tuple[str, Callable[[Graph], Graph]]
 PASSES: tuple[Pass, ...] = (
     ("fold", fold.run),
     ("identity", identity.run),
+    ("dynamic", dynamic.run),
     ("shortcut", shortcut.run),
     ("batchnorm", batchnorm.run),
     ("dead", dead.run),
@@ -34,6 +37,7 @@ PASSES: tuple[Pass, ...] = (
     ("fuse", fuse.run),
     ("rounding", rounding.run),
     ("integers", integers.run),
+    ("moving", moving.run),
     ("recurrence", recurrence.run),
     ("identity", identity.run),  # what fusing leaves behind
 )

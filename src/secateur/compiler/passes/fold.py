@@ -6,13 +6,13 @@ is often computed from shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
 from secateur.compiler import rewrites
-from secateur.compiler.graph import Graph, Node, Tensor, unsupported
+from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, unsupported
 from secateur.compiler.ops import find
 from secateur.compiler.ops.cast import ELEMENT_TYPES
 from secateur.compiler.passes import loops, sequences, shapes
@@ -26,17 +26,21 @@ _SHAPE_ONLY = {"Shape", "Size"}  # operators that look at no value
 _NUMBERS = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
 
 
-def run(graph: Graph) -> Graph:
+def run(graph: Graph, rules: Mapping[str, rewrites.Rule] = EMPTY) -> Graph:
     """Return the graph with known values as constants, and types for all values.
 
     What nothing reads any more is no constant of it. An `If` whose condition is known gives way to
     its branch, and an operator that is expressed by others (see `rewrites`) to those.
 
+    Args:
+        graph: as it was read.
+        rules: for operators that are not always expressed by others.
+
     Raises:
         CompileError: an operator is not supported, inputs do not fit together, or the condition
             of an `If` depends on the inputs.
     """
-    walk = _Walk(graph)
+    walk = _Walk(graph, rules)
     walk.visit(graph.nodes)
     if lists := [name for name in graph.outputs if name in walk.sequences]:
         raise CompileError(
@@ -50,7 +54,8 @@ def run(graph: Graph) -> Graph:
 
 
 class _Walk:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, rules: Mapping[str, rewrites.Rule]) -> None:
+        self.rules = {**rewrites.rules(), **rules}
         self.constants = dict(graph.constants)
         self.types = {name: graph.types[name] for name in (*graph.inputs, *graph.constants)}
         self.nodes: list[Node] = []
@@ -72,7 +77,7 @@ class _Walk:
             self._give(node, made)
         elif node.op in sequences.RULES or any(name in self.sequences for name in node.inputs):
             self._sequence(node)
-        elif node.op in rewrites.rules():
+        elif node.op in self.rules:
             self._rewrite(node)
         else:
             self._node(self._plain(node))
@@ -119,7 +124,7 @@ class _Walk:
 
     def _rewrite(self, node: Node) -> None:
         with _fitting(node):
-            made = rewrites.rules()[node.op](node, self._builder(node))
+            made = self.rules[node.op](node, self._builder(node))
         self._give(node, made)
 
     def _keep(self, name: str, array: np.ndarray) -> None:

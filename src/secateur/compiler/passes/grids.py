@@ -45,7 +45,24 @@ def quantized_type(node: Node) -> np.dtype[np.generic]:
     return ELEMENT_TYPES[node.get("to")]
 
 
-def of_weights(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def of_layer(node: Node, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return a layer's weights as whole numbers and steps, if there is a kernel for them.
+
+    Args:
+        node: a FusedConv or FusedLinear. weight: of it, float32 [outputs, ...].
+
+    Returns:
+        As `of_weights`; None also for groups whose channels do not come in fours.
+    """
+    group, shape = node.get("group", 1), weight.shape
+    depthwise = shape[1] == 1 and shape[0] == group and len(shape) < 5
+    fits = group % 4 == 0 if depthwise else shape[1] % 4 == shape[0] // group % 4 == 0
+    return of_weights(weight) if group == 1 or fits else None
+
+
+def of_weights(
+    weight: np.ndarray, low: int = -128, high: int = 127
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Return weights as whole numbers and steps, to the bit, if they are that.
 
     A step is looked for by dividing the largest weight of a channel by 127, 128, 126, ...; where
@@ -53,25 +70,31 @@ def of_weights(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
     Args:
         weight: float32 [outputs, ...].
+        low, high: ends of the whole numbers.
 
     Returns:
-        int8 of the same shape, and float32 [outputs]; None where some channel has no step.
+        int8, or int16 where they do not fit, of the same shape, and float32 [outputs]; None where
+        some channel has no step.
     """
     rows = weight.reshape(len(weight), -1)
-    if not rows.size or not np.isfinite(rows).all() or len(np.unique(rows[0])) > 256:
-        return None  # the last is no rule of its own, but soon found
+    if not rows.size or not np.isfinite(rows).all():
+        return None
+    if len(np.unique(rows[0])) > high - low + 1:  # no rule of its own, but soon found
+        return None
     most = np.abs(rows).max(axis=1)
-    whole = np.zeros(rows.shape, np.int8)
+    whole = np.zeros(rows.shape, np.int8 if low >= -128 and high <= 127 else np.int16)
     steps = np.ones(len(rows), np.float32)
     left = np.flatnonzero(most)
     with np.errstate(all="ignore"):
-        for count, units in product((127, 128, *range(126, 0, -1)), _OFF):
+        for count, units in product((high, -low, *range(high - 1, 0, -1)), _OFF):
             if not len(left):
                 break
             step = _moved((most[left] / np.float32(count)).astype(np.float32), units)
-            near = np.flatnonzero(_fits(rows[left, :FIRST], step))  # nearly none: the rest is cheap
-            near = near[_fits(rows[left[near]], step[near])]
-            whole[left[near]] = _multiples(rows[left[near]], step[near])
+            near = np.flatnonzero(
+                _fits(rows[left, :FIRST], step, low, high)
+            )  # nearly none: the rest is cheap
+            near = near[_fits(rows[left[near]], step[near], low, high)]
+            whole[left[near]] = _multiples(rows[left[near]], step[near], low, high)
             steps[left[near]] = step[near]
             left = np.delete(left, near)
     return None if len(left) else (whole.reshape(weight.shape), steps)
@@ -84,11 +107,11 @@ def _moved(step: np.ndarray, units: int) -> np.ndarray:
     return step
 
 
-def _multiples(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
-    return np.asarray(np.clip(np.rint(rows / step[:, None]), -128, 127))
+def _multiples(rows: np.ndarray, step: np.ndarray, low: int, high: int) -> np.ndarray:
+    return np.asarray(np.clip(np.rint(rows / step[:, None]), low, high))
 
 
-def _fits(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
+def _fits(rows: np.ndarray, step: np.ndarray, low: int, high: int) -> np.ndarray:
     normal = np.isfinite(step) & (step >= np.finfo(np.float32).tiny)
-    whole = _multiples(rows, step).astype(np.float32)
+    whole = _multiples(rows, step, low, high).astype(np.float32)
     return np.asarray(normal & (whole * step[:, None] == rows).all(axis=1))

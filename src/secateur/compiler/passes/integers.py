@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler.graph import Graph, Node, Tensor, fresh
-from secateur.compiler.ops.quads import F32, count
-from secateur.compiler.passes import grids, shapes, tables
+from secateur.compiler.graph import Graph, Node
+from secateur.compiler.passes import grids, means, tables
+from secateur.compiler.passes.building import Building
 from secateur.compiler.passes.grids import Grid
-from secateur.compiler.passes.identity import sweep
 
 EXACT = 2**31 - 1
 """Largest sum that int32 holds."""
@@ -41,7 +40,7 @@ def run(graph: Graph) -> Graph:
     walk = _Walk(graph)
     for node in graph.nodes:
         walk.visit(node)
-    return sweep(graph.with_(nodes=tuple(walk.nodes), constants=walk.constants, types=walk.types))
+    return walk.made()
 
 
 def with_whole_biases(graph: Graph) -> Graph:
@@ -67,18 +66,15 @@ def with_whole_biases(graph: Graph) -> Graph:
         whole, bias, steps = known
         rows = whole.reshape(len(whole), -1).sum(axis=1, dtype=np.int64)
         offset = (bias + walk.levels[x][1].zero * rows) * steps
-        made = walk._constant(f"{b} whole", offset.astype(np.float32))
+        made = walk.constant(f"{b} whole", offset.astype(np.float32))
         nodes.append(replace(node, inputs=(x, w, made, *node.inputs[3:])))
     return graph.with_(nodes=tuple(nodes), constants=walk.constants, types=walk.types)
 
 
-class _Walk:
+class _Walk(Building):
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.constants, self.types = dict(graph.constants), dict(graph.types)
+        super().__init__(graph)
         self.readers = graph.consumers()
-        self.nodes: list[Node] = []
-        self.names = {node.name for node in graph.nodes}
         self.levels: dict[str, tuple[str, Grid]] = {}  # number -> the levels it stands for
         self.quads: dict[tuple[str, int], str] = {}  # (levels, axis of channels) -> quads
         self.source: dict[str, tuple[str, Grid]] = {}  # levels -> number that was quantised, how
@@ -98,6 +94,7 @@ class _Walk:
         lower = {
             "FusedConv": self._layer, "FusedLinear": self._layer, "Add": self._add,
             "MaxPool": self._pool, "Concat": self._concat,
+            "AveragePool": self._mean, "GlobalAveragePool": self._mean, "ReduceMean": self._mean,
             "Flatten": self._reshape, "Reshape": self._reshape,
         }.get(node.op)  # fmt: skip
         if lower is None or not lower(node):
@@ -117,7 +114,7 @@ class _Walk:
     def _from(self, quads: str, number: str, axis: int, grid: Grid) -> None:
         channels = self.types[number].shape[axis]
         form = {"axis": axis, "channels": channels, "scale": grid.scale, "zero": grid.zero}
-        self._put(Node("FromQuads", self._name(f"{number} levels"), (quads,), (number,), form))
+        self.put(Node("FromQuads", self.name(f"{number} levels"), (quads,), (number,), form))
 
     def _as_quads(self, number: str, axis: int) -> str:
         """Return the quads of a number that stands for levels; they are made if they must be."""
@@ -128,9 +125,9 @@ class _Walk:
             source, its = self.source.get(q, (number, grid))
             if q in self.taken or its != grid:
                 source = number  # it is on the grid: levels stay what they are
-            made = self._value(f"{q} quads")
+            made = self.value(f"{q} quads")
             form = {"axis": axis, "scale": grid.scale, "zero": grid.zero}
-            self._put(Node("ToQuads", self._name(made), (source,), (made,), form))
+            self.put(Node("ToQuads", self.name(made), (source,), (made,), form))
             self.quads[q, axis] = made
         return self.quads[q, axis]
 
@@ -165,7 +162,7 @@ class _Walk:
 
     def _give(self, node: Node, levels: list[str], axis: int) -> None:
         """Add a node whose output are quads, which are all that there is of these levels."""
-        self._put(node)
+        self.put(node)
         self.taken |= dict.fromkeys(levels, (node.outputs[0], axis))
 
     def _layer(self, node: Node) -> bool:
@@ -183,8 +180,8 @@ class _Walk:
         op = "QuadConv" if conv else "QuadLinear"
         inputs = (
             self._as_quads(x, axis),
-            self._constant(f"{w} whole", whole),
-            self._constant(f"{w} sums", bias),
+            self.constant(f"{w} whole", whole),
+            self.constant(f"{w} sums", bias),
         )
         y = node.outputs[0]
         goal = self._quantized(y)
@@ -196,9 +193,9 @@ class _Walk:
             or (r and not shared)
             or not _normal(np.array([*steps, *shared]) / goal[0].scale)
         ):
-            factor = self._constant(f"{w} factors", steps.astype(np.float32))
-            attributes = {**kept, **zero, **_activation(node), "quads": 0}
-            self._put(Node(op, node.name, (*inputs, factor, r), (y,), attributes))
+            factor = self.constant(f"{w} factors", steps.astype(np.float32))
+            attributes = {**kept, **zero, **activation(node), "quads": 0}
+            self.put(Node(op, node.name, (*inputs, factor, r), (y,), attributes))
             return True
         grid, levels = goal
         factors = (steps / grid.scale).astype(np.float32)
@@ -207,8 +204,8 @@ class _Walk:
             its = self.levels[r][1]
             attributes |= {"res_zero": its.zero, "res_factor": _short(its.scale / grid.scale)}
         residual = self._as_quads(r, axis) if r else ""
-        factor = self._constant(f"{w} factors", factors)
-        made = self._value(f"{levels[0]} quads")
+        factor = self.constant(f"{w} factors", factors)
+        made = self.value(f"{levels[0]} quads")
         self._give(
             Node(op, node.name, (*inputs, factor, residual), (made,), attributes), levels, axis
         )
@@ -218,13 +215,7 @@ class _Walk:
         self, node: Node, grid: Grid, w: str, b: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Return whole weights, int32 biases, and what a sum is worth (float64), by output."""
-        group = node.get("group", 1)
-        shape = self.types[w].shape
-        depthwise = shape[1] == 1 and shape[0] == group and len(shape) < 5
-        fits = group % 4 == 0 if depthwise else shape[1] % 4 == shape[0] // group % 4 == 0
-        if group > 1 and not fits:
-            return None
-        found = grids.of_weights(self.constants[w])
+        found = grids.of_layer(node, self.constants[w])
         if found is None:
             return None
         whole, step = found
@@ -264,7 +255,7 @@ class _Walk:
             "factors": tuple(_short(g.scale / grid.scale) for g in its),
             **ends,
         }
-        made = self._value(f"{levels[0]} quads")
+        made = self.value(f"{levels[0]} quads")
         inputs = self._as_quads(a, axis), self._as_quads(b, axis)
         self._give(Node("QuadAdd", node.name, inputs, (made,), attributes), levels, axis)
         return last is node
@@ -279,14 +270,50 @@ class _Walk:
             return None
         return axes.pop(), goal[1]
 
-    def _pool(self, node: Node) -> bool:
-        moved = self._moved(node, [node.inputs[0]])
-        if moved is None or moved[0] != 1:
+    def _planes(self, number: str) -> bool:
+        """Whether a number's levels are quads, or are made of numbers as soon as the number is."""
+        if number not in self.levels:
             return False
-        made = self._value(f"{moved[1][0]} quads")
-        quads = self._as_quads(node.inputs[0], 1)
-        self._give(replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), moved[1], 1)
+        q, grid = self.levels[number]
+        return (
+            self.taken[q][1] == 1 if q in self.taken else self.source.get(q, ("",))[1:] == (grid,)
+        )
+
+    def _pool(self, node: Node) -> bool:
+        x = node.inputs[0]
+        goal = self._quantized(node.outputs[0])
+        if goal is None or not self._planes(x) or self.levels[x][1] != goal[0]:
+            return False
+        made = self.value(f"{goal[1][0]} quads")
+        quads = self._as_quads(x, 1)
+        self._give(replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), goal[1], 1)
         return True
+
+    def _mean(self, node: Node) -> bool:
+        x, y = node.inputs[0], node.outputs[0]
+        goal = self._quantized(y)
+        form = None
+        if self._planes(x):
+            form = means.form(self.graph, node, self.levels[x][1], goal[0] if goal else None)
+        if form is None or not _normal(means.factors(form, self.types[x].shape[2:])):
+            return False
+        made = self.value(f"{y} quads") if goal else y
+        flat = len(self.types[y].shape) == 2
+        pooled = self.value(f"{y} pooled") if flat else made
+        inputs = (self._as_quads(x, 1),)
+        self.put(Node("QuadAveragePool", node.name, inputs, (pooled,), form))
+        if flat:
+            self._flatten(node, pooled, made)
+        if goal:
+            self.taken |= dict.fromkeys(goal[1], (made, 1))
+        return True
+
+    def _flatten(self, node: Node, plane: str, made: str) -> None:
+        """Give a plane of one position, [N, C, 1, 1], as [N, C]."""
+        target = np.array(self.types[plane].shape[:2], np.int64)
+        inputs = plane, self.constant(f"{node.name} shape", target)
+        name = self.name(f"{node.name} flat")
+        self.put(Node("Reshape", name, inputs, (made,), {"allowzero": 1}))
 
     def _concat(self, node: Node) -> bool:
         moved = self._moved(node, list(node.inputs))
@@ -296,7 +323,7 @@ class _Walk:
         ):
             return False
         quads = tuple(self._as_quads(v, moved[0]) for v in node.inputs)
-        made = self._value(f"{moved[1][0]} quads")
+        made = self.value(f"{moved[1][0]} quads")
         self._give(Node("Concat", node.name, quads, (made,), {"axis": axis}), moved[1], moved[0])
         return True
 
@@ -307,11 +334,9 @@ class _Walk:
         before, after = self.types[x].shape, self.types[y].shape
         if moved is None or moved[0] != 1 or before[:2] != after or set(before[2:]) - {1}:
             return False
-        target = np.array([after[0], count(after[1])], np.int64)
-        shape = self._constant(f"{node.name} quads", target)
-        made = self._value(f"{moved[1][0]} quads")
-        inputs = self._as_quads(x, 1), shape
-        self._give(Node("Reshape", node.name, inputs, (made,), {"allowzero": 1}), moved[1], 1)
+        made = self.value(f"{moved[1][0]} quads")
+        self._flatten(node, self._as_quads(x, 1), made)
+        self.taken |= dict.fromkeys(moved[1], (made, 1))
         return True
 
     def _table(self, node: Node) -> bool:
@@ -325,36 +350,16 @@ class _Walk:
             return False
         axis = self.taken[self.levels[found][0]][1]
         table = tables.table(self.graph, self.constants, node, found, self.levels[found][1])
-        made = self._value(f"{q} quads")
-        inputs = self._as_quads(found, axis), self._constant(f"{node.name} table", table)
-        self._give(Node("QuadTable", self._name(made), inputs, (made,)), goal[1], axis)
+        made = self.value(f"{q} quads")
+        inputs = self._as_quads(found, axis), self.constant(f"{node.name} table", table)
+        self._give(Node("QuadTable", self.name(made), inputs, (made,)), goal[1], axis)
         for levels in goal[1]:
             self.looked_up |= {n.outputs[0] for n in self.readers.get(levels, ())}
         return True
 
-    def _put(self, node: Node) -> None:
-        self.nodes.append(node)
-        made = shapes.infer(node, self.types, self.constants)
-        self.types |= dict(zip(node.outputs, made, strict=True))
 
-    def _name(self, wish: str) -> str:
-        name = fresh(self.names, wish)
-        self.names.add(name)
-        return name
-
-    def _value(self, wish: str) -> str:
-        name = fresh(self.types, wish)
-        self.types[name] = Tensor(F32, ())  # until it is made
-        return name
-
-    def _constant(self, wish: str, array: np.ndarray) -> str:
-        name = self._value(wish)
-        self.constants[name] = array
-        self.types[name] = Tensor(array.dtype, array.shape)
-        return name
-
-
-def _activation(node: Node) -> dict[str, Any]:
+def activation(node: Node) -> dict[str, Any]:
+    """Return the attributes of what follows a layer's numbers."""
     return {k: node.get(k, v) for k, v in (("activation", ""), ("alpha", 0.0), ("beta", 0.0))}
 
 

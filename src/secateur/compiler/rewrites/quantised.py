@@ -68,6 +68,13 @@ def _grid(build: Builder, scale: str, zero: str) -> dict[str, float] | None:
     return {"scale": found[0], "zero": found[1]} if len(found) == 2 else None
 
 
+def _moving(build: Builder, scale: str, zero: str, dtype: np.dtype[np.generic]) -> tuple[str, str]:
+    """Return scale and zero point of a whole value, known when the network runs; or ("", "")."""
+    if build.shape(scale) not in ((), (1,)) or dtype not in LEVELS:
+        return "", ""
+    return scale, zero or build.constant(0, dtype)
+
+
 def _float(node: Node, build: Builder, given: tuple[str, ...], axis: int) -> str:
     """Return what quantised data, their scale and zero point stand for."""
     data, scale, zero = (*given, "")[:3]
@@ -75,6 +82,9 @@ def _float(node: Node, build: Builder, given: tuple[str, ...], axis: int) -> str
     grid = _grid(build, scale, zero)
     if grid and build.dtype(data) in LEVELS and not node.get("block_size", 0):
         return build.add("Dequantize", data, to=_NUMBERS[F32], **grid)
+    moving = _moving(build, scale, zero, build.dtype(data))
+    if all(moving) and not node.get("block_size", 0):
+        return build.add("DequantizeBy", data, *moving)
     x = build.add("Cast", data, to=_NUMBERS[F32])
     if zero:  # differences of 16 bits are exact in float32
         away = build.add("Cast", _along(node, build, zero, data, axis), to=_NUMBERS[F32])
@@ -91,6 +101,9 @@ def _integer(
     grid = _grid(build, scale, zero)
     if grid and dtype in LEVELS and not node.get("block_size", 0):
         return build.add("Quantize", data, to=_NUMBERS[dtype], **grid)
+    moving = _moving(build, scale, zero, dtype)
+    if all(moving) and not node.get("block_size", 0):
+        return build.add("QuantizeBy", data, *moving)
     steps = build.add("Div", data, _along(node, build, scale, data, axis))
     y = build.add("Round", steps)
     if zero:
@@ -124,18 +137,11 @@ def _dequantize(node: Node, build: Builder) -> tuple[str, ...]:
 def _dynamic(node: Node, build: Builder) -> tuple[str, ...]:
     """DynamicQuantizeLinear: uint8 over the range of the data, which takes in 0."""
     rules.arity(node, build.operands(), 1, 1)
+    rules.operand(node, build.operands(), 0, "x", frozenset({F32}))
     x = node.inputs[0]
-    zero, steps = build.constant(0, F32), build.constant(255, F32)
-    high = build.add("Max", build.add("ReduceMax", x, keepdims=0), zero)
-    low = build.add("Min", build.add("ReduceMin", x, keepdims=0), zero)
-    scale = build.add("Div", build.add("Sub", high, low), steps)
-    flat = build.add("Equal", scale, zero)  # all data are 0: ONNX Runtime takes steps of 1
-    scale = build.add("Where", flat, build.constant(1, F32), scale)
-    start = build.add("Round", build.add("Div", build.add("Neg", low), scale))
-    point = build.add(
-        "Cast", build.add("Clip", start, zero, steps), to=_NUMBERS[np.dtype(np.uint8)]
-    )
-    y = _integer(node, build, (x, scale, point), 0, np.dtype(np.uint8))
+    ends = (build.add(op, x, keepdims=0) for op in ("ReduceMax", "ReduceMin"))
+    scale, point = build.several("DynamicGrid", *ends, outputs=2)
+    y = build.add("QuantizeBy", x, scale, point)
     return y, scale, point
 
 
@@ -238,11 +244,12 @@ def _conv_integer(node: Node, build: Builder) -> tuple[str, ...]:
 
 
 REWRITES = {
-    "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic,
-    "MatMulInteger": _matmul_integer,
     "QLinearConv": _conv,
     "QLinearMatMul": _matmul,
     "QuantizeLinear": _quantize,
 }
+
+PRODUCTS = {"ConvInteger": _conv_integer, "MatMulInteger": _matmul_integer}
+"""Rules for products of integers that no layer is made of: in float32, in parts that are exact."""
