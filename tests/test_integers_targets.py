@@ -21,7 +21,7 @@ from secateur.compiler.network import Network
 from secateur.compiler.ops import quads
 from secateur.compiler.targets import Target
 
-NETWORKS, FEW = 20, 8
+NETWORKS, FEW = 12, 5
 """How many; the few are for other machines, whose compiler and simulator take long."""
 
 SAMPLES = 19

@@ -103,8 +103,8 @@ def test_every_field_changes_the_address(digits: Task) -> None:
         "reconstruct": 64, "unrepaired": True, "smaller": 0.1, "batch_size": 64, "rate": 0.3,
         "gate_rate": 0.3, "gate_multiple": 2.0, "learn": 0.3, "weight_decay": 0.1, "teach": 0.5,
         "lowest_keep": 0.5, "dense_steps": 0.5, "calibration": 10, "criterion_images": 64,
-        "scope": "layer", "floor": 0.01, "pattern": "1x4", "first_layer": True, "margin": 1.0,
-        "confidence": 0.9, "precision": "fp32",
+        "scope": "layer", "floor": 0.01, "pattern": "1x4", "first_layer": True, "int8": True,
+        "margin": 1.0, "confidence": 0.9, "precision": "fp32",
     }  # fmt: skip
     assert set(changed) == set(Options.__dataclass_fields__)
     hashes = {Spec.of(digits, replace(Options(), **{k: v})).hash for k, v in changed.items()}

@@ -368,6 +368,11 @@ CALLS: dict[str, Call] = {
             "multiple": ["x", 0, 1.5, None],
         },
     ),
+    "reorder": (
+        secateur.reorder,
+        {"model": net(), "example": X, "size": 4},
+        {**MODEL, "example": [ARRAY, [ARRAY], None, 3, "x"], "size": [0, 1, 2.5, "4", True]},
+    ),
     "shrink": (
         secateur.shrink,
         {"model": net(), "cut": None, "example": X},
@@ -389,4 +394,4 @@ CALLS: dict[str, Call] = {
 }  # fmt: skip
 
 # What is not called with arguments of a user's own, and what is tried in tests of its own.
-ELSEWHERE = {"Result", "Shrunk", "SecateurError", "ChannelCut"}
+ELSEWHERE = {"Result", "Reordered", "Shrunk", "SecateurError", "ChannelCut"}

@@ -17,7 +17,7 @@ from secateur import files
 from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
 from secateur.model.inputs import Inputs, arguments, each, named, run, tensors_in
-from secateur.model.modes import evaluating, uncompiled, without_autocast, without_cache
+from secateur.model.modes import evaluating, uncompiled, without_cache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,6 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
         with (
             evaluating(module),
             without_cache(module),
-            without_autocast(),
             uncompiled(module),
             tempfile.TemporaryDirectory() as folder,
             torch.no_grad(),

@@ -49,7 +49,8 @@ def read(
         UsageError: as `network.read`.
         CompileError: torch cannot export it, or as `network.read`.
     """
-    content = to_onnx(module, example)
+    with without_autocast():
+        content = to_onnx(module, example)
     try:
         return network.read(content, input_shapes=input_shapes)
     except CompileError:
@@ -61,7 +62,8 @@ def read(
 
 def _of_one_batch(module: nn.Module, example: Inputs) -> Float | None:
     """Return the network of a module that is traced with a fixed batch; None if it is of no use."""
-    content = to_onnx(module, _rows(example, TRACED), batched=False)
+    with without_autocast():
+        content = to_onnx(module, _rows(example, TRACED), batched=False)
     try:
         known = network.of_one_batch(content)
         few, many = (fixed_batch.of_samples(known, count) for count in network.COUNTS)
