@@ -30,7 +30,7 @@ from secateur.model.inputs import Inputs
 from secateur.model.parameters import unwrapped
 from secateur.pruning.channels.coupling import channel_groups
 from secateur.pruning.channels.groups import Axis, Group, Groups, Ints
-from secateur.pruning.smaller.shrinking import _difference, _outputs
+from secateur.pruning.smaller.alike import difference, outputs
 
 Order = Mapping[int, int]
 """Unit -> the unit that takes its place."""
@@ -78,7 +78,7 @@ def reorder(model: nn.Module, example: Inputs, *, size: int = 4) -> Reordered:
     """
     model = unwrapped(model)
     groups = channel_groups(model, example)
-    base, want = copied(model), _outputs(model, example)
+    base, want = copied(model), outputs(model, example)
     orders: dict[str, Order] = {}
     refused: dict[str, str] = {}
     for group in groups:
@@ -87,20 +87,20 @@ def reorder(model: nn.Module, example: Inputs, *, size: int = 4) -> Reordered:
         except _UnlikeError as error:
             refused[group.name] = str(error)
     orders = {name: order for name, order in orders.items() if order}
-    whole = _placed(base, groups, orders.values())
-    if _difference(whole, example, want) is not None:  # one after the other, to find which
+    made = _placed(base, groups, orders.values())
+    if difference(made, example, want) is not None:  # one after the other, to find which
         accepted: dict[str, Order] = {}
         for name, order in orders.items():
             tried = _placed(base, groups, [*accepted.values(), order])
-            reason = _difference(tried, example, want)
+            reason = difference(tried, example, want)
             if reason is None:
                 accepted[name] = order
             else:
-                refused[name] = reason.replace("smaller", "reordered")
+                refused[name] = reason
         orders = accepted
-        whole = _placed(base, groups, orders.values())
+        made = _placed(base, groups, orders.values())
     moved = {name: sum(k != v for k, v in order.items()) for name, order in orders.items()}
-    return Reordered(whole, moved, refused)
+    return Reordered(made, moved, refused)
 
 
 class _UnlikeError(Exception):

@@ -6,23 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.arguments import TENSORS, a, checked
-from secateur.errors import UsageError
 from secateur.model.copying import copied
-from secateur.model.inputs import Inputs, each, run, tensors_in
+from secateur.model.inputs import Inputs
 from secateur.model.parameters import unwrapped
-from secateur.model.passes import undisturbed
 from secateur.pruning.channels import numbers
 from secateur.pruning.channels.constants import Fold, dead_units, fold
 from secateur.pruning.channels.cut import ChannelCut
 from secateur.pruning.channels.groups import Group, Groups
 from secateur.pruning.channels.numbers import WAYS, Changes, Way
 from secateur.pruning.channels.slicing import cut_out
-
-TOLERANCE = 1e-4
-"""How far outputs may differ, as a fraction of the largest, in float32."""
+from secateur.pruning.smaller.alike import difference, outputs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,7 +146,7 @@ def _without(
         why; and the layers to whose bias constants were added.
     """
     base, probe = models
-    want = _outputs(probe, example)
+    want = outputs(probe, example)
     wanted = [group for group in groups if not units.isdisjoint(group.units)]
     accepted: dict[Group, Way] = {}
     refused: dict[str, str] = {}
@@ -178,7 +174,7 @@ def _without(
             gone, new = numbers_of(ways)
             if (tried := repr(sorted(new.items(), key=repr))) in reasons:
                 continue
-            reason = _difference(built(probe, gone, new)[0], example, want)
+            reason = difference(built(probe, gone, new)[0], example, want)
             if reason is None:
                 accepted.update(ways)
                 return
@@ -194,38 +190,3 @@ def _without(
     counts = {group.name: len(units.intersection(group.units)) for group in accepted}
     small, changed = built(base, *numbers_of(accepted))
     return small, counts, refused, changed
-
-
-def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
-    """Run a float32 copy of a model in evaluation mode and return its floating outputs."""
-    model = copied(model)
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
-            tensor.data = tensor.data.float()
-    with undisturbed(model), torch.inference_mode():
-        out = run(model, each(example, _widened))
-    return [tensor.clone() for tensor in tensors_in(out) if tensor.is_floating_point()]
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-    return tensor.float() if half else tensor
-
-
-def _difference(model: nn.Module, example: Inputs, want: list[Tensor]) -> str | None:
-    """Return how a model's outputs differ from those that are wanted, or None."""
-    try:
-        have = _outputs(model, example)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever a model's own code raises
-        text = str(error).strip().splitlines()
-        return f"the smaller model fails: {text[0] if text else type(error).__name__}"
-    if [tensor.shape for tensor in have] != [tensor.shape for tensor in want]:
-        return "the smaller model's outputs have other shapes"
-    for first, second in zip(have, want, strict=True):
-        scale = float(second.abs().max()) if second.numel() else 0.0
-        if not torch.allclose(first, second, rtol=0, atol=TOLERANCE * scale, equal_nan=True):
-            far = float((first - second).abs().max())
-            return f"the smaller model's outputs differ by {far:.3g} where they reach {scale:.3g}"
-    return None
