@@ -1,13 +1,13 @@
 """Networks in int8: secateur's own float32 and int8 beside its peers' float32, bf16 and int8.
 
     python benchmarks/int8.py FOLDER [--nets resnet18,vgg16] [--batches 1,64] [--threads 2]
-        [--sparsity 0.9] [--no-matrix]
+        [--sparsity 0.9] [--pattern dot4] [--no-matrix]
         [--against onnxruntime,onnxruntime-int8,openvino,openvino-int8] [--env openvino=VENV]
 
 Weights and inputs are random: only speed and bytes are compared. Secateur's int8 network is what
 `secateur.quantize` makes, on the same number of random inputs as its peers' tools get. With
---sparsity, weights are cut in fours (dot4) first, from which the peers gain nothing. With
---no-matrix, no engine may use matrix instructions (no_matrix.py says how). Each network is one
+--sparsity, weights are cut in fours (dot4) first, or as --pattern says, from which the peers gain
+nothing: 16x4 is for linear layers at batch 1. With --no-matrix, no engine may use matrix instructions (no_matrix.py says how). Each network is one
 record, FOLDER/int8-NET-SPARSITY.json; one that exists is not measured again (--again).
 Printed are a table for each batch size, and the goals. Exit status 1: a goal was missed.
 """
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="of records; made if need be")
     parser.add_argument("--nets", default=",".join(NETS), help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--sparsity", type=float, default=0.0, help="of blocks of four (dot4)")
+    parser.add_argument("--sparsity", type=float, default=0.0, help="of blocks")
+    parser.add_argument("--pattern", default="dot4", help="of blocks: dot4, or 16x4")
     parser.add_argument("--batches", default="1,64")
     parser.add_argument("--against", default=PEERS)
     parser.add_argument("--env", action="append", default=[], help="PEER=FOLDER")
@@ -66,15 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _record(given: argparse.Namespace, net: str) -> Record:
-    name = f"int8-{net}-{given.sparsity:g}"
+    dense_or_dot4 = not given.sparsity or given.pattern == "dot4"
+    cut = f"{given.sparsity:g}{'' if dense_or_dot4 else f'-{given.pattern}'}"
+    name = f"int8-{net}-{cut}"
     path = given.folder / f"{name}{'-no-matrix' if given.no_matrix else ''}.json"
     if path.exists() and not given.again:
         return dict(json.loads(path.read_text()))
     console = Console()
-    model = onnx_file(net, given.sparsity, given.folder / "networks", pattern="dot4")
+    model = onnx_file(net, given.sparsity, given.folder / "networks", pattern=given.pattern)
     drawn = inputs.draw(inputs.of_onnx(model, {}), CALIBRATION)
     made = quantize(model, {name: np.asarray(array) for name, array in drawn.items()})
-    quantised = given.folder / "networks" / f"{net}-{given.sparsity:g}-int8.onnx"
+    quantised = given.folder / "networks" / f"{net}-{cut}-int8.onnx"
     made.save(quantised)
     result = run(
         {"secateur": model, "secateur-int8": quantised},
@@ -88,7 +91,8 @@ def _record(given: argparse.Namespace, net: str) -> Record:
     )
     console.print(view(result))
     record = {"net": net, "sparsity": given.sparsity, "onnx_bytes": model.stat().st_size}
-    record |= {"matrix": not given.no_matrix, **json.loads(result.json())}
+    record |= {"matrix": not given.no_matrix, "pattern": given.pattern}
+    record |= json.loads(result.json())
     write(path, json.dumps(record, indent=1))
     return record
 
@@ -131,6 +135,8 @@ def markdown(records: Sequence[Record]) -> Iterator[str]:
             for over in (["secateur"], _int8(record, batch)):
                 cells.append(shown(_ratio(record, batch, "secateur-int8", over)))
             what = f"{record['net']}, {100 * record['sparsity']:g} %"
+            if record["sparsity"] and record.get("pattern", "dot4") != "dot4":
+                what += f" in {record['pattern']}"
             if not record.get("matrix", True):
                 what += ", no AMX"
             yield f"| {what} | {' | '.join(cells)} |"

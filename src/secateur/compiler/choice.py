@@ -16,6 +16,7 @@ from secateur.compiler.kernels import (
     depthwise,
     quad_depthwise,
     quad_layers,
+    quad_single,
     single,
     tiles,
 )
@@ -32,9 +33,6 @@ CONVOLUTIONS = ("FusedConv", "QuadConv")
 
 MATRIX = 0.25
 """Cost of matrix instructions, of what vectors cost: as on Intel's (Sapphire Rapids)."""
-
-WORD = 6.0
-"""Cycles a word of weights that is not zero, where words are taken one by one."""
 
 MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
@@ -86,9 +84,11 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     times = int(np.prod(outer)) / samples
     outputs = len(weight) // c.groups
     if y.layout.lanes == 1:
-        alone = not words and contracted.is_vector(c)
-        form = single.form(c.weight, machine) if alone else None
-        skipped = form.cycles if form else (WORD if words else single.PLAIN) * non_zeros
+        alone = contracted.is_vector(c)
+        form = single.form(c.weight, machine) if alone and not words else None
+        skipped = form.cycles if form else single.PLAIN * non_zeros
+        if words:
+            skipped = quad_single.cost(c.weight) if alone else quad_single.WORD * non_zeros
         # dense weights come no faster than memory gives them
         return skipped * high * wide * times, weight.size * high * wide * times * 0.17
     sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine)).cost * non_zeros

@@ -141,6 +141,7 @@ def emit(
             '#include "depthwise.h"',
             '#include "single.h"',
             '#include "blocked.h"',
+            '#include "quad_blocked.h"',
             '#include "matmul.h"',
             '#include "pooling.h"',
             '#include "quad_pooling.h"',

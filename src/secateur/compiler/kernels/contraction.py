@@ -18,6 +18,7 @@ from secateur.compiler.kernels import (
     Types,
     depthwise,
     packing,
+    quad_single,
     single,
     tiles,
 )
@@ -184,6 +185,20 @@ def _sparse(
         return (
             f"sec_{form.name}_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
             "g.act, g.alpha, g.beta, t, T);"
+        )
+    if lanes == 1 and words and is_vector(c) and (read := quad_single.lines(c.weight)):
+        of = f"(sec_quad_blocked){{{outputs}, {p(read.first)}, {p(read.index)}}}"
+        at = step.weights.prepare(
+            f"lines {key}",
+            read.bytes,
+            f"{layer('0', '0', 0, early)} "
+            f"sec_quad_blocked_prepare(&w, {of}, {blocks.channels}, to);",
+        )
+        body.line(f"const sec_quad_blocked lines = {of};")
+        return (
+            f"sec_quad_blocked_layer(lines, f->prepared + {at}, (const int32_t *){bias}, {levels}, "
+            "&g, "
+            "{}, {}, {}, t, T);"
         )
     table = _table("int32_t", "offset", [4 * (o - low) for o in offsets])
     body.line(table)
