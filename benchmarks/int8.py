@@ -7,9 +7,10 @@
 Weights and inputs are random: only speed and bytes are compared. Secateur's int8 network is what
 `secateur.quantize` makes, on the same number of random inputs as its peers' tools get. With
 --sparsity, weights are cut in fours (dot4) first, or as --pattern says, from which the peers gain
-nothing: 16x4 is for linear layers at batch 1. With --no-matrix, no engine may use matrix instructions (no_matrix.py says how). Each network is one
-record, FOLDER/int8-NET-SPARSITY.json; one that exists is not measured again (--again).
-Printed are a table for each batch size, and the goals. Exit status 1: a goal was missed.
+nothing: 16x4 is for linear layers at batch 1. With --no-matrix, no engine may use matrix
+instructions (no_matrix.py says how). Each network is one record, FOLDER/int8-NET-SPARSITY.json;
+one that exists is not measured again (--again). Printed are a table for each batch size, and the
+goals. Exit status 1: a goal was missed.
 """
 
 from __future__ import annotations
