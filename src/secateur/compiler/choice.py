@@ -34,6 +34,9 @@ CONVOLUTIONS = ("FusedConv", "QuadConv")
 MATRIX = 0.25
 """Cost of matrix instructions, of what vectors cost: as on Intel's (Sapphire Rapids)."""
 
+WORD = 6.0
+"""Cycles a word of weights that is not zero, where words are taken one by one."""
+
 MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
 cores of a virtual machine (Zen 5), where both are dear."""
@@ -88,7 +91,7 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
         form = single.form(c.weight, machine) if alone and not words else None
         skipped = form.cycles if form else single.PLAIN * non_zeros
         if words:
-            skipped = quad_single.cost(c.weight) if alone else quad_single.WORD * non_zeros
+            skipped = quad_single.lines(c.weight).cycles if alone else WORD * non_zeros
         # dense weights come no faster than memory gives them
         return skipped * high * wide * times, weight.size * high * wide * times * 0.17
     sparse = tiles.sparse(high, wide, tiles.sums(len(c.taps), machine)).cost * non_zeros

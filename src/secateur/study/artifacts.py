@@ -51,7 +51,12 @@ def quantised(model: nn.Module, data: Data, seed: int) -> Quantized:
     """
     examples = calibration(data, seed)
     example = torch.from_numpy(examples[:2])
-    return quantize(to_onnx(copied(model).cpu().eval(), example), examples)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same file, whoever asks for it
+    try:
+        return quantize(to_onnx(copied(model).cpu().eval(), example), examples)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from torch import Tensor
 from secateur.errors import UsageError
 from secateur.measure.accuracy import evaluate
 from secateur.model.copying import copied
+from secateur.model.inputs import head
+from secateur.pruning.selecting.patterns import parse
+from secateur.pruning.smaller.reordering import reorder
 from secateur.study import artifacts
 from secateur.study.failure import said
 from secateur.study.subject import Subject
@@ -46,6 +49,9 @@ def try_out(subject: Subject) -> None:
         batch = _first(task, partial(data.evaluation, split), f"its {split} split")
         with said(f"the metric of {who} cannot be taken of {split} targets {_kind(batch[1])}"):
             evaluate(model, [batch], task.metric.function)
+    if size := parse(subject.spec.options.pattern).together:
+        with said(f"the channels of the model of {who} cannot be reordered"):
+            reorder(model, head(inputs, 2), size=size)
     if subject.spec.options.int8:
         artifacts.try_out(model, data)
 

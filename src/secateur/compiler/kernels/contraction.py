@@ -186,20 +186,9 @@ def _sparse(
             f"sec_{form.name}_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
             "g.act, g.alpha, g.beta, t, T);"
         )
-    if lanes == 1 and words and is_vector(c) and (read := quad_single.lines(c.weight)):
-        of = f"(sec_quad_blocked){{{outputs}, {p(read.first)}, {p(read.index)}}}"
-        at = step.weights.prepare(
-            f"lines {key}",
-            read.bytes,
-            f"{layer('0', '0', 0, early)} "
-            f"sec_quad_blocked_prepare(&w, {of}, {blocks.channels}, to);",
-        )
-        body.line(f"const sec_quad_blocked lines = {of};")
-        return (
-            f"sec_quad_blocked_layer(lines, f->prepared + {at}, (const int32_t *){bias}, {levels}, "
-            "&g, "
-            "{}, {}, {}, t, T);"
-        )
+    if lanes == 1 and words and is_vector(c):
+        stored = f"{layer('0', '0', 0, early)} ", blocks.channels
+        return _lines(body, c, bias, step, levels, stored, f"lines {key}")
     table = _table("int32_t", "offset", [4 * (o - low) for o in offsets])
     body.line(table)
     if low:
@@ -229,6 +218,33 @@ def _sparse(
             f"sec_quad_sparse_layer(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T, {shape});"
         )
     return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
+
+
+def _lines(
+    body: Body,
+    c: Contraction,
+    bias: str,
+    step: Step,
+    levels: str,
+    stored: tuple[str, int],
+    key: str,
+) -> str:
+    """Write a layer on quads at a single position; return its call.
+
+    Args:
+        stored: C that declares the stored layer, and its inputs a block.
+        key: of the prepared form.
+    """
+    read, p = quad_single.lines(c.weight), step.weights.pointer
+    of = f"(sec_quad_blocked){{{len(c.weight)}, {p(read.first)}, {p(read.index)}}}"
+    declared, channels = stored
+    prepared = f"{declared}sec_quad_blocked_prepare(&w, {of}, {channels}, to);"
+    at = step.weights.prepare(key, read.bytes, prepared)
+    body.line(f"const sec_quad_blocked lines = {of};")
+    return (
+        f"sec_quad_blocked_layer(lines, f->prepared + {at}, (const int32_t *){bias}, {levels}, "
+        "&g, {}, {}, {}, t, T);"
+    )
 
 
 def _dense(

@@ -135,8 +135,8 @@ def _own(axis: Axis, group: Group) -> Ints:
 def _magnitudes(model: nn.Module, groups: Groups, group: Group) -> Iterator[np.ndarray]:
     """Yield what reads each unit, float64 [units, outputs and places], of each weight.
 
-    A weight that reads several indices of a unit side by side has blocks within it: its order is
-    no matter.
+    A weight that reads several indices of a unit side by side has blocks within it: its order
+    does not matter.
     """
     for axis in groups.axes:
         own = _own(axis, group)
