@@ -247,6 +247,8 @@ def _texts(axis: Axes, chart: Chart, state: State) -> None:
         values = map(mean, series.y)
         points = list(zip(_places(chart, series), values, series.text, strict=False))
         for x, y, words in reversed(points):
+            if y is None:
+                continue
             across, up = to_axes.transform((x, y))
             if not 0 <= up <= 1 or any(
                 abs(across - a) < _ROOM[0] and abs(up - u) < _ROOM[1] for a, u in taken
