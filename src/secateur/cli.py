@@ -39,13 +39,10 @@ def main() -> None:
 def _run() -> int:
     import typer
 
-    import secateur.terminal.commands  # each adds its own
-    import secateur.terminal.engines
-    import secateur.terminal.quantizing  # noqa: F401
-    from secateur.terminal.application import app
+    from secateur.terminal.application import application
 
     try:
-        code = app(standalone_mode=False)  # or typer prints what it refuses, as it is
+        code = application()(standalone_mode=False)  # or typer prints what it refuses, as it is
         if code == _CTRL_C:
             raise KeyboardInterrupt
     except _refusals() as error:

@@ -12,14 +12,14 @@ import typer
 
 from secateur.console import Words
 from secateur.study.options import Options
-from secateur.terminal.application import app, chosen, err, out, say, warn, working
-from secateur.terminal.options import with_options
+from secateur.terminal.options import chosen
+from secateur.terminal.printing import err, out, say, warn
+from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
     from secateur.study.study import Results
 
 
-@app.command()
 @with_options
 def study(
     *,
@@ -147,7 +147,6 @@ def _show(results: Results, *, everything: bool, json_: bool) -> None:
     say(f"report: {results.files.html.resolve()}")
 
 
-@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="A study directory.")],
     all_: Annotated[
@@ -159,35 +158,3 @@ def report(
     from secateur.study.study import rebuild
 
     _show(rebuild(directory), everything=all_, json_=json_)
-
-
-@app.command()
-def inspect(
-    path: Annotated[
-        Path, typer.Argument(help="A study directory, a record, or a safetensors file.")
-    ],
-) -> None:
-    """Show what a study directory, a record, a checkpoint or a masks file holds."""
-    from secateur.terminal.inspection import inspection
-
-    out.print(inspection(path))
-
-
-@app.command()
-def doctor() -> None:
-    """Say what this machine can do: cores, bf16, CUDA, compiler, data, which zeros pay.
-
-    The last is measured, in some seconds.
-    """
-    from rich.table import Table
-
-    from secateur.terminal import gains
-    from secateur.terminal.doctor import examine
-
-    with working("measuring which zeros pay here"):
-        checks = (*examine(), gains.said())
-    view = Table("", "check", "found", "hint", box=None)
-    for check in checks:
-        mark = {True: Words("ok", "green"), False: Words("no", "red"), None: Words("-")}[check.ok]
-        view.add_row(mark, check.name, Words(check.value), Words(check.hint))
-    out.print(view)

@@ -10,11 +10,10 @@ import typer
 from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
-from secateur.terminal.application import app, chosen, out, say, working
-from secateur.terminal.options import listed, shape
+from secateur.terminal.options import chosen, listed, shape
+from secateur.terminal.printing import out, say, working
 
 
-@app.command(name="compile")
 def compile_(
     model: Annotated[
         Path, typer.Argument(help="An ONNX file, or a study directory (then give --keep).")
@@ -176,7 +175,6 @@ def _quantised(
     return made.content
 
 
-@app.command()
 def bench(
     model: Annotated[
         Path, typer.Argument(help="An ONNX file, which is compiled first, or a compiled network.")

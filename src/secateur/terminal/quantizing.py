@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from secateur.console import Words
-from secateur.terminal.application import app, say, working
 from secateur.terminal.options import shape
+from secateur.terminal.printing import say, working
 
 
-@app.command()
 def quantize(
     model: Annotated[Path, typer.Argument(help="An ONNX file of a float network.")],
     calibrate: Annotated[
