@@ -36,6 +36,11 @@ COMMANDS = {
         "secateur.terminal.looking:inspect",
         "Show what a study directory, a record, a checkpoint or a masks file holds.",
     ),
+    "verify": (
+        "secateur.terminal.looking:verify",
+        "Check files against the hashes that they were written with; exit code 1 if one is "
+        "damaged.",
+    ),
     "doctor": (
         "secateur.terminal.looking:doctor",
         "Say what this machine can do: cores, bf16, CUDA, compiler, data, which zeros pay.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import typer
 
 from secateur.console import Words
 from secateur.study.options import Options
-from secateur.terminal.options import chosen
-from secateur.terminal.printing import err, out, say, warn
+from secateur.terminal.options import Json, chosen
+from secateur.terminal.printing import err, out, say, show_json, warn
 from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ def study(
     all_: Annotated[
         bool, typer.Option("--all", help="Print every row, not only those of the claim.")
     ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")
-    ] = False,
+    json_: Json = False,
     measure: Annotated[
         bool | None,
         typer.Option(
@@ -137,7 +134,7 @@ def _show(results: Results, *, everything: bool, json_: bool) -> None:
     from secateur.terminal import tables
 
     if json_:
-        print(json.dumps(results.document(), allow_nan=False))
+        show_json(results.document())
         return
     for text in results.verdict():
         say(text)
@@ -152,7 +149,7 @@ def report(
     all_: Annotated[
         bool, typer.Option("--all", help="Print every row, not only those of the claim.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: Json = False,
 ) -> None:
     """Rebuild a study's report, curve and table from its records alone."""
     from secateur.study.study import rebuild

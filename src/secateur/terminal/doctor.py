@@ -35,6 +35,8 @@ class Check:
     """True: as it should be. False: something will fail. None: no matter, or a matter of taste."""
     hint: str = ""
     """What to do, where there is something to do."""
+    figures: dict[str, float] | None = None
+    """What was measured, for programs."""
 
 
 def examine() -> tuple[Check, ...]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from secateur.errors import UsageError
 
 if TYPE_CHECKING:
     from secateur.study.task import Task
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object (docs/cli.md), and nothing else.")
+]
+"""The option of every command that prints results."""
 
 
 def listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
