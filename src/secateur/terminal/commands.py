@@ -84,6 +84,14 @@ def study(
             show_default=False,
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Follow it elsewhere, too: mlflow, on the server of MLFLOW_TRACKING_URI, or "
+            "tensorboard, in files in the study directory. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
     price: Annotated[
         float | None,
         typer.Option(
@@ -97,6 +105,7 @@ def study(
     A study that was stopped goes on where it was when the same command is given again.
     """
     from secateur.study.study import Study
+    from secateur.study.tracking.observer import Tracking
     from secateur.study.withdrawn import without_withdrawn
     from secateur.terminal.doctor import crowded
     from secateur.terminal.measuring import check_price, measured
@@ -109,6 +118,7 @@ def study(
     built_in = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": data_dir}
     given = {name: value for name, value in built_in.items() if value is not None}
     job = Study(chosen(task, given), options, out=out_dir, device=device)
+    tracking = Tracking(job, track or (), lambda text: warn(f"warning: {text}"))
     shown = err if json_ else out
     number, why = job.workers(workers)
     if why:
@@ -117,11 +127,13 @@ def study(
     if slow := crowded(job.device):
         warn(f"warning: {slow}")
     try:
-        with StudyProgress(job.spec, shown, workers=number) as progress:
-            results = job.run(progress, workers=number)
-        if measure or price is not None or (measure is None and not job.shipped):
-            asked = measure is True or price is not None
-            results = measured(job, price, asked=asked, console=err) or results
+        with tracking:
+            with StudyProgress(job.spec, shown, workers=number) as progress:
+                results = job.run(lambda e: (progress(e), tracking(e)), workers=number)
+            if measure or price is not None or (measure is None and not job.shipped):
+                asked = measure is True or price is not None
+                results = measured(job, price, asked=asked, console=err) or results
+            tracking.results(results)
     except KeyboardInterrupt:
         again = shlex.join(["secateur", *sys.argv[1:]])
         warn(f"\ninterrupted; what is done is kept. To go on where it stopped:\n  {again}")
