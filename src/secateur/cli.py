@@ -1,6 +1,7 @@
 """The command line's entry: streams, errors, exit codes.
 
-Exit codes: 0 done, 1 a failed or interrupted run, 2 bad usage.
+Exit codes: 0 done, 1 a failed or interrupted run, or something damaged that `verify` found, 2 bad
+usage.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ LADDER = "ladder"
 def _modules(package: str) -> list[str]:
     """Return the names of a package's modules, without importing it."""
     spec = find_spec(package)
-    return sorted(each.name for each in iter_modules(spec and spec.submodule_search_locations))
+    places = spec.submodule_search_locations if spec else None
+    return sorted(each.name for each in iter_modules(places or ()))
 
 
 def _option(default: Any, text: str) -> Any:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from secateur.study.plan import Item, Stage
 from secateur.study.summary import Summary
@@ -77,7 +77,7 @@ def batches(figures: list[Figure], most: int) -> Iterator[list[Figure]]:
         yield figures[at : at + most]
 
 
-def _finite(value: object) -> bool:
+def _finite(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
