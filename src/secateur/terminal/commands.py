@@ -16,6 +16,7 @@ from secateur.terminal.printing import err, out, say, show_json, warn
 from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
+    from secateur.study.plan import Event, Observer
     from secateur.study.study import Results
 
 
@@ -129,7 +130,7 @@ def study(
     try:
         with tracking:
             with StudyProgress(job.spec, shown, workers=number) as progress:
-                results = job.run(lambda e: (progress(e), tracking(e)), workers=number)
+                results = job.run(_both(progress, tracking), workers=number)
             if measure or price is not None or (measure is None and not job.shipped):
                 asked = measure is True or price is not None
                 results = measured(job, price, asked=asked, console=err) or results
@@ -139,6 +140,14 @@ def study(
         warn(f"\ninterrupted; what is done is kept. To go on where it stopped:\n  {again}")
         raise typer.Exit(1) from None
     _show(results, everything=all_, json_=json_)
+
+
+def _both(first: Observer, second: Observer) -> Observer:
+    def observe(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return observe
 
 
 def _show(results: Results, *, everything: bool, json_: bool) -> None:
