@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from secateur.errors import UsageError
 from secateur.study.plan import Event, Stage, Trial
@@ -67,10 +68,13 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def finished(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Event]]:
+def finished(
+    undrawn: None, digits: Task, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, list[Event]]:
     """A study that was run, and what its observer was told of items that are done."""
     study, events = Study(digits, out=tmp_path_factory.mktemp("study"), **PLAN), []
     study.run(lambda event: events.append(event) if event.record else None)
+    Image.new("RGB", (4, 3)).save(study.directory / "curve.png")
     return study, events
 
 
@@ -254,4 +258,4 @@ def test_mlflow_has_curves_levels_and_the_report(
     curve = client.get_metric_history(found.info.run_id, "seed 1/magnitude ladder/test")
     assert [metric.step for metric in curve] == [500]
     artifacts = {each.path for each in client.list_artifacts(found.info.run_id)}
-    assert {"report.html", "results.csv", "curve.svg"} <= artifacts
+    assert {"report.html", "results.csv", "curve.png"} <= artifacts
