@@ -1,5 +1,6 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
+# make docs    the site, in build/docs
 # make test-long    the tests that draw examples, at random and ten times as many; then fuzzing
 # make release      what a release is made of, in dist/
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
@@ -12,12 +13,12 @@ ARGS ?=
 JOBS ?= 2
 FUZZ ?= 20
 
-.PHONY: study test test-long test-lowest lint types figures release clean
+.PHONY: study test docs test-long test-lowest lint types figures release clean
 
 study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
 
-test: $(VENV)/dev lint types
+test: $(VENV)/dev lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=10
 
 # What fails is drawn again by the line @reproduce_failure that is printed. Then every reader of foreign bytes is fuzzed
@@ -40,6 +41,14 @@ lint: $(VENV)/dev
 
 types: $(VENV)/dev
 	$(BIN)/mypy
+
+# A warning, such as a link that leads nowhere, ends it.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+$(VENV)/docs: $(VENV)/base
+	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
+	touch $@
 
 # The figures in README and docs other than the study's and benchmarks/accuracy.py's.
 # PRETRAINED=resnet20-cifar10.safetensors adds that network's accuracy. A missed goal is printed.

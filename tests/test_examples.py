@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def run(arguments: list[str], folder: Path) -> str:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     assert "report:" in run([str(example)], tmp_path)
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    cells = json.loads((ROOT / "examples" / "start.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    out = run(["-c", "\n".join(["import matplotlib; matplotlib.use('agg')", *code])], tmp_path)
+    assert re.search(r"in fours \d\d\.\d %, as the file \d\d\.\d %", out)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -362,7 +362,7 @@ def test_a_folder_is_named_as_one(write: Callable[..., None], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["results.csv", "report.html", "table.tex", "curve.svg", "curve.png", "curve.pdf"]
+    "name", ["results.csv", "report.html", "table.tex", "curve.svg", "curve.pdf", "latency.png"]
 )
 def test_a_study_replaces_no_file_of_its_folders_owner(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

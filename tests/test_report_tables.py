@@ -133,6 +133,20 @@ def test_a_figure_has_the_near_panel_only_where_there_is_a_reference() -> None:
     assert widths[0] > widths[1]
 
 
+def test_measured_networks_are_printed_in_a_panel_for_each_batch(tmp_path: Path) -> None:
+    spec = make_spec()
+    shipped = [*make_shipped(), replace(make_shipped()[0], engine=HOSTILE)]
+    _write(tmp_path, spec, make_trials(spec), make_stages(spec), shipped)
+    assert {path.suffix for path in tmp_path.glob("latency.*")} == {".svg", ".png", ".pdf"}
+    text = (tmp_path / "latency.svg").read_text("utf-8")
+    ET.fromstring(text)
+    drawn = [each.replace("\u00a0", " ") for each in re.findall(r"<!-- (.*?) -->", text)]
+    assert {f"latency of one batch (ms), batch size {n}" for n in (1, 64)} <= {*drawn}
+    assert "50 %" in drawn
+    assert "95 %" not in drawn  # it lies far below
+    assert drawn.count("off the scale: secateur ▾ 70.1") == 2
+
+
 @pytest.mark.parametrize("gates", ["ladder", "trunk"])
 def test_validation_stands_beside_loss_at_the_end_of_each_rung(tmp_path: Path, gates: str) -> None:
     spec = make_spec(levels=(0.5, 0.2), gates=gates)

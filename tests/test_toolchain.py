@@ -183,32 +183,31 @@ def test_aarch64_library_is_one(tmp_path: Path) -> None:
     assert artifact.read(content).architecture == "aarch64"
 
 
-NODE = """
+COMMAND = """
 import { readFileSync } from "node:fs";
 import { WASI } from "node:wasi";
 const [, , file, ...rest] = process.argv;
 const wasi = new WASI({ version: "preview1", args: ["main", ...rest], env: {} });
 const module = await WebAssembly.compile(readFileSync(file));
 const { exports } = await WebAssembly.instantiate(module, wasi.getImportObject());
+process.exitCode = wasi.start({ exports });
 """
-
-COMMAND = "process.exitCode = wasi.start({ exports });"
 
 LIBRARY = """
-wasi.initialize({ exports });
-const batch = Number(rest[0]), input = readFileSync(0);
-const { memory, malloc } = exports;
-const x = malloc(input.length), y = malloc(input.length), program = malloc(8 * batch);
-const arrays = malloc(12);
-new Uint8Array(memory.buffer).set(input, x);
-new Uint32Array(memory.buffer).set([x, y, program], arrays / 4);
-const engine = exports.secateur_create(4, 0);
-if (exports.secateur_run(engine, arrays, arrays + 4, batch)) throw "failed";
-exports.secateur_destroy(engine);
-const bytes = new Uint8Array(memory.buffer);
-process.stdout.write(bytes.slice(y, y + input.length));
-process.stdout.write(bytes.slice(program, program + 8 * batch));
+import { readFileSync } from "node:fs";
+import { load } from "ENGINE";
+const [, , file, batch] = process.argv;
+const engine = await load(readFileSync(file));
+const given = new Float32Array(new Uint8Array(readFileSync(0)).buffer);
+for (const wrong of [[], [given.subarray(1)], [new Float64Array(given.length)]]) {
+  try { engine.run(wrong, Number(batch)); } catch { continue; }
+  throw new Error("took a wrong input");
+}
+for (const array of engine.run([given], Number(batch)))
+  process.stdout.write(new Uint8Array(array.buffer));
+engine.close();
 """
+"""What docs/ship.md tells users to do in a browser."""
 
 
 @needs_zig
@@ -223,7 +222,8 @@ def test_wasm_runs_under_node(tmp_path: Path, program: bool) -> None:
         with pytest.raises(CompileError, match=r"a wasm module, which a wasm runtime loads"):
             Engine(content)
     script = tmp_path / "run.mjs"
-    script.write_text(NODE + (COMMAND if program else LIBRARY))
+    engine = Path(__file__).parents[1] / "examples" / "browser" / "engine.mjs"
+    script.write_text(COMMAND if program else LIBRARY.replace("ENGINE", str(engine)))
     check_program([node, "--no-warnings", script, saved(tmp_path / "tiny.wasm", content)])
 
 

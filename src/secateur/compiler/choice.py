@@ -32,7 +32,8 @@ INTEGER = ("QuadConv", "QuadLinear")
 CONVOLUTIONS = ("FusedConv", "QuadConv")
 
 MATRIX = 0.25
-"""Cost of matrix instructions, of what vectors cost: as on Intel's (Sapphire Rapids)."""
+"""Cost of matrix instructions on full tiles, of what vectors cost: as on Intel's (Sapphire
+Rapids). Tiles of fewer words take as long."""
 
 WORD = 6.0
 """Cycles a word of weights that is not zero, where words are taken one by one."""
@@ -101,8 +102,8 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
         return sparse * times, len(weight) * tile.cost * times
     _, tile = tiles.dense(high, wide, outputs, machine, least=4 if node.get("quads") else 1)
     dense = c.groups * weight[0].size * tile.cost * times
-    if words and contraction.matrix_depth(c, y.layout.lanes, machine):
-        dense *= MATRIX
+    if words and (deep := contraction.matrix_depth(c, y.layout.lanes, machine)):
+        dense *= MATRIX * contraction.DEEPEST / deep
     return sparse * times, dense
 
 

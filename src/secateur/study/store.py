@@ -112,7 +112,9 @@ class Store:
             files.sweep(self.directory / name, idle=0, older=True)
         # A report may be being rebuilt just now, which needs no lock.
         names = ["spec.json", SHIPPED, SUMS, "report.html", "results.csv", "table.tex"]
-        names += [f"curve.{kind}" for kind in ("svg", "png", "pdf")]
+        names += [
+            f"{chart}.{kind}" for chart in ("curve", "latency") for kind in ("svg", "png", "pdf")
+        ]
         files.sweep(self.directory, *names, idle=60, older=True)
 
     def _claim(self) -> None:

@@ -5,6 +5,7 @@ So `secateur --help` and the completion of a shell answer at once, and never loa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -58,30 +59,43 @@ class Command(TyperCommand):
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
         """Return a context of the command itself, which runs, and explains itself."""
-        module, _, function = self._home.partition(":")
-        alone = _application()
-        alone.command(self.name)(getattr(import_module(module), function))
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(self.name)(_function(self._home))
         return typer.main.get_command(alone).make_context(*arguments, **extra)
 
 
 def application() -> TyperGroup:
     """Return the application; call it with `standalone_mode=False`."""
-    app = _application(
-        name="secateur",
-        help="Train once, prune to any ratio, with proof, and ship it.",
-        no_args_is_help=True,
-        add_completion=True,
-    )
-    app.callback()(_options_of_all)
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(_without_commands())
     assert isinstance(group, TyperGroup)
     for name, (home, summary) in COMMANDS.items():
         group.add_command(Command(name, home, summary))
     return group
 
 
-def _application(*, add_completion: bool = False, **more: Any) -> typer.Typer:
-    return typer.Typer(add_completion=add_completion, pretty_exceptions_enable=False, **more)
+def whole() -> typer.Typer:
+    """Return the application with every command imported, for typer to document."""
+    app = _without_commands()
+    for name, (home, _) in COMMANDS.items():
+        app.command(name)(_function(home))
+    return app
+
+
+def _without_commands() -> typer.Typer:
+    app = typer.Typer(
+        name="secateur",
+        help="Train once, prune to any ratio, with proof, and ship it.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options_of_all)
+    return app
+
+
+def _function(home: str) -> Callable[..., Any]:
+    module, _, function = home.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
 
 
 def _options_of_all(

@@ -35,6 +35,9 @@ WAITING, ROOM = 32, 16
 """As `c/quad_sparse.h` has them: most outputs of a chunk, whose sums wait for each other, and most
 vectors of sums of each."""
 
+DEEPEST = 16
+"""Words of channels that matrix instructions take at once."""
+
 EVEN = 128
 """Positions of a sample up to which rows are made even: a few products more cost less there than
 the branches for an odd one."""
@@ -315,8 +318,8 @@ def matrix_depth(c: Contraction, lanes: int, machine: Machine) -> int:
     outputs, width, _ = c.weight.shape
     if not machine.matrix or lanes != 16 or c.groups > 1 or outputs % 16:
         return 0
-    deep = next(d for d in range(min(16, width), 0, -1) if width % d == 0)
-    return deep if deep >= 8 else 0
+    deep = next(d for d in range(min(DEEPEST, width), 0, -1) if width % d == 0)
+    return deep if deep > 4 else 0  # with fewer vectors are as fast
 
 
 def _channels_a_block(taps: int, positions: int) -> int:

@@ -16,6 +16,7 @@ from secateur.compiler.passes import (
     identity,
     integers,
     moving,
+    pooled,
     recurrence,
     rounding,
     shortcut,
@@ -30,6 +31,7 @@ PASSES: tuple[Pass, ...] = (
     ("identity", identity.run),
     ("dynamic", dynamic.run),
     ("shortcut", shortcut.run),
+    ("pooled", pooled.run),
     ("batchnorm", batchnorm.run),
     ("dead", dead.run),
     ("batchnorm", batchnorm.run),  # removed channels leave sums that join biases

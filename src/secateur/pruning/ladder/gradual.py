@@ -69,7 +69,9 @@ def prune_gradually(
         criterion: that ranks the weights, before every cut.
         step: what a cut leaves of the weights before it, in (0, 1).
         images: at least 32.
-        damping, positions, seed: as in `reconstruct`.
+        damping: as in `reconstruct`.
+        positions: as in `reconstruct`.
+        seed: as in `reconstruct`.
 
     Returns:
         An iterator that does the work: for each budget, from most to least kept, the pruned

@@ -14,6 +14,7 @@ from secateur.errors import FileError, UsageError
 from secateur.study.plan import SMALLER, START, UNCUT
 from secateur.study.report import latex, page
 from secateur.study.report.charts import CHARTS, PRINTED
+from secateur.study.report.charts.chart import Chart, State
 from secateur.study.report.findings import headline
 from secateur.study.report.printed import ENDINGS, printed
 from secateur.study.report.units import recovery_name
@@ -80,6 +81,8 @@ def write(
 ) -> ReportFiles:
     """Write report.html, curve.svg, .png and .pdf, results.csv and table.tex into a directory.
 
+    Where networks were measured, latency.svg, .png and .pdf too.
+
     The study may be unfinished: the report says so. The same records give the same bytes.
     Nothing is written before all of them are made, and each is replaced whole.
 
@@ -112,7 +115,9 @@ def write(
         for name in PRINTED
         if name in charts
         for kind, picture in printed(
-            charts[name], panels, higher_is_better=summary.higher_is_better
+            charts[name],
+            panels if charts[name].levels else _batches(charts[name]),
+            higher_is_better=summary.higher_is_better,
         ).items()
     }
     table = io.StringIO()
@@ -139,6 +144,12 @@ def write(
         files.write(directory / name, picture)
     files.write(made.html, html.encode(errors="backslashreplace"))
     return made
+
+
+def _batches(chart: Chart) -> dict[str, State]:
+    """Return the panels of a chart of measured networks, one for each batch size."""
+    found = dict.fromkeys(series.when["batch"] for series in chart.series)
+    return {f"{chart.x}, batch size {batch}": {"batch": batch} for batch in found}
 
 
 def _place(stage: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 from secateur.errors import printable
+from secateur.study import report
 from secateur.study.plan import Event
 from secateur.study.study import Results, Study
 from secateur.study.tracking import Followed, Tracker, connected, refuse_unknown
@@ -68,9 +69,8 @@ class Tracking:
     def results(self, results: Results) -> None:
         """Take in what the study found: its levels, and the files of its report."""
         figures = of_summary(results.summary)
-        parts = results.files
-        paths = (parts.html, parts.csv, parts.tex, parts.png, parts.svg, parts.pdf)
-        there = [path for path in paths if path.is_file()]
+        parts = (results.directory / name for name in report.NAMES)
+        there = [path for path in parts if path.is_file()]
         said = hashlib.sha256(b"".join(path.read_bytes() for path in there)).hexdigest()
 
         def log(tracker: Tracker) -> None:

@@ -2,7 +2,8 @@
 
 The function makes it of the summary with its rows, the spec, and the records of the stages; None
 where there is nothing to draw. It has the module's name. With PRINTED the report has it as
-NAME.svg, NAME.png and NAME.pdf too, which takes a chart of series over sparsity.
+NAME.svg, NAME.png and NAME.pdf too, which takes a chart of series over sparsity, or of networks
+that were measured.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from secateur.study.report.charts.measured import bands, points, wide
 from secateur.study.report.units import measure
 from secateur.study.summary import Summary
 
+PRINTED = True
+
 
 def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | None:
     """Draw what each engine's networks can do over what they take; None where none was measured."""

@@ -96,6 +96,7 @@ def bands(summary: Summary, spec: Record) -> list[Band]:
             end=mean,
             style=INK,
             label=[f"uncut {written}", "uncut"],
+            printed="uncut and the margin; filled: certified",
             near=around(means, summary),
         )
     ]
