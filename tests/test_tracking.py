@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterable, Mapping
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +186,7 @@ def test_a_tracker_that_there_is_not_or_that_is_not_installed(
 ) -> None:
     with pytest.raises(UsageError, match="no tracker 'nobody'; choose one of mlflow, tensorboard"):
         Tracking(again, ["nobody"])
-    monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     arguments = ["study", *QUICK, "--track", "mlflow", "--out", str(tmp_path / "study")]
     code, _, err = run(arguments, monkeypatch, capsys)
     assert code == 2
@@ -239,15 +246,57 @@ def test_tensorboard_has_curves_levels_and_the_report(again: Study) -> None:
     assert "options.epochs" in str(texts["parameters/text_summary"].tensor_proto)
 
 
-def test_mlflow_has_curves_levels_and_the_report(
-    again: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=["folder", "server"])
+def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """The client of a store of MLflow's: a folder, or a server on this machine.
+
+    The client that the tests install has no server; `pip install mlflow` brings one.
+    """
     tracking = pytest.importorskip("mlflow.tracking", reason="mlflow is not installed")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "folder":
+            patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+            patch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+            yield tracking.MlflowClient()
+            return
+        if not find_spec("mlflow.server") or not find_spec("flask"):
+            pytest.skip("mlflow's server is not installed")
+        with served(tmp_path) as address:
+            patch.setenv("MLFLOW_TRACKING_URI", address)
+            yield tracking.MlflowClient()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Run MLflow's server on this machine; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{address}/health") as answer:
+                if answer.status == 200:
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_mlflow_has_curves_levels_and_the_report(
+    again: Study, mlflow: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = mlflow
     for _ in range(2):  # the second one has nothing to add
         results = followed(again, "mlflow")
-    client = tracking.MlflowClient()
+    assert capfd.readouterr().out == ""
     (found,) = client.search_runs([client.get_experiment_by_name("secateur").experiment_id])
     assert found.info.status == "FINISHED"
     assert found.data.tags["secateur.study"] == again.spec.hash

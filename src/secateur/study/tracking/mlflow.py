@@ -51,6 +51,8 @@ class Run:
 
 def connect(study: Followed, run: str | None) -> Run:
     """Return the run that a study had, or a new one."""
+    # Standard output is for what the command says, or for one object of JSON.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     client = import_module("mlflow.tracking").MlflowClient()
     failed = import_module("mlflow.exceptions").MlflowException
     if run is not None:
