@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,15 @@ def one(name: str, arguments: list[str]) -> None:
     def attempt(content: bytes) -> None:
         fuzz_readers.tried(name, content)
 
-    atheris.Setup([sys.argv[0], *arguments], attempt)
+    def mutate(content: bytes, most: int, seed: int) -> bytes:
+        draw = random.Random(seed)
+        made = fuzz_readers.changed(content, draw) if draw.random() < 0.8 else None
+        if made is None or len(made) > most:
+            return bytes(atheris.Mutate(content, most))
+        return made
+
+    more = {"custom_mutator": mutate} if fuzz_readers.READERS[name].json else {}
+    atheris.Setup([sys.argv[0], *arguments], attempt, **more)
     atheris.Fuzz()
 
 

@@ -7,10 +7,13 @@ A reader gets bytes; where a hash stands before what is worth drawing, it is mad
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import hashlib
 import io
 import json
+import math
+import random
 import shutil
 import struct
 import tempfile
@@ -54,14 +57,52 @@ class Reader:
     """What reads bytes.
 
     Attributes:
-        read: reads them; whatever it raises but `refuses` is a fault.
+        read: reads them; whatever it raises but a SecateurError is a fault.
         seeds: returns inputs that it takes.
-        refuses: what it may raise.
+        json: whether it reads JSON, whose values are then changed, not its bytes alone.
     """
 
     read: Callable[[bytes], object]
     seeds: Callable[[], list[bytes]]
-    refuses: tuple[type[Exception], ...] = (SecateurError,)
+    json: bool = False
+
+
+VALUES: list[Any] = [
+    *(None, True, "", "0", "a[/b]\x1b[2J", "../x", "x" * 300, "\udcff", [], {}, [[]], {"": None}),
+    *(0, -1, 1, 2**31, 2**63, -(2**63), 10**400, 0.0, -0.5, 1e-320, 1e308, math.nan, math.inf),
+]
+"""What values of JSON are changed to."""
+
+
+def changed(content: bytes, draw: random.Random) -> bytes | None:
+    """Return JSON with a value of it changed, left out, or put in another's place; None of none."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    places: list[tuple[Any, Any]] = []
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        keys = inner.keys() if isinstance(inner, dict) else range(len(inner))
+        places += [(inner, key) for key in keys]
+        waiting += [inner[key] for key in keys if isinstance(inner[key], (dict, list))]
+    if not places:
+        return None
+    for _ in range(draw.choice([1, 1, 2, 4])):
+        inner, key = draw.choice(places)
+        other, at = draw.choice(places)
+        with contextlib.suppress(LookupError):  # of what was left out before
+            action = draw.random()
+            if action < 0.2:
+                del inner[key]
+            elif action < 0.4:
+                inner[key] = copy.deepcopy(other[at])
+            else:
+                inner[key] = copy.deepcopy(draw.choice(VALUES))
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.dumps(value).encode()
+    return None
 
 
 @cache
@@ -114,6 +155,7 @@ def _written(write: Callable[[Path], object]) -> bytes:
     return path.read_bytes()
 
 
+@cache
 def _models() -> list[bytes]:
     model, result = _pruned()
     given = {"masks": result.masks, "budget": result.budget, "architecture": "torch.nn:Linear"}
@@ -381,20 +423,20 @@ def _networks() -> list[bytes]:
 
 READERS: dict[str, Reader] = {
     "model": Reader(_in_file("x.safetensors", secateur.read), _models),
-    "description": Reader(_described, _descriptions),
+    "description": Reader(_described, _descriptions, json=True),
     "masks": Reader(_in_file("x.safetensors", secateur.Masks.load), _masks),
     "stage": Reader(_in_file("x.safetensors", stage_file.read), _stages),
     "inspect": Reader(
         _in_file("x.safetensors", _seen), lambda: [*_models(), *_masks(), *_stages()]
     ),
-    "hub": Reader(_hub, _configs),
-    "bundle": Reader(_bundle, _manifests),
+    "hub": Reader(_hub, _configs, json=True),
+    "bundle": Reader(_bundle, _manifests, json=True),
     "engine": Reader(
         _in_file("x.so", artifact.read), lambda: [artifact.pack(b"code", _target(), _network())]
     ),
-    "engine-text": Reader(_engine_of, _engine_texts),
-    "record": Reader(_record, _record_texts),
-    "spec": Reader(_spec_file, lambda: [json.dumps(_spec()).encode()]),
+    "engine-text": Reader(_engine_of, _engine_texts, json=True),
+    "record": Reader(_record, _record_texts, json=True),
+    "spec": Reader(_spec_file, lambda: [json.dumps(_spec()).encode()], json=True),
     "sums": Reader(_sums, _sum_lists),
     "ledger": Reader(
         _in_file(LEDGER, _ledger), lambda: [b'{"tracker": "a", "run": "b"}\n{"logged": "c"}\n']
@@ -413,6 +455,6 @@ def tried(name: str, content: bytes) -> bool:
     reader = READERS[name]
     try:
         reader.read(content)
-    except reader.refuses:
+    except SecateurError:
         return False
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fuzz_readers
-from fuzz_readers import READERS, tried
+from fuzz_readers import READERS, changed, tried
 
 FOUND = Path(__file__).parent / "data" / "fuzz"
 CASES = sorted(path for path in FOUND.rglob("*") if path.is_file())
@@ -37,3 +37,5 @@ def test_a_reader_takes_its_seeds_and_refuses_damage(name: str) -> None:
             for _ in range(draw.randint(1, 4)):
                 damaged[draw.randrange(len(seed))] = draw.randrange(256)
             tried(name, bytes(damaged[: draw.choice([len(seed), draw.randrange(len(seed))])]))
+        for _ in range(50 if READERS[name].json else 0):
+            tried(name, changed(seed, draw) or b"")
