@@ -81,7 +81,7 @@ def changed(content: bytes, draw: random.Random) -> bytes | None:
     except (ValueError, RecursionError):
         return None
     places: list[tuple[Any, Any]] = []
-    waiting = [value]
+    waiting = [value] if isinstance(value, (dict, list)) else []
     while waiting:
         inner = waiting.pop()
         keys = inner.keys() if isinstance(inner, dict) else range(len(inner))
@@ -92,7 +92,7 @@ def changed(content: bytes, draw: random.Random) -> bytes | None:
     for _ in range(draw.choice([1, 1, 2, 4])):
         inner, key = draw.choice(places)
         other, at = draw.choice(places)
-        with contextlib.suppress(LookupError):  # of what was left out before
+        with contextlib.suppress(LookupError, TypeError):  # of what was changed before
             action = draw.random()
             if action < 0.2:
                 del inner[key]
