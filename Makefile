@@ -1,7 +1,8 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
 # make docs    the site, in build/docs
-# make test-long    the tests that draw examples, at random and ten times as many
+# make test-long    the tests that draw examples, at random and ten times as many; then fuzzing
+# make release      what a release is made of, in dist/
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
 # Tests run in JOBS processes, with one thread for each.
 
@@ -10,8 +11,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
+FUZZ ?= 20
 
-.PHONY: study test docs test-long test-lowest lint types figures clean
+.PHONY: study test docs test-long test-lowest lint types figures release clean
 
 study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
@@ -19,14 +21,17 @@ study: $(VENV)/study
 test: $(VENV)/dev lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=10
 
-# What fails is drawn again by the line @reproduce_failure that is printed.
+# What fails is drawn again by the line @reproduce_failure that is printed. Then every reader of foreign bytes is fuzzed
+# for FUZZ seconds.
 test-long: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m hypothesis
+	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
+	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
 
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python -m pip install -q -e '.[lightning,transformers,hub,cross]' -c constraints-lowest.txt \
+	$(VENV)-lowest/bin/python -m pip install -q -e '.[lightning,transformers,hub,cross,mlflow,tensorboard]' -c constraints-lowest.txt \
 		onnxruntime selenium pytest hypothesis
 	$(VENV)-lowest/bin/python -m pytest -o filterwarnings=default
 
@@ -60,6 +65,21 @@ figures: $(VENV)/dev
 	-$(BIN)/python benchmarks/semi_structured.py
 	$(if $(PRETRAINED),$(BIN)/python benchmarks/pretrained.py --weights $(PRETRAINED))
 
+# The wheel, the sdist, and a CycloneDX list of all that the wheel brings with it. Fails where one of those has a known
+# weakness, or cannot be looked up, which takes access to PyPI's own service.
+release:
+	rm -rf dist $(VENV)-tools $(VENV)-release
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip install -q build cyclonedx-bom pip-audit
+	$(VENV)-tools/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv --without-pip $(VENV)-release
+	$(VENV)-tools/bin/pip --python $(VENV)-release/bin/python install -q dist/*.whl -c constraints.txt
+	$(VENV)-tools/bin/cyclonedx-py environment $(VENV)-release/bin/python --pyproject pyproject.toml \
+		--output-reproducible -o dist/secateur.cdx.json
+	$(VENV)-tools/bin/pip --python $(VENV)-release/bin/python freeze --exclude secateur | sed 's/+.*//' \
+		> $(VENV)-release/audited.txt
+	$(VENV)-tools/bin/pip-audit --strict --no-deps --disable-pip -r $(VENV)-release/audited.txt
+
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secateur needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
@@ -76,4 +96,4 @@ $(VENV)/dev: $(VENV)/base
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-tools $(VENV)-release dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

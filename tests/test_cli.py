@@ -167,7 +167,7 @@ def test_inspecting_a_saved_model_shows_its_tensors_and_budget(
     code, out, _ = run(["inspect", str(path)], monkeypatch, capsys)
     assert code == 0
     assert re.search(r"1\.weight.*10×20.*float32.*10\.0 %", out)
-    assert "budget: Budget(keep=0.1" in out
+    assert "budget: keep 0.1, scope global" in out
 
 
 def test_inspecting_a_damaged_file_is_one_error(

@@ -60,6 +60,16 @@ RECIPES = {
         "assert (results.directory / 'bytes.png').exists()",
         [],
     ),
+    "tracking/lines.py": (
+        "import secateur; from secateur.study.tracking.observer import Tracking; "
+        "study = secateur.Study(secateur.classification('digits', 'mlp'), keep=(0.5,), seeds=1, "
+        "epochs=1, gate_epochs=1, calibration=64, criteria=('magnitude',), device='cpu')\n"
+        "tracking = Tracking(study, ['lines'])\n"
+        "with tracking: tracking.results(study.run(tracking))\n"
+        "lines = (study.directory / 'figures.txt').read_text().splitlines(); "
+        "assert any(line.startswith('seed 0/magnitude ladder/test\\t500\\t') for line in lines)",
+        [],
+    ),
     "engines/onnx.py": (
         "import torch, secateur; from pathlib import Path; from secateur import bench; "
         "secateur.export_onnx(torch.nn.Linear(8, 4), torch.zeros(1, 8), 'm.onnx'); "

@@ -191,7 +191,7 @@ def test_examine_says_everything_and_changes_nothing(cache):
     assert set(checks) == {
         *("secateur", "python", "torch", "processor", "cores", "threads", "memory"),
         *("instructions", "bf16 on processor", "CUDA", "C compiler", "cache", "free space"),
-        *("CIFAR-10", "npm", "data sets", "nets", "other processes"),
+        *("CIFAR-10", "npm", "data sets", "nets", "patterns", "other processes"),
     }
     assert all(check.value for check in checks.values())
     assert all(check.hint for check in checks.values() if check.ok is False)

@@ -50,6 +50,7 @@ def test_memory_is_not_taken_first() -> None:
     code = PEAK + (
         "from secateur.errors import UsageError\n"
         "from secateur.study.options import Options\n"
+        "Options()  # loads what it checks with\n"
         "before = peak()\n"
         "try: Options(seeds=10**9)\n"
         "except UsageError: pass\n"

@@ -1,6 +1,7 @@
 """The command line's entry: streams, errors, exit codes.
 
-Exit codes: 0 done, 1 a failed or interrupted run, 2 bad usage.
+Exit codes: 0 done, 1 a failed or interrupted run, or something damaged that `verify` found, 2 bad
+usage.
 """
 
 from __future__ import annotations
@@ -39,13 +40,10 @@ def main() -> None:
 def _run() -> int:
     import typer
 
-    import secateur.terminal.commands  # each adds its own
-    import secateur.terminal.engines
-    import secateur.terminal.quantizing  # noqa: F401
-    from secateur.terminal.application import app
+    from secateur.terminal.application import application
 
     try:
-        code = app(standalone_mode=False)  # or typer prints what it refuses, as it is
+        code = application()(standalone_mode=False)  # or typer prints what it refuses, as it is
         if code == _CTRL_C:
             raise KeyboardInterrupt
     except _refusals() as error:

@@ -167,11 +167,15 @@ class Result:
         return min(found, key=lambda speedup: speedup.median, default=None)
 
     def json(self) -> str:
-        """Return all of it, with what follows from it, as JSON."""
+        """Return `document` as text."""
+        return json.dumps(self.document(), indent=2)
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it, with what follows from it, as JSON values."""
         content = asdict(self)
         for row, timing in zip(content["timings"], self.timings, strict=True):
             row |= {"throughput": timing.throughput, "cost": timing.cost}
         for row, step in zip(content["steps"], self.steps, strict=True):
             row["speed"] = step.speed
         content["speedups"] = [asdict(speedup) for speedup in self.speedups]
-        return json.dumps(content, indent=2)
+        return content

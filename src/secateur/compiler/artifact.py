@@ -189,6 +189,8 @@ def _read(file: BinaryIO, name: str) -> Info:
     file.seek(library)
     content = parse_json(file.read(length))
     network = content["network"]
+    if not isinstance(network, dict):
+        raise ValueError("what it says of its network is no JSON object")
     if content["format"] > FORMAT:
         raise FileError(
             f"{name} was made by a later secateur ({network.get('secateur')}); upgrade this one"

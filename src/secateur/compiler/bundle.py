@@ -21,7 +21,15 @@ import numpy as np
 
 from secateur.compiler.targets import Target
 from secateur.errors import FileError, UsageError
-from secateur.files import TEMPORARY, read_json, sha256_of, sweep
+from secateur.files import (
+    TEMPORARY,
+    Finding,
+    compared,
+    read_json,
+    sha256_of,
+    sweep,
+    unread,
+)
 from secateur.version import VERSION
 
 RUNTIME = (
@@ -149,6 +157,21 @@ def write_bundle(
             f"cannot write {folder}: {error.strerror or error}; "
             "free some space or choose a folder that you may write to"
         ) from error
+
+
+def check(folder: Path) -> Iterator[Finding]:
+    """Compare the files of a bundle with the SHA-256 that its bundle.json has; changes nothing."""
+    again = "write the folder again, with `secateur compile`"
+    try:
+        written, _ = _described(folder, "")
+    except OSError as error:
+        yield unread(MANIFEST, error, again)
+    except UsageError:
+        why = f"it is not as secateur writes it, or is of 0.1.0, without hashes; {again}"
+        yield Finding(MANIFEST, "damaged", why)
+    else:
+        yield Finding(MANIFEST, "not hashed", "it has the hashes of the others")
+        yield from (compared(folder, name, digest, again) for name, digest in written.items())
 
 
 def _read(name: str) -> str:

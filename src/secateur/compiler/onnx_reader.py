@@ -123,6 +123,11 @@ def _opset(proto: ModelProto) -> int:
         raise CompileError(
             "the model does not say which ONNX operator set it uses; export it again"
         )
+    if not 0 <= proto.ir_version < 2**31:
+        raise CompileError(
+            f"the model says that its IR version is {proto.ir_version}, which is none; export it "
+            "again"
+        )
     (opset,) = versions
     if not canonical.OLDEST <= opset <= canonical.NEWEST:
         raise CompileError(

@@ -92,6 +92,17 @@ class Compiled:
             layers = f"{self.integer} layers in int8{skip}{floats}"
         return f"{path}: {len(self.content):,} bytes for {self.target.name}; {layers}; {checked}"
 
+    def document(self, path: Path) -> dict[str, Any]:
+        """Return what to tell of the file that was written, as JSON values."""
+        layers = {"sparse": self.sparse, "dense": self.dense}
+        return {
+            "path": str(path),
+            "target": self.target.name,
+            "bytes": len(self.content),
+            "layers": layers | {"integer": self.integer, "words": self.words},
+            "difference": self.difference,
+        }
+
     def engine(self, threads: int | None = None) -> Engine:
         """Load it.
 

@@ -11,6 +11,7 @@ from secateur.files.documents import (
     to_json,
     validated,
 )
+from secateur.files.findings import Finding, compared, unread
 from secateur.files.reading import refusing, sha256_of
 from secateur.files.tensors import (
     MASKS,
@@ -32,8 +33,10 @@ __all__ = [
     "MODEL",
     "STAGE",
     "TEMPORARY",
+    "Finding",
     "Size",
     "Tensors",
+    "compared",
     "content_of",
     "format_of",
     "metadata_of",
@@ -46,6 +49,7 @@ __all__ = [
     "sha256_of",
     "sweep",
     "to_json",
+    "unread",
     "validated",
     "write",
 ]

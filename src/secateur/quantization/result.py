@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from secateur import files
 from secateur.arguments import BOOL, PATH, checked
@@ -88,6 +89,20 @@ class Quantized:
         path = Path(path)
         refuse_file(path, force=force)
         files.write(path, self.content)
+
+    def document(self) -> dict[str, Any]:
+        """Return all but the file itself as JSON values."""
+        return {
+            "bytes": len(self.content),
+            "layers": [asdict(row) for row in self.rows],
+            "samples": self.samples,
+            "error": self.error,
+            "drop": self.drop,
+            "ranges": {"method": self.method, "errors": dict(self.errors)},
+            "clipped": self.clipped,
+            "corrected": self.corrected,
+            "equalized": self.equalized,
+        }
 
     def summary(self) -> str:
         """Return what was done, in a few lines."""

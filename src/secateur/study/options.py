@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Literal
 
 from secateur.arguments import checked, plain, shown
 from secateur.errors import BudgetError, UsageError, refuse_wrong, whole
-from secateur.pruning.calibration import LEAST
-from secateur.pruning.criteria import CRITERIA, find
-from secateur.pruning.gates.phase import GatePhase
-from secateur.pruning.selecting.patterns import PATTERNS, parse
 from secateur.study.schema import LEVELS, SEEDS, check_size
-from secateur.training import MOST_EPOCHS, Recipe
+
+if TYPE_CHECKING:
+    from secateur.pruning.gates.phase import GatePhase
 
 EXAMPLES = 10**9
 """Most training examples that calibration or a criterion is asked to look at."""
@@ -25,7 +25,12 @@ ONE_SHOT = ("none", "batchnorm", "reconstruct")
 LADDER = "ladder"
 """The recovery of what was trained on the way down."""
 
-_FORMS = [kind.FORM for kind in PATTERNS.values() if not kind.smaller]
+
+def _modules(package: str) -> list[str]:
+    """Return the names of a package's modules, without importing it."""
+    spec = find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return sorted(each.name for each in iter_modules(places or ()))
 
 
 def _option(default: Any, text: str) -> Any:
@@ -49,7 +54,8 @@ class Options:
     seeds: int = _option(3, "How many seeds: the whole study is repeated with each.")
     first_seed: int = _option(0, "The first of the seeds, which are counted on from there.")
     criteria: tuple[str, ...] = _option(
-        ("gate", "magnitude", "random"), f"Criteria that give the scores, of {', '.join(CRITERIA)}."
+        ("gate", "magnitude", "random"),
+        f"Criteria that give the scores, of {', '.join(_modules('secateur.pruning.criteria'))}.",
     )
     gates: Literal["ladder", "trunk", "frozen"] = _option(
         "ladder",
@@ -114,7 +120,9 @@ class Options:
     )
     floor: float = _option(0.002, "Fraction of each layer's weights that is always kept.")
     pattern: str = _option(
-        "weight", f"Shape of what is cut, and learned: {', '.join(_FORMS[:-1])} or {_FORMS[-1]}."
+        "weight",
+        "Shape of what is cut, and learned, such as weight, 2:4, 16x4 or dot4; `secateur doctor` "
+        "lists them.",
     )
     first_layer: bool = _option(False, "Prune the first layer too.")
     int8: bool = _option(
@@ -230,6 +238,12 @@ def _several(name: str, given: object, kind: type) -> tuple[Any, ...]:
 
 
 def _check(o: Options) -> None:
+    # Here, so that `secateur study --help` need not load torch.
+    from secateur.pruning.calibration import LEAST
+    from secateur.pruning.criteria import CRITERIA, find
+    from secateur.pruning.gates.phase import GatePhase
+    from secateur.training import MOST_EPOCHS, Recipe
+
     if len(o.keep) > LEVELS:  # before any of them is looked at
         raise UsageError(f"keep has {len(o.keep):,} keep ratios; give at most {LEVELS:,}")
     phase = GatePhase(scope=o.scope, floor=o.floor, pattern=o.pattern)
@@ -311,6 +325,8 @@ def _listed(ratios: tuple[float, ...]) -> str:
 
 
 def _check_level(phase: GatePhase, keep: float) -> None:
+    from secateur.pruning.selecting.patterns import parse
+
     try:
         phase.budget(keep)
     except BudgetError as error:

@@ -6,6 +6,8 @@
     shipped.json               what was measured of compiled networks
     failures/<id>.json         what went wrong with the items that could not be done
 
+    SHA256SUMS                 of all that the last report was made from, and of the report
+
 A record says whose it is, and carries the SHA-256 of its own content, a stage's record that of its
 checkpoint too. What does not match is named, set aside as `<name>.corrupt`, and computed again.
 """
@@ -38,6 +40,9 @@ Content = TypeVar("Content")
 
 
 SHIPPED = "shipped.json"
+SUMS = "SHA256SUMS"
+LEDGER = "tracking.jsonl"
+"""What was logged elsewhere."""
 
 
 class CorruptFile(UserWarning):
@@ -106,7 +111,7 @@ class Store:
         for name in ("records", "checkpoints", "failures"):
             files.sweep(self.directory / name, idle=0, older=True)
         # A report may be being rebuilt just now, which needs no lock.
-        names = ["spec.json", SHIPPED, "report.html", "results.csv", "table.tex"]
+        names = ["spec.json", SHIPPED, SUMS, "report.html", "results.csv", "table.tex"]
         names += [
             f"{chart}.{kind}" for chart in ("curve", "latency") for kind in ("svg", "png", "pdf")
         ]
@@ -134,7 +139,7 @@ class Store:
         path = self._record(item)
         if path.exists():
             try:
-                return _verified(path, self._spec.hash, item)
+                return read_record(path, self._spec.hash, item)
             except (OSError, ValueError) as error:
                 _set_aside(path, str(error))
         return None
@@ -159,8 +164,13 @@ class Store:
             UnwritableError: it cannot be kept.
         """
         why = told(error)
-        content = {"spec": self._spec.hash, "failed": item.id, "why": why}
-        _write(self._failure(item), json.dumps({**content, "traceback": trace(error)}) + "\n")
+        content = {
+            "spec": self._spec.hash,
+            "failed": item.id,
+            "why": why,
+            "traceback": trace(error),
+        }
+        _write(self._failure(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
         return f"{item.id}: {why} (recorded in {self._failure(item)})"
 
     def why_failed(self, item: Item) -> str | None:
@@ -268,7 +278,7 @@ def read_records(directory: Path, spec: str) -> tuple[list[Record], list[Record]
     """
     trials: list[Record] = []
     stages: list[Record] = []
-    for _, record in _readable(directory / "records", lambda path: _verified(path, spec)):
+    for _, record in _readable(directory / "records", lambda path: read_record(path, spec)):
         (trials if "trial" in record else stages).append(record)
     return trials, stages
 
@@ -278,14 +288,8 @@ def read_failures(directory: Path, spec: str) -> dict[str, str]:
 
     Files that are damaged, or of another spec or item, are left out with a `CorruptFile` warning.
     """
-
-    def why(path: Path) -> str:
-        failure = files.validated(files.read_json(path), Failure)
-        if (failure.spec, failure.failed) != (spec, path.stem):
-            raise ValueError("it belongs to another study or item")
-        return printable(failure.why)
-
-    return dict(_readable(directory / "failures", why))
+    found = _readable(directory / "failures", lambda path: read_failure(path, spec))
+    return {item: printable(failure["why"]) for item, failure in found}
 
 
 def read_shipped(directory: Path, spec: str) -> Record | None:
@@ -297,10 +301,8 @@ def read_shipped(directory: Path, spec: str) -> Record | None:
     if not path.exists():
         return None
     try:
-        content = files.read_json(path)
-        if content.pop("sha256", None) != _digest(content):
-            raise ValueError("its content does not match its own hash")
-        if content.pop("spec") != spec:
+        content = read_hashed(path)
+        if content.pop("spec", None) != spec:
             raise ValueError("it belongs to another spec")
         files.validated(content, ShippedFile)
     except (OSError, ValueError) as error:
@@ -320,15 +322,30 @@ def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[s
             yield path.stem, content
 
 
-def _verified(path: Path, spec: str, item: Item | None = None) -> Record:
+def read_hashed(path: Path, *, must: bool = True) -> Record:
+    """Return what a file says that carries the SHA-256 of its own content, without that.
+
+    Args:
+        path: of the file.
+        must: whether a file without a hash is refused.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or its hash does not match.
+    """
+    content = files.read_json(path)
+    found = content.pop("sha256", None)
+    if found != _digest(content) and (must or found is not None):
+        raise ValueError("its content does not match its own hash")
+    return content
+
+
+def read_record(path: Path, spec: str, item: Item | None = None) -> Record:
     """Return a record that is whole, and that of a spec, and of an item or of whom its name says.
 
     Raises:
         OSError, ValueError: it is not; says how.
     """
-    content = files.read_json(path)
-    if content.pop("sha256", None) != _digest(content):
-        raise ValueError("its content does not match its own hash")
+    content = read_hashed(path)
     if content.get("spec") != spec:
         raise ValueError("it belongs to another spec")
     if "trial" in content:
@@ -339,6 +356,19 @@ def _verified(path: Path, spec: str, item: Item | None = None) -> Record:
         whose = Stage(stage.seed, stage.stage, stage.keep)
     if whose != item if item else whose.id != path.stem:
         raise ValueError(f"it is the record of {whose.id[:120]!a}")
+    return content
+
+
+def read_failure(path: Path, spec: str) -> Record:
+    """Return what is kept of an item that could not be done; of earlier versions, without a hash.
+
+    Raises:
+        OSError, ValueError: it is damaged, or of another spec or item.
+    """
+    content = read_hashed(path, must=False)
+    failure = files.validated(content, Failure)
+    if (failure.spec, failure.failed) != (spec, path.stem):
+        raise ValueError("it belongs to another study or item")
     return content
 
 

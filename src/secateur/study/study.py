@@ -17,6 +17,7 @@ from secateur.export import to_onnx
 from secateur.model.inputs import head
 from secateur.study import report, shipping
 from secateur.study.artifacts import quantised
+from secateur.study.checking import write_sums
 from secateur.study.command import command_of, is_built_in
 from secateur.study.executors import local
 from secateur.study.options import Options
@@ -397,4 +398,5 @@ def rebuild(directory: Path) -> Results:
         command=command_of(spec),
         failures=read_failures(directory, address),
     )
+    write_sums(directory, trials, stages)
     return Results(directory, spec, summary, files)

@@ -1,62 +1,104 @@
-"""What all commands share: the application, where it prints, and how a task is named."""
+"""The application: what commands there are. The code of a command is imported once it is used.
+
+So `secateur --help` and the completion of a shell answer at once, and never load torch.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from rich.status import Status
+from typer.core import TyperCommand, TyperGroup
 
-from secateur.console import Words, console, spinner
-from secateur.errors import UsageError
+COMMANDS = {
+    "study": (
+        "secateur.terminal.commands:study",
+        "Train, cut at every keep ratio with several seeds, compare, certify, and write a report.",
+    ),
+    "report": (
+        "secateur.terminal.commands:report",
+        "Rebuild a study's report, curve and table from its records alone.",
+    ),
+    "compile": (
+        "secateur.terminal.engines:compile_",
+        "Compile a pruned network to a library, or to C, that skips the zeros.",
+    ),
+    "quantize": (
+        "secateur.terminal.quantizing:quantize",
+        "Quantise a network after training: int8 weights, 8-bit values, a QDQ ONNX file.",
+    ),
+    "bench": (
+        "secateur.terminal.engines:bench",
+        "Measure a network on secateur and on other engines, side by side.",
+    ),
+    "inspect": (
+        "secateur.terminal.looking:inspect",
+        "Show what a study directory, a record, a checkpoint or a masks file holds.",
+    ),
+    "verify": (
+        "secateur.terminal.looking:verify",
+        "Check files against the hashes that they were written with; exit code 1 if one is "
+        "damaged.",
+    ),
+    "doctor": (
+        "secateur.terminal.looking:doctor",
+        "Say what this machine can do: cores, bf16, CUDA, compiler, data, which zeros pay.",
+    ),
+}
+"""Name → where its function is, MODULE:FUNCTION, and the first line of what that says."""
 
-if TYPE_CHECKING:
-    from secateur.study.task import Task
 
-app = typer.Typer(
-    name="secateur",
-    help="Train once, prune to any ratio, with proof, and ship it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-out = console()
-err = console(stderr=True)
+class Command(TyperCommand):
+    """A command that is imported when it is given arguments; until then it has its first line."""
+
+    def __init__(self, name: str, home: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self._home = home
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """Return a context of the command itself, which runs, and explains itself."""
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(self.name)(_function(self._home))
+        return typer.main.get_command(alone).make_context(*arguments, **extra)
 
 
-@app.callback()
+def application() -> TyperGroup:
+    """Return the application; call it with `standalone_mode=False`."""
+    group = typer.main.get_command(_without_commands())
+    assert isinstance(group, TyperGroup)
+    for name, (home, summary) in COMMANDS.items():
+        group.add_command(Command(name, home, summary))
+    return group
+
+
+def whole() -> typer.Typer:
+    """Return the application with every command imported, for typer to document."""
+    app = _without_commands()
+    for name, (home, _) in COMMANDS.items():
+        app.command(name)(_function(home))
+    return app
+
+
+def _without_commands() -> typer.Typer:
+    app = typer.Typer(
+        name="secateur",
+        help="Train once, prune to any ratio, with proof, and ship it.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options_of_all)
+    return app
+
+
+def _function(home: str) -> Callable[..., Any]:
+    module, _, function = home.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
+
+
 def _options_of_all(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     pass  # `cli.main` answers --version, without importing what commands need
-
-
-def say(text: str) -> None:
-    """Print a line on standard output."""
-    out.print(Words(text), soft_wrap=True)
-
-
-def warn(text: str) -> None:
-    """Print lines on standard error."""
-    err.print(Words(text, lines=True), soft_wrap=True)
-
-
-def working(text: str) -> Status:
-    """Show what is going on while a block runs."""
-    return err.status(Words(text), spinner=spinner(err))
-
-
-def chosen(reference: str | None, built_in: dict[str, Any]) -> Task:
-    """Return the user's own task, or the built-in one that the given options name."""
-    from secateur.study.loading import load_task
-    from secateur.study.task import classification
-
-    if reference is None:
-        return classification(**built_in)
-    if built_in:
-        given = ", ".join("--" + name.replace("_", "-") for name in built_in)
-        raise UsageError(
-            f"{given} belong to a built-in task, and {reference!r} is one of your own with its own "
-            "data and network; leave out one or the other"
-        )
-    return load_task(reference)

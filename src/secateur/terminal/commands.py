@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,14 +11,15 @@ import typer
 
 from secateur.console import Words
 from secateur.study.options import Options
-from secateur.terminal.application import app, chosen, err, out, say, warn, working
-from secateur.terminal.options import with_options
+from secateur.terminal.options import Json, chosen
+from secateur.terminal.printing import err, out, say, show_json, warn
+from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
+    from secateur.study.plan import Event, Observer
     from secateur.study.study import Results
 
 
-@app.command()
 @with_options
 def study(
     *,
@@ -76,14 +76,20 @@ def study(
     all_: Annotated[
         bool, typer.Option("--all", help="Print every row, not only those of the claim.")
     ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")
-    ] = False,
+    json_: Json = False,
     measure: Annotated[
         bool | None,
         typer.Option(
             help="Compile each level's network and measure it here, beside other engines that are "
             "installed; or not.  \\[default: once; again with --price]",
+            show_default=False,
+        ),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Follow it elsewhere, too: mlflow, on the server of MLFLOW_TRACKING_URI, or "
+            "tensorboard, in files in the study directory. Repeats.",
             show_default=False,
         ),
     ] = None,
@@ -100,6 +106,7 @@ def study(
     A study that was stopped goes on where it was when the same command is given again.
     """
     from secateur.study.study import Study
+    from secateur.study.tracking.observer import Tracking
     from secateur.study.withdrawn import without_withdrawn
     from secateur.terminal.doctor import crowded
     from secateur.terminal.measuring import check_price, measured
@@ -112,6 +119,7 @@ def study(
     built_in = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": data_dir}
     given = {name: value for name, value in built_in.items() if value is not None}
     job = Study(chosen(task, given), options, out=out_dir, device=device)
+    tracking = Tracking(job, track or (), lambda text: warn(f"warning: {text}"))
     shown = err if json_ else out
     number, why = job.workers(workers)
     if why:
@@ -120,11 +128,13 @@ def study(
     if slow := crowded(job.device):
         warn(f"warning: {slow}")
     try:
-        with StudyProgress(job.spec, shown, workers=number) as progress:
-            results = job.run(progress, workers=number)
-        if measure or price is not None or (measure is None and not job.shipped):
-            asked = measure is True or price is not None
-            results = measured(job, price, asked=asked, console=err) or results
+        with tracking:
+            with StudyProgress(job.spec, shown, workers=number) as progress:
+                results = job.run(_both(progress, tracking), workers=number)
+            if measure or price is not None or (measure is None and not job.shipped):
+                asked = measure is True or price is not None
+                results = measured(job, price, asked=asked, console=err) or results
+            tracking.results(results)
     except KeyboardInterrupt:
         again = shlex.join(["secateur", *sys.argv[1:]])
         warn(f"\ninterrupted; what is done is kept. To go on where it stopped:\n  {again}")
@@ -132,12 +142,20 @@ def study(
     _show(results, everything=all_, json_=json_)
 
 
+def _both(first: Observer, second: Observer) -> Observer:
+    def observe(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return observe
+
+
 def _show(results: Results, *, everything: bool, json_: bool) -> None:
     """Print what a study found: a verdict, then the rows of its claim; or all of it."""
     from secateur.terminal import tables
 
     if json_:
-        print(json.dumps(results.document(), allow_nan=False))
+        show_json(results.document())
         return
     for text in results.verdict():
         say(text)
@@ -147,47 +165,14 @@ def _show(results: Results, *, everything: bool, json_: bool) -> None:
     say(f"report: {results.files.html.resolve()}")
 
 
-@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="A study directory.")],
     all_: Annotated[
         bool, typer.Option("--all", help="Print every row, not only those of the claim.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: Json = False,
 ) -> None:
     """Rebuild a study's report, curve and table from its records alone."""
     from secateur.study.study import rebuild
 
     _show(rebuild(directory), everything=all_, json_=json_)
-
-
-@app.command()
-def inspect(
-    path: Annotated[
-        Path, typer.Argument(help="A study directory, a record, or a safetensors file.")
-    ],
-) -> None:
-    """Show what a study directory, a record, a checkpoint or a masks file holds."""
-    from secateur.terminal.inspection import inspection
-
-    out.print(inspection(path))
-
-
-@app.command()
-def doctor() -> None:
-    """Say what this machine can do: cores, bf16, CUDA, compiler, data, which zeros pay.
-
-    The last is measured, in some seconds.
-    """
-    from rich.table import Table
-
-    from secateur.terminal import gains
-    from secateur.terminal.doctor import examine
-
-    with working("measuring which zeros pay here"):
-        checks = (*examine(), gains.said())
-    view = Table("", "check", "found", "hint", box=None)
-    for check in checks:
-        mark = {True: Words("ok", "green"), False: Words("no", "red"), None: Words("-")}[check.ok]
-        view.add_row(mark, check.name, Words(check.value), Words(check.hint))
-    out.print(view)

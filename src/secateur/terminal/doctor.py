@@ -16,6 +16,7 @@ import torch
 from secateur import data, machine, nets
 from secateur.data import cifar10
 from secateur.machine import OtherProcesses, usable_cores
+from secateur.pruning.selecting.patterns import PATTERNS
 
 LEAST_PYTHON = (3, 11)
 LEAST_TORCH = (2, 6)
@@ -34,6 +35,8 @@ class Check:
     """True: as it should be. False: something will fail. None: no matter, or a matter of taste."""
     hint: str = ""
     """What to do, where there is something to do."""
+    figures: dict[str, float] | None = None
+    """What was measured, for programs."""
 
 
 def examine() -> tuple[Check, ...]:
@@ -49,6 +52,7 @@ def examine() -> tuple[Check, ...]:
         _npm(),
         Check("data sets", ", ".join(sorted(data.DATASETS))),
         Check("nets", ", ".join(sorted(nets.NETS))),
+        Check("patterns", "; ".join(p.FORM for p in PATTERNS.values() if not p.smaller)),
     )
 
 

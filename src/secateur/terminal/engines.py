@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
-from secateur.terminal.application import app, chosen, out, say, working
-from secateur.terminal.options import listed, shape
+from secateur.terminal.options import Json, chosen, listed, shape
+from secateur.terminal.printing import out, show, show_json, working
+
+if TYPE_CHECKING:
+    from secateur.quantization.result import Quantized
 
 
-@app.command(name="compile")
 def compile_(
     model: Annotated[
         Path, typer.Argument(help="An ONNX file, or a study directory (then give --keep).")
@@ -96,6 +98,7 @@ def compile_(
             show_default=False,
         ),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Compile a pruned network to a library, or to C, that skips the zeros."""
     from secateur.compiler import destination, pipeline, toolchain
@@ -126,24 +129,29 @@ def compile_(
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):
             source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
-    if int8:
-        source = _quantised(source, calibrate, max_drop, dict(map(shape, input_shape or ())))
+    shapes = dict(map(shape, input_shape or ()))
+    made = _quantised(source, calibrate, max_drop, shapes) if int8 else None
+    source = made.content if made else source
+    lines = made.summary().split("\n") if made else []
+    more = {"quantized": made.document() if made else None}
     options: dict[str, Any] = {
         "target": target,
         "values": values,
-        "input_shapes": dict(map(shape, input_shape or ())),
+        "input_shapes": shapes,
         "name": name,
         "tune": tune,
     }
     if in_c:
         with working(f"compiling {name} to C"):
             pipeline.emit_c(source, path, **options, force=force)
-        say(f"wrote {path}: `make` there builds a library and an example")
+        lines.append(f"wrote {path}: `make` there builds a library and an example")
+        show({"kind": "c", "path": str(path), "target": target, **more}, lines, json_=json_)
         return
     with working(f"compiling {name}"):
         compiled = pipeline.compile_network(source, **options)
         compiled.write(path, force=force)
-    say(compiled.summary(path))
+    lines.append(compiled.summary(path))
+    show({"kind": "library", **compiled.document(path), **more}, lines, json_=json_)
 
 
 def _quantised(
@@ -151,32 +159,28 @@ def _quantised(
     calibrate: Path | None,
     max_drop: float | None,
     shapes: dict[str, tuple[int, ...]],
-) -> Path | bytes:
-    """Return a float network quantised; one that is quantised already as it is."""
+) -> Quantized | None:
+    """Return a float network quantised; None for one that is quantised already."""
     from secateur.quantization import call, inputs, result
 
     if calibrate is None:
         if isinstance(source, Path) and source.is_file() and result.is_quantised(source):
-            return source
+            return None
         raise UsageError(
             "--int8 of a float model needs inputs to calibrate on: give --calibrate FILE.npz, a "
             "few hundred of them"
         )
     data = inputs.read_data(calibrate)
     with working("quantising") as status:
-        made = call.quantize(
+        return call.quantize(
             source,
             data,
             max_drop=max_drop,
             input_shapes=shapes,
             progress=lambda text: status.update(Words(text)),
         )
-    for line in made.summary().split("\n"):
-        say(line)
-    return made.content
 
 
-@app.command()
 def bench(
     model: Annotated[
         Path, typer.Argument(help="An ONNX file, which is compiled first, or a compiled network.")
@@ -225,7 +229,7 @@ def bench(
         list[str] | None, typer.Option(help="NAME=1,3,32,32. Repeats.", show_default=False)
     ] = None,
     values: Annotated[str, typer.Option(help="Of weights, when compiling.")] = "fp32",
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: Json = False,
 ) -> None:
     """Measure a network on secateur and on other engines, side by side."""
     from secateur.bench import calibration as samples
@@ -248,6 +252,6 @@ def bench(
             progress=lambda text: status.update(Words(text)),
         )
     if json_:
-        print(result.json())
+        show_json(result.document())
     else:
         out.print(view(result))

@@ -111,6 +111,7 @@ def said() -> Check:
         None,
         f"speed of a 3x3 convolution with {100 - 100 * KEEP:.0f} % zeros over a dense one in fp32, "
         f"one core; fastest: {pattern}{kind}",
+        found,
     )
 
 

@@ -1,9 +1,8 @@
-"""What a file or folder of secateur's holds, for a person to read."""
+"""What a file or folder of secateur's holds: as JSON values, and for a person to read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from secateur import files
 from secateur.console import Words
 from secateur.errors import UsageError, printable
+from secateur.pruning.files import description
 from secateur.pruning.files.reading import read
 from secateur.study.store import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
@@ -22,8 +22,11 @@ from secateur.study.summary import summarise
 Record = dict[str, Any]
 
 
-def inspection(path: Path) -> RenderableType:
-    """Return a view of a study directory, a record (JSON), a saved model, or other safetensors.
+def document(path: Path) -> Record:
+    """Return what a study directory, a record (JSON) or a safetensors file holds, as JSON values.
+
+    Returns:
+        `kind` (study, record, model or safetensors), `path`, and what docs/cli.md lists of each.
 
     Raises:
         UsageError: the path is something else.
@@ -31,87 +34,140 @@ def inspection(path: Path) -> RenderableType:
         StudyError: the directory holds no study.
     """
     if path.is_dir():
-        return _study(path)
+        return {"kind": "study", "path": str(path)} | _study(path)
     if path.suffix == ".json":
-        return _json(path)
+        with files.refusing(path, "give a record of a study"):
+            return {"kind": "record", "path": str(path), "record": files.read_json(path)}
     if path.suffix == ".safetensors":
         with files.open_tensors(path) as tensors:
             ours = tensors.metadata.get("format") == files.MODEL
-        return _model(path) if ours else _tensors(path)
+        kind, found = ("model", _model(path)) if ours else ("safetensors", _tensors(path))
+        return {"kind": kind, "path": str(path), "bytes": path.stat().st_size} | found
     raise UsageError(
         f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
         + ("" if path.exists() else " that exists")
     )
 
 
-def _json(path: Path) -> RenderableType:
-    with files.refusing(path, "give a record of a study"):
-        text = json.dumps(files.read_json(path), indent=2, ensure_ascii=False)
-    return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
+def inspection(path: Path) -> RenderableType:
+    """Return a view of `document`, which says what it raises."""
+    found = document(path)
+    views = {"study": _of_study, "record": _of_record, "model": _of_model}
+    return views.get(found["kind"], _of_tensors)(found)
 
 
-def _study(directory: Path) -> RenderableType:
+def _study(directory: Path) -> Record:
     spec = read_spec(directory)
     trials, stages = read_records(directory, spec_hash(spec))
     failures = read_failures(directory, spec_hash(spec))
-    view = Table.grid(padding=(0, 2))
     with files.refusing(directory, "run the study again, into another directory"):
-        for name, text in _facts(spec, trials, stages, failures):
-            view.add_row(name, Words(text))
+        records = (*trials, *stages)
+        return {
+            "task": spec["task"]["name"],
+            "address": spec_hash(spec),
+            "criteria": spec["criteria"],
+            "keep": spec["levels"],
+            "seeds": spec["seeds"],
+            "stages": [{"stage": s["stage"], "seed": s["seed"]} for s in stages],
+            "trials": len(trials),
+            "missing": list(summarise(spec, trials).missing),
+            "seconds": sum(record.get("seconds", 0) for record in records),
+            # training, recovery, evaluating
+            "work": sum(record.get("work", 0) for record in records),
+            "failed": failures,
+            "not_pruned": stages[0].get("excluded", {}) if stages else {},
+        }
+
+
+def _model(path: Path) -> Record:
+    """Return what a file of `secateur.save` holds: the tensors of the model, not their packing."""
+    state, info = read(path)
+    budget = None if info.budget is None else description.Cut.of(info.budget)
+    builder = info.architecture and description.Builder(*info.architecture)
+    known = {"budget": budget, "architecture": builder, "provenance": info.provenance}
+    return {
+        "tensors": [
+            _facts_of(stored.name, state[stored.name])
+            | {"form": stored.form, "bytes": stored.size, "tied": stored.tied}
+            for stored in info.tensors
+        ],
+        **{name: json.loads(files.to_json(value)) for name, value in known.items()},
+        "versions": dict(info.versions),
+        "date": info.date,
+        "sha256": info.sha256,
+    }
+
+
+def _tensors(path: Path) -> Record:
+    with files.open_tensors(path, framework="torch") as tensors:
+        found = [_facts_of(name, tensor) for name, tensor in tensors.items()]
+        return {"tensors": found, "metadata": tensors.metadata}
+
+
+def _facts_of(name: str, tensor: Tensor) -> Record:
+    return {
+        "name": name,
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "elements": tensor.numel(),
+        "nonzero": int((tensor != 0).sum()),
+    }
+
+
+# Views.
+
+
+def _of_study(found: Record) -> RenderableType:
+    overhead = 100 * (1 - found["work"] / found["seconds"]) if found["seconds"] else 0.0
+    facts = [
+        ("task", str(found["task"])),
+        ("address", found["address"]),
+        ("criteria", ", ".join(found["criteria"])),
+        ("keep ratios", ", ".join(f"{keep:g}" for keep in found["keep"])),
+        ("seeds", ", ".join(map(str, found["seeds"]))),
+        ("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in found["stages"])),
+        ("trials done", f"{found['trials']}, {len(found['missing'])} missing"),
+        ("seconds", f"{found['seconds']:.0f}, {overhead:.1f} % not in training or evaluating"),
+        *(("failed", f"{item}: {why}") for item, why in found["failed"].items()),
+        *(("not pruned", f"{name}: {why}") for name, why in found["not_pruned"].items()),
+    ]
+    view = Table.grid(padding=(0, 2))
+    for name, text in facts:
+        view.add_row(name, Words(text))
     return view
 
 
-def _facts(
-    spec: Record, trials: Sequence[Record], stages: Sequence[Record], failures: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """Return names of facts, and the facts."""
-    missing, records = summarise(spec, trials).missing, (*trials, *stages)
-    seconds = sum(record.get("seconds", 0) for record in records)
-    work = sum(record.get("work", 0) for record in records)  # training, recovery, evaluating
-    overhead = 100 * (1 - work / seconds) if seconds else 0.0
-    excluded = stages[0].get("excluded", {}) if stages else {}
-    return [
-        ("task", str(spec["task"]["name"])),
-        ("address", spec_hash(spec)),
-        ("criteria", ", ".join(spec["criteria"])),
-        ("keep ratios", ", ".join(f"{keep:g}" for keep in spec["levels"])),
-        ("seeds", ", ".join(map(str, spec["seeds"]))),
-        ("stages done", ", ".join(f"{s['stage']} (seed {s['seed']})" for s in stages)),
-        ("trials done", f"{len(trials)}, {len(missing)} missing"),
-        ("seconds", f"{seconds:.0f}, {overhead:.1f} % not in training or evaluating"),
-        *(("failed", f"{item}: {why}") for item, why in failures.items()),
-        *(("not pruned", f"{name}: {reason}") for name, reason in excluded.items()),
-    ]
+def _of_record(found: Record) -> RenderableType:
+    text = json.dumps(found["record"], indent=2, ensure_ascii=False)
+    return JSONHighlighter()("\n".join(map(printable, text.split("\n"))))
 
 
-def _model(path: Path) -> RenderableType:
-    """Return what a file of `secateur.save` holds: the tensors of the model, not their packing."""
-    state, info = read(path)
+def _of_model(found: Record) -> RenderableType:
     view = _table("kept as", "bytes")
-    for stored in info.tensors:
-        form = Words(f"tied to {stored.tied}" if stored.tied else stored.form)
-        view.add_row(*_facts_of(stored.name, state[stored.name]), form, f"{stored.size:,}")
-    lines = [f"budget: {info.budget}"] if info.budget else []
-    if info.architecture:
-        lines.append(f"architecture: {info.architecture[0]} {dict(info.architecture[1])}")
-    lines += [f"{key}: {value}" for key, value in info.provenance.items()]
-    written = ", ".join(f"{name} {version}" for name, version in info.versions.items())
-    lines += [f"written {info.date} with {written}", f"sha256 {info.sha256}, which it has"]
-    lines.append(f"{path.stat().st_size:,} bytes on disk")
+    for each in found["tensors"]:
+        form = Words(f"tied to {each['tied']}" if each["tied"] else each["form"])
+        view.add_row(*_cells(each), form, f"{each['bytes']:,}")
+    lines = []
+    if budget := found["budget"]:
+        said = (f"{key} {value}" for key, value in budget.items() if value != [])
+        lines.append(f"budget: {', '.join(said)}")
+    if builder := found["architecture"]:
+        lines.append(f"architecture: {builder['name']} {builder['arguments']}")
+    lines += [f"{key}: {value}" for key, value in found["provenance"].items()]
+    written = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines += [f"written {found['date']} with {written}", f"sha256 {found['sha256']}, which it has"]
+    lines.append(f"{found['bytes']:,} bytes on disk")
     return Group(view, *map(Words, lines))
 
 
-def _tensors(path: Path) -> RenderableType:
+def _of_tensors(found: Record) -> RenderableType:
     view = _table()
-    zeros = total = 0
-    with files.open_tensors(path, framework="torch") as tensors:
-        for name, tensor in tensors.items():
-            zeros, total = zeros + int((tensor == 0).sum()), total + tensor.numel()
-            view.add_row(*_facts_of(name, tensor))
-        metadata = tensors.metadata
-    lines = [f"{key}: {value[:200]}" for key, value in metadata.items()]
-    size = path.stat().st_size
-    lines.append(f"{total:,} numbers, {zeros:,} of them zero; {size:,} bytes on disk")
+    for each in found["tensors"]:
+        view.add_row(*_cells(each))
+    lines = [f"{key}: {value[:200]}" for key, value in found["metadata"].items()]
+    total = sum(each["elements"] for each in found["tensors"])
+    zeros = total - sum(each["nonzero"] for each in found["tensors"])
+    lines.append(f"{total:,} numbers, {zeros:,} of them zero; {found['bytes']:,} bytes on disk")
     return Group(view, *map(Words, lines))
 
 
@@ -122,8 +178,7 @@ def _table(*more: str) -> Table:
     return view
 
 
-def _facts_of(name: str, tensor: Tensor) -> tuple[RenderableType, ...]:
+def _cells(each: Record) -> tuple[RenderableType, ...]:
     """Return what stands in the first columns of `_table`."""
-    share = f"{100 * int((tensor != 0).sum()) / tensor.numel():.1f} %" if tensor.numel() else "-"
-    shape = "×".join(map(str, tensor.shape))
-    return Words(name), Words(shape), str(tensor.dtype).removeprefix("torch."), share
+    share = f"{100 * each['nonzero'] / each['elements']:.1f} %" if each["elements"] else "-"
+    return Words(each["name"]), Words("×".join(map(str, each["shape"]))), each["dtype"], share

@@ -1,56 +1,20 @@
-"""Options of commands that need more than a type: made from fields, lists, shapes."""
+"""Options of commands that need more than a type: lists, shapes, tasks."""
 
 from __future__ import annotations
 
-import functools
-import inspect as introspect
-from collections.abc import Callable
-from dataclasses import Field, fields
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secateur.errors import UsageError
-from secateur.study.options import Options
 
+if TYPE_CHECKING:
+    from secateur.study.task import Task
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option per field of `Options`, with the field's help and default."""
-    hints = get_type_hints(Options)
-
-    def parameter(field: Field[Any]) -> introspect.Parameter:
-        default: Any = field.default
-        several = isinstance(default, tuple)
-        if several:
-            default = [",".join(map(str, default))]
-        option = typer.Option(help=field.metadata["help"], metavar="<list>" if several else None)
-        return introspect.Parameter(
-            field.name,
-            introspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            # a list, so that --keep 0.5 --keep 0.1 is both, and not silently the last
-            annotation=Annotated[list[str] if several else hints[field.name], option],
-        )
-
-    @functools.wraps(command)
-    def wrapped(**arguments: Any) -> None:
-        options = {}
-        for field in fields(Options):
-            value = arguments.pop(field.name)
-            if isinstance(field.default, tuple):
-                value = listed(field.name, ",".join(value), type(field.default[0]))
-            options[field.name] = value
-        command(options=Options(**options), **arguments)
-
-    own = [
-        p.replace(kind=introspect.Parameter.KEYWORD_ONLY)
-        for p in introspect.signature(command, eval_str=True).parameters.values()
-        if p.name != "options"
-    ]
-    wrapped.__signature__ = introspect.Signature(  # type: ignore[attr-defined]
-        [*own, *map(parameter, fields(Options))]
-    )
-    return wrapped
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object (docs/cli.md), and nothing else.")
+]
+"""The option of every command that prints results."""
 
 
 def listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
@@ -79,3 +43,19 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     except ValueError:
         name = ""
     raise UsageError(f"--input-shape is NAME=1,3,32,32, not {text!r}")
+
+
+def chosen(reference: str | None, built_in: dict[str, Any]) -> Task:
+    """Return the user's own task, or the built-in one that the given options name."""
+    from secateur.study.loading import load_task
+    from secateur.study.task import classification
+
+    if reference is None:
+        return classification(**built_in)
+    if built_in:
+        given = ", ".join("--" + name.replace("_", "-") for name in built_in)
+        raise UsageError(
+            f"{given} belong to a built-in task, and {reference!r} is one of your own with its own "
+            "data and network; leave out one or the other"
+        )
+    return load_task(reference)

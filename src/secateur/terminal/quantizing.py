@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from secateur.console import Words
-from secateur.terminal.application import app, say, working
-from secateur.terminal.options import shape
+from secateur.terminal.options import Json, shape
+from secateur.terminal.printing import show, working
 
 
-@app.command()
 def quantize(
     model: Annotated[Path, typer.Argument(help="An ONNX file of a float network.")],
     calibrate: Annotated[
@@ -54,6 +53,7 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Quantise a network after training: int8 weights, 8-bit values, a QDQ ONNX file."""
     from secateur.quantization import call, inputs, result
@@ -72,6 +72,5 @@ def quantize(
         )
         made.save(path, force=force)
     first, *others = made.summary().split("\n")
-    say(f"{path}: {len(made.content):,} bytes; {first}")
-    for line in others:
-        say(line)
+    lines = [f"{path}: {len(made.content):,} bytes; {first}", *others]
+    show({"path": str(path), **made.document()}, lines, json_=json_)

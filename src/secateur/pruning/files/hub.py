@@ -43,6 +43,7 @@ SECTION = "secateur"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 """How the names of files end that hold weights, or say which file does."""
 _AGAIN = "copy the folder again"
+_MENDED = f"write the folder again, or delete the section {SECTION!r} of that file"
 
 
 class _Section(description.Origin):
@@ -190,12 +191,9 @@ def from_pretrained(
         UsageError: as `load`.
     """
     folder = Path(folder)
-    with files.refusing(
-        folder / CONFIG, f"write the folder again, or delete the section {SECTION!r} of that file"
-    ):
-        given = _config(folder).get(SECTION)
-        section = files.validated(given, _Section) if given else None
-        hashes = section.files if section else {}
+    section = _section(folder)
+    hashes = section.files if section else {}
+    with files.refusing(folder / CONFIG, _MENDED):
         built_by = description.architecture_of(section.architecture if section else None)
     paths = [_inside(folder, name) for name in hashes or _names(folder)]
     for path, wanted in zip(paths, hashes.values(), strict=False):
@@ -218,6 +216,19 @@ def from_pretrained(
         raise FileError(f"{folder} is of another model than {type(model).__name__}: {problem}")
     model_state.fill(model, state, ties)
     return model
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files of weights in a folder, as its config.json has them.
+
+    Raises:
+        FileError: config.json cannot be read, or names a file outside of the folder.
+    """
+    section = _section(folder)
+    hashes = section.files if section else {}
+    for name in hashes:
+        _inside(folder, name)
+    return hashes
 
 
 @checked(folder=PATH, repo_id=TEXT)
@@ -350,6 +361,12 @@ def _inside(folder: Path, name: str) -> Path:
             f"{name!r} leads out of {folder}, so that it is not read; copy the file into the folder"
         )
     return path
+
+
+def _section(folder: Path) -> _Section | None:
+    with files.refusing(folder / CONFIG, _MENDED):
+        given = _config(folder).get(SECTION)
+        return files.validated(given, _Section) if given else None
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -21,8 +21,13 @@ from secateur.study.report.units import recovery_name
 from secateur.study.rows import csv_rows
 from secateur.study.summary import Summary
 
-__all__ = ["ReportFiles", "refuse_loss", "write"]
+__all__ = ["NAMES", "ReportFiles", "refuse_loss", "write"]
 
+NAMES = (
+    *(f"{chart}.{kind}" for chart in PRINTED for kind in ENDINGS),
+    *("results.csv", "table.tex", "report.html"),
+)
+"""Of all files that a report may have; report.html is written last."""
 _STAGES = {START: -2, UNCUT: -1, **dict.fromkeys(SMALLER, 1)}
 """Where a stage stands among those of its seed; criteria are at 0."""
 
@@ -55,10 +60,7 @@ def refuse_loss(directory: Path) -> None:
             f"cannot use {directory} as a study directory: {error.strerror or error}; "
             "choose one that you may write to with --out"
         ) from error
-    pictures = (f"{chart}.{kind}" for chart in PRINTED for kind in ENDINGS)
-    for path in (
-        directory / name for name in ("report.html", "results.csv", "table.tex", *pictures)
-    ):
+    for path in (directory / name for name in NAMES):
         if path.exists():
             raise UsageError(
                 f"{path} is there already and of no study, and the report would replace it; give "

@@ -1,0 +1,257 @@
+"""Whether the files of a study are what was written, each against its hash.
+
+Records and measurements carry the hash of their own content, a stage's record that of its
+checkpoint, and all records that of the spec. `SHA256SUMS`, which `sha256sum -c` reads too, has
+those of the last report and of what it was made from: by it, a record that is lost is told from one
+that is still to be made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from secateur import files
+from secateur.errors import StudyError
+from secateur.files import Finding
+from secateur.files.reading import beginning
+from secateur.study import report
+from secateur.study.plan import Item, Stage, Trial, items
+from secateur.study.schema import ITEMS
+from secateur.study.spec import FORMAT, options_of
+from secateur.study.store import (
+    LEDGER,
+    SHIPPED,
+    SUMS,
+    Record,
+    read_failure,
+    read_hashed,
+    read_record,
+    read_spec,
+    spec_hash,
+)
+
+SPEC = "spec.json"
+_LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^\\\0]+)")
+_LARGEST = 300 * ITEMS  # bytes of SHA256SUMS
+_FEW = 3  # names in a message
+_AGAIN = "run the study again, which makes it anew"
+_REPORT = "`secateur report` on the directory writes it anew"
+_BACK = "put it back from a copy"
+
+
+def write_sums(directory: Path, trials: Iterable[Record], stages: Iterable[Record]) -> None:
+    """Write SHA256SUMS, after a report was made from these records.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    stages = list(stages)
+    digests = {_checkpoint(_item(stage)): str(stage["checkpoint"]) for stage in stages}
+    records = sorted(_record(_item(record)) for record in (*trials, *stages))
+    for name in (SPEC, *records, SHIPPED, *report.NAMES):
+        if (directory / name).is_file():
+            digests[name] = files.sha256_of(directory / name)
+    files.write(directory / SUMS, "".join(f"{sha}  {name}\n" for name, sha in digests.items()))
+
+
+def check(directory: Path) -> Iterator[Finding]:
+    """Compare every file of a study with its hash; nothing is changed.
+
+    Args:
+        directory: with a spec.json, or with records of which that is lost.
+
+    Raises:
+        StudyError: it is a study of another version of secateur.
+    """
+    sums, found = _sums(directory)
+    spec, address, finding = _spec(directory, sums)
+    found += [finding, *_made(directory, address, sums)]
+    found += [_failure(path, address) for path in _files(directory, "failures", ".json")]
+    if (directory / SHIPPED).exists():
+        found.append(_shipped(directory, address))
+    if (directory / LEDGER).exists():
+        found.append(Finding(LEDGER, "not hashed", "it grows while the study is followed"))
+    found += _report(directory, sums)
+    yield from found
+    spoken_of = {finding.path for finding in found}
+    for name in sums:
+        if name not in spoken_of and not (directory / name).exists():
+            yield Finding(name, "missing", f"it was there for the last report; {_AGAIN}")
+    if spec:
+        yield from _undone(directory, spec, sums)
+
+
+def _made(directory: Path, address: str | None, sums: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is found of records and checkpoints."""
+    covered = set()
+    for path in _files(directory, "records", ".json"):
+        name = f"records/{path.name}"
+        try:
+            record = read_record(path, address) if address else read_hashed(path)
+        except (OSError, ValueError) as error:
+            yield files.unread(name, error, _AGAIN)
+            continue
+        yield _dated(directory, name, sums)
+        if "checkpoint" in record and address:
+            covered.add(checkpoint := _checkpoint(_item(record)))
+            yield files.compared(directory, checkpoint, record["checkpoint"], _AGAIN)
+    for path in _files(directory, "checkpoints", ".safetensors"):
+        if (name := f"checkpoints/{path.name}") in covered:
+            continue
+        if name in sums:
+            yield files.compared(directory, name, sums[name], _AGAIN)
+        else:
+            yield Finding(name, "not hashed", f"no record of a stage has its hash; {_AGAIN}")
+    for folder in ("records", "checkpoints"):
+        for path in _files(directory, folder, ".corrupt"):
+            aside = "an earlier run set it aside as damaged; delete it when you have seen it"
+            yield Finding(f"{folder}/{path.name}", "not hashed", aside)
+
+
+def _spec(directory: Path, sums: Mapping[str, str]) -> tuple[Record | None, str | None, Finding]:
+    """Return the spec and its address, None where they are lost, and what is found of its file."""
+    said = Counter(filter(None, map(_address, _files(directory, "records", ".json"))))
+    usual = said.most_common(1)[0][0] if said else None
+    listed = SPEC in sums or not (directory / SPEC).exists()
+    finding = files.compared(directory, SPEC, sums.get(SPEC, ""), _BACK) if listed else None
+    if finding and finding.fault:
+        return None, usual, finding
+    try:
+        spec = read_spec(directory)
+    except StudyError as error:
+        if _is_of_another_version(directory):
+            raise
+        why = error.args[0].removeprefix(f"cannot read {directory / SPEC}: ")
+        return None, usual, files.unread(SPEC, ValueError(why))
+    address = spec_hash(spec)
+    if finding is None and usual not in (None, address):
+        why = f"the records are of a study with the address {usual}; {_BACK}"
+        return None, usual, Finding(SPEC, "damaged", why)
+    if finding is None and usual is None:
+        finding = Finding(SPEC, "not hashed", "there is no record that names its hash")
+    return spec, address, finding or Finding(SPEC, "whole")
+
+
+def _is_of_another_version(directory: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return bool(files.read_json(directory / SPEC).get("format") != FORMAT)
+    return False
+
+
+def _address(record: Path) -> str | None:
+    """Return the address of the spec that a record names, where it is whole."""
+    with suppress(OSError, ValueError):
+        return str(read_hashed(record).get("spec", "")) or None
+    return None
+
+
+def _dated(directory: Path, name: str, sums: Mapping[str, str]) -> Finding:
+    """Return what a record that is whole is, compared with the last report."""
+    if name in sums and files.compared(directory, name, sums[name], "").fault:
+        return Finding(name, "outdated", f"it is newer than the report; {_REPORT}")
+    return Finding(name, "whole")
+
+
+def _failure(path: Path, address: str | None) -> Finding:
+    name = f"failures/{path.name}"
+    try:
+        hashed = "sha256" in files.read_json(path)
+        if address:
+            read_failure(path, address)
+    except (OSError, ValueError) as error:
+        return files.unread(name, error, "run the study again, which tries the item again")
+    if hashed:
+        return Finding(name, "whole")
+    return Finding(name, "not hashed", "an earlier version of secateur wrote it")
+
+
+def _shipped(directory: Path, address: str | None) -> Finding:
+    again = "run the study again with --measure, which measures anew"
+    try:
+        content = read_hashed(directory / SHIPPED)
+        if address and content.get("spec") != address:
+            raise ValueError("it belongs to another spec")
+    except (OSError, ValueError) as error:
+        return files.unread(SHIPPED, error, again)
+    return Finding(SHIPPED, "whole")
+
+
+def _sums(directory: Path) -> tuple[dict[str, str], list[Finding]]:
+    """Return name → SHA-256 of what the last report listed, and what is wrong with the list."""
+    if not (directory / SUMS).exists():
+        return {}, []
+    sums: dict[str, str] = {}
+    try:
+        text = beginning(directory / SUMS, _LARGEST).decode()
+        if not text.endswith("\n"):
+            raise ValueError("it ends within a line")
+        for number, line in enumerate(text.split("\n")[:-1], 1):
+            match = _LINE.fullmatch(line)
+            if not match or not _is_ours(match["name"]):
+                raise ValueError(f"line {number} is not a hash and a file of a study")
+            sums[match["name"]] = match["digest"]
+        if lacking := [n for n in report.NAMES if n not in sums and (directory / n).exists()]:
+            raise ValueError(f"it does not list {', '.join(lacking)}")
+    except (OSError, ValueError) as error:
+        return sums, [files.unread(SUMS, error, _REPORT)]
+    return sums, [Finding(SUMS, "whole")]
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether a name is of a file that a study has; none leads out of its directory."""
+    parts = PurePosixPath(name).parts
+    if len(parts) == 1:
+        return name in (SPEC, SHIPPED, *report.NAMES)
+    return len(parts) == 2 and parts[0] in ("records", "checkpoints") and parts[1] != ".."
+
+
+def _report(directory: Path, sums: Mapping[str, str]) -> Iterator[Finding]:
+    for name in report.NAMES:
+        if name in sums:
+            yield files.compared(directory, name, sums[name], _REPORT)
+        elif (directory / name).exists() and not (directory / SUMS).exists():
+            yield Finding(name, "not hashed", f"there is no {SUMS}; {_REPORT}, with one")
+
+
+def _undone(directory: Path, spec: Record, sums: Mapping[str, str]) -> Iterator[Finding]:
+    planned = list(items(options_of(spec), tuple(spec["seeds"])))
+    left = [
+        item.id
+        for item in planned
+        if not (directory / (name := _record(item))).exists() and name not in sums
+    ]
+    if left:
+        names = ", ".join(left[:_FEW]) + (", ..." if left[_FEW:] else "")
+        lost = "" if sums else ", or is lost"
+        yield Finding(
+            "records",
+            "undone",
+            f"the record of {len(left):,} of {len(planned):,} items is still to be made{lost} "
+            f"({names}); run the study again to go on",
+        )
+
+
+def _files(directory: Path, folder: str, ending: str) -> list[Path]:
+    with suppress(OSError):
+        return sorted(p for p in (directory / folder).iterdir() if p.name.endswith(ending))
+    return []
+
+
+def _item(record: Record) -> Item:
+    """Return whose a record is that was read before."""
+    if "trial" in record:
+        trial = record["trial"]
+        return Trial(trial["seed"], trial["criterion"], trial["keep"], trial["recovery"])
+    return Stage(record["seed"], record["stage"], record.get("keep", 1.0))
+
+
+def _record(item: Item) -> str:
+    return f"records/{item.id}.json"
+
+
+def _checkpoint(item: Item) -> str:
+    return f"checkpoints/{item.id}.safetensors"
