@@ -2,6 +2,7 @@
 # make test    everything that CI checks
 # make docs    the site, in build/docs
 # make test-long    the tests that draw examples, at random and ten times as many
+# make test-ray     studies on a Ray cluster of three nodes here, of which some die
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
 # Tests run in JOBS processes, with one thread for each.
 
@@ -11,7 +12,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: study test docs test-long test-lowest lint types figures clean
+.PHONY: study test docs test-long test-ray test-lowest lint types figures clean
 
 study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
@@ -22,6 +23,10 @@ test: $(VENV)/dev lint types docs
 # What fails is drawn again by the line @reproduce_failure that is printed.
 test-long: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m hypothesis
+
+test-ray: $(VENV)/dev
+	$(BIN)/python -m pip install -q -e '.[ray]' -c constraints.txt
+	$(BIN)/python -m pytest -m cluster
 
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
