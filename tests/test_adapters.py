@@ -107,3 +107,13 @@ def test_adapters_without_the_wrapper_of_peft_are_merged_too() -> None:
     assert set(masks) == {"2.weight", "4.weight"}
     assert zeros(merged, masks)
     assert type(merged[2]) is nn.Linear
+
+
+def test_channels_of_adapters_are_cut_with_those_of_the_base(tuned: nn.Module) -> None:
+    example = {"input_ids": torch.arange(6)[None]}
+    pruned, result = secateur.prune(tuned, 0.5, pattern="channel", example=example)
+    before = pruned(**example).logits
+    merged, masks = secateur.merge_adapters(pruned, result.masks)
+    assert result.macs.ratio < 0.7
+    assert torch.allclose(merged(**example).logits, before, atol=1e-5)
+    assert masks.keep == 1

@@ -75,17 +75,16 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
         UsageError: these are not inputs of a model.
     """
     positional, by_name = arguments(inputs)
-    if beside := [name for name, value in by_name.items() if _texts_alone(value)]:
+    if beside := [name for name, value in by_name.items() if only_texts(value)]:
         known = inspect.signature(model.forward).parameters
         if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
             by_name = {n: v for n, v in by_name.items() if n in known or n not in beside}
     return model(*positional, **by_name)
 
 
-def _texts_alone(value: object) -> bool:
-    """Return whether a value is or holds texts, and nothing else."""
-    found = [leaf for _, leaf in leaves(value)]
-    return bool(found) and all(isinstance(leaf, (str, bytes)) for leaf in found)
+def only_texts(value: object) -> bool:
+    """Return whether a value is or holds texts or None, and nothing else."""
+    return all(isinstance(leaf, (str, bytes, type(None))) for _, leaf in leaves(value))
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -203,7 +202,8 @@ def size(inputs: Inputs) -> int:
 
 def head(inputs: Inputs, count: int) -> Inputs:
     """Return the first samples of a batch, with their texts: see `parts`."""
-    return _piece(inputs, size(inputs), slice(count))
+    total = size(inputs) if first(inputs).dim() else 0
+    return _piece(inputs, total, slice(count))
 
 
 def parts(inputs: Inputs, count: int) -> list[Inputs]:
@@ -214,11 +214,6 @@ def parts(inputs: Inputs, count: int) -> list[Inputs]:
     """
     total = size(inputs)
     return [_piece(inputs, total, slice(at, at + count)) for at in range(0, total, count)]
-
-
-def plain(value: object) -> bool:
-    """Return whether a value is or holds texts, numbers and None, and nothing else."""
-    return all(isinstance(leaf, PLAIN) for _, leaf in leaves(value))
 
 
 def _piece(inputs: Inputs, total: int, taken: slice) -> Inputs:

@@ -14,7 +14,7 @@ from secateur.measure.work import Work, work
 from secateur.model.inputs import Inputs
 from secateur.model.parameters import device_of, parameters
 from secateur.onecall.pruned import file_bytes, nonzero
-from secateur.pruning.adapters import adapted, thawed
+from secateur.pruning.adapters import ADAPTER, thawed
 from secateur.pruning.calibration import Calibration, Data, Loss, first_sample
 from secateur.pruning.criteria import Criterion, find
 from secateur.pruning.gates.gates import gated
@@ -126,7 +126,7 @@ def job_of(
 
 def _notes(model: nn.Module, plan: Prunable, idle: Sequence[str], needy: bool) -> tuple[str, ...]:
     """Say what to know of a model: adapters, parametrizations, layers that did not run."""
-    notes = [ADAPTERS] if adapted(model) else []
+    notes = [ADAPTERS] if ADAPTER in plan.excluded.values() else []
     computed = [name for name, why in plan.excluded.items() if why == PARAMETRIZED]
     if computed:
         path, _, weight = computed[0].partition(".parametrizations.")

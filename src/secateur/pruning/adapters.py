@@ -42,8 +42,13 @@ def merged_already(model: nn.Module) -> str | None:
     )
 
 
-def beside_the_base(model: nn.Module) -> dict[int, str]:
-    """Return id of each parameter that is not the base's → what it is: see ADAPTER and COPIED."""
+def beside_the_base(model: nn.Module, *, adapters: bool = True) -> dict[int, str]:
+    """Return id of each parameter that is not the base's → what it is: ADAPTER or COPIED.
+
+    Args:
+        model: looked at through its wrappers.
+        adapters: include those, and not only copies.
+    """
     found: dict[int, str] = {}
     for module in unwrapped(model).modules():
         if _is(module, "BaseTunerLayer"):
@@ -57,7 +62,7 @@ def beside_the_base(model: nn.Module) -> dict[int, str]:
         elif _is(module, "ModulesToSaveWrapper"):
             original: Any = module.original_module
             found |= {id(p): COPIED for p in original.parameters()}
-    return found
+    return {key: what for key, what in found.items() if adapters or what == COPIED}
 
 
 @contextmanager
@@ -86,7 +91,7 @@ def merge_adapters(model: nn.Module, masks: Masks) -> tuple[nn.Module, Masks]:
 
     Args:
         model: as `prune` returned it, trained since or not; merged in place, as PEFT does it.
-        masks: of its base, by the names in the model: `result.masks`.
+        masks: by the names in the model: `result.masks`; those of adapters go with them.
 
     Returns:
         the model without adapters, and its masks by the names that it has.
@@ -95,17 +100,18 @@ def merge_adapters(model: nn.Module, masks: Masks) -> tuple[nn.Module, Masks]:
         UsageError: the model has no adapters that can be merged, or the masks are not its own.
     """
     inner: Any = unwrapped(model)
-    kept = {id(weight): masks[name] for name, weight in parameters(inner, tuple(masks)).items()}
+    weights, beside = parameters(inner, tuple(masks)), beside_the_base(inner)
+    kept = {id(weight): masks[n] for n, weight in weights.items() if id(weight) not in beside}
     if callable(getattr(inner, "merge_and_unload", None)):
         merged: nn.Module = inner.merge_and_unload()
     else:
         merged = _unloaded(inner)
     names = {id(weight): name for name, weight in merged.named_parameters()}
     left = {names[key]: mask for key, mask in kept.items() if key in names}
-    if len(left) != len(kept):
+    if not left or len(left) != len(kept):
         raise UsageError(
-            f"{len(kept) - len(left)} of the {len(kept)} masked parameters are none of the merged "
-            "model; give the masks of the base, result.masks of prune"
+            f"{len(kept) - len(left)} of the {len(kept)} masked parameters of the base are none of "
+            "the merged model; give the masks of its weights, result.masks of prune"
         )
     found = Masks(left)
     found.apply(merged)

@@ -25,9 +25,10 @@ from secateur.model.inputs import (
     finite,
     first,
     head,
+    leaves,
     named,
+    only_texts,
     parts,
-    plain,
     run,
     size,
 )
@@ -176,9 +177,13 @@ class Calibration:
             raise UsageError(f"{where} has arguments of different numbers of samples: {lengths}")
         padded = by_name(batch)  # to a length of its own, as texts are
         # an argument that is None in one batch may be a tensor in another
-        shared = tensors.keys() & like.keys() if padded else tensors.keys() | like.keys()
+        nothing = {n for of in (batch, self.inputs[0]) for n, leaf in leaves(of) if leaf is None}
         kinds, alike = (
-            {n: (t.dtype, t.dim() if padded else t.shape[1:]) for n, t in of.items() if n in shared}
+            {
+                n: (t.dtype, t.dim() if padded else t.shape[1:])
+                for n, t in of.items()
+                if n not in nothing
+            }
             for of in (tensors, like)
         )
         if kinds != alike:
@@ -294,5 +299,5 @@ def _divided(batch: Any) -> tuple[Any, tuple[Any, ...]]:
     Texts and None that follow, such as the names of the samples' files, are left out.
     """
     if isinstance(batch, (tuple, list)) and batch:
-        return batch[0], tuple(part for part in batch[1:] if not plain(part))
+        return batch[0], tuple(part for part in batch[1:] if not only_texts(part))
     return batch, ()

@@ -116,8 +116,9 @@ def prunable(
     experts (what its path or class calls router, and gates beside experts that give fewer features
     than they take), raw parameters of other names, frozen parameters, and the first layer: it is
     small, reads the input itself, and loses most when cut. In a model with adapters of PEFT the
-    base may be cut although it is frozen, and the adapters may not. A parameter that several
-    layers share appears once, under its first name; what excludes it in one of them excludes it.
+    base may be cut although it is frozen, and the adapters may not, unless channels are cut, which
+    they share. A parameter that several layers share appears once, under its first name; what
+    excludes it in one of them excludes it.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -141,7 +142,7 @@ def prunable(
     """
     model = unwrapped(model)
     parsed = parse(pattern)
-    candidates = _candidates(model, include_first or parsed.smaller, exclude, include)
+    candidates = _candidates(model, parsed.smaller, include_first, exclude, include)
     reasons = {name: _reason(one, exclude) for name, one in candidates.items()}
     axes, tables = _axes(
         model, [one for n, one in candidates.items() if reasons[n] is None], example
@@ -251,16 +252,20 @@ class _Candidate:
 
 
 def _candidates(
-    model: nn.Module, include_first: bool, exclude: Sequence[str], include: Sequence[str]
+    model: nn.Module,
+    smaller: bool,
+    include_first: bool,
+    exclude: Sequence[str],
+    include: Sequence[str],
 ) -> dict[str, _Candidate]:
     """Return name → parameter, in order of registration."""
     places = places_of(model)
     every = [name for at in places.values() for name, _ in at]
     refuse_unmatched(exclude, every, "exclude")
     refuse_unmatched(include, every, "include")
-    first = None if include_first else _first_layer(model)
+    first = None if include_first or smaller else _first_layer(model)
     gates = routing_gates(model)
-    beside, thawed = beside_the_base(model), adapted(model)
+    beside, thawed = beside_the_base(model, adapters=not smaller), adapted(model)
     found = {}
     for name, tensor in model.named_parameters():
         at = places[id(tensor)]
