@@ -174,3 +174,18 @@ def test_reconstruction_of_experts_that_read_other_samples_after_the_cut() -> No
     _, result = secateur.prune(model, 0.3, data=X, recover="reconstruct")
     assert result.recovery == ("reconstruct",)
     assert any("experts.2.weight is not reconstructed" in note for note in result.notes)
+
+
+# Floors.
+
+
+def test_a_layer_that_falls_to_its_floor_is_named() -> None:
+    model = mlp()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-4)
+    _, result = secateur.prune(model, 0.1)
+    (note,) = result.notes
+    assert note.startswith("2.weight fell to its floor: it keeps 3 of 1,024 weights")
+    assert "scope='layer'" in note
+    _, result = secateur.prune(model, secateur.Budget(0.1, "layer"))
+    assert result.notes == ()

@@ -89,7 +89,9 @@ def _of_batch(
                 f"{purpose} needs gradients, but the model's outputs carry none; it may run "
                 "under no_grad, or be quantised: choose a criterion that needs no gradients"
             )
-        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, list(weights.values()), allow_unused=True
+        )
     result: dict[str, Tensor] = {}
     for name, gradient in zip(weights, found, strict=True):
         if gradient is None:
