@@ -53,7 +53,7 @@ def _in_parts() -> Iterator[None]:
     before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)  # `flags` warns of other devices where it ends
     try:
-        with torch.backends.cudnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        with torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
         torch._C._set_mkldnn_enabled(before)
