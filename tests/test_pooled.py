@@ -101,6 +101,22 @@ def test_what_others_read_stays() -> None:
     ]
 
 
+def test_a_value_that_meets_itself_stays() -> None:
+    for op in ("Mul", "Add", "Sub", "Div"):
+        model = om.model(
+            [
+                om.node("Conv", "x w", "c", pads=[1, 1, 1, 1]),
+                om.node("MaxPool", "c", "y", kernel_shape=[2, 2]),
+                om.node(op, "y y", "z"),
+            ],
+            {"x": [2, 3, 8, 8]},
+            "z",
+            {"w": constants()["w"]},
+        )
+        graph = fold.run(om.read(model))
+        assert moved(graph) == ["Conv", "MaxPool", op]
+
+
 def test_a_pool_of_no_layer_stays() -> None:
     nodes = [
         om.node("MaxPool", "x", "p", kernel_shape=[2, 2]),

@@ -60,7 +60,7 @@ def _value(graph: Graph, node: Node) -> str:
 def _never_decreases(graph: Graph, node: Node, value: str) -> bool:
     """Return whether a node is a function of each number of a value that never falls."""
     others = [name for name in node.inputs if name and name != value]
-    if node.op not in _RULES or len(node.outputs) != 1:
+    if node.op not in _RULES or len(node.outputs) != 1 or node.inputs.count(value) != 1:
         return False
     if any(name not in graph.constants for name in others):
         return False
