@@ -44,7 +44,8 @@ def rebuilt(folder: Path, config: Mapping[str, Any]) -> nn.Module | None:
             f"pip install transformers, or {otherwise}"
         ) from error
     kind: Any = getattr(transformers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+    base = transformers.PreTrainedModel
+    if not any(each is base for each in getattr(kind, "__mro__", ())):
         raise UsageError(f"transformers has no model {name!r}, of which {folder} is; {otherwise}")
     settings = kind.config_class.from_pretrained(folder)
     before, dtype = torch.get_default_dtype(), getattr(settings, _dtype_of(settings), None)
