@@ -94,7 +94,7 @@ class Weights:
             f"where {keep:.2g} was asked for in all; Budget({keep:.4g}, scope='layer') keeps the "
             "same fraction of every layer"
             for name, (kept, size) in masks.layers.items()
-            if size and kept == budget.least(size) and budget.override(name) is None
+            if kept and kept == budget.least(size) and budget.override(name) is None
         ]
 
     def _budget(self, keep: float) -> Budget:
