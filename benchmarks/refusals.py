@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.nn.utils import prune as torch_prune
 
 from architectures import alone
@@ -70,6 +70,17 @@ def sparse(layout: torch.layout, *, whole: bool) -> nn.Module:
         weight = model[at].weight.detach()
         model[at].weight = nn.Parameter(weight.to_sparse(layout=layout))
     return model
+
+
+def under_a_norm(norm: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
+    """Return what builds a model of which a hook computes the first weight."""
+
+    def build() -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's of its own old way
+            return nn.Sequential(norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+
+    return build
 
 
 def parametrized() -> nn.Module:
@@ -175,6 +186,12 @@ REFUSALS: dict[str, Refusal] = {
         *("2.weight.*not initialised", UsageError, lambda model: Gates.attach(model, ["2.weight"])),
     ),
     "parametrized": Refusal("a parametrized model", parametrized, "parametrized"),
+    "spectral norm": Refusal(
+        "a model under spectral norm (hooks)", under_a_norm(spectral_norm), "remove_spectral_norm"
+    ),
+    "weight norm": Refusal(
+        "a model under weight norm (hooks)", under_a_norm(weight_norm), "remove_weight_norm"
+    ),
     "torch.nn.utils.prune": Refusal(
         "a model masked by torch.nn.utils.prune", masked_by_torch, "from_torch_prune"
     ),

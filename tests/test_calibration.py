@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+import secateur
 from secateur import Calibration
 from secateur.errors import UsageError
 
@@ -18,7 +21,6 @@ def batch(count: int = 40, *shape: int) -> torch.Tensor:
     ("inputs", "message"),
     [
         ((), "is empty"),
-        ((batch(31),), "has 31 samples, but at least 32"),
         ((batch(20), batch(20, 4)), r"batch 1 .* is float32 \[20, 4\], but the first"),
         ((batch(20), batch(20).double()), "batch 1 .* is float64"),
         ((batch(40), batch(40).to("meta")), "batch 1 .* lies on meta, the first on cpu"),
@@ -45,8 +47,65 @@ def test_the_first_samples_keep_their_targets() -> None:
     assert torch.equal(torch.cat(data.inputs), torch.arange(70.0))
     assert torch.equal(torch.cat(data.targets), -torch.arange(70.0))
     assert data.first(1000).count == 70
-    with pytest.raises(UsageError, match="10 samples"):
-        data.first(10)
+    with pytest.warns(UserWarning, match="has 10 samples, and fewer than 32"):
+        assert data.first(10).count == 10
+
+
+def test_few_samples_warn_and_work() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    for count in (1, 31):
+        with pytest.warns(UserWarning, match=f"has {count} sample"):
+            _, result = secateur.prune(model, 0.5, criterion="wanda", data=batch(count) + 1)
+        assert result.weights.after == 8
+
+
+class Reader(nn.Module):
+    """Takes as many texts as samples, and may take a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(
+        self, x: torch.Tensor, texts: Any = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert texts is None or (isinstance(texts, (list, tuple)) and len(texts) == len(x))
+        return self.layers(x if mask is None else x * mask[:, None])
+
+
+LABELS = torch.arange(40) % 2
+NAMES = [f"{i}.jpg" for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [({"x": batch() + 1, "texts": NAMES}, LABELS)],
+        [({"x": batch() + 1, "texts": [*NAMES[1:], None], "mask": None}, LABELS)] * 2,
+        [((batch() + 1, tuple(NAMES)), LABELS)],
+        [(batch() + 1, LABELS, NAMES)],
+        [(batch() + 1, LABELS, tuple(NAMES), None)],
+        [({"x": batch() + 1, "file": NAMES}, LABELS)],  # forward has no such argument
+        [
+            ({"x": batch() + 1, "mask": None}, LABELS),
+            ({"x": batch() + 1, "mask": batch(40)[:, 0] + 1}, LABELS),
+        ],
+    ],
+)
+def test_texts_and_none_beside_samples(batches: list[Any]) -> None:
+    for criterion in ("wanda", "taylor"):  # one example is taken, and batches are divided
+        _, result = secateur.prune(
+            Reader(), 0.5, criterion=criterion, data=batches, loss=nn.functional.cross_entropy
+        )
+        assert result.weights.after == 8
+
+
+def test_samples_without_targets() -> None:
+    assert Calibration.of([(batch(), None)]).targets == ()
+    assert (
+        Calibration.of([{"x": batch(), "texts": NAMES}], samples=33).inputs[0]["texts"]
+        == (NAMES[:33])
+    )
 
 
 def test_it_takes_the_first_samples_of_any_form() -> None:

@@ -297,19 +297,69 @@ def test_wanda_is_the_weight_times_the_norm_of_its_input(layer: nn.Module) -> No
 
 
 def test_wanda_says_which_parameter_it_does_not_know() -> None:
-    model = nn.MultiheadAttention(4, 2)
-    with pytest.raises(UsageError, match=r"'wanda'.*not of 'in_proj_weight'.*exclude"):
-        CRITERIA["wanda"].rule(model, ["in_proj_weight"], calibration=examples((4,), 2))
+    model = nn.Sequential(nn.Linear(4, 4), nn.ConvTranspose1d(4, 2, 3))
+    model.forward = lambda x: model[1](model[0](x)[..., None])  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=r"'wanda'.*no such of '1.weight'.*exclude"):
+        CRITERIA["wanda"].scores(model, ["0.weight", "1.weight"], calibration=examples((4,), 2))
 
 
-def test_wanda_names_all_of_attention_and_knows_what_surrounds_it() -> None:
+def test_wanda_knows_what_attention_reads() -> None:
     torch.manual_seed(0)
-    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    names, data = prunable(model).names, Calibration((torch.randn(32, 5, 8),))
-    with pytest.raises(UsageError, match=r"'self_attn.in_proj_weight' and 1 more; .*out_proj"):
-        CRITERIA["wanda"].scores(model, names, calibration=data)
-    scores = CRITERIA["wanda"].scores(model, ["linear1.weight", "linear2.weight"], calibration=data)
-    assert all(bool((score >= 0).all()) for score in scores.values())
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    names, x = prunable(model).names, torch.randn(32, 5, 8)
+    scores = CRITERIA["wanda"].scores(model, names, calibration=Calibration((x,)))
+    attention = model.self_attn
+    norm = x.square().mean((0, 1)).sqrt()
+    torch.testing.assert_close(
+        scores["self_attn.in_proj_weight"], attention.in_proj_weight.detach().abs() * norm
+    )
+    plain = copy.deepcopy(attention)
+    with torch.no_grad():  # what the output projection reads
+        plain.out_proj.weight.copy_(torch.eye(8))
+        plain.out_proj.bias.zero_()
+        read = plain(x, x, x)[0].square().mean((0, 1)).sqrt()
+    torch.testing.assert_close(
+        scores["self_attn.out_proj.weight"], attention.out_proj.weight.detach().abs() * read
+    )
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_wanda_knows_what_recurrent_layers_read(kind: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    model, x = kind(4, 6, num_layers=2, batch_first=True), torch.randn(32, 5, 4)
+    names = [name for name, _ in model.named_parameters() if "weight" in name]
+    scores = CRITERIA["wanda"].scores(model, names, calibration=Calibration((x,)))
+    first = kind(4, 6, batch_first=True)
+    first.load_state_dict({n: model.state_dict()[n] for n in first.state_dict()})
+    with torch.no_grad():
+        given = {"weight_ih_l0": x, "weight_ih_l1": first(x)[0]}
+        for name, given_to in (("weight_hh_l0", first(x)[0]), ("weight_hh_l1", model(x)[0])):
+            given[name] = F.pad(given_to[:, :-1], (0, 0, 1, 0))  # states, from zero on
+    for name, read in given.items():
+        norm = read.square().mean((0, 1)).sqrt()
+        weight = model.get_parameter(name).detach()
+        torch.testing.assert_close(scores[name], weight.abs() * norm)
+
+
+def test_wanda_knows_what_experts_of_one_tensor_read() -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    config = MixtralConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=12, num_local_experts=3, **sizes
+    )
+    texts, found = Calibration(({"input_ids": torch.randint(20, (32, 6))},)), []
+    for way in ("eager", "grouped_mm"):
+        config._experts_implementation = way
+        torch.manual_seed(1)
+        model = MixtralForCausalLM(config).eval()
+        names = [name for name in prunable(model).names if "experts" in name]
+        assert len(names) == 2
+        found.append(CRITERIA["wanda"].scores(model, names, calibration=texts))
+    for name in names:
+        torch.testing.assert_close(found[0][name], found[1][name])
+        assert bool((found[0][name] > 0).all())
 
 
 def test_wanda_counts_every_use_of_a_weight() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from secateur.terminal.application import app
+from secateur.terminal.application import whole
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "examples" / "ray"
@@ -23,9 +23,7 @@ def words(text: str) -> list[str]:
 def known() -> set[str]:
     import typer
 
-    import secateur.terminal.commands  # noqa: F401
-
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(whole())
     return {name for each in command.commands["study"].params for name in each.opts}
 
 

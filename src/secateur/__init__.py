@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from secateur.onecall.call import prune
     from secateur.onecall.goal import Goal
     from secateur.onecall.result import Result
+    from secateur.pruning.adapters import merge_adapters
     from secateur.pruning.calibration import Calibration
     from secateur.pruning.channels.coupling import channel_groups
     from secateur.pruning.channels.cut import ChannelCut, select_channels
@@ -96,6 +97,7 @@ _HOMES = {
     "load": "secateur.pruning.files.model_file",
     "load_masks": "secateur.pruning.files.reading",
     "load_task": "secateur.study.loading",
+    "merge_adapters": "secateur.pruning.adapters",
     "packed_bytes": "secateur.pruning.files.model_file",
     "prunable": "secateur.pruning.parameters",
     "prune": "secateur.onecall.call",
@@ -154,6 +156,7 @@ __all__ = [
     "load",
     "load_masks",
     "load_task",
+    "merge_adapters",
     "packed_bytes",
     "prunable",
     "prune",

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -67,11 +69,22 @@ def arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """Return what a model gives for inputs, run as it is.
 
+    Texts by a name that forward does not have, such as the samples' identities, are left out.
+
     Raises:
         UsageError: these are not inputs of a model.
     """
     positional, by_name = arguments(inputs)
+    if beside := [name for name, value in by_name.items() if only_texts(value)]:
+        known = inspect.signature(model.forward).parameters
+        if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+            by_name = {n: v for n, v in by_name.items() if n in known or n not in beside}
     return model(*positional, **by_name)
+
+
+def only_texts(value: object) -> bool:
+    """Return whether a value is or holds texts or None, and nothing else."""
+    return all(isinstance(leaf, (str, bytes, type(None))) for _, leaf in leaves(value))
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -95,14 +108,19 @@ def tensors_in(value: object) -> Iterator[Tensor]:
             yield leaf
 
 
-def mapped(value: T, change: Callable[[Tensor], object]) -> T:
-    """Return the same structure with every tensor changed; it is not changed itself."""
-    if isinstance(value, Tensor):
+def mapped(
+    value: T, change: Callable[[Any], object], also: Callable[[object], bool] | None = None
+) -> T:
+    """Return the same structure with every tensor changed; it is not changed itself.
+
+    What `also` holds for is changed as if it were a tensor.
+    """
+    if isinstance(value, Tensor) or (also is not None and also(value)):
         return cast(T, change(value))
     entries = None if isinstance(value, PackedSequence) else _entries(value)
     if entries is None:
         return value
-    new = [(name, mapped(item, change)) for name, item in entries]
+    new = [(name, mapped(item, change, also)) for name, item in entries]
     if isinstance(value, Mapping):
         return cast(T, _like(value, dict(new)))
     if isinstance(value, (tuple, list, set, frozenset)):
@@ -183,17 +201,37 @@ def size(inputs: Inputs) -> int:
 
 
 def head(inputs: Inputs, count: int) -> Inputs:
-    """Return the first samples of a batch."""
-    return each(inputs, lambda tensor: tensor[:count] if tensor.dim() else tensor)
+    """Return the first samples of a batch, with their texts: see `parts`."""
+    total = size(inputs) if first(inputs).dim() else 0
+    return _piece(inputs, total, slice(count))
 
 
 def parts(inputs: Inputs, count: int) -> list[Inputs]:
-    """Return a batch as several of at most `count` samples."""
+    """Return a batch as several of at most `count` samples.
 
-    def piece(at: int) -> Inputs:
-        return each(inputs, lambda tensor: tensor[at : at + count] if tensor.dim() else tensor)
+    A list or tuple of as many texts as there are samples, None among them, is one text a sample;
+    anything else that is no tensor belongs to the whole batch.
+    """
+    total = size(inputs)
+    return [_piece(inputs, total, slice(at, at + count)) for at in range(0, total, count)]
 
-    return [piece(at) for at in range(0, size(inputs), count)]
+
+def _piece(inputs: Inputs, total: int, taken: slice) -> Inputs:
+    def cut(value: Any) -> object:
+        return value if isinstance(value, Tensor) and not value.dim() else value[taken]
+
+    texts = partial(_texts, total=total)
+    if isinstance(inputs, Mapping):  # as keyword arguments
+        return {name: mapped(value, cut, texts) for name, value in inputs.items()}
+    return mapped(inputs, cut, texts)
+
+
+def _texts(value: object, total: int) -> bool:
+    """Return whether a value has one text, or None, for each of so many samples."""
+    if not isinstance(value, (list, tuple)) or len(value) != total:
+        return False
+    known = all(isinstance(text, (str, bytes, type(None))) for text in value)
+    return known and any(text is not None for text in value)
 
 
 def by_name(inputs: object) -> bool:

@@ -27,6 +27,7 @@ from secateur.onecall.result import Result, result_of
 from secateur.onecall.solving import solve
 from secateur.onecall.weights import Weights
 from secateur.pruning.calibration import FORMS, Data, Loss
+from secateur.pruning.criteria import find
 from secateur.pruning.parameters import Prunable
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.unprunable import refuse_inference, refuse_unprunable
@@ -74,7 +75,8 @@ def prune(
         model: any module; not changed unless `in_place`. Wrappers (data-parallel, compiled) are
             looked through: the copy is the module inside.
         keep: keep ratio of the prunable weights, in (0, 1]; or a `Budget`, which says scope,
-            floor, pattern and overrides too. A keep ratio ranks all weights together, but the
+            floor, pattern and overrides too. A keep ratio ranks all weights together, but with
+            criterion "wanda" those of every output by themselves, as it was published, and the
             channels of every layer by themselves, since one rank of all would empty the widest
             layers. Patterns n:m need no `keep`.
         goal: what to solve the keep ratio for, in its place or in place of a `Budget`'s.
@@ -115,7 +117,7 @@ def prune(
         BudgetError: no mask of this model meets the budget or goal; says what can be met.
         ScoreError: weights or scores are not finite; names the tensor.
     """
-    budget = budget_of(keep, pattern, goal)
+    budget = budget_of(keep, pattern, goal, find(criterion).scope if criterion else "global")
     channels = budget.pattern.smaller
     if channels and in_place:
         raise UsageError("channels make another, smaller model; leave out in_place")

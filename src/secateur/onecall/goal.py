@@ -74,8 +74,16 @@ class Goal:
         return limit
 
 
-def budget_of(keep: float | Budget | None, pattern: str, goal: Goal | None) -> Budget:
+def budget_of(
+    keep: float | Budget | None, pattern: str, goal: Goal | None, among: Scope = "global"
+) -> Budget:
     """Return what was asked for as a budget; with a goal its keep ratio is still to be solved for.
+
+    Args:
+        keep: as in `prune`.
+        pattern: as in `prune`.
+        goal: as in `prune`.
+        among: the scope where only a ratio or a goal is given: the criterion's.
 
     Raises:
         UsageError: nothing says how much is kept, or two arguments do.
@@ -98,5 +106,7 @@ def budget_of(keep: float | Budget | None, pattern: str, goal: Goal | None) -> B
             "goal=Goal(params=100_000)"
         )
     # one rank of all channels would empty the widest layers
-    scope: Scope = "layer" if shape.smaller else "global"
+    scope: Scope = "layer" if shape.smaller else among
+    if scope == "row" and shape.unit != "weights":
+        scope = "layer"
     return Budget(keep if goal is None else 1.0, scope, pattern=shape)

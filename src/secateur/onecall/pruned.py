@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from secateur.model.parameters import parameters
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.files.model_file import packed_bytes
 from secateur.pruning.recovery.batchnorm import recalibrate
@@ -48,3 +51,8 @@ def file_bytes(model: nn.Module, masks: Masks | None = None, budget: Budget | No
     """Return the size of the file that `save` writes, without what is no tensor (extra state)."""
     state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     return packed_bytes(state, masks=masks, budget=budget)
+
+
+def nonzero(model: nn.Module, names: Sequence[str]) -> int:
+    """Return how many weights of some parameters are not zero."""
+    return sum(int(torch.count_nonzero(w)) for w in parameters(model, names).values())

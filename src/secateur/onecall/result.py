@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from secateur.onecall.goal import Goal
 from secateur.onecall.job import Job
-from secateur.onecall.pruned import Pruned
+from secateur.onecall.pruned import Pruned, nonzero
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
 
@@ -70,6 +70,9 @@ class Result:
     weights: Amount
     """Prunable weights: kept of all. With pattern "channel" the fraction differs from the keep
     ratio, which then counts channels."""
+    nonzero: Amount
+    """Those weights that are not zero, before and after. Fewer before than there are: the model
+    had zeros already. Fewer after than are kept: some of them are among what is kept."""
     parameters: Amount
     """All parameters: those left at zero by the masks do not count."""
     macs: Amount | None
@@ -142,6 +145,11 @@ class Result:
             "multiply-adds": self.macs,
             "bytes": self.bytes,
         }
+        if zeros := self.weights.before - self.nonzero.before:
+            lines.append(
+                f"zeros before: {zeros:,} of {self.weights.before:,} weights; "
+                f"{self.nonzero.after:,} are not zero now"
+            )
         return lines + [
             f"{name}: {amount.after:,} of {amount.before:,} ({amount.ratio:.4g})"
             for name, amount in figures.items()
@@ -171,6 +179,8 @@ class Result:
 def result_of(job: Job, pruned: Pruned, goal: Goal | None, attempts: tuple[Attempt, ...]) -> Result:
     """Return the account of a job that is done."""
     cut, layers = pruned.cut, pruned.cut.layers
+    left = nonzero(pruned.model, tuple(pruned.masks))
+    sparse = _sparse_already(job, pruned, left)
     counts = job.work.parameters if job.work else {}
     return Result(
         criterion=job.criterion.name,
@@ -182,13 +192,26 @@ def result_of(job: Job, pruned: Pruned, goal: Goal | None, attempts: tuple[Attem
         ),
         excluded=dict(job.plan.excluded),
         weights=Amount(cut.total, cut.kept),
+        nonzero=Amount(job.nonzero, left),
         parameters=Amount(job.size, pruned.parameters),
         macs=Amount(job.work.total, pruned.macs) if job.work and pruned.macs is not None else None,
         bytes=Amount(job.bytes, pruned.bytes),
         recovery=pruned.recovery,
         goal=(goal.name, goal.limit) if goal else None,
         attempts=attempts,
-        notes=pruned.notes,
+        notes=job.notes + sparse + pruned.notes,
+    )
+
+
+def _sparse_already(job: Job, pruned: Pruned, left: int) -> tuple[str, ...]:
+    """Say what a keep ratio means where a model had zeros that are among what is kept."""
+    idle, total = pruned.masks.kept - left, pruned.cut.total
+    if not idle or job.nonzero == total:
+        return ()
+    again = pruned.budget.keep * job.nonzero / total
+    return (
+        f"{idle:,} of the weights that are kept are zero, as they were before; keep={again:.4g} "
+        f"would leave {pruned.budget.keep:.4g} of the {job.nonzero:,} that were not",
     )
 
 

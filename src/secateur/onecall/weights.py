@@ -46,6 +46,7 @@ class Weights:
         Gates(model, gated(model)).remove()
         done: tuple[str, ...] = ()
         notes = [f"{name} keeps no weight: nothing gets through it" for name in masks.emptied]
+        notes += self._at_floors(keep, masks)
         if job.recover == "reconstruct" and job.data is not None:
             found = reconstruct(model, copied(model), masks, job.data, seed=job.seed)
             done = ("reconstruct",) if found.layers else ()
@@ -77,6 +78,24 @@ class Weights:
         """Return how many multiply-adds of one pass are left."""
         assert self.job.work
         return self.job.work.kept(self._masks(keep).layers)
+
+    def _at_floors(self, keep: float, masks: Masks) -> list[str]:
+        """Say which layers were cut to their floor, where others kept a share of what was there.
+
+        A layer far below all others lets little through, and there the floor has no part in it.
+        """
+        budget = self._budget(keep)
+        if budget.pattern.unit != "weights" or budget.pattern.ratio or keep <= 4 * budget.floor:
+            return []
+        if budget.scope in ("layer", "row"):
+            return []
+        return [
+            f"{name} fell to its floor: it keeps {kept:,} of {size:,} weights ({kept / size:.2g}), "
+            f"where {keep:.2g} was asked for in all; Budget({keep:.4g}, scope='layer') keeps the "
+            "same fraction of every layer"
+            for name, (kept, size) in masks.layers.items()
+            if kept and kept == budget.least(size) and budget.override(name) is None
+        ]
 
     def _budget(self, keep: float) -> Budget:
         return replace(self.job.budget, keep=keep)

@@ -6,6 +6,7 @@ enough to be kept in memory, and lies on the network's device.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,9 @@ from secateur.model.inputs import (
     finite,
     first,
     head,
+    leaves,
     named,
+    only_texts,
     parts,
     run,
     size,
@@ -34,7 +37,7 @@ from secateur.model.parameters import device_of
 from secateur.model.passes import refusing
 
 LEAST = 32
-"""Fewer samples than these say nothing of a layer's inputs."""
+"""Fewer samples than these say little of a layer's inputs."""
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -71,8 +74,11 @@ class Calibration:
     """Batches of inputs; for criteria that take gradients also their targets and a loss.
 
     Raises:
-        UsageError: there are fewer than LEAST samples, inputs are not finite, batches differ in
-            arguments, shape, dtype or device, or targets do not fit the inputs; says which batch.
+        UsageError: inputs are not finite, batches differ in shape, dtype or device, or targets do
+            not fit the inputs; says which batch.
+
+    Warns:
+        UserWarning: there are fewer than LEAST samples.
     """
 
     inputs: tuple[Inputs, ...]
@@ -142,9 +148,11 @@ class Calibration:
         for number, batch in enumerate(self.inputs):
             self._check_batch(f"batch {number} of the calibration set", batch)
         if self.count < LEAST:
-            raise UsageError(
-                f"the calibration set has {self.count} samples, but at least {LEAST} are needed; "
-                "a few hundred to a few thousand are usual"
+            some = "sample, and fewer" if self.count == 1 else "samples, and fewer"
+            warnings.warn(
+                f"the calibration set has {self.count} {some} than {LEAST} say little of what a "
+                "layer reads; give it a few hundred to a few thousand",
+                stacklevel=3,
             )
         for number, given in enumerate(self.targets):
             if not isinstance(given, Tensor) or not given.dim():
@@ -168,8 +176,14 @@ class Calibration:
         if len(set(lengths.values())) > 1:
             raise UsageError(f"{where} has arguments of different numbers of samples: {lengths}")
         padded = by_name(batch)  # to a length of its own, as texts are
+        # an argument that is None in one batch may be a tensor in another
+        nothing = {n for of in (batch, self.inputs[0]) for n, leaf in leaves(of) if leaf is None}
         kinds, alike = (
-            {n: (t.dtype, t.dim() if padded else t.shape[1:]) for n, t in of.items()}
+            {
+                n: (t.dtype, t.dim() if padded else t.shape[1:])
+                for n, t in of.items()
+                if n not in nothing
+            }
             for of in (tensors, like)
         )
         if kinds != alike:
@@ -178,9 +192,10 @@ class Calibration:
                 "all but the first size must agree"
             )
         for name, tensor in tensors.items():
-            if tensor.device != like[name].device:
+            first_device = like[name].device if name in like else self.device
+            if tensor.device != first_device:
                 raise UsageError(
-                    f"{where} lies on {tensor.device}, the first on {like[name].device}; "
+                    f"{where} lies on {tensor.device}, the first on {first_device}; "
                     "put all on the model's device"
                 )
         if not finite(batch):
@@ -279,7 +294,10 @@ def _batches(data: Data) -> Iterator[tuple[Inputs, tuple[Tensor, ...]]]:
 
 
 def _divided(batch: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the inputs of a batch, which is them or begins with them, and what follows."""
+    """Return the inputs of a batch, which is them or begins with them, and what follows.
+
+    Texts and None that follow, such as the names of the samples' files, are left out.
+    """
     if isinstance(batch, (tuple, list)) and batch:
-        return batch[0], tuple(batch[1:])
+        return batch[0], tuple(part for part in batch[1:] if not only_texts(part))
     return batch, ()

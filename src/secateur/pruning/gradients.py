@@ -31,7 +31,7 @@ def gradients(
         purpose: who needs them, for error messages, such as "criterion 'taylor'".
 
     Raises:
-        UsageError: a parameter takes no gradient, or none reaches it; names the first. Or the
+        UsageError: a parameter takes no gradient, or none ever reaches it; names the first. Or the
             loss does not take the model's outputs, or is not a scalar.
         ScoreError: a gradient is not finite; names the parameter.
     """
@@ -47,6 +47,7 @@ def gradients(
             )
     if not calibration.labelled:
         raise UsageError(f"{purpose} needs a loss; give targets and a loss")
+    reached: set[str] = set()
     with evaluating(model):
         for number, inputs in enumerate(calibration.inputs):
             pieces = parts(inputs, batch)
@@ -54,7 +55,19 @@ def gradients(
             if calibration.targets:
                 wanted = [*torch.split(calibration.targets[number], batch)]
             for x, y in zip(pieces, wanted, strict=True):
-                yield _of_batch(model, weights, calibration, x, y, purpose)
+                found = _of_batch(model, weights, calibration, x, y, purpose)
+                reached |= found.keys()
+                # an expert that no sample of this batch was sent to has no part in its loss
+                yield {
+                    name: found[name] if name in found else torch.zeros_like(w, dtype=torch.float32)
+                    for name, w in weights.items()
+                }
+    for name in weights:
+        if name not in reached:
+            raise UsageError(
+                f"{purpose} needs gradients, but none reaches {name!r}: the network does not "
+                f"use it; leave it out with exclude=[{name!r}] of prunable"
+            )
 
 
 def _of_batch(
@@ -76,14 +89,13 @@ def _of_batch(
                 f"{purpose} needs gradients, but the model's outputs carry none; it may run "
                 "under no_grad, or be quantised: choose a criterion that needs no gradients"
             )
-        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, list(weights.values()), allow_unused=True
+        )
     result: dict[str, Tensor] = {}
     for name, gradient in zip(weights, found, strict=True):
         if gradient is None:
-            raise UsageError(
-                f"{purpose} needs gradients, but none reaches {name!r}: the network does not "
-                f"use it; leave it out with exclude=[{name!r}] of prunable"
-            )
+            continue
         if not bool(torch.isfinite(gradient).all()):
             raise ScoreError(
                 f"{purpose} found a gradient of {name!r} that is not finite (NaN or infinite); "

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from secateur.model.inputs import Inputs, run
+from secateur.model.inputs import size as samples_of
 from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import Convolution, groups_of, read_by, weight_of
@@ -132,8 +133,10 @@ def moments(
 ) -> Moments | None:
     """Return a layer's moments over some batches, or None if a pass never reaches it.
 
-    The pruned layer should give what the dense one gives. Where its normalised output is added to
-    another branch, it should also make up for what that branch lacks, since the sum is read on.
+    The pruned layer should give what the dense one gives; where a router may have sent the two
+    different samples, what the dense one gives for the pruned one's inputs. Where its normalised
+    output is added to another branch, it should also make up for what that branch lacks, since the
+    sum is read on.
 
     Args:
         pruned: the network that gives the inputs, in evaluation mode.
@@ -162,7 +165,11 @@ def moments(
                 uses = list(zip(ours.look(batch), theirs.look(batch), strict=False))
             for here, there in uses:
                 norms.add((here.norm, there.norm))
-                wanted = there.outputs + _lacking(here, there)
+                if _apart(here, there, samples_of(batch)):
+                    with torch.inference_mode(), calibration.precision():
+                        wanted = other.forward(here.inputs)  # without the hooks
+                else:
+                    wanted = there.outputs + _lacking(here, there)
                 x, y = _rows(layer, here.inputs, wanted, positions, generator)
                 x = F.pad(x, (0, 1), value=1.0)
                 inputs += (x.transpose(1, 2) @ x).double()
@@ -174,6 +181,17 @@ def moments(
     pruned_norm, dense_norm = norms.pop() if len(norms) == 1 else (None, None)
     both = (pruned_norm, dense_norm) if pruned_norm and dense_norm else None
     return Moments(inputs / samples, cross / samples, outputs / samples, both, samples)
+
+
+def _apart(ours: Use, theirs: Use, samples: int) -> bool:
+    """Return whether the two networks may have sent different samples through a layer.
+
+    Experts read what a router sends them, and the cut moves the router: row by row the outputs
+    are then of different samples.
+    """
+    x = ours.inputs
+    rows = math.prod(x.shape[:-1])
+    return x.shape != theirs.inputs.shape or bool(rows % samples)
 
 
 def _lacking(ours: Use, theirs: Use) -> Tensor | float:

@@ -23,6 +23,7 @@ from secateur.model.parameters import (
     refuse_unmatched,
     unwrapped,
 )
+from secateur.pruning.adapters import ADAPTER, COPIED, adapted, beside_the_base
 from secateur.pruning.contractions import uses_of
 from secateur.pruning.raw_parameters import (
     UNKNOWN,
@@ -37,6 +38,7 @@ from secateur.pruning.selecting.patterns import parse
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers that normalise; their parameters are scales and shifts."""
 FIRST = "first layer"
+PARAMETRIZED = "parametrized: cutting it would not cut the weight"
 NO_DIRECTION = "which dimension counts inputs is not known"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _FIRST = (nn.Linear, nn.Bilinear, _ConvNd)
@@ -66,6 +68,18 @@ class Prunable:
             UsageError: a name is not a parameter of the model.
         """
         return sum(weight.numel() for weight in parameters(model, self.names).values())
+
+    def without(self, names: Sequence[str], why: str) -> Prunable:
+        """Return the same with some parameters left whole.
+
+        Raises:
+            UsageError: nothing is left to cut.
+        """
+        excluded = {**self.excluded, **dict.fromkeys(names, why)}
+        left = tuple(name for name in self.names if name not in excluded)
+        if not left:
+            raise _nothing_left(excluded)
+        return Prunable(left, excluded, {n: axis for n, axis in self.axes.items() if n in left})
 
     def including_first(self, model: nn.Module) -> Prunable:
         """Return the same with the first layer in `names`, unless another reason excludes it."""
@@ -101,8 +115,10 @@ def prunable(
     tokens), embedding and position tables, tokens and queries, state-space constants, routers of
     experts (what its path or class calls router, and gates beside experts that give fewer features
     than they take), raw parameters of other names, frozen parameters, and the first layer: it is
-    small, reads the input itself, and loses most when cut. A parameter that several layers share
-    appears once, under its first name; what excludes it in one of them excludes it.
+    small, reads the input itself, and loses most when cut. In a model with adapters of PEFT the
+    base may be cut although it is frozen, and the adapters may not, unless channels are cut, which
+    they share. A parameter that several layers share appears once, under its first name; what
+    excludes it in one of them excludes it.
 
     Args:
         model: not changed. Wrappers (data-parallel, averaged, compiled) are looked through.
@@ -126,7 +142,7 @@ def prunable(
     """
     model = unwrapped(model)
     parsed = parse(pattern)
-    candidates = _candidates(model, include_first or parsed.smaller, exclude, include)
+    candidates = _candidates(model, parsed.smaller, include_first, exclude, include)
     reasons = {name: _reason(one, exclude) for name, one in candidates.items()}
     axes, tables = _axes(
         model, [one for n, one in candidates.items() if reasons[n] is None], example
@@ -147,6 +163,11 @@ def _nothing_left(excluded: Mapping[str, str]) -> UsageError:
     hint = ""
     if FIRST in excluded.values():
         hint = "; include_first=True of prunable (of a study: first_layer) lets it be cut"
+    if PARAMETRIZED in excluded.values():
+        hint += (
+            "; weight_norm, spectral_norm and other parametrizations come off with "
+            "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+        )
     if UNKNOWN in excluded.values():
         hint += "; include=[globs] of prunable lets raw parameters be"
     if any(reason.startswith(NO_DIRECTION) for reason in excluded.values()):
@@ -211,6 +232,10 @@ class _Candidate:
     """It chooses among experts."""
     included: bool
     """A glob of `include` matches it."""
+    beside: str = ""
+    """What it is beside the base of a model with adapters; "" where it is the base's."""
+    thawed: bool = False
+    """Adapters are trained, and the rest is frozen for that alone."""
 
     @property
     def names(self) -> list[str]:
@@ -227,20 +252,26 @@ class _Candidate:
 
 
 def _candidates(
-    model: nn.Module, include_first: bool, exclude: Sequence[str], include: Sequence[str]
+    model: nn.Module,
+    smaller: bool,
+    include_first: bool,
+    exclude: Sequence[str],
+    include: Sequence[str],
 ) -> dict[str, _Candidate]:
     """Return name → parameter, in order of registration."""
     places = places_of(model)
     every = [name for at in places.values() for name, _ in at]
     refuse_unmatched(exclude, every, "exclude")
     refuse_unmatched(include, every, "include")
-    first = None if include_first else _first_layer(model)
+    first = None if include_first or smaller else _first_layer(model)
     gates = routing_gates(model)
+    beside, thawed = beside_the_base(model, adapters=not smaller), adapted(model)
     found = {}
     for name, tensor in model.named_parameters():
         at = places[id(tensor)]
         included = any_matches((each for each, _ in at), include)
-        found[name] = _Candidate(tensor, at, tensor is first, id(tensor) in gates, included)
+        router, other = id(tensor) in gates, beside.get(id(tensor), "")
+        found[name] = _Candidate(tensor, at, tensor is first, router, included, other, thawed)
     return found
 
 
@@ -252,18 +283,16 @@ _REASONS: tuple[tuple[str, bool, Callable[[_Candidate], bool]], ...] = (
     ),
     ("embedding table", True, lambda p: p.of(_EMBEDDINGS)),
     ("bias or norm", True, lambda p: p.of(NORMS) or p.tensor.dim() < 2 or p.called_bias()),
+    (ADAPTER, True, lambda p: p.beside == ADAPTER),
+    (COPIED, False, lambda p: p.beside == COPIED),
     ("router", True, lambda p: p.gate),
-    (
-        "parametrized: cutting it would not cut the weight",
-        False,
-        lambda p: p.of(ParametrizationList),
-    ),
+    (PARAMETRIZED, False, lambda p: p.of(ParametrizationList)),
     ("sparse layout", False, lambda p: p.tensor.layout != torch.strided),
     ("on the meta device", False, lambda p: p.tensor.is_meta),
     ("dtype is {dtype}", False, lambda p: p.tensor.dtype not in DTYPES),
     ("has no weights", False, lambda p: p.tensor.numel() == 0),
     ("a vector: one scale or token", True, lambda p: _is_vector(p.tensor) and not p.of(_LAYERS)),
-    ("frozen", False, lambda p: not p.tensor.requires_grad),
+    ("frozen", False, lambda p: not p.tensor.requires_grad and not p.thawed),
 )
 """Why parameters are left whole: the reason, whether `include` overrules it, and the test. The
 first that applies is given."""

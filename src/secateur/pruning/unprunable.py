@@ -8,10 +8,12 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.errors import UsageError
 from secateur.model.parameters import unwrapped
+from secateur.pruning.adapters import merged_already
 
 _SHARDED = {
     "FullyShardedDataParallel": "FSDP",
@@ -31,6 +33,10 @@ _HOOKS: dict[type, str] = {
         "computes its weight by torch.nn.utils.weight_norm in every pass; remove that with "
         "torch.nn.utils.remove_weight_norm first"
     ),
+    SpectralNorm: (
+        "computes its weight by torch.nn.utils.spectral_norm in every pass; remove that with "
+        "torch.nn.utils.remove_spectral_norm first"
+    ),
 }
 """Hooks that replace a weight in every pass."""
 
@@ -39,8 +45,9 @@ def refuse_unprunable(model: object) -> nn.Module:
     """Return the module inside wrappers, if it is one whose weights can be ranked and cut.
 
     Raises:
-        UsageError: it is not a module; it is compiled to TorchScript, sharded, quantised, or masked
-            by torch.nn.utils.prune; or it has parameters without values, in a sparse layout, or
+        UsageError: it is not a module; it is compiled to TorchScript, sharded, quantised, masked by
+            torch.nn.utils.prune, or under a weight or spectral norm of hooks; its adapters are
+            merged for now; or it has parameters without values, in a sparse layout, or
             that share memory in part. Names the first such parameter or layer.
     """
     if not isinstance(model, nn.Module):
@@ -57,6 +64,11 @@ def refuse_unprunable(model: object) -> nn.Module:
     refuse_sharded(inner)
     for fault in chain(_layers(inner), _tensors(inner), _shared_memory(inner)):
         raise UsageError(fault)
+    if (path := merged_already(inner)) is not None:
+        raise UsageError(
+            f"{path} has its adapter merged into its weight for now, and taking it out again would "
+            "fill the zeros; call unmerge_adapter() first, or merge_and_unload() for good"
+        )
     return inner
 
 

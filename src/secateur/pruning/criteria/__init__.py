@@ -1,8 +1,9 @@
 """Criteria: rules that give every weight a score; higher means more important.
 
 Each module of this package is one criterion: its name is the module's, its description the first
-line of the module's docstring, its rule the module's function `scores`, and what it needs the
-module's NEEDS, where it needs data. A new criterion is a new file.
+line of the module's docstring, its rule the module's function `scores`, what it needs the module's
+NEEDS, where it needs data, and among which weights its scores compare the module's SCOPE. A new
+criterion is a new file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from secateur.errors import UsageError
 from secateur.model.parameters import parameters, unwrapped
 from secateur.pruning.calibration import Calibration
+from secateur.pruning.selecting.budget import Scope
 
 Needs = Literal["nothing", "inputs", "gradients"]
 
@@ -65,6 +67,8 @@ class Criterion:
     needs: Needs = "nothing"
     """nothing: only the network. inputs: a calibration set, without labels. gradients: a
     calibration set with targets and a loss."""
+    scope: Scope = "global"
+    """Among which weights its scores compare as published: the scope of a bare keep ratio."""
 
     def scores(
         self,
@@ -104,7 +108,9 @@ class Criterion:
 def _criterion(name: str) -> Criterion:
     module = import_module(f"{__name__}.{name}")
     description = (module.__doc__ or "").partition("\n")[0]
-    return Criterion(name, description, module.scores, getattr(module, "NEEDS", "nothing"))
+    needs: Needs = getattr(module, "NEEDS", "nothing")
+    scope: Scope = getattr(module, "SCOPE", "global")
+    return Criterion(name, description, module.scores, needs, scope)
 
 
 CRITERIA: dict[str, Criterion] = {

@@ -16,8 +16,10 @@ from secateur.model.passes import hooked
 from secateur.pruning.calibration import Calibration
 from secateur.pruning.layers import Convolution, by_outputs, is_layer, read_by
 from secateur.pruning.moments import windows
+from secateur.pruning.products import mean_squares
 
 NEEDS = "inputs"
+SCOPE = "row"
 
 
 def scores(
@@ -31,13 +33,17 @@ def scores(
 
     The mean goes over samples and positions. In a convolution every weight has an x of its own:
     its channel, seen through its place in the kernel. Source: Sun et al. 2023, arXiv:2306.11695,
-    which ranks within each output; here scores are ranked as the budget says, and a global order
-    compares the contributions |w x| of all layers. A layer that runs several times, or shares its
-    weight, counts with all its inputs. `seed` is not used.
+    which ranks within each output, as scope "row" does; a global order compares the contributions
+    |w x| of all layers. A layer that runs several times, or shares its weight, counts with all its
+    inputs. `seed` is not used.
+
+    The weights of attention, recurrent layers and experts are looked for in the products of
+    matrices that the network computes, in a pass of its own in the parameters' precision. An
+    expert that no sample is sent to scores 0.
 
     Raises:
-        UsageError: a parameter is not the weight of a linear or convolutional layer that the
-            network runs; names it.
+        UsageError: a parameter is neither the weight of a linear or convolutional layer that the
+            network runs nor in a product of matrices; names it.
     """
     assert calibration is not None
     model = unwrapped(model)
@@ -45,13 +51,15 @@ def scores(
     wanted = {id(weight) for weight in weights.values()}
     layers = [m for m in _layers(model) if id(m.weight) in wanted]
     owners = {id(layer.weight): layer for layer in layers}
-    unknown = [name for name, weight in weights.items() if id(weight) not in owners]
+    others = {n: weight for n, weight in weights.items() if id(weight) not in owners}
+    seen = mean_squares(model, others, calibration.inputs) if others else {}
+    unknown = [name for name in others if name not in seen]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UsageError(
-            "criterion 'wanda' knows the inputs of linear layers and convolutions, but not of "
-            f"{unknown[0]!r}{more}; leave it out with exclude={unknown} of prunable, or "
-            "choose another criterion"
+            "criterion 'wanda' knows the inputs of layers and of products of matrices, but the "
+            f"network has no such of {unknown[0]!r}{more}; leave it out with exclude={unknown} "
+            "of prunable, or choose another criterion"
         )
     total: dict[int, Tensor] = {}
     count: dict[int, int] = {}
@@ -66,11 +74,15 @@ def scores(
         count[key] = count.get(key, 0) + positions
 
     hooks = hooked(layer.register_forward_hook(look, with_kwargs=True) for layer in layers)
-    with hooks, evaluating(model), torch.no_grad(), calibration.precision():
-        for batch in calibration.inputs:
-            run(model, batch)
+    if layers:
+        with hooks, evaluating(model), torch.no_grad(), calibration.precision():
+            for batch in calibration.inputs:
+                run(model, batch)
     result: dict[str, Tensor] = {}
     for name, weight in weights.items():
+        if name in seen:
+            result[name] = weight.detach().abs().float() * seen[name].sqrt()
+            continue
         if not count.get(id(weight)):
             raise UsageError(
                 f"criterion 'wanda' looks at activations, but the network does not run {name!r}; "

@@ -27,7 +27,7 @@ from secateur.arguments import BOOL, PATH, TEXT, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.model.parameters import unwrapped
-from secateur.pruning.files import description, model_file, model_state
+from secateur.pruning.files import cards, description, model_file, model_state
 from secateur.pruning.files.description import Architecture, Stored
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
@@ -81,6 +81,7 @@ def save_pretrained(
     budget: Budget | None = None,
     architecture: Architecture | None = None,
     provenance: Mapping[str, Any] | None = None,
+    card: object = None,
 ) -> None:
     """Write a model and its config.json into a folder.
 
@@ -101,6 +102,8 @@ def save_pretrained(
         budget: as in `save`.
         architecture: as in `save`.
         provenance: as in `save`.
+        card: what `prune` returned as its result, or any text with what was measured: the table
+            of a README.md that also says how to load the model.
 
     Raises:
         UsageError: as in `save`, or the dense form cannot hold a tensor.
@@ -136,6 +139,9 @@ def save_pretrained(
                 _settings_its_way(inner, place)
             else:
                 _save_dense(inner, place, state, ties)
+            if card is not None:
+                text = cards.card_of(inner, str(card), packed=packed)
+                files.write(place / CARD, text)
             own = _config(place)
             written = sorted(path for path in place.iterdir() if path.name != CONFIG)
             section = _Section(
@@ -178,7 +184,8 @@ def from_pretrained(
 
     Args:
         folder: on this machine; of the Hub, what `huggingface_hub.snapshot_download` gives.
-        model: as in `load`.
+        model: as in `load`. It may be left out for models of transformers, which are built from
+            their config.json, in evaluation mode, and without any code of the folder.
         factory: as in `load`.
         trust: as in `load`.
 
@@ -188,7 +195,7 @@ def from_pretrained(
     Raises:
         FileError: as `load`; or a file is not that of config.json's hash, or a name in JSON leads
             out of the folder.
-        UsageError: as `load`.
+        UsageError: as `load`; or transformers is not installed, or does not know the model.
     """
     folder = Path(folder)
     section = _section(folder)
@@ -205,6 +212,8 @@ def from_pretrained(
                     f"it is not the file that {CONFIG} was written for: it is damaged, or another "
                     "program wrote it anew"
                 )
+    if model is None and factory is None and built_by is None:
+        model = cards.rebuilt(folder, _config(folder))
     if [path.name for path in paths] == [PACKED]:
         return model_file.load(paths[0], model, factory=factory, trust=trust)
     state, ties = _read_dense(paths)
@@ -298,6 +307,7 @@ def _settings_its_way(model: nn.Module, place: Path) -> None:
         if callable(getattr(config, "save_pretrained", None)):  # as transformers', without weights
             own: Any = copy.deepcopy(config)
             own.architectures = [type(model).__name__]
+            cards.note_dtype(own, model)
             own.save_pretrained(aside)
             generation: Any = getattr(model, "generation_config", None)
             if generation is not None:

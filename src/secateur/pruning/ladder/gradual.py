@@ -68,7 +68,7 @@ def prune_gradually(
         calibration: all of it for the networks that are yielded, the first `images` on the way.
         criterion: that ranks the weights, before every cut.
         step: what a cut leaves of the weights before it, in (0, 1).
-        images: at least 32.
+        images: some hundreds; fewer than 32 warn.
         damping: as in `reconstruct`.
         positions: as in `reconstruct`.
         seed: as in `reconstruct`.

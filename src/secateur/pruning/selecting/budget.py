@@ -13,7 +13,7 @@ from secateur.arguments import all_plain, checked, is_real
 from secateur.errors import BudgetError
 from secateur.pruning.selecting.patterns import Pattern, parse
 
-Scope = Literal["global", "layer"] | tuple[str, ...]
+Scope = Literal["global", "layer", "row"] | tuple[str, ...]
 
 
 @checked()
@@ -33,10 +33,11 @@ class Budget:
     keep: float
     """Keep ratio, in (0, 1]: the fraction of the weights that is kept."""
     scope: Scope
-    """global: rank all weights together; layer: keep the same fraction of every tensor; a tuple
-    of globs over parameter names: keep the same fraction of every group of tensors, and rank
-    within it. A tensor belongs to the first glob that matches its name (`*` also matches dots);
-    those that none matches are one more group."""
+    """global: rank all weights together; layer: keep the same fraction of every tensor; row: and
+    in it of every output's weights, for single weights (as in arXiv:2306.11695); a tuple of globs
+    over parameter names: keep the same fraction of every group of tensors, and rank within it. A
+    tensor belongs to the first glob that matches its name (`*` also matches dots); those that none
+    matches are one more group."""
     floor: float
     """Fraction of every tensor's weights, in [0, 1], that is kept at any keep ratio; where it is
     above 0, every tensor keeps at least one weight. Blocks are counted instead of weights where
@@ -74,9 +75,14 @@ class Budget:
                 f"floor is {floor!r}, but must be the fraction of every tensor that is "
                 "always kept, in [0, 1]; 0 means no floor"
             )
+        if scope == "row" and shape.unit != "weights":
+            raise BudgetError(
+                f"scope is 'row', which ranks the single weights of an output, but the pattern "
+                f"{shape!r} cuts {shape.unit}; give scope='layer'"
+            )
         put = object.__setattr__
         put(self, "keep", float(keep))
-        put(self, "scope", scope if scope in ("global", "layer") else _globs(scope))
+        put(self, "scope", scope if scope in ("global", "layer", "row") else _globs(scope))
         put(self, "floor", floor)
         put(self, "pattern", shape)
         put(self, "overrides", pairs)
@@ -113,7 +119,7 @@ def _globs(scope: object) -> tuple[str, ...]:
     given = tuple(scope) if isinstance(scope, (tuple, list)) else ()
     if not given or not all(isinstance(glob, str) for glob in given):
         raise BudgetError(
-            f"scope is {scope!r}, but must be 'global', 'layer', or a tuple of globs over "
+            f"scope is {scope!r}, but must be 'global', 'layer', 'row', or a tuple of globs over "
             "parameter names, such as ('encoder.*', 'head.*')"
         )
     return given

@@ -60,7 +60,7 @@ def divided(
     free = {at: low for at, low in least.items() if at not in fixed}
     _refuse_impossible(budget, sizes, fixed, free, unit or budget.pattern.unit, most)
     k = budget.count(sum(sizes)) - sum(fixed.values())
-    if budget.scope == "layer":
+    if budget.scope in ("layer", "row"):
         layers = shares(k, [sizes[at] for at in free], list(free.values()))
         free = dict(zip(free, layers, strict=True))
     parts = _parts(free, scopes)

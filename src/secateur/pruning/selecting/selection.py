@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from secateur.pruning.selecting.ranking import (
     tensor_of,
     values_of,
 )
+from secateur.pruning.selecting.rows import highest_of_rows
 
 
 @checked(
@@ -61,7 +63,9 @@ def select(
     With a floor, the top `budget.least(n)` weights of every tensor of n are kept first, and
     what is left of K goes to the highest scores of all others. With scope "layer" every tensor
     keeps its share of K (see `division.shares`), and with a tuple of globs every group of tensors,
-    so K holds for the sum.
+    so K holds for the sum. With scope "row" tensors keep the same shares, and in each of
+    them every output the same number of its highest weights; the first outputs keep one more
+    where that does not come out even.
 
     Overrides come before all this: a tensor whose name one matches keeps its top round(ratio * n)
     weights, at least 1, and what is left of K is divided among the others.
@@ -115,7 +119,9 @@ def select(
     pattern = budget.pattern
     if pattern.refusal is not None:
         raise BudgetError(pattern.refusal)
-    across = [1] * len(names)
+    across: list[Any] = [1] * len(names)
+    if budget.scope == "row":
+        across = [(axes or {}).get(name, 1) for name in names]
     if pattern.directed:
         shapes = [tensor_of(tensor).shape for tensor in tensors]
         across = [_axis(*pair, axes or {}) for pair in zip(names, shapes, strict=True)]
@@ -210,6 +216,8 @@ def _ranked(
 ) -> list[Tensor]:
     """Return the masks of tensors whose units are ranked together, as the budget's scope says."""
     pattern = budget.pattern
+    if budget.scope == "row":
+        return _of_rows(names, tensors, budget, across, chunk)
     units = [
         pattern.scores(tensor, axis, min(chunk, PIECE))
         for tensor, axis in zip(tensors, across, strict=True)
@@ -227,6 +235,24 @@ def _ranked(
         pattern.mask(kept.pop(at), tensor_of(tensor), axis, min(chunk, PIECE))
         for at, (tensor, axis) in enumerate(zip(tensors, across, strict=True))
     ]
+
+
+def _of_rows(
+    names: Sequence[str],
+    tensors: Sequence[Scores],
+    budget: Budget,
+    across: Sequence[int | None],
+    chunk: int,
+) -> list[Tensor]:
+    """Return the masks of tensors whose outputs are ranked by themselves."""
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for pool in divided(budget, names, [tensor.numel() for tensor in tensors]):
+        for at, count in zip(pool.members, pool.guaranteed, strict=True):
+            found[at] = highest_of_rows(tensors[at], count, across[at], min(chunk, PIECE))
+            kept = int(torch.count_nonzero(found[at][0]))
+            assert kept == count, f"{kept} weights of {names[at]} kept instead of {count}"
+    _refuse_any_infinite(names, tensors, [found[at][1] for at in range(len(names))], chunk)
+    return [found[at][0] for at in range(len(names))]
 
 
 def _marked(

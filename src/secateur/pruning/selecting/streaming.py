@@ -1,8 +1,9 @@
 """Cuts of large models with criteria that look at data: some tensors' scores at a time.
 
-Where every tensor's count is known without its scores (scope "layer", n:m), nothing is gained by
-holding all scores together. A criterion that is asked for some tensors keeps statistics of those
-alone, so a pass over the data for each group of tensors is the price of memory for one group.
+Where every tensor's count is known without its scores (scopes "layer" and "row", n:m), nothing is
+gained by holding all scores together. A criterion that is asked for some tensors keeps statistics
+of those alone, so a pass over the data for each group of tensors is the price of memory for one
+group.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def streams(budget: Budget) -> bool:
     """Return whether a budget says every tensor's count without its scores."""
     if budget.pattern.refusal is not None:
         return False
-    return budget.pattern.ratio is not None or budget.scope == "layer"
+    return budget.pattern.ratio is not None or budget.scope in ("layer", "row")
 
 
 def select_streaming(
@@ -52,8 +53,8 @@ def select_streaming(
     """
     if not streams(budget):
         raise UsageError(
-            "only budgets that say each tensor's count can be selected in a stream: scope 'layer', "
-            f"or n:m; this one has scope {budget.scope!r} and pattern {budget.pattern!r}"
+            "only budgets that say each tensor's count can be selected in a stream: scopes 'layer' "
+            f"and 'row', or n:m; this one has scope {budget.scope!r} and pattern {budget.pattern!r}"
         )
     names = sorted(weights)
     ratios: dict[str, float] = {}
@@ -87,7 +88,8 @@ def _highest(
     """Return the mask of one tensor's highest scores."""
     if not ratio:
         return {name: torch.zeros_like(own, dtype=torch.bool) for name, own in scores.items()}
-    return select(scores, Budget(ratio, floor=0.0, pattern=budget.pattern), axes=axes)
+    alone = Budget(ratio, budget.scope, floor=0.0, pattern=budget.pattern)
+    return select(scores, alone, axes=axes)
 
 
 def _groups(
