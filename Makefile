@@ -3,6 +3,7 @@
 # make docs    the site, in build/docs
 # make test-long    the tests that draw examples, at random and ten times as many; then fuzzing
 # make release      what a release is made of, in dist/
+# make test-ray     studies on a Ray cluster of three nodes here, of which some die
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
 # Tests run in JOBS processes, with one thread for each.
 
@@ -13,7 +14,7 @@ ARGS ?=
 JOBS ?= 2
 FUZZ ?= 20
 
-.PHONY: study test docs test-long test-lowest lint types figures release clean
+.PHONY: study test docs test-long test-ray test-lowest lint types figures release clean
 
 study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
@@ -27,6 +28,10 @@ test-long: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m hypothesis
 	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
+
+test-ray: $(VENV)/dev
+	$(BIN)/python -m pip install -q -e '.[ray]' -c constraints.txt
+	$(BIN)/python -m pytest -m cluster
 
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:

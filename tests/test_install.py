@@ -25,6 +25,7 @@ EXTRAS = {
     "openvino": "bench/",
     "deepsparse": "bench/",
     "pytorch_lightning": "integrations/",
+    "ray": "study/executors/",
     "transformers": "integrations/",
 }
 """Packages that only some users need, and the one place that may import each."""
@@ -74,7 +75,7 @@ def test_every_dependency_is_used_and_has_a_lower_bound_and_both_pins() -> None:
         assert name in tested
 
 
-@pytest.mark.parametrize("extra", ["compile", "cross", "lightning", "transformers", "hub"])
+@pytest.mark.parametrize("extra", ["compile", "cross", "lightning", "transformers", "hub", "ray"])
 def test_extras_that_were_documented_can_still_be_asked_for(extra: str) -> None:
     assert extra in PROJECT["optional-dependencies"]
 

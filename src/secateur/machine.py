@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -70,6 +70,16 @@ def _machine() -> _Machine:
         instructions=_instructions(),
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
+
+
+def kind(hardware: Mapping[str, Any]) -> str:
+    """Return the kind of a machine: on two of one kind the same computation gives the same bits.
+
+    Args:
+        hardware: of `describe`, here or in a record; what it lacks counts as equal.
+    """
+    parts = [hardware.get("cpu"), " ".join(hardware.get("instructions") or ()), hardware.get("gpu")]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def versions() -> dict[str, str]:

@@ -79,9 +79,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a study tells its observer; `omitted` is an item whose stage failed."""
+    """What a study tells its observer.
 
-    kind: Literal["found", "begin", "epoch", "done", "failed", "omitted"]
+    `omitted` is an item whose stage failed, `lost` one whose worker was lost: it begins again.
+    """
+
+    kind: Literal["found", "begin", "epoch", "done", "failed", "omitted", "lost"]
     item: Item
     record: Mapping[str, Any] | None = None
     epoch: Epoch | None = None

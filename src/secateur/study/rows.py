@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur import machine
 from secateur.errors import StudyError, UsageError, printable, whole
 from secateur.pruning.selecting.budget import Budget
 from secateur.study import statistics
@@ -121,6 +122,8 @@ class Outcome:
     classes: Sequence[float | None] | None = None
     calibration_error: float | None = None
     before_int8: float | None = None
+    kind: str = ""
+    """Of the machine; a seed's outcomes of different kinds are not paired."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Outcome:
@@ -142,6 +145,7 @@ class Outcome:
                 record.get("classes"),
                 record.get("calibration_error"),
                 (record.get("before_int8") or {}).get("test"),
+                machine.kind(record.get("hardware") or {}),
             )
         except KeyError as error:
             raise StudyError(f"the record of trial {name} has no field {error}; {_ANEW}") from error
@@ -220,7 +224,8 @@ def by_seed(found: BySeed, split: Split) -> dict[int, float]:
 
 def differences(a: BySeed, b: BySeed, split: Split) -> dict[int, float]:
     """Return a - b, paired by seed; empty where no seed is common."""
-    return paired(by_seed(a, split), by_seed(b, split)) if a.keys() & b.keys() else {}
+    a, b = _common(a, b)
+    return paired(by_seed(a, split), by_seed(b, split)) if a else {}
 
 
 def test_differences(a: BySeed, b: BySeed) -> Differences | None:
@@ -229,7 +234,8 @@ def test_differences(a: BySeed, b: BySeed) -> Differences | None:
     Raises:
         StudyError: scores do not have the mean that is recorded with them; names seed and trials.
     """
-    if not a.keys() & b.keys():
+    a, b = _common(a, b)
+    if not a:
         return None
     ours, theirs = ({s: (o.test, o.scores) for s, o in each.items()} for each in (a, b))
     try:
@@ -239,9 +245,16 @@ def test_differences(a: BySeed, b: BySeed) -> Differences | None:
         raise StudyError(f"records like {names} do not hold together: {error}") from error
 
 
+def _common(a: BySeed, b: BySeed) -> tuple[BySeed, BySeed]:
+    """Return the outcomes of the seeds that both have, on machines of one kind."""
+    seeds = [seed for seed in a if seed in b and a[seed].kind == b[seed].kind]
+    return {seed: a[seed] for seed in seeds}, {seed: b[seed] for seed in seeds}
+
+
 def _class_drop(a: BySeed, b: BySeed, *, higher: bool) -> float | None:
     """Return by how much the class that lost most lost, a mean over seeds."""
-    pairs = [(a[seed].classes, b[seed].classes) for seed in sorted(a.keys() & b.keys())]
+    a, b = _common(a, b)
+    pairs = [(a[seed].classes, b[seed].classes) for seed in sorted(a)]
     if len({len(classes or ()) for pair in pairs for classes in pair}) > 1:
         return None  # not all of them are of these classes
     columns = [

@@ -37,8 +37,7 @@ from secateur.study.spec import FORMAT, Spec, options_of
 Record = dict[str, Any]
 _MASK = ".mask."  # before a mask's name in a checkpoint; no entry of a state dict begins with a dot
 Content = TypeVar("Content")
-
-
+_FOLDERS = ("records", "checkpoints", "failures")
 SHIPPED = "shipped.json"
 SUMS = "SHA256SUMS"
 LEDGER = "tracking.jsonl"
@@ -77,7 +76,7 @@ class Store:
             StudyError: it holds a study of another spec, or another process works on it.
         """
         try:
-            for name in ("records", "checkpoints", "failures"):
+            for name in _FOLDERS:
                 (self.directory / name).mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except filelock.Timeout:
@@ -108,7 +107,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what a killed run left half-written; only the lock's holder writes there."""
-        for name in ("records", "checkpoints", "failures"):
+        for name in _FOLDERS:
             files.sweep(self.directory / name, idle=0, older=True)
         # A report may be being rebuilt just now, which needs no lock.
         names = ["spec.json", SHIPPED, SUMS, "report.html", "results.csv", "table.tex"]
@@ -151,7 +150,7 @@ class Store:
             UnwritableError: it cannot be written.
         """
         content = {"spec": self._spec.hash, **record}
-        _write(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
+        self._put(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
         self._failure(item).unlink(missing_ok=True)
 
     def write_failure(self, item: Item, error: BaseException) -> str:
@@ -170,7 +169,12 @@ class Store:
             "why": why,
             "traceback": trace(error),
         }
-        _write(self._failure(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
+        whole = {**content, "sha256": _digest(content)}
+        self._put(self._failure(item), json.dumps(whole) + "\n")
+        return self.said_of(item, why)
+
+    def said_of(self, item: Item, why: str) -> str:
+        """Return the line that says why an item could not be done, and where that is kept."""
         return f"{item.id}: {why} (recorded in {self._failure(item)})"
 
     def why_failed(self, item: Item) -> str | None:
@@ -189,7 +193,7 @@ class Store:
         named |= {f"{_MASK}{name}": mask for name, mask in (saved.masks or {}).items()}
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in named.items()}
         content = files.content_of(tensors, {}, "torch")
-        _write(self._checkpoint(stage), content)
+        self._put(self._checkpoint(stage), content)
         return hashlib.sha256(content).hexdigest()
 
     def load_network(self, stage: Stage) -> Saved | None:
@@ -197,23 +201,33 @@ class Store:
 
         A checkpoint that does not match its record is named in a warning and never used.
         """
-        record = self.read(stage)
-        if record is None:
-            return None
-        path = self._checkpoint(stage)
-        try:
-            if files.sha256_of(path) != record["checkpoint"]:
-                raise ValueError("its content does not match the hash in its record")
-            with files.open_tensors(path, framework="torch") as tensors:
-                named = dict(tensors.items())
-        except OSError as error:
-            warnings.warn(f"{path} is gone ({error.strerror}); training again", CorruptFile, 2)
-            return None
-        except (FileError, ValueError) as error:
-            _set_aside(path, str(error))
+        named = self._of_checkpoint(stage, _tensors)
+        if named is None:
             return None
         masks = {n.removeprefix(_MASK): named.pop(n) for n in list(named) if n.startswith(_MASK)}
         return Saved(named, Masks(masks) if masks else None)
+
+    def packed_record(self, item: Item) -> bytes:
+        """Return the file of a record that is there, for another machine's store to `take`."""
+        return self._record(item).read_bytes()
+
+    def packed_network(self, stage: Stage) -> bytes | None:
+        """Return the file of a stage's checkpoint; None, and a warning, as of `load_network`."""
+        return self._of_checkpoint(stage, Path.read_bytes)
+
+    def take(self, name: str, content: bytes) -> None:
+        """Write a file that another machine's store has written, such as "records/<id>.json".
+
+        Raises:
+            StudyError: a store writes no file of that name.
+            UnwritableError: it cannot be written.
+        """
+        folder, _, file = name.partition("/")
+        if folder not in _FOLDERS or Path(file).name != file:
+            raise StudyError(f"another machine sent {name[:120]!r}, which is no file of a study")
+        self._put(self.directory / folder / file, content)
+        if folder == "records":
+            (self.directory / "failures" / file).unlink(missing_ok=True)
 
     def write_shipped(self, content: Mapping[str, Any]) -> None:
         """Write what was measured of compiled networks.
@@ -222,7 +236,29 @@ class Store:
             UnwritableError: it cannot be written.
         """
         whole = {"spec": self._spec.hash, **content}
-        _write(self.directory / SHIPPED, json.dumps({**whole, "sha256": _digest(whole)}) + "\n")
+        self._put(self.directory / SHIPPED, json.dumps({**whole, "sha256": _digest(whole)}) + "\n")
+
+    def _of_checkpoint(self, stage: Stage, read: Callable[[Path], Content]) -> Content | None:
+        """Return what is read of a checkpoint that matches its record; None where there is none."""
+        record, path = self.read(stage), self._checkpoint(stage)
+        if record is None:
+            return None
+        try:
+            if files.sha256_of(path) != record["checkpoint"]:
+                raise ValueError("its content does not match the hash in its record")
+            return read(path)
+        except OSError as error:
+            warnings.warn(f"{path} is gone ({error.strerror}); training again", CorruptFile, 3)
+        except (FileError, ValueError) as error:
+            _set_aside(path, str(error))
+        return None
+
+    def _put(self, path: Path, content: bytes | str) -> None:
+        """Write any file of the study: the one place where that is done."""
+        try:
+            files.write(path, content)
+        except FileError as error:
+            raise UnwritableError(str(error)) from error
 
     def _record(self, item: Item) -> Path:
         return self.directory / "records" / f"{item.id}.json"
@@ -372,11 +408,9 @@ def read_failure(path: Path, spec: str) -> Record:
     return content
 
 
-def _write(path: Path, content: bytes | str) -> None:
-    try:
-        files.write(path, content)
-    except FileError as error:
-        raise UnwritableError(str(error)) from error
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with files.open_tensors(path, framework="torch") as tensors:
+        return dict(tensors.items())
 
 
 def _digest(content: Mapping[str, Any]) -> str:

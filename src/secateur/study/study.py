@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from secateur.study.artifacts import quantised
 from secateur.study.checking import write_sums
 from secateur.study.command import command_of, is_built_in
 from secateur.study.executors import local
+from secateur.study.executors.turn import Execute
 from secateur.study.options import Options
 from secateur.study.outputs import as_given
 from secateur.study.pace import expected
@@ -136,8 +138,12 @@ class Study:
         """Return how many processes `run` would use, and why fewer than asked for, if so."""
         return local.workers_for(self.task, self.spec, self.device, asked)
 
-    def announcement(self, workers: int) -> list[str]:
+    def announcement(self, workers: int, by: str = "") -> list[str]:
         """Return what a study does and what it can show, before it starts.
+
+        Args:
+            workers: how many do it side by side.
+            by: what they are; by default processes of this machine.
 
         Raises:
             UsageError: as `run`.
@@ -146,7 +152,7 @@ class Study:
         planned = list(items(options, spec.seeds))
         stages = [item for item in planned if isinstance(item, Stage)]
         trained = sum(epochs(options, stage) for stage in stages)
-        by = "1 process" if workers == 1 else f"{workers} processes"
+        by = by or ("1 process" if workers == 1 else f"{workers} processes")
         images: Any = self.task.description.get("test_images")
         subject = Subject(self.task, spec, self.device)
         try_out(subject)
@@ -168,8 +174,14 @@ class Study:
             )
         return lines
 
-    @checked(observe=FUNCTION, workers=_WORKERS)
-    def run(self, observe: Observer = lambda event: None, *, workers: int | None = None) -> Results:
+    @checked(observe=FUNCTION, workers=_WORKERS, executor=FUNCTION)
+    def run(
+        self,
+        observe: Observer = lambda event: None,
+        *,
+        workers: int | None = None,
+        executor: Execute | None = None,
+    ) -> Results:
         """Do what is not done yet, then write the report.
 
         May be killed at any moment and called again: it ends in the same numbers.
@@ -178,6 +190,8 @@ class Study:
             observe: told of every item as it begins and ends.
             workers: processes that do it side by side, each with one thread; by default as many
                 as there are physical cores. The numbers do not depend on it.
+            executor: what does it in place of those; `secateur.study.executors.ray.on_ray`
+                gives that of a Ray cluster.
 
         Raises:
             UsageError: the model cannot be built or has nothing to cut, the floors make a keep
@@ -194,8 +208,9 @@ class Study:
         if not any((self.directory / "records").glob("*.json")):
             try_out(subject)
         number, _ = self.workers(workers)
+        execute = executor or partial(local.execute, workers=number)
         with Store(self.directory, self.spec) as store:
-            failures = local.execute(subject, store, observe, workers=number)
+            failures = execute(subject, store, observe)
             listed = "".join(f"\n- {text}" for text in failures)
             if failures and not any((self.directory / "records").glob("*_keep-*.json")):
                 raise StudyError(f"nothing of the study could be done:{listed}")
@@ -387,6 +402,7 @@ def rebuild(directory: Path) -> Results:
         trials,
         shipment.measured if shipment else (),
         shipment.notes if shipment else (),
+        stages,
     )
     files = report.write(
         directory,

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from secateur.study import plan
+from secateur.study.mixture import mixed
 from secateur.study.options import LADDER, Options
 from secateur.study.plan import SMALLER, START, UNCUT, WHOLE, Trial
 from secateur.study.rows import (
@@ -103,6 +104,8 @@ class Summary:
     shipped: tuple[Shipped, ...] = ()
     shipping: tuple[str, ...] = ()
     """What of the shipped networks could not be measured, and what disturbed it."""
+    mixed: tuple[str, ...] = ()
+    """How records differ in versions, or within a seed in the kind of machine."""
 
     @property
     def lines(self) -> tuple[Row, ...]:
@@ -125,6 +128,7 @@ def summarise(
     trials: Sequence[Mapping[str, Any]],
     shipped: Sequence[Shipped] = (),
     shipping: Sequence[str] = (),
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> Summary:
     """Summarise trial records against the spec that planned them, finished or not.
 
@@ -141,6 +145,7 @@ def summarise(
         trials: its trial records as JSON values, in any order.
         shipped: what was measured of compiled networks.
         shipping: notes on that.
+        stages: the study's stage records as JSON values.
 
     Raises:
         StudyError: a record lacks a field; names record and field.
@@ -173,6 +178,7 @@ def summarise(
         unplanned=tuple(sorted(trial.id for trial in outcomes.keys() - set(planned))),
         shipped=tuple(shipped),
         shipping=tuple(shipping),
+        mixed=mixed([*trials, *stages]),
     )
 
 

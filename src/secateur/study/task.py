@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateur import data as datasets
 from secateur import nets
 from secateur.arguments import BOOL, FUNCTION, PATH, TEXT, Wanted, a, checked
+from secateur.data.images import ImageData
 from secateur.distillation import SoftTargets
 from secateur.study.metrics import ACCURACY, Metric, percent_correct
 from secateur.training import Data
@@ -107,8 +108,17 @@ def classification(
     """
     nets.find(net)
     images = datasets.load(data, data_dir=data_dir, progress=progress)
+    task = classified(images, data, net, label_smoothing=label_smoothing)
+    where = None if data_dir is None else str(Path(data_dir).resolve())
+    made = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": where}
+    object.__setattr__(task, "reference", made)
+    return task
+
+
+def classified(images: ImageData, data: str, net: str, *, label_smoothing: float) -> Task:
+    """Return the task of `classification` on images that are there already."""
     classes = len(images.classes)
-    task = Task(
+    return Task(
         name=f"{data}/{net}",
         model=partial(nets.build, net, input_shape=images.shape, classes=classes),
         data=images.to,
@@ -127,7 +137,3 @@ def classification(
             net, input_shape=images.shape, classes=classes, width=width
         ),
     )
-    where = None if data_dir is None else str(Path(data_dir).resolve())
-    made = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": where}
-    object.__setattr__(task, "reference", made)
-    return task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +70,34 @@ def study(
         int | None,
         typer.Option(
             help="Processes that do it side by side, with one thread each; the numbers do not "
-            "depend on it.  \\[default: one a physical core]",
+            "depend on it.  \\[default: one a physical core; on Ray as many as fit]",
+            show_default=False,
+        ),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help="local: processes of this machine; or ray: the nodes of a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a Ray cluster: HOST:PORT of its head, or auto for the one that this machine "
+            "is of.  \\[default: RAY_ADDRESS, or auto, or a new one here]",
+            show_default=False,
+        ),
+    ] = None,
+    cpus: Annotated[
+        float | None,
+        typer.Option(
+            help="CPUs that an item takes on Ray; it has one thread.  \\[default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs that an item takes on Ray, or the part of one, such as 0.25.  "
+            "\\[default: 0]",
             show_default=False,
         ),
     ] = None,
@@ -105,12 +133,14 @@ def study(
 
     A study that was stopped goes on where it was when the same command is given again.
     """
+    from secateur.study.executors.ray import on_ray
     from secateur.study.study import Study
     from secateur.study.tracking.observer import Tracking
     from secateur.study.withdrawn import without_withdrawn
     from secateur.terminal.doctor import crowded
     from secateur.terminal.measuring import check_price, measured
     from secateur.terminal.progress import StudyProgress
+    from secateur.terminal.scaling import described, place
 
     if price is not None:
         check_price(price, measure)
@@ -118,19 +148,26 @@ def study(
         without_withdrawn({"finetune": finetune}, warn)
     built_in = {"data": data, "net": net, "label_smoothing": label_smoothing, "data_dir": data_dir}
     given = {name: value for name, value in built_in.items() if value is not None}
-    job = Study(chosen(task, given), options, out=out_dir, device=device)
+    where = place(executor, address=address, cpus=cpus, gpus=gpus, workers=workers, device=device)
+    here = "cpu" if executor == "ray" else device  # on Ray this process trains nothing
+    job = Study(chosen(task, given), options, out=out_dir, device=here)
     tracking = Tracking(job, track or (), lambda text: warn(f"warning: {text}"))
     shown = err if json_ else out
-    number, why = job.workers(workers)
-    if why:
-        warn(why)
-    shown.print(Words("\n".join(job.announcement(number)), lines=True), soft_wrap=True)
-    if slow := crowded(job.device):
-        warn(f"warning: {slow}")
     try:
         with tracking:
-            with StudyProgress(job.spec, shown, workers=number) as progress:
-                results = job.run(_both(progress, tracking), workers=number)
+            # with --json, standard output is for one object, and Ray prints there what it sees die
+            with redirect_stdout(sys.stderr if json_ else sys.stdout), where as cluster:
+                number, why = job.workers(workers) if cluster is None else (cluster.slots, "")
+                by = "" if cluster is None else described(cluster)
+                if why:
+                    warn(why)
+                said = "\n".join(job.announcement(number, by))
+                shown.print(Words(said, lines=True), soft_wrap=True)
+                if cluster is None and (slow := crowded(job.device)):
+                    warn(f"warning: {slow}")
+                run = None if cluster is None else on_ray(cluster)
+                with StudyProgress(job.spec, shown, workers=number, cluster=cluster) as progress:
+                    results = job.run(_both(progress, tracking), workers=number, executor=run)
             if measure or price is not None or (measure is None and not job.shipped):
                 asked = measure is True or price is not None
                 results = measured(job, price, asked=asked, console=err) or results
@@ -162,6 +199,8 @@ def _show(results: Results, *, everything: bool, json_: bool) -> None:
     out.print((tables.everything if everything else tables.primary)(results.summary))
     if missing := tables.unfinished(results.summary):
         warn(missing)
+    for text in results.summary.mixed:
+        warn(f"warning: {text}")
     say(f"report: {results.files.html.resolve()}")
 
 

@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from secateur.console import Words, spinner
 from secateur.errors import printable
+from secateur.study.executors.cluster import Cluster
 from secateur.study.plan import SMALLER, START, UNCUT, Event, Item, Stage, Trial, epochs, items
-from secateur.study.report.units import Units, duration
+from secateur.study.report.units import Units, counted, duration
 from secateur.study.spec import Spec
 
 TRIAL_IN_EPOCHS = 0.15  # a first guess of what a trial costs, until some have been timed
@@ -22,8 +23,13 @@ TOLD_EVERY = 30.0  # seconds between two lines in a log
 class StudyProgress:
     """A live line on a terminal, and plain lines in a log; an observer for `Study.run`."""
 
-    def __init__(self, spec: Spec, console: Console, *, workers: int = 1) -> None:
+    def __init__(
+        self, spec: Spec, console: Console, *, workers: int = 1, cluster: Cluster | None = None
+    ) -> None:
+        """Take what the study is, and how many workers share it, or on which cluster it is."""
         self._spec, self._console, self._workers = spec, console, workers
+        self._cluster = cluster
+        self._running: set[Item] = set()
         self._left = {item: epochs(spec.options, item) for item in items(spec.options, spec.seeds)}
         self._all = len(self._left)
         self._rates: list[float] = []  # seconds an epoch
@@ -64,6 +70,13 @@ class StudyProgress:
         if self._found:
             self._say(f"resuming: {self._found} items were done before")
             self._found = 0
+        if event.kind == "lost":
+            self._left[item] = epochs(self._spec.options, item)
+            self._say(f"seed {item.seed}: {_describe(item)}: its worker was lost; it begins again")
+        if event.kind in ("begin", "epoch"):
+            self._running.add(item)
+        else:
+            self._running.discard(item)
         if event.kind == "epoch":  # a pass is an epoch, or less
             self._left[item] = max(0.0, self._left.get(item, 0.0) - 1.0)
         if event.kind in ("done", "failed", "omitted"):
@@ -96,12 +109,19 @@ class StudyProgress:
                 self._line,
                 description=printable(f"seed {item.seed}: {_describe(item)}"),
                 completed=spent / (spent + left) if left is not None else 0.0,
-                left=shown,
+                left=", ".join(filter(None, (self._where(), shown))),
             )
         elif now - self._told >= TOLD_EVERY or not self._left:
             self._told = now
             done = self._all - len(self._left)
-            self._say(f"{done} of {self._all} items done, {duration(spent)}, {shown}".rstrip(", "))
+            said = f"{done} of {self._all} items done", self._where(), duration(spent), shown
+            self._say(", ".join(filter(None, said)))
+
+    def _where(self) -> str:
+        """Say how many nodes there are and how many items run; nothing where it is one machine."""
+        if self._cluster is None:
+            return ""
+        return f"{counted(len(self._cluster.nodes), 'node')}, {len(self._running)} running"
 
     def _seconds_left(self) -> float | None:
         if not self._rates:
@@ -109,7 +129,8 @@ class StudyProgress:
         rate = fmean(self._rates)
         trial = fmean(self._trials) if self._trials else TRIAL_IN_EPOCHS * rate
         trials = sum(isinstance(item, Trial) for item in self._left)
-        return (sum(self._left.values()) * rate + trials * trial) / self._workers
+        workers = self._workers if self._cluster is None else max(1, self._cluster.slots)
+        return (sum(self._left.values()) * rate + trials * trial) / workers
 
 
 def _describe(item: Item) -> str:

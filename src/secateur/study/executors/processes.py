@@ -16,14 +16,15 @@ from typing import Any
 
 from secateur.errors import StudyError
 from secateur.study.executors.messages import event_of, line, packed, unpacked
-from secateur.study.plan import Event, Group, Item, Observer, epochs
+from secateur.study.executors.side import Side
+from secateur.study.plan import Group, Item, Observer
 from secateur.study.store import CorruptFile, Store, UnwritableError
 from secateur.study.subject import Subject
 
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # glibc gives large tensors back to the system after every step, and fetching them again takes
 # time; so let it keep them, where the user has not said otherwise
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # bytes; the most it takes
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**27),
@@ -52,7 +53,7 @@ class _Worker:
             [sys.executable, "-P", "-c", _START, json.dumps(_path())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**_KEEP_MEMORY, **os.environ, **_ONE_THREAD},
+            env={**KEEP_MEMORY, **os.environ, **ONE_THREAD},
         )
         self._heard = heard
         self.tell(study)
@@ -86,71 +87,18 @@ class _Worker:
         self._heard.put((self, None))
 
 
-class _Side:
-    """The groups that are done, under way and to come, and what became of them."""
-
-    def __init__(
-        self, subject: Subject, store: Store, observe: Observer, planned: Sequence[Group]
-    ) -> None:
-        self.store, self.observe, self.planned = store, observe, planned
-        self.failed: set[Item] = set()
-        self.failures: list[str] = []
-        self.ended: set[int] = set()
-        self.begun: set[int] = set()
-        options = subject.spec.options
-        self._owner = {item: at for at, group in enumerate(planned) for item in group.items}
-        costs = [sum(epochs(options, item) for item in group.items) for group in planned]
-        self._left = list(costs)  # of a group and the dearest row of groups that wait for it
-        for at in reversed(range(len(planned))):
-            for stage in planned[at].after:
-                before = self._owner[stage]
-                self._left[before] = max(self._left[before], costs[before] + self._left[at])
-        self.study = {
-            "task": subject.task.reference,
-            "spec": subject.spec.as_json(),
-            "device": str(subject.device),
-            "directory": str(Path(store.directory).resolve()),
-        }
-
-    def look(self) -> None:
-        """Find the groups of which everything is done already."""
-        for at, group in enumerate(self.planned):
-            records = {item: self.store.read(item) for item in group.items}
-            if None not in records.values():
-                self.ended.add(at)
-                self.begun.add(at)
-                for item, record in records.items():
-                    self.observe(Event("found", item, record))
-
-    def next(self) -> int | None:
-        """Return the group to begin: of those that may, the one that most depends on."""
-        ready = [
-            at
-            for at, group in enumerate(self.planned)
-            if at not in self.begun
-            and all(self._owner[stage] in self.ended for stage in group.after)
-        ]
-        return max(ready, key=lambda at: (self._left[at], -at), default=None)
-
-    def died(self, worker: _Worker) -> None:
-        """Take in that a process ended by itself: what it was doing is a failure."""
-        code = worker.process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        error = StudyError(
-            f"the process that did it died ({how}), perhaps because memory ran out; run the "
-            "study again, with fewer --workers"
-        )
-        item = worker.item or self._first_left(worker)
-        if item is not None:
-            self.failures.append(self.store.write_failure(item, error))
-            self.failed.add(item)
-            self.observe(Event("failed", item))
-
-    def _first_left(self, worker: _Worker) -> Item | None:
-        """Return what a process was about to do, which it has not said."""
-        assert worker.group is not None
-        left = (i for i in self.planned[worker.group].items if i not in self.failed)
-        return next((item for item in left if self.store.read(item) is None), None)
+def _died(side: Side, worker: _Worker) -> None:
+    """Take in that a process ended by itself: what it was doing is a failure."""
+    code = worker.process.wait()
+    how = f"signal {-code}" if code < 0 else f"exit status {code}"
+    error = StudyError(
+        f"the process that did it died ({how}), perhaps because memory ran out; run the "
+        "study again, with fewer --workers"
+    )
+    assert worker.group is not None
+    item = worker.item or side.first_left(worker.group)
+    if item is not None:
+        side.fail(item, error)
 
 
 def in_processes(
@@ -161,25 +109,31 @@ def in_processes(
     Each process makes the task anew from its reference. What one of them was doing when it died
     is a failure of that item; the others go on, and so does another process in its place.
     """
-    side, heard = _Side(subject, store, observe, planned), queue.SimpleQueue[Any]()
+    side, heard = Side(subject.spec, store, observe, planned), queue.SimpleQueue[Any]()
+    study = {
+        "task": subject.task.reference,
+        "spec": subject.spec.as_json(),
+        "device": str(subject.device),
+        "directory": str(Path(store.directory).resolve()),
+    }
     running: set[_Worker] = set()
     deaths = 0
     side.look()
 
     def give(worker: _Worker) -> None:
-        worker.group, worker.item = side.next(), None
+        worker.group, worker.item = next(iter(side.ready()), None), None
         if worker.group is not None:
             side.begun.add(worker.group)
             failed = [packed(item) for item in side.failed]
             worker.tell({"group": worker.group, "failed": failed})
 
     try:
-        while len(side.ended) < len(planned):
+        while not side.over():
             idle = [worker for worker in running if worker.group is None]
             for worker in idle:
                 give(worker)
-            while len(running) < workers and side.next() is not None:
-                worker = _Worker(side.study, heard)
+            while len(running) < workers and side.ready():
+                worker = _Worker(study, heard)
                 running.add(worker)
                 give(worker)
             worker, message = heard.get()
@@ -189,7 +143,7 @@ def in_processes(
                 if worker.group is None:
                     continue
                 deaths += 1
-                side.died(worker)
+                _died(side, worker)
                 if deaths > _MOST_DEATHS:
                     last = side.failures[-1] if side.failures else "run it with --workers 1"
                     raise StudyError(f"{deaths} processes of this study died; {last}")

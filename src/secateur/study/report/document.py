@@ -25,7 +25,7 @@ def document(
         `secateur.study.summary.Comparison`. `regions`: for every curve its criterion, recovery,
         whether it is the primary one, and its certified keep ratios. `shipped`: the fields of
         `secateur.study.shipped.Shipped` for every network that was measured; `shipping`: notes on
-        that.
+        that. `mixed`: how records differ in versions, or within a seed in the kind of machine.
     """
     found = headline(summary, spec)
     row = found.row
@@ -47,4 +47,5 @@ def document(
         ],
         "shipped": [asdict(each) for each in summary.shipped],
         "shipping": list(summary.shipping),
+        "mixed": list(summary.mixed),
     }

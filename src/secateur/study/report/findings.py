@@ -162,6 +162,17 @@ def warnings(
             ),
         ),
         (
+            summary.mixed,
+            Notice(
+                "warning",
+                "Computed by unlike versions or machines",
+                "Their numbers differ in ways that no interval covers. For one to rely on, run "
+                "the study in another directory, with one version of everything and every seed "
+                "on one kind of machine.",
+                summary.mixed,
+            ),
+        ),
+        (
             seeds < MINIMUM_SEEDS,
             Notice(
                 "warning",

@@ -95,7 +95,7 @@ def printed(
                 lines.values(),
                 lines.keys(),
                 loc="outside upper left",
-                ncols=min(len(lines), 3 * views),
+                ncols=min(len(lines), 3 * views if chart.levels else 2 * views),
                 frameon=False,
                 fontsize=8.5,
             )
