@@ -46,6 +46,14 @@ def test_damage_gives_one_clear_error_or_a_network(data: st.DataObject) -> None:
     assert graph.outputs
 
 
+def test_a_tensor_without_elements_whose_other_extents_are_huge() -> None:
+    proto = om.linear()
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.dims[:] = [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]
+    om.refused(proto, CompileError, r"constant 'w' has shape .*elements are not supported")
+
+
 def test_values_that_do_not_fit_their_shape() -> None:
     proto = om.linear()
     proto.graph.initializer[0].raw_data += b"more"

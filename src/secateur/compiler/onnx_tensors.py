@@ -53,12 +53,14 @@ def dtype_of(data_type: int, where: str) -> np.dtype[Any]:
 def checked_shape(dims: tuple[int, ...], where: str) -> tuple[int, ...]:
     """Return a shape if it is one: no negative extent, at most 2^31 - 1 elements.
 
+    An extent of zero counts as one, or the others could be too large for numpy.
+
     Raises:
         CompileError: it is not.
     """
     if any(dim < 0 for dim in dims):
         raise CompileError(f"{where} has shape {list(dims)}: an extent is negative")
-    if max(dims, default=0) > LIMIT or math.prod(dims) > LIMIT:
+    if math.prod(max(dim, 1) for dim in dims) > LIMIT:
         raise CompileError(
             f"{where} has shape {list(dims)}: more than {LIMIT} elements are not supported"
         )

@@ -19,6 +19,7 @@ from secateur.errors import StudyError
 from secateur.files import Finding
 from secateur.files.reading import beginning
 from secateur.study import report
+from secateur.study.hashed import Record, read_failure, read_hashed, read_record
 from secateur.study.plan import Item, Stage, Trial, items
 from secateur.study.schema import ITEMS
 from secateur.study.spec import FORMAT, options_of
@@ -26,10 +27,6 @@ from secateur.study.store import (
     LEDGER,
     SHIPPED,
     SUMS,
-    Record,
-    read_failure,
-    read_hashed,
-    read_record,
     read_spec,
     spec_hash,
 )

@@ -30,8 +30,9 @@ from secateur import files
 from secateur.errors import FileError, StudyError, UsageError, printable
 from secateur.pruning.selecting.masks import Masks
 from secateur.study.failure import told, trace
-from secateur.study.plan import Item, Stage, Trial
-from secateur.study.schema import Failure, ShippedFile, SpecFile, StageRecord, TrialRecord
+from secateur.study.hashed import digest, read_failure, read_hashed, read_record
+from secateur.study.plan import Item, Stage
+from secateur.study.schema import ShippedFile, SpecFile
 from secateur.study.spec import FORMAT, Spec, options_of
 
 Record = dict[str, Any]
@@ -150,7 +151,7 @@ class Store:
             UnwritableError: it cannot be written.
         """
         content = {"spec": self._spec.hash, **record}
-        self._put(self._record(item), json.dumps({**content, "sha256": _digest(content)}) + "\n")
+        self._put(self._record(item), json.dumps({**content, "sha256": digest(content)}) + "\n")
         self._failure(item).unlink(missing_ok=True)
 
     def write_failure(self, item: Item, error: BaseException) -> str:
@@ -169,7 +170,7 @@ class Store:
             "why": why,
             "traceback": trace(error),
         }
-        whole = {**content, "sha256": _digest(content)}
+        whole = {**content, "sha256": digest(content)}
         self._put(self._failure(item), json.dumps(whole) + "\n")
         return self.said_of(item, why)
 
@@ -236,7 +237,7 @@ class Store:
             UnwritableError: it cannot be written.
         """
         whole = {"spec": self._spec.hash, **content}
-        self._put(self.directory / SHIPPED, json.dumps({**whole, "sha256": _digest(whole)}) + "\n")
+        self._put(self.directory / SHIPPED, json.dumps({**whole, "sha256": digest(whole)}) + "\n")
 
     def _of_checkpoint(self, stage: Stage, read: Callable[[Path], Content]) -> Content | None:
         """Return what is read of a checkpoint that matches its record; None where there is none."""
@@ -303,7 +304,7 @@ def read_spec(directory: Path) -> Record:
 
 def spec_hash(spec: Record) -> str:
     """Return the address of a spec given as JSON values."""
-    return _digest(spec)
+    return digest(spec)
 
 
 def read_records(directory: Path, spec: str) -> tuple[list[Record], list[Record]]:
@@ -358,64 +359,9 @@ def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[s
             yield path.stem, content
 
 
-def read_hashed(path: Path, *, must: bool = True) -> Record:
-    """Return what a file says that carries the SHA-256 of its own content, without that.
-
-    Args:
-        path: of the file.
-        must: whether a file without a hash is refused.
-
-    Raises:
-        OSError, ValueError: it cannot be read, or its hash does not match.
-    """
-    content = files.read_json(path)
-    found = content.pop("sha256", None)
-    if found != _digest(content) and (must or found is not None):
-        raise ValueError("its content does not match its own hash")
-    return content
-
-
-def read_record(path: Path, spec: str, item: Item | None = None) -> Record:
-    """Return a record that is whole, and that of a spec, and of an item or of whom its name says.
-
-    Raises:
-        OSError, ValueError: it is not; says how.
-    """
-    content = read_hashed(path)
-    if content.get("spec") != spec:
-        raise ValueError("it belongs to another spec")
-    if "trial" in content:
-        trial = files.validated(content, TrialRecord).trial
-        whose: Item = Trial(trial.seed, trial.criterion, trial.keep, trial.recovery)
-    else:
-        stage = files.validated(content, StageRecord)
-        whose = Stage(stage.seed, stage.stage, stage.keep)
-    if whose != item if item else whose.id != path.stem:
-        raise ValueError(f"it is the record of {whose.id[:120]!a}")
-    return content
-
-
-def read_failure(path: Path, spec: str) -> Record:
-    """Return what is kept of an item that could not be done; of earlier versions, without a hash.
-
-    Raises:
-        OSError, ValueError: it is damaged, or of another spec or item.
-    """
-    content = read_hashed(path, must=False)
-    failure = files.validated(content, Failure)
-    if (failure.spec, failure.failed) != (spec, path.stem):
-        raise ValueError("it belongs to another study or item")
-    return content
-
-
 def _tensors(path: Path) -> dict[str, Tensor]:
     with files.open_tensors(path, framework="torch") as tensors:
         return dict(tensors.items())
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _set_aside(path: Path, why: str) -> None:
