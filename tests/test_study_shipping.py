@@ -19,7 +19,8 @@ from secateur.bench import environments
 from secateur.compiler import pipeline
 from secateur.errors import CompileError, StudyError, UsageError
 from secateur.study import artifacts, shipping
-from secateur.study.store import CorruptFile, _digest
+from secateur.study.hashed import digest
+from secateur.study.store import CorruptFile
 from secateur.study.study import Results, Study, rebuild
 from secateur.study.task import Task
 from secateur.terminal.measuring import measured
@@ -175,7 +176,7 @@ def damaged(content: dict[str, Any]) -> str:
 def of_another_spec(content: dict[str, Any]) -> str:
     del content["sha256"]
     content["spec"] = "0" * 64
-    return json.dumps({**content, "sha256": _digest(content)})
+    return json.dumps({**content, "sha256": digest(content)})
 
 
 @needs_cc
