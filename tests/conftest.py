@@ -15,6 +15,7 @@ from report_browser import Browser, start
 from secateur.compiler import toolchain
 from secateur.study import report
 from secateur.study.task import Task, classification
+from secateur.terminal import printing
 
 # Deterministic, and without a deadline: these machines are shared, and slow for moments.
 hypothesis.settings.register_profile("secateur", deadline=None, derandomize=True)
@@ -32,6 +33,12 @@ TURNS = 10
 """How often a test draws all its examples in the profile "long", other ones each time."""
 
 FULL, PLAIN = toolchain.OPTIMIZE, toolchain._Runner.__call__
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _wide_terminal() -> None:
+    """A terminal of 200 letters a line; consoles are made once, and keep the width they had."""
+    printing.out.width = printing.err.width = 200
 
 
 @pytest.fixture(scope="session", autouse=True)

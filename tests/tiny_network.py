@@ -7,6 +7,7 @@ threads wrote in the step before.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ static const sec_program programs[] = {
 static const size_t input_bytes[] = {4 * WIDTH}, output_bytes[] = {4 * WIDTH, 8};
 static const sec_section sections[] = {{0, 0, WIDTH, SECTION}};
 const sec_model sec_the_model = {
-  "{}", 1, 2, input_bytes, output_bytes, programs, FIXED ? 1 : 2, FIXED, sec_stored,
+  INFO, 1, 2, input_bytes, output_bytes, programs, FIXED ? 1 : 2, FIXED, sec_stored,
   sizeof(short) * WIDTH, 4 * WIDTH, sections, SECTION ? 1 : 0, 4 * WIDTH, prepare};
 """
 
@@ -77,6 +78,7 @@ def model(*, section: int = 0, fixed: bool = False, alone: bool = False) -> dict
     """Return the generated C; section: 0 float32 weights, 1 half, 2 bfloat16."""
     head = f"#define TILE {TILE}\n#define SECTION {section}\n#define FIXED {int(fixed)}\n"
     head += f"#define ALONE {int(alone)}\n"
+    head += f"#define INFO {json.dumps(json.dumps(network(fixed=fixed)))}\n"
     return {"model.c": head + _MODEL}
 
 

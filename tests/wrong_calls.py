@@ -368,6 +368,11 @@ CALLS: dict[str, Call] = {
             "multiple": ["x", 0, 1.5, None],
         },
     ),
+    "merge_adapters": (
+        secateur.merge_adapters,
+        {"model": net(), "masks": None},
+        {**MODEL, "masks": [0.5, {}, "x"]},
+    ),
     "reorder": (
         secateur.reorder,
         {"model": net(), "example": X, "size": 4},
