@@ -25,7 +25,7 @@ test: $(VENV)/dev lint types docs
 # What fails is drawn again by the line @reproduce_failure that is printed. Then every reader of foreign bytes is fuzzed
 # for FUZZ seconds.
 test-long: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m hypothesis
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m 'hypothesis or long'
 	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
 

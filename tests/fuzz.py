@@ -2,8 +2,10 @@
 
     python tests/fuzz.py --seconds 60             # each reader for a minute; what is found is kept
     python tests/fuzz.py --seconds 600 model onnx
+    python tests/fuzz.py --runs 100000            # so many inputs for each, however long that takes
 
-It takes atheris (`pip install 'secateur[fuzz]'`). An input that is a fault goes to
+It says what each reader was given: inputs, the longest time that one took, and how much memory
+reading came to. It takes atheris (`pip install 'secateur[fuzz]'`). An input that is a fault goes to
 tests/data/fuzz/READER, where tests/test_fuzz_cases.py finds it; the command then ends with 1.
 """
 
@@ -13,6 +15,7 @@ import argparse
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,16 +24,42 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FOUND = HERE / "data" / "fuzz"
 LONGEST = 1 << 16  # bytes of an input
-SLOW, MEMORY = 10, 4096  # seconds and MiB that one input may take
+SLOW, MEMORY = 10, 1024  # seconds that an input may take, and MiB that reading may come to
+LAST = 4000  # letters of what is said of a fault
+BEGUN = "fuzzing begins with MiB: "  # in memory: torch, and what else is imported
 
 
-def fuzz(name: str, corpus: Path, seconds: int, faults: Path) -> int:
-    """Fuzz a reader in a process of its own, which its first fault ends; return its exit code."""
-    command = [sys.executable, __file__, "--one", name, str(corpus), f"-max_total_time={seconds}"]
-    command += [f"-max_len={LONGEST}", f"-timeout={SLOW}", f"-rss_limit_mb={MEMORY}"]
+def fuzz(name: str, corpus: Path, limit: str, slow: int, faults: Path) -> tuple[int, str]:
+    """Fuzz a reader in a process of its own, which its first fault ends.
+
+    Returns:
+        Its exit code, and what it said.
+    """
+    command = [sys.executable, __file__, "--one", name, str(corpus), limit]
+    command += [f"-max_len={LONGEST}", f"-timeout={slow}"]
     command += [f"-artifact_prefix={faults}{os.sep}", "-print_final_stats=1", "-verbosity=0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    return subprocess.run(command, check=False, env=environment, cwd=HERE).returncode
+    done = subprocess.run(
+        command, check=False, env=environment, cwd=HERE, stderr=subprocess.PIPE, text=True
+    )
+    return done.returncode, done.stderr
+
+
+def told(name: str, said: str) -> str:
+    """Return a line on what a reader was given, by the figures that libFuzzer ends with."""
+    found = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", said, re.MULTILINE))
+    begun = re.search(rf"^{BEGUN}(\d+)$", said, re.MULTILINE)
+    grown = int(found.get("peak_rss_mb", 0)) - int(begun[1]) if begun else 0
+    return (
+        f"{name:<12} {int(found.get('number_of_executed_units', 0)):>9,} inputs, the slowest "
+        f"{found.get('slowest_unit_time_sec', '?')} s, {max(grown, 0):,} MiB of memory"
+    )
+
+
+def in_memory() -> int:
+    """Return how many MiB this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def one(name: str, arguments: list[str]) -> None:
@@ -50,6 +79,10 @@ def one(name: str, arguments: list[str]) -> None:
             return bytes(atheris.Mutate(content, most))
         return made
 
+    for seed in fuzz_readers.READERS[name].seeds():
+        attempt(seed)
+    print(f"{BEGUN}{in_memory()}", file=sys.stderr)
+    arguments = [*arguments, f"-rss_limit_mb={in_memory() + MEMORY}"]
     more = {"custom_mutator": mutate} if fuzz_readers.READERS[name].json else {}
     atheris.Setup([sys.argv[0], *arguments], attempt, **more)
     atheris.Fuzz()
@@ -64,8 +97,11 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
+    parser.add_argument("--runs", type=int, help="inputs for each reader, in place of seconds")
+    parser.add_argument("--slow", type=int, default=SLOW, help="seconds that an input may take")
     parser.add_argument("readers", nargs="*", help=", ".join(fuzz_readers.READERS))
     given = parser.parse_args()
+    limit = f"-runs={given.runs}" if given.runs else f"-max_total_time={given.seconds}"
     wrong = []
     for name in given.readers or fuzz_readers.READERS:
         with tempfile.TemporaryDirectory(prefix="secateur-corpus-") as place:
@@ -75,8 +111,8 @@ def main() -> int:
             cases = [path.read_bytes() for path in sorted((FOUND / name).glob("*"))]
             for number, seed in enumerate([*fuzz_readers.READERS[name].seeds(), *cases]):
                 (corpus / str(number)).write_bytes(seed)
-            print(f"{name}:", flush=True)
-            code = fuzz(name, corpus, given.seconds, faults)
+            code, said = fuzz(name, corpus, limit, given.slow, faults)
+            print(told(name, said), flush=True)
             for fault in faults.iterdir():
                 content = fault.read_bytes()
                 (FOUND / name).mkdir(parents=True, exist_ok=True)
@@ -84,6 +120,7 @@ def main() -> int:
                 kept.write_bytes(content)
                 print(f"{name}: a fault, kept as {kept}", flush=True)
             if code:
+                print(said[-LAST:])
                 wrong.append(name)
     fuzz_readers.tidy()
     print(f"faults in: {', '.join(wrong)}" if wrong else "no fault")

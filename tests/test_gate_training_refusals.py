@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,19 @@ def test_a_state_of_another_model_or_phase_is_refused_and_changes_nothing() -> N
     assert_equal(before["momentum"], after["momentum"])
 
 
+def of_deepspeed(module: str, name: str) -> Any:
+    """Return an optimizer as DeepSpeed and Accelerate wrap them: it holds one of torch."""
+
+    def made(model: nn.Module) -> Any:
+        kind = type(name, (), {"__module__": module, "__doc__": "Steps its part."})
+        found = kind()
+        found.optimizer = sgd(model)
+        outer = types.SimpleNamespace(optimizer=found)
+        return outer if module.endswith("stage3") else found
+
+    return made
+
+
 class Lion(torch.optim.Optimizer):
     """An optimizer that nobody knows."""
 
@@ -53,6 +67,14 @@ class Lion(torch.optim.Optimizer):
         (lambda m: torch.optim.SGD(m[0].parameters(), 0.1), r"does not hold '3\.weight'"),
         (lambda m: Lion(m.parameters(), 0.1), "Lion decays weights in a way"),
         (lambda m: "sgd", "the optimizer is a str"),
+        (
+            of_deepspeed("deepspeed.runtime.zero.stage_1_and_2", "DeepSpeedZeroOptimizer"),
+            "DeepSpeed's DeepSpeedZeroOptimizer, which splits .* gathered model afterwards",
+        ),
+        (
+            of_deepspeed("deepspeed.runtime.zero.stage3", "DeepSpeedZeroOptimizer_Stage3"),
+            "DeepSpeed's DeepSpeedZeroOptimizer_Stage3",
+        ),
     ],
 )
 def test_optimizers_beside_which_gates_cannot_learn_are_refused(

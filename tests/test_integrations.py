@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = {
     "plain_loop": "torch",
     "ddp_loop": "torch",
+    "fsdp_loop": "torch",
     "lightning_callback": "lightning",
     "hf_trainer": "transformers",
     "accelerate_loop": "accelerate",
@@ -55,7 +56,7 @@ except ImportError as error:
 
 
 def test_the_page_shows_what_the_examples_run() -> None:
-    page = (ROOT / "docs" / "integrations.md").read_text()
+    page = "".join((ROOT / "docs" / f"{n}.md").read_text() for n in ("integrations", "scale"))
     shown = 0
     for example in EXAMPLES:
         _, *blocks = page.split(f"```python examples/{example}.py\n")

@@ -15,14 +15,23 @@ from secateur.errors import UsageError
 from secateur.model.parameters import unwrapped
 from secateur.pruning.adapters import merged_already
 
+_TORCH = (
+    "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of "
+    "torch.distributed.checkpoint.state_dict"
+)
+_DEEPSPEED = (
+    "get_fp32_state_dict_from_zero_checkpoint(folder) of deepspeed.utils.zero_to_fp32, after "
+    "engine.save_checkpoint(folder),"
+)
 _SHARDED = {
-    "FullyShardedDataParallel": "FSDP",
-    "FSDPModule": "FSDP",
-    "DeepSpeedEngine": "DeepSpeed",
-    "DTensor": "FSDP or tensor parallelism (DTensor)",
-    "ds_id": "DeepSpeed ZeRO-3",
+    "FullyShardedDataParallel": ("FSDP", _TORCH),
+    "FSDPModule": ("FSDP", _TORCH),
+    "DeepSpeedEngine": ("DeepSpeed", _DEEPSPEED),
+    "DTensor": ("FSDP or tensor parallelism (DTensor)", _TORCH),
+    "ds_id": ("DeepSpeed ZeRO-3", _DEEPSPEED),
 }
-"""Classes of modules and of tensors, and a tensor's attribute, by which sharding is known."""
+"""Classes of modules and of tensors, and a tensor's attribute, by which sharding is known, and
+what gathers the weights then."""
 
 _HOOKS: dict[type, str] = {
     BasePruningMethod: (
@@ -86,8 +95,9 @@ def refuse_sharded(model: nn.Module) -> None:
     )
     if found is not None:
         raise UsageError(
-            f"the model is sharded by {found}, but gates and masks take every weight in every "
-            "process; train with DDP or in one process, or prune the gathered model afterwards"
+            f"the model is sharded by {found[0]}, but gates and masks take every weight in every "
+            "process; train with DDP or in one process, or prune the gathered model afterwards: "
+            f"{found[1]} gives its weights"
         )
 
 

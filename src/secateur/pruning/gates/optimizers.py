@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +12,56 @@ from torch.optim import Optimizer
 
 from secateur.errors import UsageError
 
+_DEEPSPEED = ("deepspeed.runtime.", "accelerate.utils.deepspeed.")
+"""Where optimizers are that shard; the fused Adam of deepspeed.ops is one like those of torch."""
+
 
 def plain_optimizer(optimizer: Any) -> Optimizer:
     """Return the torch optimizer inside wrappers that keep it in `.optimizer`.
 
     Raises:
-        UsageError: there is no optimizer inside.
+        UsageError: there is no optimizer inside; or it is one of which each process steps only a
+            part of the weights, or of their gradients: names it.
     """
+    _refuse_sharding(optimizer)
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = inner
     if not isinstance(optimizer, Optimizer):
         raise UsageError(f"the optimizer is a {type(optimizer).__name__}; give a torch optimizer")
     return optimizer
+
+
+def _refuse_sharding(optimizer: Any) -> None:
+    """Refuse DeepSpeed's optimizers, which are wrapped as others are, and torch's where it steps
+    within backward."""
+    seen: list[Any] = []
+    while optimizer is not None and not any(optimizer is each for each in seen):
+        seen.append(optimizer)
+        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(optimizer).__mro__]
+        if any(kind.startswith(_DEEPSPEED) for kind in kinds):
+            raise UsageError(
+                f"the optimizer is DeepSpeed's {type(optimizer).__name__}, which splits weights or "
+                "gradients over the processes, but gates and masks take all of them in each; train "
+                "with DDP and an optimizer of torch, or prune the gathered model afterwards: "
+                "get_fp32_state_dict_from_zero_checkpoint of deepspeed.utils.zero_to_fp32 gives it"
+            )
+        if isinstance(optimizer, _zero()) and getattr(optimizer, "_overlap_with_ddp", False):
+            raise UsageError(
+                "ZeroRedundancyOptimizer(overlap_with_ddp=True) steps within backward, where "
+                "weights are cut; leave overlap_with_ddp out"
+            )
+        optimizer = getattr(optimizer, "optimizer", None)
+
+
+def _zero() -> tuple[type, ...]:
+    """Return torch's optimizer that splits its state, where torch has it: it is not imported."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    return () if module is None else (module.ZeroRedundancyOptimizer,)
+
+
+def _kind(optimizer: Optimizer) -> type:
+    """Return how an optimizer steps, which one that splits its state leaves to another kind."""
+    return type(getattr(optimizer, "optim", None) if isinstance(optimizer, _zero()) else optimizer)
 
 
 def group_of(optimizer: Optimizer) -> dict[int, Mapping[str, Any]]:
@@ -45,8 +84,8 @@ def refuse_optimizer(
         UsageError: LBFGS, one that maximises, one that does not hold a weight, or one whose
             decay cannot be undone.
     """
-    kind = type(optimizer).__name__
-    if isinstance(optimizer, optim.LBFGS):
+    kind = _kind(optimizer).__name__
+    if issubclass(_kind(optimizer), optim.LBFGS):
         raise UsageError("LBFGS runs the network several times a step; choose another optimizer")
     groups = group_of(optimizer)
     for name, weight in weights.items():
@@ -103,13 +142,13 @@ def undo_decay(
 
 
 def _decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
-    return isinstance(optimizer, optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+    return issubclass(_kind(optimizer), optim.AdamW) or bool(group.get("decoupled_weight_decay"))
 
 
 def _undoes(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
     # Where decay is added to a gradient that is normalised then (Adam), the rounding error of
     # taking it away beforehand would be normalised too.
-    return _decoupled(optimizer, group) or isinstance(optimizer, optim.SGD)
+    return _decoupled(optimizer, group) or issubclass(_kind(optimizer), optim.SGD)
 
 
 def found_infinite(optimizer: Optimizer) -> bool:
@@ -124,7 +163,7 @@ def normalises(optimizer: Optimizer) -> bool:
     All optimizers are taken to do so but SGD and its averaged form, and Adadelta, whose rate
     of about 1 is not that of a normalised step.
     """
-    return not isinstance(optimizer, (optim.SGD, optim.ASGD, optim.Adadelta))
+    return not issubclass(_kind(optimizer), (optim.SGD, optim.ASGD, optim.Adadelta))
 
 
 def scale_left(optimizer: Optimizer) -> float:
