@@ -210,7 +210,7 @@ def _flipped(content: bytes, at: int) -> bytes:
 
 
 def damages(
-    like: Undisturbed, place: Path, count: int | None, draw: random.Random
+    like: Undisturbed, place: Path, count: int | None, draw: random.Random, done: int = 0
 ) -> Iterator[Fault]:
     """Damage every file of a study in every way, then run it.
 
@@ -221,6 +221,7 @@ def damages(
         place: an empty folder.
         count: how many damages, at random; None: all.
         draw: of these.
+        done: how many of all were done before, and are left out.
     """
     base = copied(like.directory, place / "base")
     for path in (base / "records").glob("seed-1_*_keep-*"):
@@ -235,7 +236,7 @@ def damages(
     todo = [(name, how) for name in names for how in (*DAMAGES, *PLACES)]
     if count is not None:
         todo = draw.sample(todo, count)
-    for name, how in todo:
+    for name, how in todo[done:]:
         out = copied(base, place / "damaged")
         path = out / name
         content = path.read_bytes()

@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("kinds", nargs="*", help=", ".join(KINDS) + "; by default all")
     parser.add_argument("--few", action="store_true", help="some of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--done", type=int, default=0, help="damages that were done before")
     parser.add_argument("--list", type=Path, help="a file that gets a line of JSON for each fault")
     given = parser.parse_args(arguments)
     if unknown := set(given.kinds) - set(KINDS):
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
                 drawn if kind in DRAWN else like,
                 place,
                 FEW if given.few else MANY,
-                given.seed,
+                given,
             ):
                 found.append(fault)
                 if fault.lost:
@@ -108,13 +109,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _done(
-    kind: str, like: Undisturbed, place: Path, counts: dict[str, int | None], seed: int
+    kind: str, like: Undisturbed, place: Path, counts: dict[str, int | None], given: Any
 ) -> Iterator[Fault]:
     """Do the faults of a kind."""
-    draw = random.Random(f"{kind} {seed}")
+    draw = random.Random(f"{kind} {given.seed}")
     count = counts[kind.partition("-")[0]]
     if kind == "damage":
-        yield from fault_kinds.damages(like, place, count, draw)
+        yield from fault_kinds.damages(like, place, count, draw, given.done)
         return
     assert count is not None
     if kind in ("kill-1", "kill-2"):

@@ -336,22 +336,6 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch: Patch) -> None:
         Cluster().__enter__()
 
 
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("nonsense", "names no Ray cluster; give HOST:PORT"),
-        ("127.0.0.1:1", r"nobody answers at --address 127\.0\.0\.1:1"),
-        ("ray://127.0.0.1:10001", "is of Ray's client; run the study on a node"),
-    ],
-)
-def test_a_wrong_address_is_said_at_once(
-    address: str, said: str, fake: FakeRay, monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr(fake, "is_initialized", lambda: False)
-    with pytest.raises(UsageError, match=said):
-        Cluster(address).__enter__()
-
-
 def test_progress_tells_of_nodes_and_of_what_runs(study: Study, fake: FakeRay) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=200)

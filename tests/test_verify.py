@@ -107,10 +107,10 @@ def test_every_damage_to_every_file_of_a_study_is_named(copy: Path) -> None:
                 assert found == [("damaged", name)], (name, damage)
         path.unlink()
         found = faults(verify(copy))
-        if name.startswith("failures"):
-            assert found == []
-        elif name == "SHA256SUMS":
+        if name == "SHA256SUMS":
             assert {f.state for f in verify(copy).findings} == {"whole", "not hashed"}
+        elif name.startswith("failures"):  # its item was done all the same
+            assert found == []
         else:
             assert found == [("missing", name)], name
         path.write_bytes(content)
@@ -161,15 +161,85 @@ def test_the_spec_of_another_study_is_named(copy: Path) -> None:
     assert faults(verify(copy)) == [("missing", "spec.json")]
 
 
-def test_a_record_in_anothers_place_and_files_without_a_hash_are_named(copy: Path) -> None:
-    shutil.copy(copy / "records" / "seed-0_start.json", copy / "records" / "seed-7_start.json")
-    shutil.copy(copy / "spec.json", copy / "records" / "x.json.corrupt")
-    (copy / "checkpoints" / "seed-7_start.safetensors").write_bytes(b"left by a killed run")
+def test_a_failure_that_is_gone_is_missed_until_its_item_is_done(copy: Path) -> None:
+    record, failure = (copy / folder / f"{TRIAL}.json" for folder in ("records", "failures"))
+    content = record.read_bytes()
+    record.unlink()
+    rebuild(copy)  # as after a run in which the item failed
+    assert verify(copy).whole
+    text = failure.read_text()
+    failure.unlink()
+    assert faults(verify(copy)) == [("missing", f"failures/{TRIAL}.json")]
+    assert "run the study again" in verify(copy).lines()[1]
+    record.write_bytes(content)  # which a run does that then is killed
+    assert verify(copy).whole
+    record.unlink()
+    again = {k: v for k, v in json.loads(text).items() if k != "sha256"} | {"why": "it snowed"}
+    failure.write_text(json.dumps({**again, "sha256": digest(again)}))
     found = verify(copy)
-    assert faults(found) == [("damaged", "records/seed-7_start.json")]
-    assert [f.path for f in found.findings if f.state == "not hashed"] == [
-        "checkpoints/seed-7_start.safetensors", "records/x.json.corrupt",
-    ]  # fmt: skip
+    assert found.whole
+    assert [f.path for f in found.findings if f.state == "outdated"] == [f"failures/{TRIAL}.json"]
+
+
+def test_a_stage_that_others_come_from_is_missed_before_there_is_a_report(copy: Path) -> None:
+    (copy / "SHA256SUMS").unlink()
+    for name in ("seed-0_start", STAGE):
+        path = copy / "records" / f"{name}.json"
+        content = path.read_bytes()
+        path.unlink()
+        assert faults(verify(copy)) == [("missing", f"records/{name}.json")]
+        path.write_bytes(content)
+    assert verify(copy).whole
+
+
+@pytest.mark.parametrize("folder", ["records", "checkpoints", "failures", "."])
+def test_files_that_were_swapped_are_named(copy: Path, folder: str) -> None:
+    if folder == "failures":
+        text = (copy / folder / f"{TRIAL}.json").read_text().replace(TRIAL, "seed-0_start")
+        content = {k: v for k, v in json.loads(text).items() if k != "sha256"}
+        text = json.dumps({**content, "sha256": digest(content)})
+        (copy / folder / "seed-0_start.json").write_text(text)
+    names = [name for name in contents(copy) if Path(name).parent == Path(folder)]
+    names = [name for name in names if name != "SHA256SUMS"][:2]
+    one, two = ((copy / name).read_bytes() for name in names)
+    (copy / names[0]).write_bytes(two)
+    (copy / names[1]).write_bytes(one)
+    assert sorted(faults(verify(copy))) == sorted(("damaged", name) for name in names)
+
+
+def test_files_that_nobody_asked_for_are_named_and_no_fault(copy: Path) -> None:
+    record = json.loads((copy / "records" / "seed-0_start.json").read_text())
+    record = {key: value for key, value in record.items() if key != "sha256"} | {"seed": 7}
+    text = json.dumps({**record, "sha256": digest(record)})
+    (copy / "records" / "seed-7_start.json").write_text(text)
+    shutil.copy(copy / "spec.json", copy / "records" / "x.json.corrupt")
+    (copy / "records" / ".seed-0_start.json.abcdefgh.secateur-tmp").write_text("{")
+    for name in ("notes.txt", "records/notes.txt", "failures/.hidden"):
+        (copy / name).write_text("mine")
+    (copy / "more").mkdir()
+    found = verify(copy)
+    (copy / "checkpoints" / "seed-9_start.safetensors").write_bytes(b"of another study")
+    assert "checkpoints/seed-9_start.safetensors" in dict(states(verify(copy)))
+    assert found.whole
+    assert sorted(states(found)) == [
+        ("failures/.hidden", "extra"),
+        ("more", "extra"),
+        ("notes.txt", "extra"),
+        ("records/.seed-0_start.json.abcdefgh.secateur-tmp", "extra"),
+        ("records/notes.txt", "extra"),
+        ("records/seed-7_start.json", "extra"),
+        ("records/x.json.corrupt", "not hashed"),
+    ]
+    assert "the next one deletes it" in " ".join(found.lines())
+
+
+def states(found: Verified) -> list[tuple[str, str]]:
+    return [(f.path, f.state) for f in found.findings if f.state != "whole"]
+
+
+def test_a_record_in_anothers_place_is_named(copy: Path) -> None:
+    shutil.copy(copy / "records" / "seed-0_start.json", copy / "records" / "seed-7_start.json")
+    assert faults(verify(copy)) == [("damaged", "records/seed-7_start.json")]
 
 
 def test_a_study_of_another_version_is_refused() -> None:

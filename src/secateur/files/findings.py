@@ -8,7 +8,7 @@ from typing import Literal
 
 from secateur.files.reading import sha256_of
 
-State = Literal["whole", "not hashed", "outdated", "undone", "damaged", "missing"]
+State = Literal["whole", "not hashed", "outdated", "undone", "extra", "damaged", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Finding:
     """Of the file; in a folder, from there, with slashes."""
     state: State
     """whole: it matches its hash. not hashed: it can be read, and nothing says what it should hold.
-    outdated: whole, but what was made from it is older. undone: it is still to be made. damaged: it
-    is not what was written. missing: it was there."""
+    outdated: whole, but what was made from it is older. undone: it is still to be made. extra:
+    nobody asks for it. damaged: it is not what was written. missing: it was there."""
     why: str = ""
     """Of all but `whole`: what is wrong; what to do."""
 

@@ -3,14 +3,15 @@
 Records and measurements carry the hash of their own content, a stage's record that of its
 checkpoint, and all records that of the spec. `SHA256SUMS`, which `sha256sum -c` reads too, has
 those of the last report and of what it was made from: by it, a record that is lost is told from one
-that is still to be made.
+that is still to be made. Before the first report a stage is known to be lost by what was made from
+it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -20,11 +21,14 @@ from secateur.files import Finding
 from secateur.files.reading import beginning
 from secateur.study import report
 from secateur.study.hashed import Record, read_failure, read_hashed, read_record
-from secateur.study.plan import Item, Stage, Trial, items
+from secateur.study.options import Options
+from secateur.study.plan import Item, Stage, Trial, items, needs
 from secateur.study.schema import ITEMS
 from secateur.study.spec import FORMAT, options_of
 from secateur.study.store import (
+    FOLDERS,
     LEDGER,
+    LOCK,
     SHIPPED,
     SUMS,
     read_spec,
@@ -37,6 +41,7 @@ _LARGEST = 300 * ITEMS  # bytes of SHA256SUMS
 _FEW = 3  # names in a message
 _AGAIN = "run the study again, which makes it anew"
 _REPORT = "`secateur report` on the directory writes it anew"
+_NOT_OURS = "it is no file of this study, and in no figure; keep or delete it"
 _BACK = "put it back from a copy"
 
 
@@ -49,7 +54,8 @@ def write_sums(directory: Path, trials: Iterable[Record], stages: Iterable[Recor
     stages = list(stages)
     digests = {_checkpoint(_item(stage)): str(stage["checkpoint"]) for stage in stages}
     records = sorted(_record(_item(record)) for record in (*trials, *stages))
-    for name in (SPEC, *records, SHIPPED, *report.NAMES):
+    failures = (f"failures/{path.name}" for path in _files(directory, "failures", ".json"))
+    for name in (SPEC, *records, *failures, SHIPPED, *report.NAMES):
         if (directory / name).is_file():
             digests[name] = files.sha256_of(directory / name)
     files.write(directory / SUMS, "".join(f"{sha}  {name}\n" for name, sha in digests.items()))
@@ -66,23 +72,31 @@ def check(directory: Path) -> Iterator[Finding]:
     """
     sums, found = _sums(directory)
     spec, address, finding = _spec(directory, sums)
-    found += [finding, *_made(directory, address, sums)]
-    found += [_failure(path, address) for path in _files(directory, "failures", ".json")]
+    planned = list(items(options_of(spec), tuple(spec["seeds"]))) if spec else []
+    ours = {item.id for item in planned}
+    found += [finding, *_made(directory, address, sums, ours)]
+    failures = _files(directory, "failures", ".json")
+    found += [_failure(directory, path, address, sums) for path in failures]
     if (directory / SHIPPED).exists():
         found.append(_shipped(directory, address))
     if (directory / LEDGER).exists():
         found.append(Finding(LEDGER, "not hashed", "it grows while the study is followed"))
     found += _report(directory, sums)
-    yield from found
+    yield from (_unplanned(finding, ours) if ours else finding for finding in found)
     spoken_of = {finding.path for finding in found}
     for name in sums:
-        if name not in spoken_of and not (directory / name).exists():
+        if name not in spoken_of and not _was_tried_again(directory, name):
             yield Finding(name, "missing", f"it was there for the last report; {_AGAIN}")
     if spec:
-        yield from _undone(directory, spec, sums)
+        lost = _lost(directory, options_of(spec), planned, sums)
+        yield from lost
+        yield from _undone(directory, planned, {*sums, *(finding.path for finding in lost)})
+    yield from _extra(directory, spoken_of)
 
 
-def _made(directory: Path, address: str | None, sums: Mapping[str, str]) -> Iterator[Finding]:
+def _made(
+    directory: Path, address: str | None, sums: Mapping[str, str], ours: Container[str]
+) -> Iterator[Finding]:
     """Yield what is found of records and checkpoints."""
     covered = set()
     for path in _files(directory, "records", ".json"):
@@ -93,7 +107,7 @@ def _made(directory: Path, address: str | None, sums: Mapping[str, str]) -> Iter
             yield files.unread(name, error, _AGAIN)
             continue
         yield _dated(directory, name, sums)
-        if "checkpoint" in record and address:
+        if "checkpoint" in record and address and (not ours or path.stem in ours):
             covered.add(checkpoint := _checkpoint(_item(record)))
             yield files.compared(directory, checkpoint, record["checkpoint"], _AGAIN)
     for path in _files(directory, "checkpoints", ".safetensors"):
@@ -153,7 +167,7 @@ def _dated(directory: Path, name: str, sums: Mapping[str, str]) -> Finding:
     return Finding(name, "whole")
 
 
-def _failure(path: Path, address: str | None) -> Finding:
+def _failure(directory: Path, path: Path, address: str | None, sums: Mapping[str, str]) -> Finding:
     name = f"failures/{path.name}"
     try:
         hashed = "sha256" in files.read_json(path)
@@ -162,7 +176,7 @@ def _failure(path: Path, address: str | None) -> Finding:
     except (OSError, ValueError) as error:
         return files.unread(name, error, "run the study again, which tries the item again")
     if hashed:
-        return Finding(name, "whole")
+        return _dated(directory, name, sums)
     return Finding(name, "not hashed", "an earlier version of secateur wrote it")
 
 
@@ -203,7 +217,7 @@ def _is_ours(name: str) -> bool:
     parts = PurePosixPath(name).parts
     if len(parts) == 1:
         return name in (SPEC, SHIPPED, *report.NAMES)
-    return len(parts) == 2 and parts[0] in ("records", "checkpoints") and parts[1] != ".."
+    return len(parts) == 2 and parts[0] in FOLDERS and parts[1] != ".."
 
 
 def _report(directory: Path, sums: Mapping[str, str]) -> Iterator[Finding]:
@@ -214,22 +228,62 @@ def _report(directory: Path, sums: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(name, "not hashed", f"there is no {SUMS}; {_REPORT}, with one")
 
 
-def _undone(directory: Path, spec: Record, sums: Mapping[str, str]) -> Iterator[Finding]:
-    planned = list(items(options_of(spec), tuple(spec["seeds"])))
+def _was_tried_again(directory: Path, name: str) -> bool:
+    """Return whether a failure is gone because its item was done since."""
+    folder, _, file = name.partition("/")
+    return folder == "failures" and (directory / "records" / file).exists()
+
+
+def _unplanned(finding: Finding, ours: Container[str]) -> Finding:
+    """Return what was found of a file, or that it is of an item that the study does not have."""
+    folder, _, file = finding.path.partition("/")
+    item = file.removesuffix(".json").removesuffix(".safetensors")
+    if folder not in FOLDERS or item in ours or file.endswith(".corrupt") or finding.fault:
+        return finding
+    return Finding(finding.path, "extra", _NOT_OURS)
+
+
+def _lost(
+    directory: Path, options: Options, planned: Sequence[Item], sums: Mapping[str, str]
+) -> list[Finding]:
+    """Return the records of stages that are gone, though something was made from them."""
+    there = {item for item in planned if (directory / _record(item)).exists()}
+    behind = {stage for item in there for stage in needs(options, item)} - there
+    names = sorted(_record(stage) for stage in behind)
+    why = f"it was there when others were made from it; {_AGAIN}"
+    return [Finding(name, "missing", why) for name in names if name not in sums]
+
+
+def _undone(directory: Path, planned: Sequence[Item], known: Container[str]) -> Iterator[Finding]:
     left = [
         item.id
         for item in planned
-        if not (directory / (name := _record(item))).exists() and name not in sums
+        if not (directory / (name := _record(item))).exists() and name not in known
     ]
     if left:
         names = ", ".join(left[:_FEW]) + (", ..." if left[_FEW:] else "")
-        lost = "" if sums else ", or is lost"
+        lost = "" if (directory / SUMS).exists() else ", or is lost"
         yield Finding(
             "records",
             "undone",
             f"the record of {len(left):,} of {len(planned):,} items is still to be made{lost} "
             f"({names}); run the study again to go on",
         )
+
+
+def _extra(directory: Path, known: Container[str]) -> Iterator[Finding]:
+    """Yield what a study has no place for, and what runs leave that are killed."""
+    for folder in (directory, *(directory / name for name in FOLDERS)):
+        with suppress(OSError):
+            for path in sorted(folder.iterdir()):
+                name = path.relative_to(directory).as_posix()
+                if name in known or name in (LOCK, *FOLDERS):
+                    continue
+                if path.name.endswith(files.TEMPORARY):
+                    why = "a run that was killed left it; the next one deletes it"
+                else:
+                    why = _NOT_OURS
+                yield Finding(name, "extra", why)
 
 
 def _files(directory: Path, folder: str, ending: str) -> list[Path]:

@@ -38,7 +38,8 @@ from secateur.study.spec import FORMAT, Spec, options_of
 Record = dict[str, Any]
 _MASK = ".mask."  # before a mask's name in a checkpoint; no entry of a state dict begins with a dot
 Content = TypeVar("Content")
-_FOLDERS = ("records", "checkpoints", "failures")
+FOLDERS = ("records", "checkpoints", "failures")
+LOCK = ".lock"
 SHIPPED = "shipped.json"
 SUMS = "SHA256SUMS"
 LEDGER = "tracking.jsonl"
@@ -67,7 +68,7 @@ class Store:
     def __init__(self, directory: Path, spec: Spec) -> None:
         self.directory = directory
         self._spec = spec
-        self._lock = filelock.FileLock(directory / ".lock", timeout=0)
+        self._lock = filelock.FileLock(directory / LOCK, timeout=0)
 
     def __enter__(self) -> Store:
         """Make or open the directory and lock it.
@@ -77,7 +78,7 @@ class Store:
             StudyError: it holds a study of another spec, or another process works on it.
         """
         try:
-            for name in _FOLDERS:
+            for name in FOLDERS:
                 (self.directory / name).mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except filelock.Timeout:
@@ -108,7 +109,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what a killed run left half-written; only the lock's holder writes there."""
-        for name in _FOLDERS:
+        for name in FOLDERS:
             files.sweep(self.directory / name, idle=0, older=True)
         # A report may be being rebuilt just now, which needs no lock.
         names = ["spec.json", SHIPPED, SUMS, "report.html", "results.csv", "table.tex"]
@@ -224,7 +225,7 @@ class Store:
             UnwritableError: it cannot be written.
         """
         folder, _, file = name.partition("/")
-        if folder not in _FOLDERS or Path(file).name != file:
+        if folder not in FOLDERS or Path(file).name != file:
             raise StudyError(f"another machine sent {name[:120]!r}, which is no file of a study")
         self._put(self.directory / folder / file, content)
         if folder == "records":

@@ -24,6 +24,8 @@ WAIT = 60.0
 """Seconds for which a study waits for a node that can do something of it."""
 _LOOK = 2.0  # seconds between two looks at which nodes there are
 _REACH = 10.0  # seconds in which a cluster must answer
+_SETTINGS, _HEADER = b"\4", 9  # the kind of a frame of HTTP/2, and bytes before its content
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)  # RFC 9113, 3.4
 _PROBE = 120.0  # seconds in which a node must say what it is: a cold disk imports torch slowly
 
 _SHARE = Wanted(
@@ -180,13 +182,14 @@ class Cluster:
 
     def _connect(self) -> None:
         address = self.address or os.environ.get("RAY_ADDRESS") or None
+        given = "--address" if self.address else "RAY_ADDRESS"
         if address and address.startswith("ray://"):
             raise UsageError(
-                f"--address {address} is of Ray's client; run the study on a node of the cluster, "
+                f"{given} {address} is of Ray's client; run the study on a node of the cluster, "
                 "with --address auto, for example by `ray job submit`"
             )
         if address not in (None, "auto", "local"):
-            _reach(address)
+            _reach(address, given)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that starts here
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         with warnings.catch_warnings():
@@ -297,18 +300,34 @@ def _library() -> Any:
     return ray
 
 
-def _reach(address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself tries for minutes."""
+def _reach(address: str, given: str = "--address") -> None:
+    """Refuse an address where no Ray cluster listens; Ray itself tries for minutes.
+
+    Args:
+        address: HOST:PORT.
+        given: what it was given as.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"--address {address} names no Ray cluster; give HOST:PORT, or auto")
+        raise UsageError(f"{given} {address} names no Ray cluster; give HOST:PORT, or auto")
+    what = "give HOST:PORT of the head of a Ray cluster that runs: `ray start --head` prints it"
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH) as there:
+            if _speaks(there) or os.environ.get("RAY_USE_TLS") == "1":
+                return
     except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"nobody answers at --address {address} ({told(error)}); give HOST:PORT of the head "
-            "of a Ray cluster that runs: `ray start --head` prints it"
-        ) from error
+        raise UsageError(f"nobody answers at {given} {address} ({told(error)}); {what}") from error
+    raise UsageError(f"what answers at {given} {address} is no Ray cluster; {what}")
+
+
+def _speaks(there: socket.socket) -> bool:
+    """Return whether a server speaks HTTP/2, as Ray's do: it begins with its settings."""
+    found = b""
+    with suppress(OSError):  # it says nothing, or hangs up
+        there.sendall(_HELLO)
+        while len(found) < _HEADER and (more := there.recv(_HEADER - len(found))):
+            found += more
+    return found[3:4] == _SETTINGS
 
 
 def _facts() -> tuple[dict[str, str], dict[str, object]]:
