@@ -36,7 +36,7 @@ def fuzz(name: str, corpus: Path, limit: str, slow: int, faults: Path) -> tuple[
         Its exit code, and what it said.
     """
     command = [sys.executable, __file__, "--one", name, str(corpus), limit]
-    command += [f"-max_len={LONGEST}", f"-timeout={slow}"]
+    command += [f"-max_len={LONGEST}", f"-timeout={slow}", f"-report_slow_units={slow}"]
     command += [f"-artifact_prefix={faults}{os.sep}", "-print_final_stats=1", "-verbosity=0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     done = subprocess.run(
@@ -67,6 +67,7 @@ def one(name: str, arguments: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["secateur"]):
+        import fuzz_json
         import fuzz_readers
 
     def attempt(content: bytes) -> None:
@@ -74,7 +75,7 @@ def one(name: str, arguments: list[str]) -> None:
 
     def mutate(content: bytes, most: int, seed: int) -> bytes:
         draw = random.Random(seed)
-        made = fuzz_readers.changed(content, draw) if draw.random() < 0.8 else None
+        made = fuzz_json.changed(content, draw) if draw.random() < 0.8 else None
         if made is None or len(made) > most:
             return bytes(atheris.Mutate(content, most))
         return made
@@ -94,6 +95,7 @@ def main() -> int:
         one(sys.argv[2], sys.argv[3:])
         return 0
     import fuzz_readers
+    from fuzz_reader import tidy
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
@@ -122,7 +124,7 @@ def main() -> int:
             if code:
                 print(said[-LAST:])
                 wrong.append(name)
-    fuzz_readers.tidy()
+    tidy()
     print(f"faults in: {', '.join(wrong)}" if wrong else "no fault")
     return 1 if wrong else 0
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import fuzz_readers
-from fuzz_readers import READERS, changed, tried
+from fuzz_json import changed
+from fuzz_reader import tidy
+from fuzz_readers import READERS, tried
 
 FOUND = Path(__file__).parent / "data" / "fuzz"
 CASES = sorted(path for path in FOUND.rglob("*") if path.is_file())
@@ -18,7 +19,7 @@ CASES = sorted(path for path in FOUND.rglob("*") if path.is_file())
 @pytest.fixture(scope="module", autouse=True)
 def _tidied() -> Iterator[None]:
     yield
-    fuzz_readers.tidy()
+    tidy()
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
