@@ -34,9 +34,15 @@ X86 = {
     "AVX-VNNI": (8, 16, "-march=x86-64-v3 -mavxvnni"),
     "AVX-512 VNNI of half the width": (8, 16, "-march=x86-64-v4 -mavx512vnni"),
     "AVX-512 VNNI": (16, 32, "-march=x86-64-v4 -mavx512vnni"),
+    "AVX-512 VNNI and VBMI": (16, 32, "-march=x86-64-v4 -mavx512vnni -mavx512vbmi"),
     "plain C": (4, 16, "-march=x86-64"),
 }
-NEEDS = {"-mavxvnni": "avx_vnni", "x86-64-v4": "avx512bw", "-mavx512vnni": "avx512_vnni"}
+NEEDS = {
+    "-mavxvnni": "avx_vnni",
+    "x86-64-v4": "avx512bw",
+    "-mavx512vnni": "avx512_vnni",
+    "-mavx512vbmi": "avx512vbmi",
+}
 
 CROSSED = {
     # what runs it, where it may be chosen on a processor that has no more than the target needs

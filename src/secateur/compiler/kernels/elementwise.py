@@ -67,7 +67,7 @@ def order(
 
 
 def pointwise(
-    expression: Expression, maps: Maps = trailing, weight: int = 1
+    expression: Expression, maps: Maps = trailing, weight: int = 1, run: Expression | None = None
 ) -> Callable[[Node, Sequence[Place | None], Sequence[Place], Step], str]:
     """Return an `emit` that writes one expression of `x0`, `x1`, ... for every element.
 
@@ -75,6 +75,7 @@ def pointwise(
         expression: (node, inputs, output) -> C expression.
         maps: which axes correspond.
         weight: cost of the expression, in additions.
+        run: the same as a statement for elements that follow each other; see `nest.each`.
     """
 
     def emit(
@@ -100,7 +101,8 @@ def pointwise(
         axes, lanes = nest.spread(out.layout, others)
         loops = [*(axes[a] for a in out.layout.order), *lanes]
         text = expression(node, inputs, out)
-        nest.each(body, loops, Pointer.to(out), pointers, text, weight=weight)
+        many = run(node, inputs, out) if run else ""
+        nest.each(body, loops, Pointer.to(out), pointers, text, weight=weight, run=many)
         return body.text()
 
     return emit

@@ -54,6 +54,12 @@ def _table(_node: Node, inputs: Sequence[Place | None], _out: Place) -> str:
     return f"sec_quad_table(x0, {table.ref})"
 
 
+def _tables(_node: Node, inputs: Sequence[Place | None], _out: Place) -> str:
+    table = inputs[1]
+    assert table is not None
+    return f"sec_quad_tables(py, p0, n, {table.ref});"
+
+
 def _first_alone(node: Node, types: Types) -> list[Carry | None]:
     rank = len(types[node.outputs[0]].shape)
     return [{a: a for a in range(rank)}, *[None] * (len(node.inputs) - 1)]
@@ -207,7 +213,9 @@ KERNELS = (
     Kernel(("QuadAdd",), pointwise(_sum, weight=WEIGHT), carry=same_axes, order=order),
     Kernel(
         ("QuadTable",),
-        pointwise(_table, lambda shapes, rank: [{a: a for a in range(rank)}, None], WEIGHT),
+        pointwise(
+            _table, lambda shapes, rank: [{a: a for a in range(rank)}, None], WEIGHT, _tables
+        ),
         carry=_first_alone,
         order=order,
     ),

@@ -170,6 +170,7 @@ def each(
     *,
     weight: int = 1,
     alone: bool = False,
+    run: str = "",
 ) -> None:
     """Write: for every element, out = expression of `x0`, `x1`, ...
 
@@ -181,6 +182,8 @@ def each(
         expression: C; its names must not begin with p, i or j.
         weight: cost of the expression, in additions.
         alone: the thread that comes here does all elements; else threads share them.
+        run: C of a statement that does `n` elements which follow each other, from `py` and `p0`,
+            `p1`, ... on; the expression is for elements that do not.
     """
     loops = merged(axes) or [Axis(1, (0,) * (1 + len(inputs)))]
     outer, inner = loops[:-1], loops[-1]
@@ -209,6 +212,12 @@ def each(
         (moving if step else still).append(
             f"const {pointer.c} x{k} = {_element(f'p{k}', step)}; (void)x{k};"
         )
+    read = [inner.steps[k + 1] for k, pointer in enumerate(inputs) if pointer is not None]
+    if run and {inner.steps[0], *read} == {1}:
+        body.line(f"const long n = {bound};")
+        body.line(run)
+        body.close(opened)
+        return
     for line in still:
         body.line(line)
     body.open(f"for (long j = 0; j < {bound}; j++)")
