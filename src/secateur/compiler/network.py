@@ -42,7 +42,7 @@ class Network:
         sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
         machine: vectors of the target.
         several: as `reference`, of `SEVERAL` samples; None where the network is not batched.
-        alone: by program, whether a tile is too little work for several threads.
+        loads: by program, what a tile costs.
         rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
             them on an axis of their own.
         whole: the graph as it was read, of `fixed` samples; None where it is 0.
@@ -55,7 +55,7 @@ class Network:
     sparse: Mapping[str, int]
     machine: Machine
     several: Graph | None = None
-    alone: tuple[bool, ...] = ()
+    loads: tuple[choice.Load, ...] = ()
     rows: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     fixed: int = 0
     whole: Graph | None = None
@@ -126,7 +126,7 @@ def _network(
             graphs.append(graph)
             programs.append(program)
     sparse = choice.sparse(graphs[0], programs, machine)
-    alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
+    loads = tuple(choice.load(graphs[0], program, sparse, machine) for program in programs)
     return Network(
         reference,
         tuple(graphs),
@@ -135,7 +135,7 @@ def _network(
         sparse,
         machine,
         several,
-        alone,
+        loads,
         own,
     )
 

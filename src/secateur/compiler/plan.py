@@ -72,7 +72,7 @@ class Program:
         steps: in order. looped: how many of the first ones run once for every sample.
         layouts, homes: by value name. halos: of values that have one.
         types: by value name, those of relayouts included.
-        arena: bytes.
+        arena: bytes. staged: its first bytes, where looped steps leave what others read.
         batched: whether axis 0 of inputs and outputs counts samples.
     """
 
@@ -85,6 +85,7 @@ class Program:
     types: Mapping[str, Tensor]
     arena: int
     batched: bool
+    staged: int = 0
 
 
 def plan(graph: Graph, machine: Machine, *, batch: int, lanes: bool, batched: bool) -> Program:
@@ -172,6 +173,7 @@ def plan_mixed(one: Graph, many: Graph, machine: Machine, split: int) -> Program
         {**walk.types, **rest.types},
         start + max(loop.arena, main.arena),
         True,
+        start,
     )
 
 
