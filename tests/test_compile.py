@@ -293,7 +293,7 @@ def test_a_network_that_mixes_samples_is_refused() -> None:
 
 
 def test_a_batch_that_fills_no_tile_runs_as_is_cheaper(tmp_path: Path) -> None:
-    """Samples side by side in vectors gain where zeros are skipped; dense ones cost as much alone."""
+    """Samples side by side gain where zeros are skipped; dense ones cost as much alone."""
     shares = []
     for kept in (0.05, 1.0):
         torch.manual_seed(0)

@@ -70,7 +70,8 @@ static const char *const names1[] = {"Twice", "Turn", "Add", "Tell 1"};
 #define STAGED (4 * WIDTH * TILE)
 #define ARENA (2 * STAGED)
 static const sec_program programs[] = {
-  {.batch = 1, .arena = ARENA, .steps = 4, .cost = 4, .alone = ALONE, .step = steps0, .names = names0},
+  {.batch = 1, .arena = ARENA, .steps = 4, .cost = 4, .alone = ALONE, .step = steps0,
+   .names = names0},
   {.batch = TILE, .arena = ARENA, .staged = STAGED, .steps = 4, .looped = 1, .cost = TILE,
    .alone = ALONE, .step = steps1,
    .names = names1}};
