@@ -43,6 +43,12 @@ MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
 cores of a virtual machine (Zen 5), where both are dear."""
 
+FAR = 6
+"""Cycles more for a line that does not stay in the second-level cache until it is read."""
+
+GAIN = 0.97
+"""A program of many samples takes no more of what it would take to run them one by one."""
+
 
 def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[str, int]:
     """Choose for every layer, for all programs together, because they share its weights.
@@ -127,7 +133,7 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
     Two threads halve the work, but meet after every step, and half of what a step reads was then
     written by the other core. A core that cannot help is better left to others.
     """
-    work, lines, meetings = 0.0, 0, 0
+    work, lines, far, meetings = 0.0, 0, 0, 0
     skippable = sums(graph, machine)
     layers = {node.name: node for node in graph.nodes if node.name in skippable}
     for k, planned in enumerate(program.steps):
@@ -135,6 +141,7 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
         times = program.batch if k < program.looped else 1
         moved = sum(-(-program.layouts[v].elements * 4 // LINE) for v in node.outputs if v)
         lines += times * moved
+        far += moved if times == 1 and program.arena > tiles.SECOND else 0
         meetings += times
         if node.name in layers:
             costs = cost(layers[node.name], graph, program, machine)
@@ -144,7 +151,14 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
             work += times * output.size * inputs.shape[-1] / machine.lanes
+    work += FAR * far
     return Load(work, work / 2 + MEETING * meetings + FOREIGN * lines / 2 > 0.9 * work)
+
+
+def gains(programs: Sequence[Program], loads: Sequence[Load]) -> bool:
+    """Return whether the last program, of many samples, gains on running them one by one."""
+    alone = programs[-1].batch / programs[0].batch * loads[0].cycles
+    return loads[-1].cycles < GAIN * alone
 
 
 def _place(program: Program, value: str) -> Place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -125,8 +125,10 @@ def _network(
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
-    sparse = choice.sparse(graphs[0], programs, machine)
-    loads = tuple(choice.load(graphs[0], program, sparse, machine) for program in programs)
+    sparse, loads = _chosen(graphs[0], programs, machine)
+    if len(programs) > 1 and not choice.gains(programs, loads):
+        graphs, programs = graphs[:1], programs[:1]
+        sparse, loads = _chosen(graphs[0], programs, machine)
     return Network(
         reference,
         tuple(graphs),
@@ -138,6 +140,14 @@ def _network(
         loads,
         own,
     )
+
+
+def _chosen(
+    graph: Graph, programs: Sequence[Program], machine: Machine
+) -> tuple[dict[str, int], tuple[choice.Load, ...]]:
+    """Return which layers skip zeros, and what each program then costs."""
+    sparse = choice.sparse(graph, programs, machine)
+    return sparse, tuple(choice.load(graph, program, sparse, machine) for program in programs)
 
 
 def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:

@@ -73,12 +73,24 @@ INLINE int32_t sec_byte1(uint32_t word, const int k) { return word >> 8 * k & 25
 INLINE veci sec_byte(veci word, const int k) { return word >> 8 * k & 255; }
 INLINE vec sec_real(veci x) { return __builtin_convertvector(x, vec); }
 
+/* What numbers become levels by. */
+typedef struct {
+  float scale, low, high;  /* ends less zero */
+  int zero;
+} sec_grid;
+INLINE int32_t sec_level_of(const float a, const sec_grid g) {
+  return sec_level1(a / g.scale, g.low, g.high, g.zero);
+}
 INLINE uint32_t sec_quad_of(const float a, const float b, const float c, const float d,
-                            const float scale, const float low, const float high, const int zero) {
-  return sec_words((uint32_t)sec_level1(a / scale, low, high, zero)
-                   | (uint32_t)sec_level1(b / scale, low, high, zero) << 8
-                   | (uint32_t)sec_level1(c / scale, low, high, zero) << 16
-                   | (uint32_t)sec_level1(d / scale, low, high, zero) << 24);
+                            const sec_grid g) {
+  return sec_words((uint32_t)sec_level_of(a, g) | (uint32_t)sec_level_of(b, g) << 8
+                   | (uint32_t)sec_level_of(c, g) << 16 | (uint32_t)sec_level_of(d, g) << 24);
+}
+/* n words, one after the other, of channels side by side. */
+static __attribute__((unused)) void sec_quads_of(uint32_t *to, const float *from, const long n,
+                                                 const sec_grid g) {
+  sec_stored_level *restrict y = (sec_stored_level *)to;
+  for (long i = 0; i < 4 * n; i++) y[i] = (sec_stored_level)(sec_level_of(from[i], g) - SEC_MOVED);
 }
 
 /* The sum of two words' numbers, as levels; both factors have 16 bits, so that products are exact. */
