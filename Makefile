@@ -1,7 +1,8 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
 # make docs    the site, in build/docs
-# make test-long    the tests that draw examples, at random and ten times as many; then fuzzing and faults
+# make test-long    the tests that draw examples, at random and ten times as many, and those that take long; then fuzzing
+#                   and faults
 # make release      what a release is made of, in dist/
 # make test-ray     studies on a Ray cluster of three nodes here, of which some die
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
@@ -25,7 +26,7 @@ test: $(VENV)/dev lint types docs
 # What fails is drawn again by the line @reproduce_failure that is printed. Then every reader of foreign bytes is fuzzed
 # for FUZZ seconds. Faults are done to a study; `benchmarks/faults.py` without --few does some 850 of them.
 test-long: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m 'hypothesis or long'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m "hypothesis or long"
 	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --few
