@@ -311,7 +311,16 @@ def test_a_goal_of_latency_may_be_in_int8(
         return engine(self, threads)
 
     monkeypatch.setattr(Compiled, "engine", seen)
-    _, result = prune(model, goal=Goal(latency_ms=1e6, int8=True), example=EXAMPLE)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layers(images)
+
+    _, result = prune(Named(), goal=Goal(latency_ms=1e6, int8=True), example=EXAMPLE)
     assert result.requested == 1.0
     assert precisions[0] > 0
     with pytest.raises(UsageError, match="int8=True is for latency_ms, not for params"):

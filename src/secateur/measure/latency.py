@@ -40,7 +40,7 @@ def compiled_latency(
     """
     every = {name: tensor.detach().numpy() for name, tensor in names_of(example).items()}
     if int8:
-        content = quantize(model, every, ranges="minmax").content
+        content = quantize(model, example, ranges="minmax").content
         engine = compile_network(content).engine(threads)
     else:
         engine = compile_model(model, example, threads=threads)
