@@ -43,6 +43,9 @@ MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
 cores of a virtual machine (Zen 5), where both are dear."""
 
+STEP = 150
+"""Cycles to begin a step, whatever it does."""
+
 FAR = 6
 """Cycles more for a line that does not stay in the second-level cache until it is read."""
 
@@ -119,7 +122,8 @@ class Load:
     """What a tile of a program costs.
 
     Attributes:
-        cycles: of one thread; what they are good for is comparing programs of one network.
+        cycles: of one thread, more than 0; what they are good for is comparing programs of one
+            network.
         alone: whether one thread does the tile as fast as several would.
     """
 
@@ -143,6 +147,7 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
         lines += times * moved
         far += moved if times == 1 and program.arena > tiles.SECOND else 0
         meetings += times
+        work += STEP * times
         if node.name in layers:
             costs = cost(layers[node.name], graph, program, machine)
             work += program.batch * costs[0 if chosen.get(node.name) else 1]
@@ -151,7 +156,7 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
             work += times * output.size * inputs.shape[-1] / machine.lanes
-    work += FAR * far
+    work = max(1.0, work + FAR * far)
     return Load(work, work / 2 + MEETING * meetings + FOREIGN * lines / 2 > 0.9 * work)
 
 
