@@ -8,9 +8,8 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from secateur.compiler import choice, fixed_batch, halves, memory, onnx_reader, passes, rows
+from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan, plan_mixed
@@ -66,7 +65,7 @@ def prepare(
     machine: Machine,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
+    fixed: Mapping[str, Value] = EMPTY,
     whole: bool = False,
 ) -> Network:
     """Read a network, simplify it, and plan its programs; float16 becomes float32.
@@ -121,7 +120,7 @@ def _network(
     if batched:
         many = machine.lanes * min(_samples_a_lane(graphs[0]), -(-most // machine.lanes))
         graph = passes.apply(rows.split(of(many), own))
-        program = _many(graphs[0], graph, machine, many)
+        program = of_many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
@@ -140,7 +139,7 @@ def _network(
     )
 
 
-def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
+def of_many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
     """Plan the program of many samples; None where running one after the other is as good."""
     split = _split(one, machine)
     alike = [n.name for n in one.nodes[:split]] == [n.name for n in many.nodes[:split]]

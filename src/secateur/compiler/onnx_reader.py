@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tensors, rewrites
+from secateur.compiler import (
+    canonical,
+    fixed_inputs,
+    onnx_functions,
+    onnx_inputs,
+    onnx_tensors,
+    rewrites,
+)
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
 from secateur.compiler.ops.refusals import reason
@@ -50,7 +57,7 @@ def read(
     source: Path | bytes,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
+    fixed: Mapping[str, fixed_inputs.Value] = EMPTY,
     batch: int | None = None,
 ) -> Model:
     """Read an ONNX model.
@@ -61,7 +68,8 @@ def read(
         source: the file, or its content (then no data may lie in other files).
         input_shapes: shapes for inputs whose extents are dynamic beyond the batch; -1 as the
             first extent leaves the batch free.
-        fixed: inputs that become constants.
+        fixed: inputs that become constants: input → a number, nested lists of numbers, or an
+            array. One number fills the whole input.
         batch: extent of the first axis where it is dynamic in every input; 1 by default. A model
             whose batch is fixed ignores it.
 
@@ -157,18 +165,19 @@ class _Reader:
         proto: GraphProto,
         weights: GraphProto,
         input_shapes: Mapping[str, tuple[int, ...]],
-        fixed: Mapping[str, np.ndarray],
+        fixed: Mapping[str, fixed_inputs.Value],
         batch: int | None,
     ) -> Model:
         """Read the outermost graph; the data of its initializers come from `weights`."""
         constants = self._initializers(weights)
         given = [value for value in proto.input if value.name not in constants]
         declared = {value.name: _declared(value) for value in given}
-        types, batched = onnx_inputs.resolve(declared, input_shapes, fixed, batch)
+        values = fixed_inputs.arrays(declared, fixed)
+        types, batched = onnx_inputs.resolve(declared, input_shapes, values, batch)
         made = [value.name for value in given] + list(constants)
         _refuse_twice(made + [output for node in proto.node for output in node.output])
         self.scope.values |= {*made, *(name for node in proto.node for name in node.output)}
-        self.scope.constants |= constants | {name: np.array(fixed[name]) for name in fixed}
+        self.scope.constants |= constants | {name: np.array(values[name]) for name in values}
         names = {name: name for name in self.scope.values}
         nodes, outputs = self._body(proto, names, set(made))
         graph = Graph(

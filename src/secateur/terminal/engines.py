@@ -10,7 +10,7 @@ import typer
 from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
-from secateur.terminal.options import Json, chosen, listed, shape
+from secateur.terminal.options import Json, chosen, listed, shape, value
 from secateur.terminal.printing import out, show, show_json, working
 
 if TYPE_CHECKING:
@@ -52,6 +52,22 @@ def compile_(
         list[str] | None,
         typer.Option(
             help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    input_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=16000 makes an input a constant: a number, true or false, several with "
+            "commas, nested lists as in JSON, or @FILE.npy. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    verify_with: Annotated[
+        Path | None,
+        typer.Option(
+            help="Inputs of your own, on which the result is compared with the reference, too: a "
+            ".npy file, or .npz with the inputs' names.",
             show_default=False,
         ),
     ] = None,
@@ -138,8 +154,10 @@ def compile_(
         "target": target,
         "values": values,
         "input_shapes": shapes,
+        "fixed": dict(map(value, input_value or ())),
         "name": name,
         "tune": tune,
+        "verify_with": verify_with,
     }
     if in_c:
         with working(f"compiling {name} to C"):
