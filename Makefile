@@ -1,7 +1,7 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
 # make docs    the site, in build/docs
-# make test-long    the tests that draw examples, at random and ten times as many; then fuzzing
+# make test-long    the tests that draw examples, at random and ten times as many; sanitizers; then fuzzing
 # make release      what a release is made of, in dist/
 # make test-ray     studies on a Ray cluster of three nodes here, of which some die
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).
@@ -25,7 +25,7 @@ test: $(VENV)/dev lint types docs
 # What fails is drawn again by the line @reproduce_failure that is printed. Then every reader of foreign bytes is fuzzed
 # for FUZZ seconds.
 test-long: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m hypothesis
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m "hypothesis or long"
 	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
 

@@ -128,6 +128,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none, and a Ray cluster where it is not asked for."""
+    if item.get_closest_marker("long") and "long" not in item.config.option.markexpr:
+        pytest.skip("takes minutes; `make test-long` runs it")
     if item.get_closest_marker("cluster") and "cluster" not in item.config.option.markexpr:
         pytest.skip("starts a Ray cluster; `make test-ray` runs it")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():

@@ -80,7 +80,7 @@ def read(
         CompileError: the model is malformed, or uses what cannot be compiled; or the package
             `onnx` is missing.
     """
-    proto, folder = _parse(source)
+    proto, folder = parse(source)
     opset = _opset(proto)
     known = {*operators(), *rewrites.rules(), *sequences.RULES, *loops.RULES}
     known |= {*canonical.REPLACED, "If", "CastLike"}
@@ -88,7 +88,13 @@ def read(
     return _Reader(proto, opset, folder).model(graph, proto.graph, input_shapes, fixed, batch)
 
 
-def _parse(source: Path | bytes) -> tuple[ModelProto, Path | None]:
+def parse(source: Path | bytes) -> tuple[ModelProto, Path | None]:
+    """Return a model as the file says it, and the folder that its data may lie in.
+
+    Raises:
+        FileError: it cannot be read, or is no ONNX file.
+        CompileError: the package `onnx` is missing.
+    """
     try:
         from onnx import ModelProto
     except ImportError as error:

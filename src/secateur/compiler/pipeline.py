@@ -203,7 +203,7 @@ def _prepared(
     return network, verification.truth(network)
 
 
-@checked(folder=PATH, force=BOOL, **_OPTIONS)
+@checked(folder=PATH, force=BOOL, prefix=TEXT, **_OPTIONS)
 def emit_c(
     source: Path | bytes,
     folder: Path,
@@ -215,6 +215,7 @@ def emit_c(
     name: str | None = None,
     tune: bool = False,
     verify_with: Given | None = None,
+    prefix: str = "secateur",
     force: bool = False,
 ) -> None:
     """Write a network as a folder of C99 that needs nothing but a C compiler.
@@ -224,14 +225,17 @@ def emit_c(
 
     Args:
         folder: to write; one of C that secateur wrote is replaced.
+        prefix: what public names, the header and the libraries begin with: a name in C.
         force: write into a folder that holds other files, too, over those of the same names.
 
     Raises:
-        UsageError: the folder is a file, or holds the model or other files.
+        UsageError: the folder is a file, or holds the model or other files; or names in C cannot
+            begin with the prefix.
     """
     folder = Path(folder)
     source = _source(source)
     destination.refuse_folder(folder, source, force=force)  # before any work
+    bundle.check_prefix(prefix)
     if target == "native":
         compiled = compile_network(
             source,
@@ -249,7 +253,9 @@ def emit_c(
         goal, network, _, name = _planned(source, target, input_shapes, fixed, name, tune)
         written = source_of(network, name, values=values, origin=_content(source))
     parts = {"model.c": written.model}, written.stored, written.network, goal
-    destination.write_folder(folder, lambda new: bundle.write_bundle(new, *parts), force=force)
+    destination.write_folder(
+        folder, lambda new: bundle.write_bundle(new, *parts, prefix=prefix), force=force
+    )
 
 
 def built(source: emit.Source, target: Target) -> bytes:

@@ -42,6 +42,14 @@ def compile_(
     emit: Annotated[
         str, typer.Option(help="library, or c: a folder of C sources that needs nothing else.")
     ] = "library",
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --emit c: what its functions, header and library are called after, so that "
+            "several networks fit in one program.  \\[default: secateur]",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option(help=f"native, or (needs ziglang) {', '.join(targets.CROSS)}.")
     ] = "native",
@@ -133,6 +141,8 @@ def compile_(
     if not int8 and (calibrate is not None or max_drop is not None):
         raise UsageError("--calibrate and --max-drop are for --int8; give that as well")
     in_c = emit == "c"
+    if prefix is not None and not in_c:
+        raise UsageError("--prefix is for --emit c; a library is loaded by its file")
     path = out_file or destination.default(name, toolchain.target(target), folder=in_c)
     if in_c:  # before any work
         destination.refuse_folder(path, model, force=force)
@@ -160,8 +170,9 @@ def compile_(
         "verify_with": verify_with,
     }
     if in_c:
+        named = {} if prefix is None else {"prefix": prefix}
         with working(f"compiling {name} to C"):
-            pipeline.emit_c(source, path, **options, force=force)
+            pipeline.emit_c(source, path, **options, **named, force=force)
         lines.append(f"wrote {path}: `make` there builds a library and an example")
         show({"kind": "c", "path": str(path), "target": target, **more}, lines, json_=json_)
         return
