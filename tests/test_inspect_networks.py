@@ -114,8 +114,8 @@ def test_what_is_damaged_or_something_else(place: Path) -> None:
         document(damaged(place / "net.so", lambda data: b"x" + data[1:]))
     with pytest.raises(FileError, match=r"net\.onnx is not an ONNX file, or is truncated"):
         document(damaged(place / "net.onnx", lambda data: data[:40]))
+    damaged(place / "c" / "bundle.json", lambda _: b'{"files": [], "target": "x"}')
     with pytest.raises(FileError, match=r"bundle\.json: .*write the folder again"):
-        damaged(place / "c" / "bundle.json", lambda _: b'{"files": [], "target": "x"}')
         document(place / "c")
     for name in ("none.onnx", "none"):
         with pytest.raises(UsageError, match=r"cannot inspect .*an engine, an \.onnx file.*exists"):

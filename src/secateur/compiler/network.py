@@ -8,7 +8,16 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-from secateur.compiler import choice, fixed_batch, halves, memory, onnx_reader, passes, rows
+from secateur.compiler import (
+    choice,
+    declared,
+    fixed_batch,
+    halves,
+    memory,
+    onnx_reader,
+    passes,
+    rows,
+)
 from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
@@ -83,6 +92,7 @@ def prepare(
 
     first = read(1)
     known = passes.apply(first.graph, passes.PASSES[:1])
+    declared.warn(known, first.declared)
     if first.batched:
         return _network(lambda n: passes.apply(read(n).graph, passes.PASSES[:1]), machine)
     count = fixed_batch.samples_of(known)

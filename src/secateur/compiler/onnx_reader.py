@@ -46,11 +46,14 @@ class Model:
             values of the graph around them. Names are unique over all of these graphs.
         batched: the first axis of every input is free in the file, and was given a batch.
         opset: the version of the standard operators that the file was written for.
+        declared: extents of values inside and of outputs, where the file has them; they are not
+            believed.
     """
 
     graph: Graph
     batched: bool
     opset: int
+    declared: Mapping[str, tuple[onnx_inputs.Dim, ...]] = EMPTY
 
 
 def read(
@@ -193,7 +196,9 @@ class _Reader:
             constants=self.scope.constants,
             types=types,
         )
-        return Model(graph, batched, self.opset)
+        values = (*proto.value_info, *proto.output)
+        said = {v.name: _declared_dims(v) for v in values if v.type.HasField("tensor_type")}
+        return Model(graph, batched, self.opset, said)
 
     def _branch(self, proto: GraphProto, outer: Mapping[str, str], defined: set[str]) -> Graph:
         """Read a branch of an `If`."""
@@ -338,6 +343,11 @@ def _declared(value: Any) -> onnx_inputs.Declared:
     dtype = onnx_tensors.dtype_of(tensor.elem_type, where)
     dims = onnx_inputs.declared_dims(tensor.shape) if tensor.HasField("shape") else None
     return onnx_inputs.Declared(dtype, dims)
+
+
+def _declared_dims(value: Any) -> tuple[onnx_inputs.Dim, ...]:
+    tensor = value.type.tensor_type
+    return onnx_inputs.declared_dims(tensor.shape) if tensor.HasField("shape") else ()
 
 
 def _trimmed(names: Iterable[str]) -> tuple[str, ...]:
