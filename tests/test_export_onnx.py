@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import CompileError, FileError, UsageError
-from secateur.export import export_onnx
+from secateur.export import export_onnx, to_onnx
 
 
 class Several(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.compiler import onnx_inputs, onnx_reader, onnx_tensors
+from secateur.compiler import onnx_file, onnx_inputs, onnx_tensors
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
@@ -29,7 +29,7 @@ def described(path: Path) -> dict[str, Any]:
         FileError: it cannot be read, or is no ONNX file, or lacks its weights.
         CompileError: a constant is of a dtype that is not known, or damaged.
     """
-    proto, folder = onnx_reader.parse(path)
+    proto, folder = onnx_file.parse(path)
     given = {tensor.name for tensor in proto.graph.initializer}
     found = Counter(_title(node.domain, node.op_type) for node in _nodes(proto.graph))
     beside = {

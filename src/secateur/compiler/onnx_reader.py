@@ -7,7 +7,7 @@ clear error.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy as np
 from secateur.compiler import (
     canonical,
     fixed_inputs,
+    onnx_file,
     onnx_functions,
     onnx_inputs,
     onnx_tensors,
@@ -26,7 +27,7 @@ from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
 from secateur.compiler.ops.refusals import reason
 from secateur.compiler.passes import loops, sequences
-from secateur.errors import CompileError, FileError, printable
+from secateur.errors import CompileError, printable
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
@@ -53,7 +54,7 @@ class Model:
     graph: Graph
     batched: bool
     opset: int
-    declared: Mapping[str, tuple[onnx_inputs.Dim, ...]] = EMPTY
+    declared: Mapping[str, tuple[onnx_inputs.Dim, ...]] = field(default_factory=lambda: EMPTY)
 
 
 def read(
@@ -83,55 +84,12 @@ def read(
         CompileError: the model is malformed, or uses what cannot be compiled; or the package
             `onnx` is missing.
     """
-    proto, folder = parse(source)
+    proto, folder = onnx_file.parse(source)
     opset = _opset(proto)
     known = {*operators(), *rewrites.rules(), *sequences.RULES, *loops.RULES}
     known |= {*canonical.REPLACED, "If", "CastLike"}
     graph = onnx_functions.inlined(proto, opset, known)
     return _Reader(proto, opset, folder).model(graph, proto.graph, input_shapes, fixed, batch)
-
-
-def parse(source: Path | bytes) -> tuple[ModelProto, Path | None]:
-    """Return a model as the file says it, and the folder that its data may lie in.
-
-    Raises:
-        FileError: it cannot be read, or is no ONNX file.
-        CompileError: the package `onnx` is missing.
-    """
-    try:
-        from onnx import ModelProto
-    except ImportError as error:
-        raise CompileError("reading a model takes the package onnx: pip install onnx") from error
-    folder, what = None, "the model"
-    if isinstance(source, bytes):
-        data = source
-    else:
-        folder, what = source.parent, str(source)
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise FileError(f"cannot read {source}: {error.strerror or error}") from error
-    proto = ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except Exception as error:  # DecodeError, whose package carries no types
-        raise FileError(f"{what} is not an ONNX file, or is truncated or damaged") from error
-    _check_text(proto, what)
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise FileError(f"{what} is not an ONNX file, or is truncated: it holds no whole graph")
-    return proto, folder
-
-
-def _check_text(message: Any, what: str) -> None:
-    """Refuse strings that are not UTF-8: protobuf gives them as bytes, which nothing expects."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for part in (value,) if hasattr(value, "ListFields") else value:
-                _check_text(part, what)
-        elif field.type == field.TYPE_STRING:
-            for text in (value,) if isinstance(value, str | bytes) else value:
-                if isinstance(text, bytes):
-                    raise FileError(f"{what} is damaged: the name {text!r} is not valid text")
 
 
 def _opset(proto: ModelProto) -> int:
