@@ -1,7 +1,7 @@
 # make study   the main job on real CIFAR-10, from nothing to a report
 # make test    everything that CI checks
 # make docs    the site, in build/docs
-# make test-long    the tests that draw examples, at random and ten times as many; sanitizers; then fuzzing
+# make test-long    the tests that draw examples, at random and ten times as many, and those that take long; then fuzzing
 # make release      what a release is made of, in dist/
 # make test-ray     studies on a Ray cluster of three nodes here, of which some die
 # All set up their own environment in .venv (PYTHON chooses the interpreter; 3.11 or newer).

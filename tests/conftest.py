@@ -108,14 +108,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def turn(request: pytest.FixtureRequest) -> object:
-    """Which of its turns a test is at."""
+    """Which of its turns a test is at: 0, but for `make test-long`."""
     return request.param
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give the tests that draw examples their turns."""
+    """Give the tests that draw examples, and those that ask for one, their turns."""
     long = metafunc.config.getoption("--hypothesis-profile") == "long"
-    if long and hypothesis.is_hypothesis_test(metafunc.function):
+    if "turn" in metafunc.fixturenames:
+        turns = [pytest.param(k, marks=pytest.mark.long) for k in range(TURNS)] if long else [0]
+        metafunc.parametrize("turn", turns, indirect=True)
+    elif long and hypothesis.is_hypothesis_test(metafunc.function):
         metafunc.fixturenames.append("turn")
         metafunc.parametrize("turn", range(TURNS), indirect=True)
 
@@ -127,9 +130,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a GPU where there is none, and a Ray cluster where it is not asked for."""
+    """Skip what needs a GPU where there is none, and what takes long where it is not asked for."""
     if item.get_closest_marker("long") and "long" not in item.config.option.markexpr:
-        pytest.skip("takes minutes; `make test-long` runs it")
+        pytest.skip("takes long; `make test-long` runs it")
     if item.get_closest_marker("cluster") and "cluster" not in item.config.option.markexpr:
         pytest.skip("starts a Ray cluster; `make test-ray` runs it")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():

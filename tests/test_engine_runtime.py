@@ -63,6 +63,15 @@ def test_a_remainder_runs_as_a_tile_from_a_quarter_on(content: bytes, threads: i
         assert program.tolist() == [1] * (batch - alone) + [0] * alone
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_samples_that_a_tile_lacks_are_zeros(target: Target, alone: bool) -> None:
+    """Not what another call left, on which arithmetic may take a hundred times as long."""
+    engine = Engine(compiled(target, alone=alone), 2)
+    for batch in (tiny.TILE, 1, tiny.TILE - 1, tiny.TILE // 2):
+        _, program = engine(tiny.samples(batch))
+        assert (program < 100).all()
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_tile_that_is_too_little_for_several_threads_is_run_by_one(
     target: Target, threads: int

@@ -1,7 +1,8 @@
 """A network written by hand, so that tests of runtime and toolchain need no code generator.
 
 y = 2x + 11w for samples of 501 floats; a second output says which program ran each sample and,
-where tiles are for one thread alone, ten times how many threads it had. Steps read what other
+where tiles are for one thread alone, ten times how many threads it had. It has 100 added where the
+first tile found anything but zeros at samples that it has not. Steps read what other
 threads wrote in the step before.
 """
 
@@ -53,7 +54,12 @@ static void tell(const sec_frame *f, int t, int T, int64_t program) {
   EACH(f->count) y[j] = ALONE ? 10 * T + program : program;
 }
 static void tell0(const sec_frame *f, int t, int T) { tell(f, t, T, 0); }
-static void tell1(const sec_frame *f, int t, int T) { tell(f, t, T, 1); }
+static void tell1(const sec_frame *f, int t, int T) {
+  int64_t found = 0;
+  for (size_t j = f->count * WIDTH; !f->first && j < TILE * WIDTH; j++)
+    if (((float *)f->arena)[j] != 0) found = 100;
+  tell(f, t, T, 1 + found);
+}
 static void prepare(const char *weights, char *prepared) {
   for (int j = 0; j < WIDTH; j++) ((float *)prepared)[j] = 10 * ((const float *)weights)[j];
 }
@@ -61,10 +67,13 @@ static void prepare(const char *weights, char *prepared) {
 static const sec_step steps0[] = {twice, turn, add, tell0}, steps1[] = {twice1, turn, add, tell1};
 static const char *const names0[] = {"Twice", "Turn", "Add", "Tell 0"};
 static const char *const names1[] = {"Twice", "Turn", "Add", "Tell 1"};
-#define ARENA (8 * WIDTH * TILE)
+#define STAGED (4 * WIDTH * TILE)
+#define ARENA (2 * STAGED)
 static const sec_program programs[] = {
-  {.batch = 1, .arena = ARENA, .steps = 4, .alone = ALONE, .step = steps0, .names = names0},
-  {.batch = TILE, .arena = ARENA, .steps = 4, .looped = 1, .alone = ALONE, .step = steps1,
+  {.batch = 1, .arena = ARENA, .steps = 4, .cost = 4, .alone = ALONE, .step = steps0,
+   .names = names0},
+  {.batch = TILE, .arena = ARENA, .staged = STAGED, .steps = 4, .looped = 1, .cost = TILE,
+   .alone = ALONE, .step = steps1,
    .names = names1}};
 static const size_t input_bytes[] = {4 * WIDTH}, output_bytes[] = {4 * WIDTH, 8};
 static const sec_section sections[] = {{0, 0, WIDTH, SECTION}};

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from secateur.compiler import toolchain
 from secateur.errors import CompileError
 from secateur.machine import can_pin
 
@@ -45,16 +44,14 @@ def measure(cores: Sequence[int]) -> Roofline:
     Raises:
         CompileError: there is no C compiler, or the program cannot be built or run.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise CompileError(
-            "the roofline is measured by a C program, but there is no C compiler; install gcc or "
-            "clang, or leave --layers out"
-        )
+    try:
+        compiler = toolchain.compiler(toolchain.target())
+    except CompileError as error:
+        raise CompileError(f"the roofline (--layers) is measured by a C program: {error}") from None
     source = files("secateur.compiler") / "c" / "roofline.c"
     with tempfile.TemporaryDirectory() as folder, as_file(source) as path:
         program = str(Path(folder) / "roofline")
-        _run([compiler, "-O3", "-march=native", "-pthread", str(path), "-o", program])
+        _run([*compiler, "-O3", "-march=native", "-pthread", str(path), "-o", program])
         command = [program, str(len(cores))]
         said = _run(
             [sys.executable, "-c", _BOUND, str(list(cores)), *command] if can_pin() else command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -41,6 +42,12 @@ WORD = 6.0
 MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
 cores of a virtual machine (Zen 5), where both are dear."""
+
+FAR = 6
+"""Cycles more for a line that does not stay in the second-level cache until it is read."""
+
+GAIN = 0.97
+"""A program of many samples takes no more of what it would take to run them one by one."""
 
 
 def sparse(graph: Graph, programs: Sequence[Program], machine: Machine) -> dict[str, int]:
@@ -107,28 +114,51 @@ def cost(node: Node, graph: Graph, program: Program, machine: Machine) -> tuple[
     return sparse * times, dense
 
 
-def alone(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Machine) -> bool:
-    """Return whether one thread does a tile of a small network as fast as several would.
+@dataclass(frozen=True)
+class Load:
+    """What a tile of a program costs.
+
+    Attributes:
+        cycles: of one thread; what they are good for is comparing programs of one network.
+        alone: whether one thread does the tile as fast as several would.
+    """
+
+    cycles: float
+    alone: bool
+
+
+def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Machine) -> Load:
+    """Return what a tile costs.
 
     Two threads halve the work, but meet after every step, and half of what a step reads was then
     written by the other core. A core that cannot help is better left to others.
     """
-    work, lines = 0.0, 0
+    work, lines, far, meetings = 0.0, 0, 0, 0
     skippable = sums(graph, machine)
     layers = {node.name: node for node in graph.nodes if node.name in skippable}
-    for planned in program.steps:
+    for k, planned in enumerate(program.steps):
         node = planned.node
+        times = program.batch if k < program.looped else 1
         moved = sum(-(-program.layouts[v].elements * 4 // LINE) for v in node.outputs if v)
-        lines += moved
+        lines += times * moved
+        far += moved if times == 1 and program.arena > tiles.SECOND else 0
+        meetings += times
         if node.name in layers:
             costs = cost(layers[node.name], graph, program, machine)
             work += program.batch * costs[0 if chosen.get(node.name) else 1]
         else:
-            work += 4 * moved  # read, compute, write
+            work += 4 * times * moved  # read, compute, write
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
-            work += output.size * inputs.shape[-1] / machine.lanes
-    return work / 2 + MEETING * len(program.steps) + FOREIGN * lines / 2 > 0.9 * work
+            work += times * output.size * inputs.shape[-1] / machine.lanes
+    work += FAR * far
+    return Load(work, work / 2 + MEETING * meetings + FOREIGN * lines / 2 > 0.9 * work)
+
+
+def gains(programs: Sequence[Program], loads: Sequence[Load]) -> bool:
+    """Return whether the last program, of many samples, gains on running them one by one."""
+    alone = programs[-1].batch / programs[0].batch * loads[0].cycles
+    return loads[-1].cycles < GAIN * alone
 
 
 def _place(program: Program, value: str) -> Place:

@@ -187,7 +187,7 @@ def _giving(compiled: Network, probes: Sequence[str]) -> Network:
         graphs=graphs[: len(programs)],
         programs=tuple(programs),
         sparse={name: most for name, most in compiled.sparse.items() if name in kept},
-        alone=compiled.alone[: len(programs)],
+        loads=compiled.loads[: len(programs)],
         rows=EMPTY,
         fixed=0,
         whole=None,

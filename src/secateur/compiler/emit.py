@@ -23,6 +23,9 @@ from secateur.compiler.kernels.fill import filler
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Planned, Program
 
+UNIT = 1000
+"""What a tile of the first program is said to cost, beside those of the others."""
+
 
 @dataclass
 class _Blob:
@@ -83,7 +86,7 @@ def emit(
     machine: Machine,
     *,
     sparse: Mapping[str, int],
-    alone: Sequence[bool],
+    loads: Sequence[choice.Load],
     info: Mapping[str, Any],
     values: str = "fp32",
     fixed: int = 0,
@@ -95,7 +98,7 @@ def emit(
         programs: ascending by batch.
         machine: the target.
         sparse: by node name, see `Step.sparse`.
-        alone: by program, whether one thread runs a tile of it.
+        loads: by program, what a tile of it costs.
         info: goes into the artifact as JSON, `steps` added, and into the C without them.
         values: how float constants are stored: "fp32", "fp16", "bf16".
         fixed: samples of every call, where callers cannot choose; 0 where they can.
@@ -122,9 +125,10 @@ def emit(
             ]
         )
     rows = ",\n  ".join(
-        f"{{{p.batch}, {p.arena}, {len(p.steps)}, {p.looped}, "
-        f"{alone[i]:d}, p{i}_steps, p{i}_names}}"
-        for i, p in enumerate(programs)
+        f"{{{p.batch}, {p.arena}, {p.staged}, {len(p.steps)}, {p.looped}, "
+        f"{max(1, round(UNIT * load.cycles / loads[0].cycles))}, {load.alone:d}, p{i}_steps, "
+        f"p{i}_names}}"
+        for i, (p, load) in enumerate(zip(programs, loads, strict=True))
     )
     first = programs[0]
     model = "\n".join(

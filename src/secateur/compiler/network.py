@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -50,7 +50,7 @@ class Network:
         sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
         machine: vectors of the target.
         several: as `reference`, of `SEVERAL` samples; None where the network is not batched.
-        alone: by program, whether a tile is too little work for several threads.
+        loads: by program, what a tile costs.
         rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
             them on an axis of their own.
         whole: the graph as it was read, of `fixed` samples; None where it is 0.
@@ -63,7 +63,7 @@ class Network:
     sparse: Mapping[str, int]
     machine: Machine
     several: Graph | None = None
-    alone: tuple[bool, ...] = ()
+    loads: tuple[choice.Load, ...] = ()
     rows: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     fixed: int = 0
     whole: Graph | None = None
@@ -134,8 +134,10 @@ def _network(
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
-    sparse = choice.sparse(graphs[0], programs, machine)
-    alone = tuple(choice.alone(graphs[0], program, sparse, machine) for program in programs)
+    sparse, loads = _chosen(graphs[0], programs, machine)
+    if len(programs) > 1 and not choice.gains(programs, loads):
+        graphs, programs = graphs[:1], programs[:1]
+        sparse, loads = _chosen(graphs[0], programs, machine)
     return Network(
         reference,
         tuple(graphs),
@@ -144,9 +146,17 @@ def _network(
         sparse,
         machine,
         several,
-        alone,
+        loads,
         own,
     )
+
+
+def _chosen(
+    graph: Graph, programs: Sequence[Program], machine: Machine
+) -> tuple[dict[str, int], tuple[choice.Load, ...]]:
+    """Return which layers skip zeros, and what each program then costs."""
+    sparse = choice.sparse(graph, programs, machine)
+    return sparse, tuple(choice.load(graph, program, sparse, machine) for program in programs)
 
 
 def of_many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:

@@ -72,7 +72,7 @@ class Program:
         steps: in order. looped: how many of the first ones run once for every sample.
         layouts, homes: by value name. halos: of values that have one.
         types: by value name, those of relayouts included.
-        arena: bytes.
+        arena: bytes. staged: its first bytes, where looped steps leave what others read.
         batched: whether axis 0 of inputs and outputs counts samples.
     """
 
@@ -85,6 +85,7 @@ class Program:
     types: Mapping[str, Tensor]
     arena: int
     batched: bool
+    staged: int = 0
 
 
 def plan(graph: Graph, machine: Machine, *, batch: int, lanes: bool, batched: bool) -> Program:
@@ -172,6 +173,7 @@ def plan_mixed(one: Graph, many: Graph, machine: Machine, split: int) -> Program
         {**walk.types, **rest.types},
         start + max(loop.arena, main.arena),
         True,
+        start,
     )
 
 
@@ -200,7 +202,7 @@ class _Cuts:
         self.nodes: list[tuple[Node, dict[int, Cut]]] = []
         self.halos: dict[str, Halo] = {}
         self.cuts.update(staged)
-        self.external = {*graph.inputs, *staged}  # memory that is not ours: no halos
+        self.external = {*graph.inputs, *staged}  # uncut, and memory without halos
         self.moved: dict[tuple[str, Cut, float | None], str] = {}
         self.names = set(graph.types) | {node.name for node in graph.nodes}
 
@@ -215,6 +217,10 @@ class _Cuts:
             for name in node.inputs
         ]
         batch = bool(self.batch_cut.axes)
+        given = kernel.counts and node.inputs[0] in self.graph.inputs
+        if given:
+            cuts[0] = PLAIN
+            node = replace(node, attributes={**node.attributes, "samples": int(self.batched)})
         wanted, outs = kernel.wanted(node, self.types, cuts, self.machine, batch)
         settled = [
             (cut if want is None else want) if name else PLAIN
@@ -224,6 +230,8 @@ class _Cuts:
         for i, (name, want) in enumerate(zip(node.inputs, settled, strict=True)):
             if name in self.graph.constants:
                 packed_constants[i] = want
+            elif given and i == 0:
+                continue
             elif name and (want != self.cuts[name] or (batch and name in self.graph.inputs)):
                 # the caller's arrays may hold fewer samples than a tile: they are always copied
                 inputs[i] = self.relayout(name, want)
@@ -234,6 +242,8 @@ class _Cuts:
                 packed_constants.pop(i, None)  # a constant with a halo is a copy
         self.nodes.append((replace(node, inputs=tuple(inputs)), packed_constants))
         self.cuts.update({o: c for o, c in zip(node.outputs, outs, strict=True) if o})
+        if given:  # as if it came from outside
+            self.external.update(node.outputs)
 
     def relayout(self, name: str, cut: Cut, padding: float | None = None) -> str:
         key = (name, cut, padding)

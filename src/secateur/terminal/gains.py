@@ -72,7 +72,7 @@ def measure() -> dict[str, float]:
         network,
         graphs=network.graphs[:1],
         programs=network.programs[:1],
-        alone=network.alone[:1],
+        loads=network.loads[:1],
         sparse=skipped,
     )
     found: dict[str, float] = {}

@@ -11,6 +11,9 @@
 #ifndef SECATEUR_LEVELS_H
 #define SECATEUR_LEVELS_H
 #include "vector.h"
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__ARM_NEON) && !defined(__ARM_FEATURE_MATMUL_INT8) && LANES == 4
 #define SEC_MOVED 128
@@ -70,12 +73,24 @@ INLINE int32_t sec_byte1(uint32_t word, const int k) { return word >> 8 * k & 25
 INLINE veci sec_byte(veci word, const int k) { return word >> 8 * k & 255; }
 INLINE vec sec_real(veci x) { return __builtin_convertvector(x, vec); }
 
+/* What numbers become levels by. */
+typedef struct {
+  float scale, low, high;  /* ends less zero */
+  int zero;
+} sec_grid;
+INLINE int32_t sec_level_of(const float a, const sec_grid g) {
+  return sec_level1(a / g.scale, g.low, g.high, g.zero);
+}
 INLINE uint32_t sec_quad_of(const float a, const float b, const float c, const float d,
-                            const float scale, const float low, const float high, const int zero) {
-  return sec_words((uint32_t)sec_level1(a / scale, low, high, zero)
-                   | (uint32_t)sec_level1(b / scale, low, high, zero) << 8
-                   | (uint32_t)sec_level1(c / scale, low, high, zero) << 16
-                   | (uint32_t)sec_level1(d / scale, low, high, zero) << 24);
+                            const sec_grid g) {
+  return sec_words((uint32_t)sec_level_of(a, g) | (uint32_t)sec_level_of(b, g) << 8
+                   | (uint32_t)sec_level_of(c, g) << 16 | (uint32_t)sec_level_of(d, g) << 24);
+}
+/* n words, one after the other, of channels side by side. */
+static __attribute__((unused)) void sec_quads_of(uint32_t *to, const float *from, const long n,
+                                                 const sec_grid g) {
+  sec_stored_level *restrict y = (sec_stored_level *)to;
+  for (long i = 0; i < 4 * n; i++) y[i] = (sec_stored_level)(sec_level_of(from[i], g) - SEC_MOVED);
 }
 
 /* The sum of two words' numbers, as levels; both factors have 16 bits, so that products are exact. */
@@ -98,6 +113,36 @@ INLINE uint32_t sec_quad_table(uint32_t x, const uint8_t *table) {
   x = sec_words(x);
   return sec_words(table[x & 255] | (uint32_t)table[x >> 8 & 255] << 8
                    | (uint32_t)table[x >> 16 & 255] << 16 | (uint32_t)table[x >> 24] << 24);
+}
+
+/* The same of n words, one after the other: instructions that look many bytes up at once, if there are. */
+static __attribute__((unused)) void sec_quad_tables(uint32_t *to, const uint32_t *from, const long n,
+                                                    const uint8_t *table) {
+  long i = 0;
+#if LANES == 16 && defined(__AVX512VBMI__) && defined(__AVX512BW__)
+  __m512i part[4];
+  UNROLL for (int k = 0; k < 4; k++) part[k] = _mm512_loadu_si512(table + 64 * k);
+  for (; i + 16 <= n; i += 16) {
+    const __m512i x = _mm512_loadu_si512(from + i);
+    const __m512i low = _mm512_permutex2var_epi8(part[0], x, part[1]);
+    const __m512i high = _mm512_permutex2var_epi8(part[2], x, part[3]);
+    _mm512_storeu_si512(to + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
+  }
+#elif LANES == 4 && defined(__aarch64__)
+  uint8x16x4_t part[4];
+  UNROLL for (int k = 0; k < 4; k++)
+    UNROLL for (int l = 0; l < 4; l++) part[k].val[l] = vld1q_u8(table + 64 * k + 16 * l);
+  for (; i + 4 <= n; i += 4) {
+    uint8x16_t x = veorq_u8(vld1q_u8((const uint8_t *)(from + i)), vdupq_n_u8(SEC_MOVED));
+    uint8x16_t y = vqtbl4q_u8(part[0], x);
+    UNROLL for (int k = 1; k < 4; k++) {
+      x = vsubq_u8(x, vdupq_n_u8(64));
+      y = vqtbx4q_u8(y, part[k], x);  /* where x is beyond the part, y stays */
+    }
+    vst1q_u8((uint8_t *)(to + i), veorq_u8(y, vdupq_n_u8(SEC_MOVED)));
+  }
+#endif
+  for (; i < n; i++) to[i] = sec_quad_table(from[i], table);
 }
 
 /* The larger of each two levels of stored words. */

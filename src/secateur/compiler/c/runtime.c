@@ -12,9 +12,6 @@ enum { OK, WRONG_BATCH, NO_MEMORY, NO_PROGRAM };
 enum { KEPT = 8, LINE = 64, PROGRAMS = 8 };
 enum { SELDOM = 64, RARELY = 4096, TRIED = 3 };  /* calls: between trials, at most; of a trial */
 
-/* A tile of the smallest program costs about this many times its share of a full larger tile. */
-enum { FILLED = 4 };
-
 /* ---- Calls: scratch memory, and the tiles of a batch. ---- */
 
 typedef struct {
@@ -100,13 +97,11 @@ static void by_one(share *shares, size_t program, size_t first, size_t samples) 
 static void by_all(share *shares, size_t batch) {
   size_t first = 0;
   for (size_t p = M->program_count; p-- > 0;) {
-    const size_t tile = M->programs[p].batch, left = (batch - first) % tile;
+    const sec_program *large = M->programs + p, *small = p ? large - 1 : 0;
+    const size_t left = (batch - first) % large->batch;
     by_one(shares, p, first, batch - first - left);
     first = batch - left;
-    if (!left) continue;
-    const size_t smaller = p ? M->programs[p - 1].batch : 0;
-    const size_t cost = p > 1 ? (left + smaller - 1) / smaller * smaller : left * FILLED;
-    if (p && cost >= tile) {
+    if (small && (left + small->batch - 1) / small->batch * small->cost >= large->cost) {
       shares[p].rest = left;
       first = batch;
     }
@@ -136,6 +131,11 @@ static int arrange(call *c, int threads) {
   }
   for (int t = 0; t < (c->alone ? threads : 1); t++)
     if (!reserve(c->context->arenas + t, t || alone > whole ? alone : whole)) return 0;
+  /* a tile that is not full computes on samples that nobody gave: zeros, since numbers that other
+     layers left may be so small that the processor takes a hundred times as long */
+  for (size_t p = 0; p < M->program_count; p++)
+    for (int t = 0; c->shares[p].rest && t < (c->alone ? threads : 1); t++)
+      memset(c->context->arenas[t].memory, 0, M->programs[p].staged);
   return 1;
 }
 

@@ -23,8 +23,10 @@ typedef void (*sec_step)(const sec_frame *frame, int thread, int threads);
 typedef struct {
   size_t batch;              /* samples a tile holds */
   size_t arena;              /* bytes of scratch memory a team needs */
+  size_t staged;             /* its first bytes, where looped steps leave what the others read */
   size_t steps;
   size_t looped;             /* so many first steps run sample by sample, the others once a tile */
+  size_t cost;               /* of a tile, full or not, beside those of other programs */
   int alone;                 /* whether a tile is too little work for several threads */
   const sec_step *step;
   const char *const *names;  /* what each step does, for profiles */

@@ -160,6 +160,8 @@ class Kernel:
             `step.scratch` is where.
         tight: its outputs have gaps only between rows of their innermost axis, so that a reshape
             that merges other axes needs no copy.
+        counts: it reads its first input where the caller left it, and of a tile that is not full
+            (where the node is told `samples`) those samples that are there.
     """
 
     ops: tuple[str, ...]
@@ -178,6 +180,7 @@ class Kernel:
     fills: bool = False
     scratch: Callable[[Node, Types, Machine], int] | None = None
     tight: bool = False
+    counts: bool = False
 
     def wanted(
         self, node: Node, types: Types, cuts: Sequence[Cut], machine: Machine, batch: bool

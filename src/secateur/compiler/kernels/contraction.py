@@ -264,7 +264,11 @@ def _dense(
     mine = outputs // c.groups
     together, tile = tiles.dense(*plane, mine, step.machine, least=least)
     spots = -(-plane[0] // tile.high) * -(-plane[1] // tile.wide)
+    words = levels != "0"
+    deep = matrix_depth(c, lanes, step.machine) if words else 0
     heavy = spots > 1 and 4 * c.weight.size > tiles.SECOND
+    # sums of words wait nowhere, so a tile reads all channels, and only a matrix reads them so fast
+    heavy = heavy and (not words or deep > 0)
     if heavy:  # weights of some outputs at a time, for all positions
         a_block = max(1, tiles.CACHE // (64 * taps))
     else:
@@ -272,12 +276,10 @@ def _dense(
         reads = (tile.high + halo) * (tile.wide + halo) * lanes * 4
         a_block = max(1, min(width, tiles.CACHE // 2 // reads))
     body.line(_table("int32_t", "offset", [4 * o for o in c.taps]))
-    words = levels != "0"
     if words:
         a_block = max(1, width)  # sums have no place to wait in
     p = step.weights.pointer
     kept = [f"(const float *){a}" for a in (p(packing.dense(c.weight, c.groups)), bias)]
-    deep = matrix_depth(c, lanes, step.machine) if words else 0
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
         f"{', '.join(kept)}, offset, {levels}}};"

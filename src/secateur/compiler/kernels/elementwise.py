@@ -15,7 +15,7 @@ from secateur.compiler.kernels.expressions import (
     floating,
     literal,
 )
-from secateur.compiler.kernels.nest import Carried, Pointer
+from secateur.compiler.kernels.nest import Carried, Pointer, Run
 from secateur.compiler.layout import Cut, Layout
 
 __all__ = ["ACTIVATIONS", "KERNELS", "activation", "carry", "floating", "order", "pointwise"]
@@ -67,7 +67,10 @@ def order(
 
 
 def pointwise(
-    expression: Expression, maps: Maps = trailing, weight: int = 1
+    expression: Expression,
+    maps: Maps = trailing,
+    weight: int = 1,
+    run: Callable[[Node, Sequence[Place | None], Place], Run] | None = None,
 ) -> Callable[[Node, Sequence[Place | None], Sequence[Place], Step], str]:
     """Return an `emit` that writes one expression of `x0`, `x1`, ... for every element.
 
@@ -75,6 +78,7 @@ def pointwise(
         expression: (node, inputs, output) -> C expression.
         maps: which axes correspond.
         weight: cost of the expression, in additions.
+        run: (node, inputs, output) -> the same of many elements at once.
     """
 
     def emit(
@@ -102,7 +106,8 @@ def pointwise(
         text = expression(node, inputs, out)
         if out.dtype.itemsize < 4:  # C computes these as int
             text = f"({out.c})({text})"
-        nest.each(body, loops, Pointer.to(out), pointers, text, weight=weight)
+        many = run(node, inputs, out) if run else None
+        nest.each(body, loops, Pointer.to(out), pointers, text, weight=weight, run=many)
         return body.text()
 
     return emit

@@ -11,7 +11,7 @@ from secateur.compiler.kernels import Body, Carry, Kernel, Place, Step, Types
 from secateur.compiler.kernels.elementwise import carry as same_axes
 from secateur.compiler.kernels.elementwise import order, pointwise
 from secateur.compiler.kernels.expressions import floating
-from secateur.compiler.kernels.nest import Axis, Pointer, each, spread
+from secateur.compiler.kernels.nest import Axis, Pointer, Run, each, spread
 from secateur.compiler.layout import Cut, Layout
 
 WEIGHT = 8
@@ -52,6 +52,12 @@ def _table(_node: Node, inputs: Sequence[Place | None], _out: Place) -> str:
     table = inputs[1]
     assert table is not None
     return f"sec_quad_table(x0, {table.ref})"
+
+
+def _tables(_node: Node, inputs: Sequence[Place | None], _out: Place) -> Run:
+    table = inputs[1]
+    assert table is not None
+    return Run(f"sec_quad_tables(py, p0, n, {table.ref});", (1, 1))
 
 
 def _first_alone(node: Node, types: Types) -> list[Carry | None]:
@@ -98,6 +104,13 @@ def to_quads(
     body = Body()
     axes, lanes = _loops(y, x, axis, wide="other")
     grid = _grid(body, node, inputs)
+    outside = node.get("samples") and x.layout.shape[0] > 1
+    if outside:  # the caller's array, which has so many samples
+        body.open("for (size_t s = 0; s < f->count; s++)")
+        axes[0] = Axis(1, (0, 0))
+    begin, write = (
+        f"{place.ref} + s * {place.layout.strides[0]}" if outside else place.ref for place in (x, y)
+    )
     whole, rest = divmod(x.layout.shape[axis], 4)
     stride = x.layout.strides[axis]
     for first, extent, count in ((0, whole, 4), (whole, 1, rest)):
@@ -108,24 +121,29 @@ def to_quads(
         ordered = [*(loops[a] for a in y.layout.order), *lanes]
         ordered = [Axis(a.extent, (a.steps[0], *[a.steps[1]] * count)) for a in ordered]
         sources: list[Pointer | None] = [
-            Pointer(x.c, f"{x.ref} + {(4 * first + k) * stride}L") for k in range(count)
+            Pointer(x.c, f"{begin} + {(4 * first + k) * stride}L") for k in range(count)
         ]
-        target = Pointer(y.c, f"{y.ref} + {first * y.layout.strides[axis]}L")
+        target = Pointer(y.c, f"{write} + {first * y.layout.strides[axis]}L")
         four = ", ".join([*(f"x{k}" for k in range(count)), *["0.0f"] * (4 - count)])
-        each(body, ordered, target, sources, f"sec_quad_of({four}, {grid})", weight=WEIGHT)
+        side = Run(f"sec_quads_of(py, p0, n, {grid});", (1, 4)) if stride == 1 else None
+        run = side if count == 4 else None
+        each(body, ordered, target, sources, f"sec_quad_of({four}, {grid})", weight=WEIGHT, run=run)
+    if outside:
+        body.close()
     return body.text()
 
 
 def _grid(body: Body, node: Node, inputs: Sequence[Place | None]) -> str:
-    """Return C of the arguments of `sec_quad_of` behind the numbers."""
+    """Return C of a `sec_grid`."""
     if len(inputs) == 1:
-        return f"{floating(node.get('scale'))}, {_ends(0, 255, node.get('zero'))}"
+        ends = _ends(0, 255, node.get("zero"))
+        return f"(sec_grid){{{floating(node.get('scale'))}, {ends}}}"
     scale, zero = inputs[1:]
     assert scale is not None
     assert zero is not None
     body.line(f"const float scale = *{scale.ref};")
     body.line(f"const int zero = *{zero.ref};")
-    return "scale, 0.0f - (float)zero, 255.0f - (float)zero, zero"
+    return "(sec_grid){scale, 0.0f - (float)zero, 255.0f - (float)zero, zero}"
 
 
 def from_quads(
@@ -207,10 +225,12 @@ KERNELS = (
     Kernel(("QuadAdd",), pointwise(_sum, weight=WEIGHT), carry=same_axes, order=order),
     Kernel(
         ("QuadTable",),
-        pointwise(_table, lambda shapes, rank: [{a: a for a in range(rank)}, None], WEIGHT),
+        pointwise(
+            _table, lambda shapes, rank: [{a: a for a in range(rank)}, None], WEIGHT, _tables
+        ),
         carry=_first_alone,
         order=order,
     ),
-    Kernel(("ToQuads",), to_quads, carry=_but_channels, order=_as_input),
+    Kernel(("ToQuads",), to_quads, carry=_but_channels, order=_as_input, counts=True),
     Kernel(("FromQuads",), from_quads, carry=_but_channels, order=_as_input),
 )

@@ -48,6 +48,19 @@ class Pointer:
         return Pointer(place.c, place.ref)
 
 
+@dataclass(frozen=True)
+class Run:
+    """C of many elements at once.
+
+    Attributes:
+        text: a statement that does `n` elements, from `py` and `p0`, `p1`, ... on.
+        steps: how far apart it takes elements of the output, and of every input, to be.
+    """
+
+    text: str
+    steps: tuple[int, int]
+
+
 def spread(lead: Layout, others: Sequence[tuple[Layout, Carried]]) -> tuple[list[Axis], list[Axis]]:
     """Return the loops over a value's positions, by its axes, and those over its lanes.
 
@@ -170,6 +183,7 @@ def each(
     *,
     weight: int = 1,
     alone: bool = False,
+    run: Run | None = None,
 ) -> None:
     """Write: for every element, out = expression of `x0`, `x1`, ...
 
@@ -181,6 +195,7 @@ def each(
         expression: C; its names must not begin with p, i or j.
         weight: cost of the expression, in additions.
         alone: the thread that comes here does all elements; else threads share them.
+        run: the same of many elements at once, where they lie so.
     """
     loops = merged(axes) or [Axis(1, (0,) * (1 + len(inputs)))]
     outer, inner = loops[:-1], loops[-1]
@@ -209,6 +224,12 @@ def each(
         (moving if step else still).append(
             f"const {pointer.c} x{k} = {_element(f'p{k}', step)}; (void)x{k};"
         )
+    read = [inner.steps[k + 1] for k, pointer in enumerate(inputs) if pointer is not None]
+    if run and (inner.steps[0], *{*read}) == run.steps:
+        body.line(f"const long n = {bound};")
+        body.line(run.text)
+        body.close(opened)
+        return
     for line in still:
         body.line(line)
     body.open(f"for (long j = 0; j < {bound}; j++)")
