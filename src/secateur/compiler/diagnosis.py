@@ -19,7 +19,7 @@ from secateur.compiler.network import Network
 from secateur.compiler.plan import plan
 from secateur.compiler.runtime import Engine
 from secateur.compiler.verification import Arrays, Batch, DifferenceError
-from secateur.errors import SecateurError
+from secateur.errors import printable
 
 MOST_BYTES = 2**28
 """Of values that are looked at together, as float64, over the whole batch."""
@@ -55,8 +55,8 @@ def told(compiled: Network, batch: Batch, values: str, make: Make) -> str:
     """Return a part of a sentence that says where an engine differs, as `first_difference`."""
     try:
         found = first_difference(compiled, batch, values, make)
-    except SecateurError as error:
-        return f"where it arises could not be found ({error})"
+    except Exception as error:  # whatever it is: that the engine differs is what has to be told
+        return f"where it arises could not be found ({printable(str(error))})"
     if found is None:
         return "no step is wrong where each step's values are kept"
     return f"it arises in {found}"

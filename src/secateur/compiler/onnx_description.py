@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.compiler import onnx_file, onnx_inputs, onnx_tensors
+from secateur.compiler.ops.cast import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
@@ -92,7 +93,7 @@ def _ports(values: Sequence[ValueInfoProto]) -> list[dict[str, Any]]:
         kind = value.type.tensor_type
         known = kind.elem_type in TensorProto.DataType.values()
         dtype = TensorProto.DataType.Name(kind.elem_type).lower() if known else "unknown"
-        if known and kind.elem_type in onnx_tensors.ELEMENT_TYPES:
+        if known and kind.elem_type in ELEMENT_TYPES:
             dtype = onnx_tensors.dtype_of(kind.elem_type, value.name).name
         whole = value.type.HasField("tensor_type") and kind.HasField("shape")
         shape = list(onnx_inputs.declared_dims(kind.shape)) if whole else None

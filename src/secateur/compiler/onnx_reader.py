@@ -154,8 +154,8 @@ class _Reader:
             constants=self.scope.constants,
             types=types,
         )
-        values = (*proto.value_info, *proto.output)
-        said = {v.name: _declared_dims(v) for v in values if v.type.HasField("tensor_type")}
+        inside = (*proto.value_info, *proto.output)
+        said = {v.name: _declared_dims(v) for v in inside if v.type.HasField("tensor_type")}
         return Model(graph, batched, self.opset, said)
 
     def _branch(self, proto: GraphProto, outer: Mapping[str, str], defined: set[str]) -> Graph:

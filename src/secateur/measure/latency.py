@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from secateur.compiler.call import compile as compile_model
-from secateur.export import names_of
+from secateur.model.inputs import names_of
 
 if TYPE_CHECKING:
     from secateur.model.inputs import Inputs

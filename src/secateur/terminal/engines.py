@@ -170,7 +170,7 @@ def compile_(
         "verify_with": verify_with,
     }
     if in_c:
-        named = {} if prefix is None else {"prefix": prefix}
+        named: dict[str, Any] = {} if prefix is None else {"prefix": prefix}
         with working(f"compiling {name} to C"):
             pipeline.emit_c(source, path, **options, **named, force=force)
         lines.append(f"wrote {path}: `make` there builds a library and an example")
