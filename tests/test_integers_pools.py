@@ -45,6 +45,15 @@ def test_means_agree_with_onnx_runtime_to_a_level(name: str) -> None:
     assert share < 0.02
 
 
+def test_the_largest_of_a_plane_stays_a_level() -> None:
+    nodes = [*CONV, om.node("GlobalMaxPool", "e", "c")]
+    proto = model(nodes, (3, 10, 12), WEIGHTS | GRID)
+    found = operators(proto)
+    assert found["QuadMaxPool"] == found["QuadConv"] == 1
+    assert "GlobalMaxPool" not in found
+    assert steps_off(proto, inputs(19, 3, 10, 12), 0.08)[0] < 1.01
+
+
 def inputs(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal(shape).astype(F32)
 

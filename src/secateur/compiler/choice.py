@@ -119,7 +119,8 @@ class Load:
     """What a tile of a program costs.
 
     Attributes:
-        cycles: of one thread; what they are good for is comparing programs of one network.
+        cycles: of one thread, more than 0; what they are good for is comparing programs of one
+            network.
         alone: whether one thread does the tile as fast as several would.
     """
 
@@ -151,7 +152,7 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
         if node.op == "MatMul":
             inputs, output = program.types[node.inputs[0]], program.types[node.outputs[0]]
             work += times * output.size * inputs.shape[-1] / machine.lanes
-    work += FAR * far
+    work = max(1.0, work + FAR * far)
     return Load(work, work / 2 + MEETING * meetings + FOREIGN * lines / 2 > 0.9 * work)
 
 

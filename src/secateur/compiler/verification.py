@@ -207,8 +207,9 @@ def _orders(network: Network, distinct: int) -> Iterator[list[int]]:
     yield from ([k] for k in range(2))
     if not network.batched:
         return
-    # some that do not fill a tile; a full tile and more, by a large part and a small
-    for count in sorted({2, 3, batch + batch // 2 + 1, batch + 2}):
+    # some that do not fill a tile; a full tile and more, by a few, and by so many that they have a
+    # tile of their own, if any number has
+    for count in sorted({2, 3, batch + 2, 2 * batch - 1}):
         yield _order(rng, count, distinct)
 
 

@@ -52,7 +52,7 @@ static __attribute__((unused)) void sec_blocked_visit(void *to, int output, int 
   at->p.value[(size_t)at->step++ * 16 + (size_t)output - at->begin[at->group]] = value;
 }
 
-static __attribute__((unused)) void sec_blocked_prepare(const sec_sparse *w, const sec_blocked g,
+SHARED void sec_blocked_prepare(const sec_sparse *w, const sec_blocked g,
                                                         int channels, char *memory) {
   const sec_blocked_parts p = sec_blocked_at(g, memory);
   p.first[0] = 0;

@@ -14,7 +14,7 @@ typedef struct {
 
 /* Where the elements of an axis, as `to` has it, lie in `from`: for each position within a block, one
    offset for each of `lanes` (the lanes of a vector, or 1). */
-static __attribute__((unused)) void sec_tabulate(int32_t *table, const sec_cut to, int lanes,
+SHARED void sec_tabulate(int32_t *table, const sec_cut to, int lanes,
                                                  int used, const sec_cut from) {
   for (int i = 0; i < to.block; i++)
     for (int l = 0; l < lanes; l++) {

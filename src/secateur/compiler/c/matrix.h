@@ -32,7 +32,7 @@ static __attribute__((unused)) int sec_matrix_there(void) {
   return there > 0;
 }
 
-static __attribute__((unused)) void sec_matrix_prepare(const sec_dense *w, const int depth, char *to) {
+SHARED void sec_matrix_prepare(const sec_dense *w, const int depth, char *to) {
   if (!sec_matrix_there()) return;
   const int32_t *from = (const int32_t *)w->weights;
   for (long line = 0; line < w->outputs / 16; line++)

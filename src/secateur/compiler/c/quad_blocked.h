@@ -33,7 +33,7 @@ static __attribute__((unused)) void sec_quad_visit(void *to, int output, int inp
   at->value[(size_t)low * 16 + (size_t)output % 16] |= word;  /* one that makes a row even is zero */
 }
 
-static __attribute__((unused)) void sec_quad_blocked_prepare(const sec_sparse *w,
+SHARED void sec_quad_blocked_prepare(const sec_sparse *w,
                                                              const sec_quad_blocked g, int channels,
                                                              char *memory) {
   sec_quad_place at = {&g, (int32_t *)memory};

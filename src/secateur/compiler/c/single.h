@@ -91,7 +91,7 @@ static __attribute__((unused)) void sec_single_visit(void *to, int output, int i
 }
 
 /* Make the prepared form of a layer from its stored one. */
-static __attribute__((unused)) void sec_single_prepare(const sec_sparse *w, const sec_single g,
+SHARED void sec_single_prepare(const sec_sparse *w, const sec_single g,
                                                        int channels, char *memory) {
   const sec_single_parts p = sec_single_at(g, memory);
   const int groups = (g.outputs + 15) / 16, spans = (g.inputs + SEC_SPAN - 1) / SEC_SPAN;

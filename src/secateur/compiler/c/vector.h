@@ -14,14 +14,15 @@ typedef int32_t veci __attribute__((vector_size(LANES * 4)));
 typedef uint32_t vecu __attribute__((vector_size(LANES * 4)));
 
 #define INLINE static inline __attribute__((always_inline, unused))
-/* What several steps call: copies of it for each would be most of a small network's file. GCC 12 must
-   not look into it: it then drops calls whose stores go through a restrict pointer. */
+/* What several steps call, or what is made for each of them once: copies would be most of a small
+   network's file. GCC 12 must not look into it: it then drops calls whose stores go through a restrict
+   pointer. */
 #if defined(__clang__)
-#define SHARED static __attribute__((noinline))
+#define SHARED static __attribute__((noinline, unused))
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("clang loop unroll(disable)")
 #else
-#define SHARED static __attribute__((noipa))
+#define SHARED static __attribute__((noipa, unused))
 #define UNROLL _Pragma("GCC unroll 32")
 #define ROLLED _Pragma("GCC unroll 1")
 #endif

@@ -93,7 +93,7 @@ class _Walk(Building):
             return
         lower = {
             "FusedConv": self._layer, "FusedLinear": self._layer, "Add": self._add,
-            "MaxPool": self._pool, "Concat": self._concat,
+            "MaxPool": self._pool, "GlobalMaxPool": self._pool, "Concat": self._concat,
             "AveragePool": self._mean, "GlobalAveragePool": self._mean, "ReduceMean": self._mean,
             "Flatten": self._reshape, "Reshape": self._reshape,
         }.get(node.op)  # fmt: skip
@@ -284,6 +284,8 @@ class _Walk(Building):
         goal = self._quantized(node.outputs[0])
         if goal is None or not self._planes(x) or self.levels[x][1] != goal[0]:
             return False
+        if node.op == "GlobalMaxPool":
+            node = replace(node, attributes={"kernel_shape": self.types[x].shape[2:]})
         made = self.value(f"{goal[1][0]} quads")
         quads = self._as_quads(x, 1)
         self._give(replace(node, op="QuadMaxPool", inputs=(quads,), outputs=(made,)), goal[1], 1)
