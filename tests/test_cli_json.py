@@ -15,7 +15,9 @@ from torch import nn
 
 import secateur
 from secateur.cli import main
-from secateur.compiler import toolchain
+from secateur.compiler import artifact, pipeline, targets, toolchain
+from secateur.compiler.kernels import Machine
+from secateur.compiler.network import prepare
 from secateur.errors import CompileError
 from secateur.terminal import gains
 from secateur.terminal.application import COMMANDS
@@ -31,7 +33,8 @@ def documented(command: str) -> set[str]:
     section = re.split(r"^## ", PAGE, flags=re.MULTILINE)
     (own,) = (s for s in section if s.startswith(f"secateur {command}\n"))
     table = own.partition("\n|---")[2].partition("\n\n")[0]
-    return set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))
+    first = re.findall(r"^\| ((?:`\w+`(?:, )?)+) ", table, flags=re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", " ".join(first)))
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +112,26 @@ def test_verify(place: Path, study: dict[str, Any]) -> None:
 
 
 def test_inspect(place: Path, study: dict[str, Any]) -> None:
+    target = targets.find("x86_64-v3")
+    network = prepare(place / "net.onnx", Machine(target.lanes, target.registers))
+    described = pipeline.source_of(network, HOSTILE).network
+    (place / "net.so").write_bytes(artifact.pack(b"no library", target, described))
+    pipeline.emit_c(place / "net.onnx", place / "c", target="aarch64-linux", prefix="my")
     record = "study/records/seed-0_start.json"
     found = {
         path: told(["inspect", path], place)
-        for path in ("study", record, "model.safetensors", "masks.safetensors")
+        for path in (
+            "study",
+            record,
+            "model.safetensors",
+            "masks.safetensors",
+            "net.onnx",
+            "net.so",
+            "c",
+        )
     }
     kinds = [each["kind"] for each in found.values()]
-    assert kinds == ["study", "record", "model", "safetensors"]
+    assert kinds == ["study", "record", "model", "safetensors", "onnx", "engine", "c"]
     entries = set().union(*found.values())
     assert entries == {"kind", "path", *documented("inspect")}
     assert found["study"]["missing"] == []

@@ -337,7 +337,7 @@ def test_an_engine_that_is_wrong_is_not_handed_over(wrong: int) -> None:
         made[wrong - 1 :: 100] *= 1.01
         return made
 
-    with pytest.raises(CompileError, match=r"differs from the reference by .*please report"):
+    with pytest.raises(CompileError, match=r"differs from the reference by .*nothing was written"):
         verification.verify(network, known, run, "fp32")
     assert (
         verification.verify(network, known, lambda x: of_torch(module, x["input"]), "fp32") < 1e-4
@@ -390,7 +390,7 @@ def test_what_cannot_be_compiled_is_named() -> None:
         secateur.compile(nn.Linear(3, 2))
     with pytest.raises(UsageError, match=r"a dict cannot be compiled"):
         secateur.compile({})
-    with pytest.raises(CompileError, match=r"torch cannot export"):
+    with pytest.raises(CompileError, match=r"Linear fails on the example of its inputs"):
         secateur.compile(nn.Linear(3, 2), torch.zeros(1, 4))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import CompileError, FileError, UsageError
-from secateur.export import export_onnx
+from secateur.export import export_onnx, to_onnx
 
 
 class Several(nn.Module):
@@ -114,3 +114,25 @@ def test_without_onnx_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(CompileError, match="pip install"):
         export_onnx(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / "network.onnx")
+
+
+def test_a_failed_export_says_in_two_lines_what_to_change(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Curved(nn.Module):
+        def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+            return torch.special.bessel_j0(x) * scale
+
+    with pytest.raises(CompileError) as refusal:
+        to_onnx(Curved(), torch.zeros(2, 4))
+    what, change = str(refusal.value).split("\n")
+    assert what.startswith("torch cannot export Curved to ONNX: Exporting the operator 'aten::spec")
+    assert change.startswith(
+        "write what aten::special_bessel_j0 does with operations that ONNX has"
+    )
+    with pytest.raises(CompileError) as refusal:
+        to_onnx(Curved(), {"y": torch.zeros(2, 4)})
+    what, change = str(refusal.value).split("\n")
+    assert what.startswith("Curved fails on the example of its inputs, y: float32 [2, 4]: ")
+    assert change.endswith("by the names of forward's: x, scale")
+    assert capfd.readouterr().out == ""  # torch would print the whole graph

@@ -122,8 +122,11 @@ def test_a_scan(backwards: int) -> None:
 @pytest.mark.parametrize(
     ("inputs", "match"),
     [
-        ("n yes x", "its number of turns depends on the network's inputs"),
-        ("four c x", "its condition depends on the network's inputs"),
+        (
+            "n yes x",
+            r"its number of turns depends on input 'n'; fix its value with --input-value n=VALUE",
+        ),
+        ("four c x", "its condition depends on input 'c'; fix its value with"),
         ("none yes x", "it has no turns"),
         ("- yes x", r"its \d+ turns make more than 50,000 nodes"),
         ("four yes x x", "its body does not take"),

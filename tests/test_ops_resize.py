@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
+import onnx_models as om
 from operator_harness import agree, normal, ours, refused
 from secateur.compiler import ops
 from secateur.compiler.graph import Node
+from secateur.compiler.kernels import Machine
+from secateur.compiler.network import prepare
 from secateur.compiler.ops import Operand
 from secateur.errors import CompileError
 
@@ -126,6 +131,21 @@ class TestResize:
         refused("Resize", x, None, np.array([0.1, 1], np.float32), match=r"extents \[0, 4\]")
         refused("Resize", x.astype(np.uint8), None, None, np.array([2, 2]), mode="linear",
                 match=r"mode=linear of uint8")  # fmt: skip
+
+    @pytest.mark.parametrize("declared", [65, 64, "W"])
+    def test_extents_that_the_file_declares_otherwise_are_told(self, declared: Any) -> None:
+        """32 times 2.01 is 64 and a bit."""
+        proto = om.model(
+            [om.node("Resize", "x - s", "y")], {"x": ["N", 1, 32, 32]}, opset=18,
+            constants={"s": np.array([1, 1, 2.01, 2], np.float32)},
+        )  # fmt: skip
+        proto.graph.output[0].CopyFrom(om.value("y", ["N", 1, declared, 64]))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            prepare(proto.SerializeToString(), Machine(8, 16))
+        said = [str(warning.message) for warning in told]
+        wrong = r"Resize 'n_y' gives \[1, 1, 64, 64\], but the file declares \[N, 1, 65, 64\]"
+        assert [bool(re.search(wrong, text)) for text in said] == [True] * (declared == 65)
 
     def test_refuses_sizes_known_only_at_run_time(self) -> None:
         node = Node("Resize", "tested", ("x", "", "", "s"), ("y",))

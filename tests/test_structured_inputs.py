@@ -129,6 +129,12 @@ def test_every_way_of_pruning_takes_them(name: str) -> None:
     assert recalibrate(model, [given]) == 1
 
 
+def test_names_that_come_twice_keep_their_places() -> None:
+    """So that none of them is taken for the other."""
+    assert list(inputs.names_of(({"x": X}, {"x": X}))) == ["input0_x", "input1_x"]
+    assert list(inputs.names_of((X, {"mask": X}))) == ["input0", "mask"]
+
+
 @pytest.mark.parametrize("name", TAKEN)
 def test_compiled_and_exported(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -143,8 +149,10 @@ def test_compiled_and_exported(name: str, tmp_path: Path) -> None:
     assert np.allclose(engine(*flat), want, atol=1e-5)
     ports = [port["name"] for port in engine.info["inputs"]]
     assert len(set(ports)) == len(flat)
-    if name == "by name":
-        assert ports == ["x"]
+    own = {"tensor": ["input"], "one list": ["input0_0", "input0_1"], "nested": ["a_0_x_0"]}
+    own |= {"nested by name": ["batch_x"], "named tuple": ["x", "y"]}
+    own |= {"tensor and number": ["input"]}
+    assert ports == own.get(name, ["x"])
     assert compiled_latency(model, example) > 0
 
 

@@ -96,7 +96,10 @@ FILE_CALLS: dict[str, Call] = {
     "emit_c": (
         pipeline.emit_c,
         {"source": content(), "folder": "c"},
-        {"source": [None, 3, {}], "folder": NO_PATH, "force": NO_BOOL, **OPTIONS},
+        {
+            "source": [None, 3, {}], "folder": NO_PATH, "force": NO_BOOL,
+            "prefix": [*NO_TEXT, "9 lives"], **OPTIONS,
+        },
     ),
     "export_onnx": (
         secateur.export_onnx,

@@ -103,6 +103,7 @@ OPTIONS: dict[str, list[Any]] = {
     "fixed": [3, "x", {"input": 3}, {"input": "x"}],
     "name": NO_TEXT,
     "tune": NO_BOOL,
+    "verify_with": [3, True, ["x"], {"x": ARRAY}],
 }
 SOLVING: dict[str, list[Any]] = {
     "damping": [*NO_NUMBER, 0],

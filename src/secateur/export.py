@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from secateur import files
 from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
-from secateur.model.inputs import Inputs, arguments, each, named, run, tensors_in
+from secateur.model.inputs import Inputs, arguments, described, each, names_of, run, tensors_in
 from secateur.model.modes import evaluating, uncompiled, without_cache
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
         module: it is left in the mode that it was in.
         example: its inputs: a tensor, a tuple of arguments, or a dict of arguments by name; of
             the tensors in it only shapes and dtypes matter, all else is fixed in the file. The
-            inputs are called "input"; "input0", "input1", ...; or by the names in dicts.
+            inputs are called "input"; "input0", "input1", ...; or by the names in dicts,
+            dataclasses and named tuples.
         batched: leave the first axis of every input and output free.
 
     Returns:
@@ -63,8 +66,8 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
     try:
         import_module("onnx")  # the exporter's own error does not say what to install
         torch.backends.mha.set_fastpath_enabled(False)  # ONNX knows its parts, not their fusion
-        torch._C._jit_set_onnx_log_enabled(False)  # it prints whole graphs when it fails
         with (
+            _quiet(),
             evaluating(module),
             without_cache(module),
             uncompiled(module),
@@ -74,7 +77,7 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
         ):
             warnings.simplefilter("ignore")  # the exporter's advice to its own developers
             with _Differences() as differences:
-                given = run(module, example)
+                given = _run(module, example)
             made = _tensors(given)
             several = len(made) > 1 or isinstance(given, (tuple, list))
             outputs = [f"output{i}" if several else "output" for i in range(len(made))]
@@ -100,12 +103,62 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
             f"exporting needs the package {error.name}: pip install {error.name}"
         ) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CompileError(
-            f"torch cannot export {type(module).__name__} to ONNX: {reason}"
+            f"torch cannot export {type(module).__name__} to ONNX: {_reason(error)}\n"
+            f"{_remedy(_reason(error))}"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _run(module: torch.nn.Module, example: Inputs) -> Any:
+    """Return what a module gives for its example.
+
+    Raises:
+        CompileError: it fails, and so is not even traced.
+    """
+    try:
+        return run(module, example)
+    except SecateurError:
+        raise
+    except Exception as error:
+        takes = ", ".join(inspect.signature(module.forward).parameters)
+        raise CompileError(
+            f"{type(module).__name__} fails on the example of its inputs, "
+            f"{described(example)}: {_reason(error)}\n"
+            f"give inputs that it runs on: a tensor, a tuple of arguments, or a dict by the names "
+            f"of forward's: {takes}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
+def _remedy(reason: str) -> str:
+    """Return what to change where torch gives this reason."""
+    if found := re.search(r"operator '([\w:.]+)'", reason):
+        return (
+            f"write what {found[1]} does with operations that ONNX has, or end the model before "
+            "it and do that on what it gives"
+        )
+    return (
+        "change the model so that its forward works on tensors alone, or export it yourself, for "
+        "example with torch.onnx.export(..., dynamo=True), and give that file"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let torch not print whole graphs where it fails; it switches that on by itself."""
+    name = "_jit_onnx_log"
+    right = getattr(torch._C, name)
+    setattr(torch._C, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(torch._C, name, right)
 
 
 def _check_module(module: object) -> None:
@@ -123,30 +176,6 @@ class _Differences(TorchFunctionMode):
     ) -> Any:
         self.taken |= func is torch.diff
         return func(*args, **(kwargs or {}))
-
-
-def names_of(example: object) -> dict[str, torch.Tensor]:
-    """Return the tensors of an example by the names that a file's inputs get.
-
-    Raises:
-        UsageError: there is no tensor, or something that no model takes.
-    """
-    found = named(example)
-    if found is None:
-        raise UsageError(
-            f"example is a {type(example).__name__}, but must be the module's inputs: a tensor, or "
-            "a tuple or dict of arguments with tensors in them"
-        )
-    if len(found) == 1 and not isinstance(example, Mapping):
-        return {"input": next(iter(found.values()))}
-    names: dict[str, torch.Tensor] = {}
-    for path, tensor in found.items():
-        name = path.replace(".", "_")
-        name = name if isinstance(example, Mapping) else f"input{name}"
-        while name in names:
-            name += "_"
-        names[name] = tensor
-    return names
 
 
 def _plain(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from secateur import files
 from secateur.bench import inputs
 from secateur.bench.inputs import Array, Input
-from secateur.errors import FileError, UsageError
+from secateur.errors import UsageError
 
 SAMPLES = 64
 """How many random ones, where none are given."""
@@ -68,17 +68,7 @@ def read(path: Path) -> Samples:
     Raises:
         FileError: it is missing, or holds anything but arrays of numbers.
     """
-    try:
-        with path.open("rb") as file:  # numpy leaves a damaged one open
-            found: Any = np.load(file, allow_pickle=False)
-            return found if isinstance(found, np.ndarray) else dict(found)
-    except FileNotFoundError:
-        raise FileError(f"there is no file {path}; give a .npy or .npz file of samples") from None
-    except Exception as error:  # whatever zipfile and numpy raise on damage
-        raise FileError(
-            f"cannot read {path}: {error}; give a .npy file, or an .npz file with a name for each "
-            "input, of numbers"
-        ) from None
+    return files.read_arrays(path, "samples")
 
 
 def matching(network: Sequence[Input], samples: Samples, what: str) -> dict[str, Array]:

@@ -60,7 +60,7 @@ def sources(
     Raises:
         UsageError: names in C cannot begin with the prefix.
     """
-    _check_prefix(prefix)
+    check_prefix(prefix)
     found = dict(model)
     waiting = [*found.values()]
     found |= {name: _read(name) for name in RUNTIME}
@@ -183,7 +183,12 @@ def _filled(name: str, fields: Mapping[str, str]) -> str:
     return re.sub(r"@([A-Z]+)@", lambda field: fields[field[1]], _read(name))
 
 
-def _check_prefix(prefix: str) -> None:
+def check_prefix(prefix: str) -> None:
+    """Refuse what public names in C, and files, cannot begin with.
+
+    Raises:
+        UsageError: says what is wrong with it.
+    """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or f"{prefix}_".startswith("sec_"):
         raise UsageError(
             f"prefix {prefix!r} cannot begin a name in C; use letters, digits and _, a letter "
@@ -255,7 +260,7 @@ def _described(folder: Path, what: str) -> tuple[dict[str, str], set[str]]:
         old = isinstance(found, list)
         if not old:
             prefix = manifest["prefix"]
-            _check_prefix(prefix)
+            check_prefix(prefix)
             ours = (
                 isinstance(manifest["secateur"], str)
                 and all(_OURS.fullmatch(name) for name in found)

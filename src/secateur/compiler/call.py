@@ -34,7 +34,7 @@ def compile(
         out: where to write the engine file; by default it stays in memory.
         threads: see `Engine.load`.
         force: write over a file that is no engine, such as the model itself.
-        options: of `compile_network`: values, input_shapes, fixed, name, tune.
+        options: of `compile_network`: values, input_shapes, fixed, name, tune, verify_with.
 
     Returns:
         engine; `engine(x)` takes and gives numpy arrays.

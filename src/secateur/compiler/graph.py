@@ -146,6 +146,23 @@ def with_start(graph: Graph, start: str) -> Graph:
     )
 
 
+class UndecidedError(CompileError):
+    """A node needs a value when the network is compiled, but that depends on the inputs.
+
+    Attributes:
+        node: it is named.
+        what: what of it depends on them, such as "its condition".
+        value: name of the value, where it is known.
+        advice: what to do about it, other than to fix an input.
+    """
+
+    def __init__(self, node: Node, what: str, value: str, advice: str) -> None:
+        super().__init__(
+            str(unsupported(node, f"{what} depends on the network's inputs; {advice}"))
+        )
+        self.node, self.what, self.value, self.advice = node, what, value, advice
+
+
 def unsupported(node: Node, what: str) -> CompileError:
     """Return the error for something about a node that cannot be compiled.
 

@@ -8,9 +8,17 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
-from secateur.compiler import choice, fixed_batch, halves, memory, onnx_reader, passes, rows
+from secateur.compiler import (
+    choice,
+    declared,
+    fixed_batch,
+    halves,
+    memory,
+    onnx_reader,
+    passes,
+    rows,
+)
+from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.plan import Program, plan, plan_mixed
@@ -66,7 +74,7 @@ def prepare(
     machine: Machine,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
+    fixed: Mapping[str, Value] = EMPTY,
     whole: bool = False,
 ) -> Network:
     """Read a network, simplify it, and plan its programs; float16 becomes float32.
@@ -84,6 +92,7 @@ def prepare(
 
     first = read(1)
     known = passes.apply(first.graph, passes.PASSES[:1])
+    declared.warn(known, first.declared)
     if first.batched:
         return _network(lambda n: passes.apply(read(n).graph, passes.PASSES[:1]), machine)
     count = fixed_batch.samples_of(known)
@@ -121,7 +130,7 @@ def _network(
     if batched:
         many = machine.lanes * min(_samples_a_lane(graphs[0]), -(-most // machine.lanes))
         graph = passes.apply(rows.split(of(many), own))
-        program = _many(graphs[0], graph, machine, many)
+        program = of_many(graphs[0], graph, machine, many)
         if program is not None and program.arena <= MOST_ARENA:
             graphs.append(graph)
             programs.append(program)
@@ -150,7 +159,7 @@ def _chosen(
     return sparse, tuple(choice.load(graph, program, sparse, machine) for program in programs)
 
 
-def _many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
+def of_many(one: Graph, many: Graph, machine: Machine, batch: int) -> Program | None:
     """Plan the program of many samples; None where running one after the other is as good."""
     split = _split(one, machine)
     alike = [n.name for n in one.nodes[:split]] == [n.name for n in many.nodes[:split]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ Dim = int | str | None  # fixed; dynamic and named; dynamic without a name
 
 _NAMELESS = re.compile(r"\s*(\W*|-?\d+|none|null|unk(nown)?(_*\d+)?|dyn(amic)?)\s*", re.IGNORECASE)
 """What exporters write for an extent that they do not know: two of them need not be equal."""
+
+
+MOST_SETTING = 8
+"""Elements of an input that says how to compute, not what on: a rate, a length, a few flags."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def resolve(
     Args:
         declared: inputs by name, in order.
         given: shapes by input; -1 first leaves the batch free.
-        fixed: arrays by input; these inputs become constants.
+        fixed: arrays of the right dtype by input; these inputs become constants.
         batch: extent of the first axis, where it is dynamic in every input; 1 where None.
 
     Raises:
@@ -52,19 +57,9 @@ def resolve(
     """
     if batch is not None and batch < 1:
         raise UsageError(f"a batch of {batch} makes no sense; give at least 1")
-    for name in (*given, *fixed):
-        if name not in declared:
-            raise UsageError(
-                f"the model has no input {name!r}; its inputs are "
-                f"{', '.join(map(repr, declared)) or 'none'}"
-            )
+    refuse_unknown((*given, *fixed), declared)
     bound: dict[str, int] = {}
     for name, value in fixed.items():
-        if value.dtype != declared[name].dtype:
-            raise UsageError(
-                f"input {name!r} takes {declared[name].dtype}, and was fixed to "
-                f"an array of {value.dtype}"
-            )
         _meet(name, declared[name].dims, value.shape, bound)
     shapes = {name: entry.dims for name, entry in declared.items() if name not in fixed}
     for name, shape in given.items():
@@ -83,6 +78,20 @@ def resolve(
     return _with_batch(declared, shapes, batch)
 
 
+def refuse_unknown(names: Iterable[str], declared: Mapping[str, Declared]) -> None:
+    """Refuse a name that is no input.
+
+    Raises:
+        UsageError: names the inputs.
+    """
+    for name in names:
+        if name not in declared:
+            raise UsageError(
+                f"the model has no input {name!r}; its inputs are "
+                f"{', '.join(map(repr, declared)) or 'none'}"
+            )
+
+
 def _with_batch(
     declared: Mapping[str, Declared],
     shapes: Mapping[str, tuple[Dim, ...] | None],
@@ -98,13 +107,21 @@ def _with_batch(
         dynamic = [axis for axis, dim in enumerate(dims) if not isinstance(dim, int)]
         if dynamic:
             what = "tied to the batch" if batched and dims[dynamic[0]] in names else "dynamic"
+            keeps = [n for n, sizes in shapes.items() if n != name and _is_setting(sizes)]
+            more = f", or leave the batch free and give {value_option(keeps)}" if keeps else ""
             raise UsageError(
-                f"axis {dynamic[0]} of input {name!r} is {what}; {_advice(name, dims)}"
+                f"axis {dynamic[0]} of input {name!r} is {what}; {_advice(name, dims)}{more}"
             )
         where = f"input {name!r}"
         shape = checked_shape(tuple(dim for dim in dims if isinstance(dim, int)), where)
         types[name] = Tensor(declared[name].dtype, shape)
     return types, batched
+
+
+def _is_setting(dims: tuple[Dim, ...] | None) -> bool:
+    """Whether an input of this shape says how to compute, so that nobody has a batch of it."""
+    fixed = [dim for dim in dims or () if isinstance(dim, int)]
+    return dims is not None and len(fixed) == len(dims) and prod(fixed) <= MOST_SETTING
 
 
 def _meet(
@@ -150,6 +167,14 @@ def option(name: str, extents: str) -> str:
     shape = f"{{{name!r}: ({extents.replace(',', ', ')},)}}"
     word = shlex.quote(f"{name}={extents}")
     return f"input_shapes={printable(shape)} from Python, --input-shape {printable(word)}"
+
+
+def value_option(names: Iterable[str]) -> str:
+    """Return what fixes the values of inputs, on the command line and in Python."""
+    listed = list(names)
+    words = " ".join(f"--input-value {shlex.quote(f'{name}=VALUE')}" for name in listed)
+    inside = ", ".join(f"{name!r}: VALUE" for name in listed)
+    return printable(f"{words} (fixed={{{inside}}} from Python)")
 
 
 def declared_dims(proto: Any) -> tuple[Dim, ...]:

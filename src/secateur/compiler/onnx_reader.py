@@ -7,19 +7,27 @@ clear error.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.compiler import canonical, onnx_functions, onnx_inputs, onnx_tensors, rewrites
+from secateur.compiler import (
+    canonical,
+    fixed_inputs,
+    onnx_file,
+    onnx_functions,
+    onnx_inputs,
+    onnx_tensors,
+    rewrites,
+)
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
 from secateur.compiler.ops.refusals import reason
 from secateur.compiler.passes import loops, sequences
-from secateur.errors import CompileError, FileError, printable
+from secateur.errors import CompileError, printable
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
@@ -39,18 +47,21 @@ class Model:
             values of the graph around them. Names are unique over all of these graphs.
         batched: the first axis of every input is free in the file, and was given a batch.
         opset: the version of the standard operators that the file was written for.
+        declared: extents of values inside and of outputs, where the file has them; they are not
+            believed.
     """
 
     graph: Graph
     batched: bool
     opset: int
+    declared: Mapping[str, tuple[onnx_inputs.Dim, ...]] = field(default_factory=lambda: EMPTY)
 
 
 def read(
     source: Path | bytes,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
+    fixed: Mapping[str, fixed_inputs.Value] = EMPTY,
     batch: int | None = None,
 ) -> Model:
     """Read an ONNX model.
@@ -61,7 +72,8 @@ def read(
         source: the file, or its content (then no data may lie in other files).
         input_shapes: shapes for inputs whose extents are dynamic beyond the batch; -1 as the
             first extent leaves the batch free.
-        fixed: inputs that become constants.
+        fixed: inputs that become constants: input → a number, nested lists of numbers, or an
+            array. One number fills the whole input.
         batch: extent of the first axis where it is dynamic in every input; 1 by default. A model
             whose batch is fixed ignores it.
 
@@ -72,49 +84,12 @@ def read(
         CompileError: the model is malformed, or uses what cannot be compiled; or the package
             `onnx` is missing.
     """
-    proto, folder = _parse(source)
+    proto, folder = onnx_file.parse(source)
     opset = _opset(proto)
     known = {*operators(), *rewrites.rules(), *sequences.RULES, *loops.RULES}
     known |= {*canonical.REPLACED, "If", "CastLike"}
     graph = onnx_functions.inlined(proto, opset, known)
     return _Reader(proto, opset, folder).model(graph, proto.graph, input_shapes, fixed, batch)
-
-
-def _parse(source: Path | bytes) -> tuple[ModelProto, Path | None]:
-    try:
-        from onnx import ModelProto
-    except ImportError as error:
-        raise CompileError("reading a model takes the package onnx: pip install onnx") from error
-    folder, what = None, "the model"
-    if isinstance(source, bytes):
-        data = source
-    else:
-        folder, what = source.parent, str(source)
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise FileError(f"cannot read {source}: {error.strerror or error}") from error
-    proto = ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except Exception as error:  # DecodeError, whose package carries no types
-        raise FileError(f"{what} is not an ONNX file, or is truncated or damaged") from error
-    _check_text(proto, what)
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise FileError(f"{what} is not an ONNX file, or is truncated: it holds no whole graph")
-    return proto, folder
-
-
-def _check_text(message: Any, what: str) -> None:
-    """Refuse strings that are not UTF-8: protobuf gives them as bytes, which nothing expects."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for part in (value,) if hasattr(value, "ListFields") else value:
-                _check_text(part, what)
-        elif field.type == field.TYPE_STRING:
-            for text in (value,) if isinstance(value, str | bytes) else value:
-                if isinstance(text, bytes):
-                    raise FileError(f"{what} is damaged: the name {text!r} is not valid text")
 
 
 def _opset(proto: ModelProto) -> int:
@@ -157,18 +132,19 @@ class _Reader:
         proto: GraphProto,
         weights: GraphProto,
         input_shapes: Mapping[str, tuple[int, ...]],
-        fixed: Mapping[str, np.ndarray],
+        fixed: Mapping[str, fixed_inputs.Value],
         batch: int | None,
     ) -> Model:
         """Read the outermost graph; the data of its initializers come from `weights`."""
         constants = self._initializers(weights)
         given = [value for value in proto.input if value.name not in constants]
         declared = {value.name: _declared(value) for value in given}
-        types, batched = onnx_inputs.resolve(declared, input_shapes, fixed, batch)
+        values = fixed_inputs.arrays(declared, fixed)
+        types, batched = onnx_inputs.resolve(declared, input_shapes, values, batch)
         made = [value.name for value in given] + list(constants)
         _refuse_twice(made + [output for node in proto.node for output in node.output])
         self.scope.values |= {*made, *(name for node in proto.node for name in node.output)}
-        self.scope.constants |= constants | {name: np.array(fixed[name]) for name in fixed}
+        self.scope.constants |= constants | {name: np.array(values[name]) for name in values}
         names = {name: name for name in self.scope.values}
         nodes, outputs = self._body(proto, names, set(made))
         graph = Graph(
@@ -178,7 +154,9 @@ class _Reader:
             constants=self.scope.constants,
             types=types,
         )
-        return Model(graph, batched, self.opset)
+        inside = (*proto.value_info, *proto.output)
+        said = {v.name: _declared_dims(v) for v in inside if v.type.HasField("tensor_type")}
+        return Model(graph, batched, self.opset, said)
 
     def _branch(self, proto: GraphProto, outer: Mapping[str, str], defined: set[str]) -> Graph:
         """Read a branch of an `If`."""
@@ -323,6 +301,11 @@ def _declared(value: Any) -> onnx_inputs.Declared:
     dtype = onnx_tensors.dtype_of(tensor.elem_type, where)
     dims = onnx_inputs.declared_dims(tensor.shape) if tensor.HasField("shape") else None
     return onnx_inputs.Declared(dtype, dims)
+
+
+def _declared_dims(value: Any) -> tuple[onnx_inputs.Dim, ...]:
+    tensor = value.type.tensor_type
+    return onnx_inputs.declared_dims(tensor.shape) if tensor.HasField("shape") else ()
 
 
 def _trimmed(names: Iterable[str]) -> tuple[str, ...]:

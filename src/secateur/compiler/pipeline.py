@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from secateur import files
 from secateur.arguments import BOOL, PATH, SOURCE, TEXT, Wanted, checked
 from secateur.compiler import (
     artifact,
     bundle,
     choice,
     destination,
+    diagnosis,
     emit,
+    own_inputs,
     samples,
     toolchain,
     verification,
 )
+from secateur.compiler.compiled import Compiled
+from secateur.compiler.fixed_inputs import VALUES as FIXED
+from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
 from secateur.compiler.network import Network, prepare
+from secateur.compiler.own_inputs import Given
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, UsageError
@@ -38,80 +43,6 @@ TUNED = (1.0, 0.5, 1.5, 0.0)
 """Sizes of sparse tiles that are tried, of the usual one; 0: dense."""
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A network, compiled.
-
-    Attributes:
-        content: of the engine file.
-        source: what it was compiled from.
-        target: what for.
-        difference: from the reference, relative to the largest output; None for a target whose
-            code this machine cannot run, which is not verified.
-        sparse, dense: how many layers skip zeros, and how many do not, of those in float32.
-        integer: how many layers are computed in 8 bits.
-        words: how many of those skip words of four zeros.
-    """
-
-    content: bytes
-    source: emit.Source
-    target: Target
-    difference: float | None
-    sparse: int
-    dense: int
-    integer: int = 0
-    words: int = 0
-
-    @checked(path=PATH)
-    def write(self, path: Path | str, *, force: bool = False) -> None:
-        """Write the engine file, whole or not at all.
-
-        Args:
-            path: of the file; an engine that is there already is replaced.
-            force: replace a file that is no engine, too.
-
-        Raises:
-            UsageError: there is a file that is no engine, or a folder.
-            FileError: it cannot be written; what was there before stays.
-        """
-        path = Path(path)
-        destination.refuse_file(path, force=force)
-        files.write(path, self.content)
-
-    def summary(self, path: Path) -> str:
-        """Return what to tell of the file that was written."""
-        if self.difference is None:
-            checked = f"not verified: this machine cannot run code for {self.target.name}"
-        else:
-            off = f"within {self.difference:.1e} of" if self.difference else "equal to"
-            checked = f"verified: {off} the reference"
-        layers = f"{self.sparse} layers skip zeros, {self.dense} do not"
-        if self.integer:
-            floats = f"; of those in float32, {layers}" if self.sparse + self.dense else ""
-            skip = f", of which {self.words} skip zeros in fours" if self.words else ""
-            layers = f"{self.integer} layers in int8{skip}{floats}"
-        return f"{path}: {len(self.content):,} bytes for {self.target.name}; {layers}; {checked}"
-
-    def document(self, path: Path) -> dict[str, Any]:
-        """Return what to tell of the file that was written, as JSON values."""
-        layers = {"sparse": self.sparse, "dense": self.dense}
-        return {
-            "path": str(path),
-            "target": self.target.name,
-            "bytes": len(self.content),
-            "layers": layers | {"integer": self.integer, "words": self.words},
-            "difference": self.difference,
-        }
-
-    def engine(self, threads: int | None = None) -> Engine:
-        """Load it.
-
-        Raises:
-            CompileError: it is for another machine.
-        """
-        return Engine(self.content, threads)
-
-
 _SHAPE = Wanted(
     lambda v: all(
         isinstance(shape, (tuple, list)) and all(isinstance(n, Integral) for n in shape)
@@ -119,14 +50,14 @@ _SHAPE = Wanted(
     ),
     "input → shape, a tuple of whole numbers",
 )
-_ARRAYS = Wanted(lambda v: all(hasattr(array, "dtype") for array in v.values()), "input → array")
 _OPTIONS = {
     "source": SOURCE,
     "target": TEXT,
     "input_shapes": _SHAPE,
-    "fixed": _ARRAYS,
+    "fixed": FIXED,
     "name": TEXT,
     "tune": BOOL,
+    "verify_with": own_inputs.GIVEN,
 }
 
 
@@ -137,9 +68,10 @@ def compile_network(
     target: str = "native",
     values: str = "fp32",
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
+    fixed: Mapping[str, Value] = EMPTY,
     name: str | None = None,
     tune: bool = False,
+    verify_with: Given | None = None,
 ) -> Compiled:
     """Compile an ONNX model and compare the engine with the reference.
 
@@ -148,31 +80,72 @@ def compile_network(
         target: "native", or a name in `targets.CROSS`.
         values: how weights are stored: fp32, fp16 or bf16. They are computed with in fp32.
         input_shapes: shapes of inputs that are dynamic beyond the batch.
-        fixed: inputs that become constants.
+        fixed: inputs that become constants: input → a number, nested lists, or an array.
         name: of the network; by default the file's.
         tune: choose between sparse and dense kernels, and the size of sparse tiles, by timing them
             here, not by a cost model.
+        verify_with: inputs to compare the engine on, beside random ones: a .npy or .npz file, the
+            only input's array, or input → array. [n, ...], or exactly the inputs' shapes where the
+            batch is fixed and its samples meet.
 
     Raises:
-        UsageError: an option that cannot be meant.
+        UsageError: an option that cannot be meant, or inputs that do not fit the network.
         CompileError: the network cannot be compiled, says where and why; there is no compiler; or
-            the engine differs from the reference.
-        FileError: the model cannot be read.
+            the engine differs from the reference, says in which step that arises.
+        FileError: the model cannot be read, or the inputs.
     """
     _check_values(values)
+    given = _own(verify_with, target)
     source = _source(source)
     goal, network, known, name = _planned(source, target, input_shapes, fixed, name, tune)
+    own = () if verify_with is None else own_inputs.samples(network, given)
     written = source_of(network, name, values=values, origin=_content(source))
     content = built(written, goal)
     difference = None
     if goal.name == "native":
-        with Engine(content) as engine:
-            difference = verification.verify(network, known, engine, values)
+        difference = _compared(network, known, own, values, name, goal, content)
     names = {n.name for n in network.graphs[0].nodes if n.op in choice.INTEGER}
     floats = [most > 0 for name, most in network.sparse.items() if name not in names]
     counts = sum(floats), len(floats) - sum(floats), len(names)
     words = sum(network.sparse.get(name, 0) > 0 for name in names)
-    return Compiled(content, written, goal, difference, *counts, words)
+    return Compiled(content, written, goal, difference, *counts, words, len(own))
+
+
+def _compared(
+    network: Network,
+    known: verification.Truth,
+    own: Sequence[verification.Arrays],
+    values: str,
+    name: str,
+    goal: Target,
+    content: bytes,
+) -> float:
+    """Return by how much an engine differs from the reference; an error says where it arises."""
+    truths = [(known, False)]
+    truths += [(verification.truth_of(network, own), True)] if own else []
+    try:
+        with Engine(content) as engine:
+            return max(
+                verification.verify(network, truth, engine, values, own=mine)
+                for truth, mine in truths
+            )
+    except verification.DifferenceError as error:
+        where = diagnosis.told(
+            network,
+            error.batch,
+            values,
+            lambda other: Engine(built(source_of(other, name, values=values), goal)),
+        )
+        raise CompileError(f"{error}; {where}; please report this network") from error
+
+
+def _own(verify_with: Given | None, target: str) -> Any:
+    if verify_with is not None and target != "native":
+        raise UsageError(
+            f"verify_with (--verify-with) is for this machine's own code, and that for {target} is "
+            "not run here; leave it out"
+        )
+    return own_inputs.load(verify_with) if verify_with is not None else None
 
 
 def _check_values(values: str) -> None:
@@ -196,7 +169,7 @@ def _planned(
     source: Path | bytes,
     target: str,
     input_shapes: Mapping[str, tuple[int, ...]],
-    fixed: Mapping[str, np.ndarray],
+    fixed: Mapping[str, Value],
     name: str | None,
     tune: bool,
 ) -> tuple[Target, Network, verification.Truth, str]:
@@ -217,7 +190,7 @@ def _prepared(
     source: Path | bytes,
     machine: Machine,
     input_shapes: Mapping[str, tuple[int, ...]],
-    fixed: Mapping[str, np.ndarray],
+    fixed: Mapping[str, Value],
 ) -> tuple[Network, verification.Truth]:
     network = prepare(source, machine, input_shapes=input_shapes, fixed=fixed)
     try:
@@ -230,7 +203,7 @@ def _prepared(
     return network, verification.truth(network)
 
 
-@checked(folder=PATH, force=BOOL, **_OPTIONS)
+@checked(folder=PATH, force=BOOL, prefix=TEXT, **_OPTIONS)
 def emit_c(
     source: Path | bytes,
     folder: Path,
@@ -238,9 +211,11 @@ def emit_c(
     target: str = "native",
     values: str = "fp32",
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
-    fixed: Mapping[str, np.ndarray] = EMPTY,
+    fixed: Mapping[str, Value] = EMPTY,
     name: str | None = None,
     tune: bool = False,
+    verify_with: Given | None = None,
+    prefix: str = "secateur",
     force: bool = False,
 ) -> None:
     """Write a network as a folder of C99 that needs nothing but a C compiler.
@@ -250,25 +225,37 @@ def emit_c(
 
     Args:
         folder: to write; one of C that secateur wrote is replaced.
+        prefix: what public names, the header and the libraries begin with: a name in C.
         force: write into a folder that holds other files, too, over those of the same names.
 
     Raises:
-        UsageError: the folder is a file, or holds the model or other files.
+        UsageError: the folder is a file, or holds the model or other files; or names in C cannot
+            begin with the prefix.
     """
     folder = Path(folder)
     source = _source(source)
     destination.refuse_folder(folder, source, force=force)  # before any work
+    bundle.check_prefix(prefix)
     if target == "native":
         compiled = compile_network(
-            source, values=values, input_shapes=input_shapes, fixed=fixed, name=name, tune=tune
+            source,
+            values=values,
+            input_shapes=input_shapes,
+            fixed=fixed,
+            name=name,
+            tune=tune,
+            verify_with=verify_with,
         )
         goal, written = compiled.target, compiled.source
     else:
         _check_values(values)
+        _own(verify_with, target)
         goal, network, _, name = _planned(source, target, input_shapes, fixed, name, tune)
         written = source_of(network, name, values=values, origin=_content(source))
     parts = {"model.c": written.model}, written.stored, written.network, goal
-    destination.write_folder(folder, lambda new: bundle.write_bundle(new, *parts), force=force)
+    destination.write_folder(
+        folder, lambda new: bundle.write_bundle(new, *parts, prefix=prefix), force=force
+    )
 
 
 def built(source: emit.Source, target: Target) -> bytes:

@@ -27,6 +27,35 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What an engine is given at once.
+
+    Attributes:
+        samples: {input: array} of one sample each.
+        order: which of them make the batch; one may come several times.
+    """
+
+    samples: tuple[Arrays, ...]
+    order: tuple[int, ...]
+
+    def together(self, arrays: Sequence[Arrays], name: str) -> np.ndarray:
+        """Return an array of the batch, from that of each of the samples."""
+        return _together([arrays[k] for k in self.order], name)
+
+    def given(self) -> dict[str, np.ndarray]:
+        """Return the batch as an engine takes it."""
+        return {name: self.together(self.samples, name) for name in self.samples[0]}
+
+
+class DifferenceError(CompileError):
+    """An engine that differs from the reference, for this batch."""
+
+    def __init__(self, message: str, batch: Batch) -> None:
+        super().__init__(message)
+        self.batch = batch
+
+
+@dataclass(frozen=True)
 class Truth:
     """What the reference gives for a few random samples.
 
@@ -60,6 +89,16 @@ def truth(network: Network) -> Truth:
     return known
 
 
+def truth_of(network: Network, own: Sequence[Arrays]) -> Truth:
+    """Run the reference on samples of the caller's own.
+
+    Raises:
+        UsageError: they hold a position that is none.
+        CompileError: there is not enough memory.
+    """
+    return Truth(tuple(own), tuple(interpreter.run_wide(network.reference, x) for x in own))
+
+
 def _sample(rng: np.random.Generator, graph: Graph, *, mixed: bool) -> tuple[Arrays, Arrays]:
     """Return a sample and what the reference gives, not NaN alone where that can be had."""
     sample: Arrays = samples.draw(rng, graph, mixed=mixed)
@@ -80,7 +119,14 @@ def _nans(arrays: Arrays) -> float:
     return max((float(np.isnan(a).mean()) for a in arrays.values() if a.size), default=0.0)
 
 
-def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values: str) -> float:
+def verify(
+    network: Network,
+    known: Truth,
+    run: Callable[[Arrays], Any],
+    values: str,
+    *,
+    own: bool = False,
+) -> float:
     """Compare an engine with the reference.
 
     Args:
@@ -88,33 +134,37 @@ def verify(network: Network, known: Truth, run: Callable[[Arrays], Any], values:
         known: of the reference.
         run: the engine: {input: array} -> output, or a tuple of them.
         values: how its weights are stored, which decides the tolerance.
+        own: the samples are the caller's, to be taken in their order, each once.
 
     Returns:
         the largest difference, relative to the largest output.
 
     Raises:
-        CompileError: it is above the tolerance; says by how much, in which output.
+        DifferenceError: it is above the tolerance; says by how much, in which output.
     """
     graph = network.reference
     stepped = conditioning.steps(graph)
     rounded: list[tuple[Arrays, ...]] = []
     worst = 0.0
-    for order in _orders(network, len(known.samples)):
-        outputs = run({v: _together([known.samples[k] for k in order], v) for v in graph.inputs})
+    count = len(known.samples)
+    for order in _in_turn(network, count) if own else _orders(network, count):
+        batch = Batch(known.samples, tuple(order))
+        outputs = run(batch.given())
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         for name, got in zip(graph.outputs, outputs, strict=True):
-            wanted = _together([known.wanted[k] for k in order], name)
+            wanted = batch.together(known.wanted, name)
             off, allowed = _difference(got, wanted), TOLERANCE[values]
             fine = off <= allowed
             if not fine and got.shape == wanted.shape:
                 rounded = rounded or _rounded(network, known, values)
-                others = [_together([arrays[k] for k in order], name) for arrays in rounded]
+                others = [batch.together(arrays, name) for arrays in rounded]
                 off, fine = conditioning.judge(got, wanted, others, allowed, stepped=stepped)
             if not fine:
-                raise CompileError(
+                raise DifferenceError(
                     f"the compiled engine differs from the reference by {off:.1e} in output "
-                    f"{name!r} of a batch of {len(order)}, more than {allowed:.0e} and what "
-                    "rounding explains: nothing was written; please report this network"
+                    f"{name!r} of a batch of {len(order)}{' of yours' if own else ''}, more than "
+                    f"{allowed:.0e} and what rounding explains: nothing was written",
+                    batch,
                 )
             worst = max(worst, off)
     return worst
@@ -162,6 +212,16 @@ def _orders(network: Network, distinct: int) -> Iterator[list[int]]:
     # tile of their own, if any number has
     for count in sorted({2, 3, batch + 2, 2 * batch - 1}):
         yield _order(rng, count, distinct)
+
+
+def _in_turn(network: Network, count: int) -> Iterator[list[int]]:
+    """Yield which samples make a batch, where each is to be run in its place."""
+    if network.fixed:
+        yield from (list(range(k, k + network.fixed)) for k in range(0, count, network.fixed))
+        return
+    yield list(range(count))
+    if count > 1:
+        yield [0]
 
 
 def _order(rng: np.random.Generator, count: int, distinct: int) -> list[int]:

@@ -3,6 +3,7 @@
 Values only: neither torch nor any other part of secateur than its errors is imported here.
 """
 
+from secateur.files.arrays import read_arrays
 from secateur.files.documents import (
     LARGEST_JSON,
     Size,
@@ -42,6 +43,7 @@ __all__ = [
     "metadata_of",
     "open_tensors",
     "parse_json",
+    "read_arrays",
     "read_json",
     "refuse_loss",
     "refuse_pickle",

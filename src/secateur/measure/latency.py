@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.compiler.call import compile as compile_model
 from secateur.compiler.pipeline import compile_network
-from secateur.export import names_of
+from secateur.model.inputs import names_of
 from secateur.quantization.call import quantize
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -170,6 +171,37 @@ def named(inputs: object) -> dict[str, Tensor] | None:
     rest = (value for value in found.values() if not isinstance(value, Tensor))
     packed = isinstance(inputs, PackedSequence)
     return tensors if tensors and not packed and all(isinstance(v, PLAIN) for v in rest) else None
+
+
+def names_of(example: object) -> dict[str, Tensor]:
+    """Return the tensors of an example by the names that the inputs of an ONNX file get.
+
+    Raises:
+        UsageError: there is no tensor, or something that no model takes.
+    """
+    found = named(example)
+    if found is None:
+        raise UsageError(
+            f"example is a {type(example).__name__}, but must be the module's inputs: a tensor, or "
+            "a tuple or dict of arguments with tensors in them"
+        )
+    own = {} if isinstance(example, Mapping) else {path: _own_name(path) for path in found}
+    if len(found) == 1 and not all(own.values()):
+        return {"input": next(iter(found.values()))}
+    twice = len({*own.values()} - {""}) < sum(map(bool, own.values()))
+    names: dict[str, Tensor] = {}
+    for path, tensor in found.items():
+        name = path if isinstance(example, Mapping) else "" if twice else own[path]
+        name = (name or f"input{path}").replace(".", "_")
+        while name in names:
+            name += "_"
+        names[name] = tensor
+    return names
+
+
+def _own_name(path: str) -> str:
+    """Return the names in a path without the places before them: "x" of "0.x"; "" has none."""
+    return re.sub(r"^(\d+(\.|$))+", "", path)
 
 
 def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

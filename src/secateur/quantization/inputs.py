@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from secateur import files
 from secateur.arguments import shown
 from secateur.compiler.graph import Tensor
-from secateur.errors import FileError, UsageError
+from secateur.errors import UsageError
 from secateur.quantization.network import Float
 
 
@@ -22,20 +23,7 @@ def read_data(path: Path) -> Any:
     Raises:
         FileError: it is missing, damaged, or holds anything but arrays of numbers.
     """
-    try:
-        with path.open("rb") as file:  # numpy leaves a damaged one open
-            found: Any = np.load(file, allow_pickle=False)
-            if not isinstance(found, np.ndarray):
-                found = dict(found)
-    except FileNotFoundError:
-        raise FileError(
-            f"there is no file {path}; give a .npy or .npz file of calibration data"
-        ) from None
-    except Exception as error:  # whatever zipfile and numpy raise on damage
-        raise FileError(
-            f"cannot read {path}: {error}; give a .npy file, or an .npz file with a name for each "
-            "input, of numbers"
-        ) from None
+    found = files.read_arrays(path, "calibration data")
     if isinstance(found, dict) and list(found) == ["arr_0"]:
         return found["arr_0"]
     return found

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from secateur.compiler.graph import Graph, Node
 from secateur.errors import CompileError
-from secateur.export import names_of
 from secateur.model.copying import copied
-from secateur.model.inputs import Inputs, each, run
+from secateur.model.inputs import Inputs, each, names_of, run
 from secateur.model.modes import without_autocast
 from secateur.model.passes import hooked, undisturbed
 from secateur.quantization import inputs, running, tracing

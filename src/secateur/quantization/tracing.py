@@ -17,8 +17,8 @@ from torch import nn
 from secateur.compiler import fixed_batch, passes
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.errors import CompileError
-from secateur.export import names_of, to_onnx
-from secateur.model.inputs import Inputs, each, run, tensors_in
+from secateur.export import to_onnx
+from secateur.model.inputs import Inputs, each, names_of, run, tensors_in
 from secateur.model.modes import uncompiled, without_autocast
 from secateur.model.passes import undisturbed
 from secateur.quantization import network, running

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from secateur.arguments import MAPPING, TEXTS, a, checked
 from secateur.errors import CompileError, TrainingError, UsageError
-from secateur.export import names_of
-from secateur.model.inputs import each, run
+from secateur.model.inputs import each, names_of, run
 from secateur.model.modes import uncompiled, without_autocast
 from secateur.model.parameters import device_of, unwrapped
 from secateur.model.passes import refusing, undisturbed

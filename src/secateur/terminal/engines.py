@@ -10,7 +10,7 @@ import typer
 from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
-from secateur.terminal.options import Json, chosen, listed, shape
+from secateur.terminal.options import Json, chosen, listed, shape, value
 from secateur.terminal.printing import out, show, show_json, working
 
 if TYPE_CHECKING:
@@ -42,6 +42,14 @@ def compile_(
     emit: Annotated[
         str, typer.Option(help="library, or c: a folder of C sources that needs nothing else.")
     ] = "library",
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --emit c: what its functions, header and library are called after, so that "
+            "several networks fit in one program.  \\[default: secateur]",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option(help=f"native, or (needs ziglang) {', '.join(targets.CROSS)}.")
     ] = "native",
@@ -52,6 +60,22 @@ def compile_(
         list[str] | None,
         typer.Option(
             help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    input_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=16000 makes an input a constant: a number, true or false, several with "
+            "commas, nested lists as in JSON, or @FILE.npy. Repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    verify_with: Annotated[
+        Path | None,
+        typer.Option(
+            help="Inputs of your own, on which the result is compared with the reference, too: a "
+            ".npy file, or .npz with the inputs' names.",
             show_default=False,
         ),
     ] = None,
@@ -117,6 +141,8 @@ def compile_(
     if not int8 and (calibrate is not None or max_drop is not None):
         raise UsageError("--calibrate and --max-drop are for --int8; give that as well")
     in_c = emit == "c"
+    if prefix is not None and not in_c:
+        raise UsageError("--prefix is for --emit c; a library is loaded by its file")
     path = out_file or destination.default(name, toolchain.target(target), folder=in_c)
     if in_c:  # before any work
         destination.refuse_folder(path, model, force=force)
@@ -138,12 +164,15 @@ def compile_(
         "target": target,
         "values": values,
         "input_shapes": shapes,
+        "fixed": dict(map(value, input_value or ())),
         "name": name,
         "tune": tune,
+        "verify_with": verify_with,
     }
     if in_c:
+        named: dict[str, Any] = {} if prefix is None else {"prefix": prefix}
         with working(f"compiling {name} to C"):
-            pipeline.emit_c(source, path, **options, force=force)
+            pipeline.emit_c(source, path, **options, **named, force=force)
         lines.append(f"wrote {path}: `make` there builds a library and an example")
         show({"kind": "c", "path": str(path), "target": target, **more}, lines, json_=json_)
         return

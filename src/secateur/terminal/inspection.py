@@ -12,27 +12,33 @@ from rich.table import Table
 from torch import Tensor
 
 from secateur import files
+from secateur.compiler import artifact, bundle
 from secateur.console import Words
 from secateur.errors import UsageError, printable
 from secateur.pruning.files import description
 from secateur.pruning.files.reading import read
 from secateur.study.store import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
+from secateur.terminal import networks
 
 Record = dict[str, Any]
 
 
 def document(path: Path) -> Record:
-    """Return what a study directory, a record (JSON) or a safetensors file holds, as JSON values.
+    """Return what a file or a folder of secateur's, or an ONNX file, holds, as JSON values.
 
     Returns:
-        `kind` (study, record, model or safetensors), `path`, and what docs/cli.md lists of each.
+        `kind` (study, record, model, safetensors, engine, c or onnx), `path`, and what docs/cli.md
+        lists of each.
 
     Raises:
         UsageError: the path is something else.
         FileError: the file cannot be read.
         StudyError: the directory holds no study.
+        CompileError: of an ONNX file: see `onnx_description.described`.
     """
+    if path.is_dir() and (path / bundle.MANIFEST).exists():
+        return {"kind": "c", "path": str(path)} | networks.folder(path)
     if path.is_dir():
         return {"kind": "study", "path": str(path)} | _study(path)
     if path.suffix == ".json":
@@ -43,16 +49,27 @@ def document(path: Path) -> Record:
             ours = tensors.metadata.get("format") == files.MODEL
         kind, found = ("model", _model(path)) if ours else ("safetensors", _tensors(path))
         return {"kind": kind, "path": str(path), "bytes": path.stat().st_size} | found
+    if path.suffix == ".onnx" and path.is_file():
+        return {"kind": "onnx", "path": str(path)} | networks.onnx(path)
+    if path.is_file() and artifact.is_engine(path):
+        return {"kind": "engine", "path": str(path)} | networks.engine(path)
     raise UsageError(
-        f"cannot inspect {path}: give a study directory, a .json record or a .safetensors file"
-        + ("" if path.exists() else " that exists")
+        f"cannot inspect {path}: give a study directory, a folder of C, an engine, an .onnx file, "
+        "a .json record or a .safetensors file" + ("" if path.exists() else " that exists")
     )
 
 
 def inspection(path: Path) -> RenderableType:
     """Return a view of `document`, which says what it raises."""
     found = document(path)
-    views = {"study": _of_study, "record": _of_record, "model": _of_model}
+    views = {
+        "study": _of_study,
+        "record": _of_record,
+        "model": _of_model,
+        "engine": networks.of_compiled,
+        "c": networks.of_compiled,
+        "onnx": _of_onnx,
+    }
     return views.get(found["kind"], _of_tensors)(found)
 
 
@@ -158,6 +175,10 @@ def _of_model(found: Record) -> RenderableType:
     lines += [f"written {found['date']} with {written}", f"sha256 {found['sha256']}, which it has"]
     lines.append(f"{found['bytes']:,} bytes on disk")
     return Group(view, *map(Words, lines))
+
+
+def _of_onnx(found: Record) -> RenderableType:
+    return Group(networks.of_onnx(found), _of_tensors(found | {"metadata": {}}))
 
 
 def _of_tensors(found: Record) -> RenderableType:

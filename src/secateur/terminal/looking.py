@@ -15,11 +15,15 @@ from secateur.terminal.printing import out, show, show_json, working
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A study directory, a record, or a safetensors file.")
+        Path,
+        typer.Argument(
+            help="An ONNX file, an engine, a folder of C, a study directory, a record, or a "
+            "safetensors file."
+        ),
     ],
     json_: Json = False,
 ) -> None:
-    """Show what a study directory, a record, a checkpoint or a masks file holds."""
+    """Show what a network's file, a study directory, a record, a checkpoint or masks hold."""
     from secateur.terminal import inspection
 
     if json_:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.errors import UsageError
+from secateur import files
+from secateur.errors import FileError, UsageError
 
 if TYPE_CHECKING:
     from secateur.study.task import Task
@@ -43,6 +46,43 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     except ValueError:
         name = ""
     raise UsageError(f"--input-shape is NAME=1,3,32,32, not {text!r}")
+
+
+def value(text: str) -> tuple[str, Any]:
+    """Return the name and the value of `--input-value`: numbers, lists of them, or an array.
+
+    Raises:
+        UsageError: the text is not one.
+        FileError: its file cannot be read, or holds no array of numbers.
+    """
+    at = "=@" if "=@" in text else "="  # a path may hold a "=", and so may a name
+    name, sign, said = text.partition(at) if at == "=@" else text.rpartition(at)
+    if name and at == "=@":
+        return name, _array(Path(said))
+    said = {"True": "true", "False": "false"}.get(said.strip(), said)
+    for one in (said, f"[{said}]"):
+        with suppress(ValueError):
+            found = files.parse_json(one)
+            if name and sign and found != [] and _is_numbers(found):
+                return name, found
+    raise UsageError(
+        f"--input-value is NAME=16000, NAME=0.5,1.5, NAME=[[1,2],[3,4]], NAME=true or "
+        f"NAME=@FILE.npy, not {text!r}"
+    )
+
+
+def _is_numbers(value: object) -> bool:
+    """Whether a value is a number or truth value, or lists of such."""
+    if isinstance(value, list):
+        return all(map(_is_numbers, value))
+    return isinstance(value, (bool, int, float))
+
+
+def _array(path: Path) -> Any:
+    found = files.read_arrays(path, "an input's value")
+    if isinstance(found, dict) or found.dtype.kind not in "biuf":
+        raise FileError(f"{path} holds no single array of numbers; give a .npy file of one")
+    return found
 
 
 def chosen(reference: str | None, built_in: dict[str, Any]) -> Task:

@@ -43,13 +43,13 @@ static __attribute__((unused)) void sec_blocked_visit(void *to, int output, int 
       at->p.first[at->group + 1] = at->step;
     at->step = at->p.first[at->group];
   } else if (input == at->input) {  /* the other half */
-    at->p.value[((size_t)at->step - 1) * 16 + output - at->begin[at->group]] += value;
+    at->p.value[((size_t)at->step - 1) * 16 + (size_t)output - at->begin[at->group]] += value;
     return;
   }
   at->output = output;
   at->input = input;
   at->p.index[at->step] = (uint32_t)input;
-  at->p.value[(size_t)at->step++ * 16 + output - at->begin[at->group]] = value;
+  at->p.value[(size_t)at->step++ * 16 + (size_t)output - at->begin[at->group]] = value;
 }
 
 SHARED void sec_blocked_prepare(const sec_sparse *w, const sec_blocked g,

@@ -71,7 +71,7 @@ INLINE void sec_sparse_many(const sec_sparse *w, const sec_shape *g, sec_walk *a
                             vec *sums, const int th, const int tw) {
   int k = 0;
 #define ADD(i) do { \
-    const float *x = (const float *)(at->base + (w->unit ? (size_t)at->place[i] * w->unit \
+    const float *x = (const float *)(at->base + (w->unit ? (size_t)at->place[i] * (size_t)w->unit \
                                                          : (size_t)at->offset[at->code[i]])); \
     OPAQUE(x); \
     sec_sparse_add(g, x, sec_all(at->value[i]), sums, th, tw); \
@@ -92,11 +92,12 @@ INLINE void sec_sparse_many(const sec_sparse *w, const sec_shape *g, sec_walk *a
 INLINE void sec_sparse_turn(const sec_sparse *w, const sec_shape *g, sec_walk *at, vec *sums,
                             const int turn, const int sets, const int th, const int tw) {
   uint64_t places = 0;
-  if (w->unit) memcpy(&places, at->place, turn * sizeof *at->place);
+  if (w->unit) memcpy(&places, at->place, (size_t)turn * sizeof *at->place);
   const vec values =
       turn == 4 ? sec_four(at->value) : turn == 2 ? sec_two(at->value) : sec_all(*at->value);
   UNROLL for (int m = 0; m < turn; m++) {
-    const float *x = (const float *)(at->base + (w->unit ? (places >> 16 * m & 0xffff) * w->unit
+    const size_t place = places >> 16 * m & 0xffff;
+    const float *x = (const float *)(at->base + (w->unit ? place * (size_t)w->unit
                                                          : (size_t)at->offset[at->code[m]]));
     if (th * tw > 4) OPAQUE(x);  /* few offsets fit registers, and an index costs nothing */
     const vec v = turn == 4 ? sec_of_four(at->value, values, m)

@@ -67,7 +67,7 @@ INLINE void sec_product_tile(const sec_product *g, const float *v, const float *
       float *at = y + i * g->y_p + j * g->width_block * g->y_q;
       if (!whole) *(vec *)at = r;
       else if (n == LANES) *(vec_anywhere *)at = (vec_anywhere)r;
-      else memcpy(at, &r, sizeof(float) * n);
+      else memcpy(at, &r, sizeof(float) * (size_t)n);
     }
 }
 

@@ -30,7 +30,7 @@ static __attribute__((unused)) void sec_quad_visit(void *to, int output, int inp
   }
   int32_t word;
   memcpy(&word, &value, sizeof word);
-  at->value[(size_t)low * 16 + output % 16] |= word;  /* one that makes a row even is zero */
+  at->value[(size_t)low * 16 + (size_t)output % 16] |= word;  /* one that makes a row even is zero */
 }
 
 SHARED void sec_quad_blocked_prepare(const sec_sparse *w,

@@ -11,7 +11,7 @@ enum { SEC_WAITING = 32, SEC_ROOM = 16 };  /* most outputs of a chunk; most sums
 /* One non-zero word against th x tw vectors of words. */
 INLINE void sec_quad_add(const sec_sparse *w, const sec_shape *g, const sec_walk *at, int i,
                          veci *sums, const int th, const int tw, const int narrow) {
-  const float *x = (const float *)(at->base + (w->unit ? (size_t)at->place[i] * w->unit
+  const float *x = (const float *)(at->base + (w->unit ? (size_t)at->place[i] * (size_t)w->unit
                                                        : (size_t)at->offset[at->code[i]]));
   OPAQUE(x);
   const sec_bytes v = sec_weights(sec_word(((const int32_t *)at->value)[i]));

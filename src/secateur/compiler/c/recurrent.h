@@ -245,7 +245,7 @@ INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float
         for (int l = 0; l < lanes; l++) p.y[u * g.y_unit + l] = 0;
       continue;
     }
-    if (have < lanes && g.kind == SEC_LSTM) memcpy(past, p.c, size * sizeof *past);
+    if (have < lanes && g.kind == SEC_LSTM) memcpy(past, p.c, (size_t)size * sizeof *past);
     sec_recurrent_step(g, p, 0);
     if (g.kind == SEC_GRU && !g.late_reset) sec_recurrent_step(g, p, 1);
     if (have < lanes) sec_recurrent_some(g, p, past, lengths, at);

@@ -68,14 +68,14 @@ typedef struct {
 static __attribute__((unused)) void sec_single_visit(void *to, int output, int input, float value) {
   sec_single_place *at = to;
   const int group = output / 16;
-  uint8_t *count = at->p.count + (size_t)group * at->spans;
+  uint8_t *count = at->p.count + (size_t)group * (size_t)at->spans;
   if (output != at->output || input / SEC_SPAN != at->span) {
     at->span = input / SEC_SPAN;
     at->k = 0;
     at->step = at->p.first[group];
     for (int j = 0; !at->counting && j < at->span; j++) at->step += count[j];
   } else if (input == at->input) {  /* the other half */
-    if (!at->counting) at->p.value[((size_t)at->step + at->k - 1) * 16 + output % 16] += value;
+    if (!at->counting) at->p.value[((size_t)at->step + (size_t)at->k - 1) * 16 + (size_t)output % 16] += value;
     return;
   }
   at->output = output;
@@ -83,7 +83,7 @@ static __attribute__((unused)) void sec_single_visit(void *to, int output, int i
   if (at->counting) {
     if (at->k + 1 > count[at->span]) count[at->span] = (uint8_t)(at->k + 1);
   } else {
-    const size_t place = ((size_t)at->step + at->k) * 16 + output % 16;
+    const size_t place = ((size_t)at->step + (size_t)at->k) * 16 + (size_t)output % 16;
     at->p.index[place] = (uint8_t)(input % SEC_SPAN);
     at->p.value[place] = value;
   }
@@ -96,7 +96,7 @@ SHARED void sec_single_prepare(const sec_sparse *w, const sec_single g,
   const sec_single_parts p = sec_single_at(g, memory);
   const int groups = (g.outputs + 15) / 16, spans = (g.inputs + SEC_SPAN - 1) / SEC_SPAN;
   memset(p.first, 0, 4 * ((size_t)groups + 1));
-  memset(p.count, 0, (size_t)groups * spans);
+  memset(p.count, 0, (size_t)groups * (size_t)spans);
   memset(p.index, 0, (size_t)g.steps * 16);
   memset(p.value, 0, (size_t)g.steps * 64);
   for (int counting = 1; counting >= 0; counting--) {
@@ -138,7 +138,7 @@ INLINE void sec_single_layer(const sec_single g, const char *prepared, const flo
   const sec_single_parts p = sec_single_at(g, (char *)prepared);
   const int groups = (g.outputs + 15) / 16, spans = (g.inputs + SEC_SPAN - 1) / SEC_SPAN;
   float tail[SEC_SPAN] = {0};
-  memcpy(tail, in + (spans - 1) * SEC_SPAN, sizeof(float) * (g.inputs - (spans - 1) * SEC_SPAN));
+  memcpy(tail, in + (spans - 1) * SEC_SPAN, sizeof(float) * (size_t)(g.inputs - (spans - 1) * SEC_SPAN));
   for (int q = (int)sec_share(groups, t, T); q < (int)sec_share(groups, t + 1, T); q++) {
     const uint8_t *index = p.index + (size_t)p.first[q] * 16;
     const float *value = p.value + (size_t)p.first[q] * 16;

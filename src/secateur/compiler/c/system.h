@@ -78,7 +78,7 @@ SEC_HELPER int sec_first_sibling(int cpu, const cpu_set_t *usable) {
     if (fscanf(file, "%d", &first) != 1 || first < 0 || first >= CPU_SETSIZE) first = cpu;
     fclose(file);
   }
-  return first == cpu || !CPU_ISSET(first, usable);
+  return first == cpu || !CPU_ISSET((size_t)first, usable);
 }
 #endif
 
@@ -96,7 +96,7 @@ SEC_HELPER int sec_cores(void) {
   if (sched_getaffinity(0, sizeof set, &set) == 0) {
     cores = 0;
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-      if (CPU_ISSET(cpu, &set)) cores += sec_first_sibling(cpu, &set);
+      if (CPU_ISSET((size_t)cpu, &set)) cores += sec_first_sibling(cpu, &set);
   }
   FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
   if (file) {

@@ -19,10 +19,10 @@ typedef float vec_anywhere __attribute__((vector_size(LANES * 4), aligned(4)));
 #define PICK(a, b, P, d) __builtin_shufflevector(a, b, P(d, 0), P(d, 1), P(d, 2), P(d, 3))
 #endif
 #define STAGE(x, d) \
-  UNROLL for (int i = 0; i < LANES; i++) if (!(i & d)) { \
-    const vec a = x[i], b = x[i + d]; \
-    x[i] = PICK(a, b, LOW, d); \
-    x[i + d] = PICK(a, b, HIGH, d); \
+  UNROLL for (int low = 0; low < LANES; low++) if (!(low & d)) { \
+    const vec a = x[low], b = x[low + d]; \
+    x[low] = PICK(a, b, LOW, d); \
+    x[low + d] = PICK(a, b, HIGH, d); \
   }
 #if LANES == 16
 #define STAGES(x) STAGE(x, 1) STAGE(x, 2) STAGE(x, 4) STAGE(x, 8)

@@ -174,10 +174,17 @@ INLINE int64_t sec_power(int64_t base, int64_t exponent) {
   return (int64_t)y;
 }
 /* Of any type; NaN where one of them is. */
-#define SEC_OF_TWO(a, b, sign) ({ \
-  const __typeof__(b) a_ = (a), b_ = (b); a_ sign b_ || a_ != a_ ? a_ : b_; })
-#define SEC_MAXIMUM(a, b) SEC_OF_TWO(a, b, >)
-#define SEC_MINIMUM(a, b) SEC_OF_TWO(a, b, <)
+#define SEC_OF_TWO(a, b, sign, one, other) ({ \
+  const __typeof__(b) one = (__typeof__(b))(a), other = (b); \
+  (__typeof__(b))(one sign other || one != one ? one : other); })
+#define SEC_MAXIMUM(a, b) SEC_OF_TWO(a, b, >, one_, other_)
+#define SEC_MINIMUM(a, b) SEC_OF_TWO(a, b, <, one_, other_)
+/* Whole numbers of any number, towards zero. A cast alone is undefined for what does not fit, and for
+   NaN: here it gives the least number, as processors of the kind x86 do. */
+#define SEC_INT32(x) ((x) >= -0x1p31f && (x) < 0x1p31f ? (int32_t)(x) : INT32_MIN)
+#define SEC_INT64(x) ((x) >= -0x1p63f && (x) < 0x1p63f ? (int64_t)(x) : INT64_MIN)
+#define SEC_UINT64(x) \
+  ((x) >= 0x1p63f ? ((x) < 0x1p64f ? (uint64_t)(x) : 0) : (uint64_t)SEC_INT64(x))
 #define SEC_WITHIN(x) ({ const __typeof__(x) x_ = (x); x_ < 0 ? 0 : x_ > 1 ? 1 : x_; })
 
 enum { SEC_NONE, SEC_RELU, SEC_LEAKY, SEC_CLIP, SEC_SIGMOID, SEC_HARDSIGMOID, SEC_HARDSWISH,

@@ -104,6 +104,8 @@ def pointwise(
         axes, lanes = nest.spread(out.layout, others)
         loops = [*(axes[a] for a in out.layout.order), *lanes]
         text = expression(node, inputs, out)
+        if out.dtype.itemsize < 4:  # C computes these as int
+            text = f"({out.c})({text})"
         many = run(node, inputs, out) if run else None
         nest.each(body, loops, Pointer.to(out), pointers, text, weight=weight, run=many)
         return body.text()

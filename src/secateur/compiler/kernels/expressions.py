@@ -124,17 +124,23 @@ def _absolute(_node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
 
 
 def _sign(_node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
+    if _unsigned(out.dtype):
+        return "x0 > 0"
     text = f"({out.c})((x0 > 0) - (x0 < 0))"
     return f"x0 != x0 ? x0 : {text}" if out.dtype.kind == "f" else text
+
+
+_NO_ZERO = "(x1 == 0 ? 1 : x1)"
+"""A divisor that is not looked at where it is 0; compilers warn of a constant that is."""
 
 
 def _divide(_node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
     if out.dtype.kind == "f":
         return "x0 / x1"
     if _unsigned(out.dtype):
-        return "x1 == 0 ? 0 : x0 / x1"
+        return f"x1 == 0 ? 0 : x0 / {_NO_ZERO}"
     negated = wrapped(out.dtype, "-{}x0")  # the least number has no opposite, and traps
-    return f"x1 == 0 ? 0 : x1 == -1 ? {negated} : x0 / x1"
+    return f"x1 == 0 ? 0 : x1 == -1 ? {negated} : x0 / {_NO_ZERO}"
 
 
 def _modulo(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
@@ -145,8 +151,10 @@ def _modulo(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
             return rest
         return f"{rest} != 0 && ({rest} < 0) != (x1 < 0) ? {rest} + x1 : {rest}"
     if _unsigned(out.dtype):
-        return "x1 == 0 ? 0 : x0 % x1"
-    rest = "x0 % x1" if truncated else "(x0 % x1 + ((x0 % x1 != 0) & ((x0 ^ x1) < 0)) * x1)"
+        return f"x1 == 0 ? 0 : x0 % {_NO_ZERO}"
+    rest = f"x0 % {_NO_ZERO}"
+    if not truncated:
+        rest = f"({rest} + (({rest} != 0) & ((x0 ^ x1) < 0)) * x1)"
     return f"x1 == 0 || x1 == -1 ? 0 : {rest}"
 
 
@@ -165,7 +173,8 @@ def _power(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:
     assert exponent is not None
     if out.dtype.kind == "i":
         if exponent.dtype.kind == "f":
-            return f"({out.c})pow((double)x0, (double)x1)"
+            power = "const double power = pow((double)x0, (double)x1);"
+            return f"({{ {power} {_whole('power', out.dtype)}; }})"
         return f"({out.c})sec_power(x0, (int64_t)x1)"
     if exponent.constant is not None and exponent.constant.size == 1:
         root = f"(x0 == -INFINITY ? INFINITY : {_call('sqrt', 'x0 + 0', out)})"  # as pow has it
@@ -188,12 +197,18 @@ def _cast(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:
     source = _first(inputs).dtype
     if out.dtype.kind == "b":
         return "x0 != 0"
-    if source.kind == "f" and out.dtype.itemsize < 4:
-        return f"({out.c})(int32_t)x0"
-    if source.kind == "f" and out.dtype.kind == "u":
-        # a negative number in an unsigned type: as numpy does it, by way of a signed one
-        return f"x0 < 0 ? ({out.c})(int64_t)x0 : ({out.c})x0"
+    if source.kind == "f" and out.dtype.kind in "iu":
+        return _whole("x0", out.dtype)
     return f"({out.c})x0"
+
+
+def _whole(text: str, dtype: np.dtype[Any]) -> str:
+    """Return C of a floating-point variable as a whole number, of any value, as numpy on x86."""
+    if dtype == np.uint64:
+        return f"SEC_UINT64({text})"
+    # an unsigned type by way of a signed one that is wider: negative numbers wrap around
+    by = "SEC_INT64" if dtype.itemsize == 8 or dtype == np.uint32 else "SEC_INT32"
+    return f"({C_TYPES[dtype.name]}){by}({text})"
 
 
 def _clip(_node: Node, inputs: Sequence[Place | None], out: Place) -> str:
@@ -213,11 +228,11 @@ def _mean(node: Node, inputs: Sequence[Place | None], out: Place) -> str:
     return f"({_variadic(node, inputs, out)}) / {literal(len(inputs), out.dtype)}"
 
 
-def _extreme(macro: str) -> Expression:
+def _extreme(sign: str) -> Expression:
     def write(_node: Node, inputs: Sequence[Place | None], _out: Place) -> str:
         text = "x0"
         for k in range(1, len(inputs)):
-            text = f"{macro}({text}, x{k})"
+            text = f"SEC_OF_TWO({text}, x{k}, {sign}, a{k}, b{k})"
         return text
 
     return write
@@ -246,6 +261,12 @@ def _gelu(node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
         inner = "1.5957691216057308 * (x0 + 0.044715 * x0 * x0 * x0)"
         return f"x0 * sec_sigmoid64({inner})"
     return "0.5 * x0 * erfc(x0 * -0.70710678118654752)"
+
+
+def _prelu(_node: Node, _inputs: Sequence[Place | None], out: Place) -> str:
+    if _unsigned(out.dtype):
+        return "x0"
+    return f"x0 < 0 ? {wrapped(out.dtype, '{}x0 * {}x1')} : x0"
 
 
 EXPRESSIONS: Mapping[str, Expression] = MappingProxyType({
@@ -288,16 +309,16 @@ EXPRESSIONS: Mapping[str, Expression] = MappingProxyType({
     "Less": _same("x0 < x1"),
     "LessOrEqual": _same("x0 <= x1"),
     "Log": _formula("log(x0)"),
-    "Max": _extreme("SEC_MAXIMUM"),
+    "Max": _extreme(">"),
     "Mean": _mean,
-    "Min": _extreme("SEC_MINIMUM"),
+    "Min": _extreme("<"),
     "Mish": _formula("mish(x0)"),
     "Mod": _modulo,
     "Mul": _wrapping("{}x0 * {}x1"),
     "Neg": _wrapping("-{}x0"),
     "Not": _same("!x0"),
     "Or": _same("x0 | x1"),
-    "PRelu": lambda _node, _inputs, out: f"x0 < 0 ? {wrapped(out.dtype, '{}x0 * {}x1')} : x0",
+    "PRelu": _prelu,
     "Pow": _power,
     "Reciprocal": _formula("1.0 / x0"),
     "Relu": _same("x0 < 0 ? 0 : x0"),

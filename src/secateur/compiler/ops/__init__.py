@@ -30,11 +30,13 @@ class Operand:
     Attributes:
         dtype: element type. shape: fixed shape.
         value: the array, where it is already known (constants, folded shape arithmetic).
+        name: of the value, for errors.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     value: np.ndarray | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler.graph import Node, Tensor, unsupported
+from secateur.compiler.graph import Node, Tensor, UndecidedError, unsupported
 from secateur.compiler.ops import Arrays, Operator, rules
 from secateur.compiler.ops.rules import Operands
 
@@ -65,11 +65,7 @@ def _infer_nonzero(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     rules.arity(node, operands, 1, 1)
     x = rules.operand(node, operands, 0, "X")
     if x.value is None:
-        raise unsupported(
-            node,
-            "how many positions it gives depends on the network's inputs; cut the model before "
-            "it, or fix the input that decides",
-        )
+        raise UndecidedError(node, "how many positions it gives", x.name, "cut the model before it")
     return (Tensor(INT64, (max(len(x.shape), 1), int(np.count_nonzero(x.value)))),)
 
 

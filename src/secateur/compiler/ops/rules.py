@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler.graph import Node, Tensor, unsupported
+from secateur.compiler.graph import Node, Tensor, UndecidedError, unsupported
 from secateur.compiler.ops import Arrays, Operand
 
 Operands = tuple[Operand | None, ...]
@@ -70,10 +70,11 @@ def optional(
 def constant(node: Node, operand: Operand, name: str) -> np.ndarray:
     """Return the value of an operand that must be known when the network is compiled."""
     if operand.value is None:
-        raise unsupported(
+        raise UndecidedError(
             node,
-            f"its {name} is not constant; fix the shapes of the model's inputs, or export the "
-            f"model with a constant {name}",
+            f"its {name} is not constant: it",
+            operand.name,
+            f"export the model with a constant {name}",
         )
     return operand.value
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from secateur.compiler import rewrites
-from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, unsupported
+from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, UndecidedError, unsupported
 from secateur.compiler.ops import find
 from secateur.compiler.ops.cast import ELEMENT_TYPES
-from secateur.compiler.passes import loops, sequences, shapes
+from secateur.compiler.passes import loops, sequences, shapes, undecided
 from secateur.errors import CompileError
 
 MAX_BYTES = 256 * 2**20  # a constant larger than this is computed when the network runs
@@ -41,7 +41,10 @@ def run(graph: Graph, rules: Mapping[str, rewrites.Rule] = EMPTY) -> Graph:
             of an `If` depends on the inputs.
     """
     walk = _Walk(graph, rules)
-    walk.visit(graph.nodes)
+    try:
+        walk.visit(graph.nodes)
+    except UndecidedError as error:
+        raise undecided.told(error, graph.inputs, walk.nodes, walk.types) from error
     if lists := [name for name in graph.outputs if name in walk.sequences]:
         raise CompileError(
             f"output {lists[0]!r} of the model is a sequence; end the model at the tensors in it"
@@ -85,10 +88,8 @@ class _Walk:
     def _choose(self, node: Node) -> None:
         condition = self.constants.get(node.inputs[0])
         if condition is None:
-            raise unsupported(
-                node,
-                "its condition depends on the network's inputs; export the model so that it has "
-                "none, or fix the input that decides",
+            raise UndecidedError(
+                node, "its condition", node.inputs[0], "export the model so that it does not"
             )
         if condition.size != 1:
             raise unsupported(node, f"its condition has shape {list(condition.shape)}")

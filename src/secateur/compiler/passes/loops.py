@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compiler.graph import Graph, Node, unsupported
+from secateur.compiler.graph import Graph, Node, UndecidedError, unsupported
 from secateur.compiler.ops import rules
 from secateur.compiler.rewrites import Builder
 
@@ -75,10 +75,11 @@ def _known(node: Node, build: Builder, value: str, name: str) -> Any:
     if not value:
         return None
     if build.types[value].value is None:
-        raise unsupported(
+        raise UndecidedError(
             node,
-            f"its {name} depends on the network's inputs, and an engine has a fixed number of "
-            "steps; export the model so that it does not, or fix the input that decides",
+            f"its {name}",
+            value,
+            "export the model so that it does not: an engine has a fixed number of steps",
         )
     return rules.scalar(node, build.operand(value), name)
 

@@ -29,7 +29,7 @@ def infer(
     """
     operator = find(node)
     operands = tuple(
-        Operand(types[name].dtype, types[name].shape, constants.get(name)) if name else None
+        Operand(types[name].dtype, types[name].shape, constants.get(name), name) if name else None
         for name in node.inputs
     )
     try:

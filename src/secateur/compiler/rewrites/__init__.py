@@ -63,7 +63,7 @@ class Builder:
     def operand(self, value: str) -> Operand:
         """Return a value as shape inference sees it."""
         tensor = self.types[value]
-        return Operand(tensor.dtype, tensor.shape, tensor.value)
+        return Operand(tensor.dtype, tensor.shape, tensor.value, value)
 
     def shape(self, value: str) -> tuple[int, ...]:
         """Return the shape of a value."""

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from secateur.compiler.graph import Node, unsupported
+from secateur.compiler.graph import Node, UndecidedError, unsupported
 from secateur.compiler.ops import Operand, rules
 from secateur.compiler.ops.cast import ELEMENT_TYPES, element_type
 from secateur.compiler.rewrites import Builder
@@ -191,11 +191,7 @@ def _compress(node: Node, build: Builder) -> tuple[str, ...]:
     data = rules.operand(node, build.operands(), 0, "input")
     condition = rules.operand(node, build.operands(), 1, "condition", rules.BOOL)
     if condition.value is None:
-        raise unsupported(
-            node,
-            "how much it keeps depends on the network's inputs; cut the model before it, or fix "
-            "the input that decides",
-        )
+        raise UndecidedError(node, "how much it keeps", condition.name, "cut the model before it")
     axis, source = node.get("axis"), node.inputs[0]
     if axis is None:
         source, axis, extent = build.reshape(source, (prod(data.shape),)), 0, prod(data.shape)

@@ -1,0 +1,150 @@
+"""Inputs that become constants, and errors that say which to fix."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnx_models as om
+import secateur
+from secateur.compiler import onnx_reader, passes
+from secateur.errors import CompileError, UsageError
+from test_cli import run
+
+F32 = np.float32
+
+
+def rates() -> onnx.ModelProto:
+    """y = x or 2 x, by the rate `sr`; both with `gain` [2, 1] on top."""
+    yes = om.branch([om.node("Identity", "x", "t")], "t")
+    no = om.branch([om.node("Mul", "x two", "u")], "u", two=np.array(2, F32))
+    nodes = [
+        om.node("Equal", "sr rate", "c"),
+        om.node("If", "c", "z", then_branch=yes, else_branch=no),
+        om.node("MatMul", "z gain", "y"),
+    ]
+    inputs = [om.value("x", ["N", 2]), om.value("sr", [], np.int64), om.value("gain", [2, 1])]
+    return om.model(nodes, inputs, constants={"rate": np.array(16000)})
+
+
+def read(**fixed: Any) -> Any:
+    return om.read(rates(), fixed=fixed)
+
+
+@pytest.mark.parametrize("sr", [16000, np.int64(16000), np.array(16000)])
+@pytest.mark.parametrize("gain", [1, 0.5, [[1], [2]], ((0.5,), (0.25,)), np.ones((2, 1), F32)])
+def test_numbers_lists_and_arrays(sr: Any, gain: Any) -> None:
+    """One number fills the whole input; the batch is free where it was tied to a fixed input."""
+    graph = passes.apply(read(sr=sr, gain=gain), passes.PASSES[:2])
+    (name,) = set(om.ops(graph))
+    assert name == "MatMul"
+    weight = graph.constants[graph.nodes[0].inputs[1]]
+    assert weight.dtype == F32
+    np.testing.assert_array_equal(weight, np.broadcast_to(np.asarray(gain, F32), (2, 1)))
+    content = rates().SerializeToString()
+    assert onnx_reader.read(content, fixed={"sr": sr, "gain": gain}).batched
+
+
+@pytest.mark.parametrize(
+    ("fixed", "match"),
+    [
+        ({"rate": 1}, r"no input 'rate'; its inputs are 'x', 'sr', 'gain'"),
+        ({"sr": 16e3}, r"'sr' takes int64, and cannot be fixed to 16000.0"),
+        ({"sr": True}, r"'sr' takes int64, and cannot be fixed to True"),
+        ({"sr": 2**70}, r"'sr' takes int64, and cannot be fixed to \d+"),
+        ({"sr": [16000]}, r"'sr' has shape \[\] in the model, which \[1\] does not fit"),
+        ({"sr": np.int32([16000])}, r"'sr' takes int64, and was fixed to an array of int32"),
+        ({"gain": [1, 2]}, r"'gain' has shape \[2, 1\] in the model, which \[2\] does not fit"),
+        ({"gain": [[1], [2, 3]]}, r"'gain' was fixed to lists of several lengths"),
+        ({"gain": 1e60}, r"'gain' takes float32, and cannot be fixed to 1e\+60"),
+        ({"gain": 2**24 + 1}, r"'gain' takes float32, and cannot be fixed to 16777217"),
+        ({"x": 1}, r"'x' cannot be fixed to 1: the model leaves an extent of it open"),
+    ],
+)
+def test_what_does_not_fit(fixed: dict[str, Any], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        read(**fixed)
+
+
+@pytest.mark.parametrize("given", [True, 1, [True], np.array([True])])
+def test_truths(given: Any) -> None:
+    proto = om.model([om.node("Not", "b", "y")], [om.value("b", [1], np.bool_)])
+    graph = passes.apply(om.read(proto, fixed={"b": given}), passes.PASSES[:1])
+    np.testing.assert_array_equal(graph.constants["y"], [False])
+    om.refused(proto, UsageError, r"'b' takes bool, and cannot be fixed to 2", fixed={"b": 2})
+
+
+def test_the_refusal_names_what_decides() -> None:
+    with pytest.raises(CompileError, match=r"condition depends on input 'sr'; .*-value sr=VALUE"):
+        passes.apply(om.read(rates(), input_shapes={"x": (1, 2)}))
+    with pytest.raises(UsageError, match=r"axis 0 of input 'x' is dynamic; .* or leave the batch"):
+        read()
+    # through other nodes, and only inputs that matter
+    nodes = [
+        om.node("Add", "sr n", "s"),
+        om.node("Unsqueeze", "s zero", "shape"),
+        om.node("Expand", "x shape", "y"),
+    ]
+    inputs = [om.value("x", [1]), *(om.value(n, [], np.int64) for n in ("sr", "other", "n"))]
+    proto = om.model(nodes, inputs, constants={"zero": np.array([0])})
+    om.refused(proto, CompileError, r"its shape is not constant: .* inputs 'sr', 'n'; fix their v")
+
+
+def test_data_are_not_to_be_fixed() -> None:
+    """A value that no one types is the network's business: the advice is to change the export."""
+    nodes = [
+        om.node("ReduceSum", "x", "sum", keepdims=0),
+        om.node("Cast", "sum", "c", to=onnx.TensorProto.BOOL),
+        om.node("If", "c", "y", then_branch=om.branch([om.node("Neg", "x", "t")], "t"),
+                else_branch=om.branch([om.node("Abs", "x", "u")], "u")),
+    ]  # fmt: skip
+    match = r"its condition depends on input 'x'; export the model so that it does not$"
+    om.refused(om.model(nodes, {"x": [2, 3]}), CompileError, match)
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(rates(), "net.onnx")
+    np.save("gain.npy", np.array([[1], [3]], F32))
+    values = ["--input-value", "sr=8000", "--input-value", "gain=@gain.npy"]
+    code, _, err = run(["compile", "net.onnx", *values], monkeypatch, capsys)
+    assert code == 0, err
+    with secateur.Engine.load("net.so", threads=1) as engine:
+        assert [port["name"] for port in engine.info["inputs"]] == ["x"]
+        np.testing.assert_allclose(engine(np.array([[1, 2]] * 3, F32)), [[14]] * 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("sr", "--input-value is NAME=16000"),
+        ("=3", "--input-value is NAME=16000"),
+        ("sr=", "--input-value is NAME=16000"),
+        ("sr=fast", "--input-value is NAME=16000"),
+        ('sr={"a": 1}', "--input-value is NAME=16000"),
+        ("sr=@none.npy", "there is no file none.npy"),
+        ("sr=@net.onnx", "cannot read net.onnx"),
+        ("sr=1,2", r"'sr' has shape \[\] in the model, which \[2\] does not fit"),
+        ("rate=8000", "no input 'rate'"),
+    ],
+)
+def test_the_command_refuses(
+    text: str,
+    match: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(rates(), "net.onnx")
+    code, _, err = run(["compile", "net.onnx", "--input-value", text], monkeypatch, capsys)
+    assert code, text
+    assert re.search(match, err), err
+    assert not Path("net.so").exists()
