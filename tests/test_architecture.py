@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "integrations": VALUES | {"pruning"},
     "machine": {"errors", "version"},
-    "measure": VALUES | {"compiler", "export"},
+    "measure": VALUES | {"compiler", "export", "quantization"},
     "model": {"arguments", "errors"},
     "nets": VALUES,
     "onecall": VALUES | {"measure", "pruning"},

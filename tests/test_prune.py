@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import Budget, Calibration, Gates, Goal, Result, prunable, prune
+from secateur.compiler.pipeline import Compiled
+from secateur.compiler.runtime import Engine
 from secateur.errors import BudgetError, UsageError
 from secateur.measure.work import work
 
@@ -295,6 +297,34 @@ def test_a_goal_of_latency_is_measured_through_the_compiler(model: nn.Module) ->
     assert result.requested == 1.0
     with pytest.raises(BudgetError, match="no cut meets latency_ms=1e-09"):
         prune(model, goal=Goal(latency_ms=1e-9), example=EXAMPLE)
+
+
+def test_a_goal_of_latency_may_be_in_int8(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    precisions = []
+    engine = Compiled.engine
+
+    def seen(self: Compiled, threads: int | None = None) -> Engine:
+        precisions.append(self.integer)
+        return engine(self, threads)
+
+    monkeypatch.setattr(Compiled, "engine", seen)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layers(images)
+
+    _, result = prune(Named(), goal=Goal(latency_ms=1e6, int8=True), example=EXAMPLE)
+    assert result.requested == 1.0
+    assert precisions[0] > 0
+    with pytest.raises(UsageError, match="int8=True is for latency_ms, not for params"):
+        Goal(params=10, int8=True)
 
 
 def test_the_result_shows_itself(model: nn.Module) -> None:

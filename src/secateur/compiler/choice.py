@@ -43,6 +43,9 @@ MEETING, FOREIGN = 750, 11
 """Cycles that threads need to meet, and for a line that lies in another core's cache: as on two
 cores of a virtual machine (Zen 5), where both are dear."""
 
+STEP = 150
+"""Cycles to begin a step, whatever it does."""
+
 FAR = 6
 """Cycles more for a line that does not stay in the second-level cache until it is read."""
 
@@ -144,6 +147,7 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
         lines += times * moved
         far += moved if times == 1 and program.arena > tiles.SECOND else 0
         meetings += times
+        work += STEP * times
         if node.name in layers:
             costs = cost(layers[node.name], graph, program, machine)
             work += program.batch * costs[0 if chosen.get(node.name) else 1]

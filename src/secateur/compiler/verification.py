@@ -150,6 +150,7 @@ def _orders(network: Network, distinct: int) -> Iterator[list[int]]:
     samples from elsewhere in the batch, by any distance, gives something else.
     """
     batch = network.programs[-1].batch
+    batch = batch if batch > 1 else network.machine.lanes
     rng = np.random.default_rng(0)
     if network.fixed:
         yield from (_order(rng, network.fixed, distinct) for _ in range(2))

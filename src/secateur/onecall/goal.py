@@ -15,7 +15,7 @@ from secateur.pruning.selecting.patterns import parse
 LIMITS = ("max_drop", "params", "macs", "bytes", "latency_ms")
 
 
-@checked(evaluate=FUNCTION, higher_is_better=BOOL)
+@checked(evaluate=FUNCTION, higher_is_better=BOOL, int8=BOOL)
 @dataclass(frozen=True)
 class Goal:
     """What a cut is to meet: exactly one limit.
@@ -25,7 +25,7 @@ class Goal:
 
     Raises:
         UsageError: not exactly one limit is given, or one of `max_drop` and `evaluate` without
-            the other.
+            the other, or int8 without `latency_ms`.
         BudgetError: the limit is not a positive number; `max_drop` may be 0.
     """
 
@@ -44,6 +44,8 @@ class Goal:
     """For `max_drop`: model → metric on validation data. It gets copies in evaluation mode."""
     higher_is_better: bool = True
     """Whether a higher metric is a better one."""
+    int8: bool = False
+    """For `latency_ms`: of the network quantised to int8, as `quantize` does it, not in float32."""
 
     def __post_init__(self) -> None:
         drop = self.max_drop is not None
@@ -58,6 +60,8 @@ class Goal:
                 f"a goal has one limit, but {' and '.join(given) or 'none'} were given; give one "
                 f"of {', '.join(LIMITS)}"
             )
+        if self.int8 and self.latency_ms is None:
+            raise UsageError(f"int8=True is for latency_ms, not for {given[0]}; leave it out")
         if not is_real(self.limit) or not (self.limit > 0 or (drop and self.limit == 0)):
             want = "zero or a positive number" if drop else "a positive number"
             raise BudgetError(f"{self.name} is {self.limit!r}, but must be {want}")

@@ -99,7 +99,7 @@ def _measure(goal: Goal, way: Weights | Channels) -> Callable[[float], float]:
         return way.macs
     from secateur.measure.latency import compiled_latency  # the compiler: only this goal needs it
 
-    return lambda keep: compiled_latency(pruned(keep).model, example)
+    return lambda keep: compiled_latency(pruned(keep).model, example, int8=goal.int8)
 
 
 def _metric(evaluate: Callable[[nn.Module], float], model: nn.Module) -> float:
