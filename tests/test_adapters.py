@@ -117,3 +117,17 @@ def test_channels_of_adapters_are_cut_with_those_of_the_base(tuned: nn.Module) -
     assert result.macs.ratio < 0.7
     assert torch.allclose(merged(**example).logits, before, atol=1e-5)
     assert masks.keep == 1
+
+
+def test_gates_of_a_frozen_base_are_refused_with_what_to_do(tuned: nn.Module) -> None:
+    optimizer = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], 0.1)
+    with pytest.raises(UsageError, match=r"base_layer.weight' is frozen .*merge_and_unload"):
+        secateur.GateTraining(tuned, optimizer)
+    merged = tuned.merge_and_unload()  # type: ignore[operator]
+    merged.requires_grad_(True)
+    optimizer = torch.optim.SGD(merged.parameters(), 0.1)
+    gating = secateur.GateTraining(merged, optimizer)
+    with gating.step():
+        merged(input_ids=torch.ones(2, 5, dtype=torch.long)).logits.sum().backward()
+    optimizer.step()
+    assert gating.finish(secateur.Budget(0.5)).keep == pytest.approx(0.5, abs=1e-3)

@@ -136,3 +136,48 @@ def test_a_failed_export_says_in_two_lines_what_to_change(
     assert what.startswith("Curved fails on the example of its inputs, y: float32 [2, 4]: ")
     assert change.endswith("by the names of forward's: x, scale")
     assert capfd.readouterr().out == ""  # torch would print the whole graph
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [
+        (nn.AdaptiveAvgPool1d(3), (2, 4, 7)),
+        (nn.AdaptiveAvgPool2d((3, None)), (2, 4, 7, 5)),
+        (nn.AdaptiveAvgPool2d(6), (2, 4, 9, 7)),
+        (nn.AdaptiveAvgPool2d(2), (2, 4, 8, 6)),
+        (nn.AdaptiveAvgPool2d(5), (2, 4, 3, 5)),  # it may grow, too
+        (nn.AdaptiveAvgPool3d((2, 3, 4)), (2, 3, 5, 7, 4)),
+    ],
+)
+def test_pools_to_a_size_that_does_not_divide(
+    pool: nn.Module, shape: tuple[int, ...], path: Path
+) -> None:
+    assert export_onnx(pool, torch.randn(shape), path) < 1e-5
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("AveragePool" in operators) == (shape == (2, 4, 8, 6))
+
+
+class Counts(nn.Module):
+    """Writes the number of its samples into a shape, or gives the axis to the shape."""
+
+    def __init__(self, *, plain: bool) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x) if self.plain else x.shape[0], 2, -1).mean(1)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_batch_that_code_writes_into_shapes_is_that_of_the_file(plain: bool) -> None:
+    content = to_onnx(Counts(plain=plain), torch.randn(3, 6))
+    first = onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0]
+    assert (first.dim_value, first.dim_param) == ((3, "") if plain else (0, "batch"))
+
+
+def test_what_torch_cannot_export_is_one_sentence(
+    path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CompileError, match="torch cannot export Bilinear to ONNX"):
+        export_onnx(nn.Bilinear(2, 3, 4), (torch.randn(2, 2), torch.randn(2, 3)), path)
+    assert capfd.readouterr() == ("", "")

@@ -6,7 +6,7 @@ import inspect
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,18 +18,23 @@ from torch.overrides import TorchFunctionMode
 from secateur import files
 from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
+from secateur.model.batch import rows
 from secateur.model.inputs import Inputs, arguments, described, each, names_of, run, tensors_in
-from secateur.model.modes import evaluating, uncompiled, without_cache
+from secateur.model.modes import evaluating, experts_in_batches, uncompiled, without_cache
+from secateur.model.pooling import UnevenPools
+from secateur.onnx_outputs import difference, outputs
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 OPSET = 17
 """Version of ONNX's operators: the oldest that has LayerNormalization as one operator, so that
 every runtime in use reads the files."""
+
+COUNTED = "might cause the trace to be incorrect"
+"""In what torch says where code makes a plain number of a size: `len(x)`, `int(x.shape[0])`."""
 
 TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 """Largest difference of an output from torch's, relative to the largest one; 1e-4 for others."""
@@ -51,7 +56,9 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
             the tensors in it only shapes and dtypes matter, all else is fixed in the file. The
             inputs are called "input"; "input0", "input1", ...; or by the names in dicts,
             dataclasses and named tuples.
-        batched: leave the first axis of every input and output free.
+        batched: leave the first axis of every input and output free. It is the example's all the
+            same where the module's code writes the number of samples into shapes: `len(x)`, or
+            `int(x.shape[0])`, is a plain number to torch, where `x.shape[0]` is the axis.
 
     Returns:
         an ONNX file's content.
@@ -61,6 +68,21 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
         CompileError: torch cannot export the module, with its reason; or `onnx` is missing.
     """
     _check_module(module)
+    content, doubted = exported(module, example, batched)
+    if batched and doubted and not _fits_others(module, example, content):
+        content, _ = exported(module, example, False)
+    return content
+
+
+def exported(module: torch.nn.Module, example: Inputs, batched: bool) -> tuple[bytes, bool]:
+    """Trace a module, as `to_onnx` does, and take the free batch on trust.
+
+    Returns:
+        a file, and whether the module's code made plain numbers of sizes on its way.
+
+    Raises:
+        UsageError, CompileError: as `to_onnx`.
+    """
     inputs = names_of(example)
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -70,32 +92,34 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
             _quiet(),
             evaluating(module),
             without_cache(module),
+            experts_in_batches(module),
             uncompiled(module),
             tempfile.TemporaryDirectory() as folder,
             torch.no_grad(),
-            warnings.catch_warnings(),
+            warnings.catch_warnings(record=True) as told,  # most is for its own developers
         ):
-            warnings.simplefilter("ignore")  # the exporter's advice to its own developers
+            warnings.simplefilter("always")
             with _Differences() as differences:
                 given = _run(module, example)
             made = _tensors(given)
             several = len(made) > 1 or isinstance(given, (tuple, list))
-            outputs = [f"output{i}" if several else "output" for i in range(len(made))]
-            ports = [*inputs.items(), *zip(outputs, made, strict=True)]
+            ends = [f"output{i}" if several else "output" for i in range(len(made))]
+            ports = [*inputs.items(), *zip(ends, made, strict=True)]
             free = {name: {0: "batch"} for name, tensor in ports if tensor.dim()}
             # The older exporter needs no more than the package onnx, and its graphs are plain.
             path = Path(folder) / "network.onnx"
-            torch.onnx.export(
-                _plain(module, example, given, differs=differences.taken),
-                tuple(inputs.values()),
-                path,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=outputs,
-                dynamic_axes=free if batched else None,
-            )
-            return path.read_bytes()
+            with UnevenPools():
+                torch.onnx.export(
+                    _plain(module, example, given, differs=differences.taken),
+                    tuple(inputs.values()),
+                    path,
+                    dynamo=False,
+                    opset_version=OPSET,
+                    input_names=list(inputs),
+                    output_names=ends,
+                    dynamic_axes=free if batched else None,
+                )
+            return path.read_bytes(), any(COUNTED in str(each.message) for each in told)
     except SecateurError:
         raise
     except ModuleNotFoundError as error:
@@ -109,6 +133,21 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _fits_others(module: torch.nn.Module, example: Inputs, content: bytes) -> bool:
+    """Return whether a file with a free batch is that of another number of samples too."""
+    import onnx
+
+    count = max((len(x) for x in names_of(example).values() if x.dim()), default=0)
+    try:
+        other, _ = exported(module, rows(example, count + 1), True)
+    except CompileError:
+        return False
+    one, two = (onnx.load_from_string(each).graph for each in (content, other))
+    return [*map(str, one.node)] == [*map(str, two.node)] and [*map(str, one.initializer)] == [
+        *map(str, two.initializer)
+    ]
 
 
 def _run(module: torch.nn.Module, example: Inputs) -> Any:
@@ -270,7 +309,7 @@ def export_onnx(
                 for given in inputs
             ]
     feeds = [{name: _array(e) for name, e in names_of(given).items()} for given in inputs]
-    given = _outputs(content, feeds)
+    given = outputs(content, feeds)
     worst = 0.0
     for tensors, arrays in zip(wanted, given, strict=True):
         if len(tensors) != len(arrays):
@@ -281,7 +320,7 @@ def export_onnx(
         for number, (tensor, got) in enumerate(zip(tensors, arrays, strict=True)):
             dtype = str(tensor.dtype).removeprefix("torch.")
             limit = TOLERANCE.get(dtype, 1e-4) if tolerance is None else tolerance
-            off = _difference(got, _array(tensor))
+            off = difference(got, _array(tensor))
             if not off <= limit:
                 raise CompileError(
                     f"the ONNX file differs from torch by {off:.1e} in output {number} ({dtype}, "
@@ -338,59 +377,3 @@ def _array(tensor: torch.Tensor) -> Array:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     array: Array = tensor.numpy()
     return array
-
-
-def _outputs(content: bytes, inputs: Sequence[Mapping[str, Array]]) -> list[Sequence[Array]]:
-    """Return what an ONNX file gives for each of several inputs."""
-    try:
-        return _all(_runtime(content), inputs)
-    except Exception:  # not installed, or an operator or dtype that it lacks
-        try:
-            return _all(_reference(content), inputs)
-        except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise CompileError(
-                f"the ONNX file cannot be run to compare it with torch: {reason[0]}; nothing was "
-                "written. pip install onnxruntime, or export without the comparison with to_onnx"
-            ) from error
-
-
-def _all(
-    session: tuple[Run, list[str]], inputs: Sequence[Mapping[str, Array]]
-) -> list[Sequence[Array]]:
-    call, names = session
-    # the exporter leaves out inputs that nothing reads
-    return [call({name: arrays[name] for name in names}) for arrays in inputs]
-
-
-def _runtime(content: bytes) -> tuple[Run, list[str]]:
-    onnxruntime: Any = import_module("onnxruntime")  # it has no types
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda feed: session.run(None, dict(feed)), [i.name for i in session.get_inputs()]
-
-
-def _reference(content: bytes) -> tuple[Run, list[str]]:
-    import onnx
-    import onnx.reference
-
-    session: Any = onnx.reference.ReferenceEvaluator(onnx.load_from_string(content))
-    return lambda feed: session.run(None, dict(feed)), list(session.input_names)
-
-
-def _difference(got: Array, wanted: Array) -> float:
-    """Return the largest difference, relative to the largest finite value wanted."""
-    import numpy as np
-
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
-        return np.inf
-    if got.dtype.kind in "biu":
-        return np.inf if (got != wanted).any() else 0.0
-    wide = np.complex128 if got.dtype.kind == "c" else np.float64
-    one, other = got.astype(wide), wanted.astype(wide)
-    with np.errstate(invalid="ignore"):
-        scale = float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0)) or 1.0
-        same = (one == other) | (np.isnan(one) & np.isnan(other))
-        off = np.where(same, 0.0, np.abs(one - other))
-    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0.0)) / scale

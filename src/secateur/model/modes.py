@@ -41,6 +41,25 @@ def without_cache(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def experts_in_batches(model: nn.Module) -> Iterator[None]:
+    """Let models of transformers run experts by plain products inside the block.
+
+    Their own way, one product of groups as large as the tokens that each expert gets, is in no
+    exporter. Configs say which, known without an import by `_experts_implementation`.
+    """
+    name = "_experts_implementation"
+    held: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs = {id(config): config for config in held if getattr(config, name, None) == "grouped_mm"}
+    for config in configs.values():
+        setattr(config, name, "batched_mm")
+    try:
+        yield
+    finally:
+        for config in configs.values():
+            setattr(config, name, "grouped_mm")
+
+
+@contextmanager
 def without_autocast() -> Iterator[None]:
     """Let torch compute in the dtypes of tensors inside the block, whatever is around it."""
     import torch

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.sparse import SparseSemiStructuredTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from secateur.errors import UsageError
 from secateur.model.parameters import unwrapped
@@ -115,6 +117,25 @@ def refuse_inference(model: nn.Module) -> None:
             )
 
 
+def not_plain(tensor: Tensor) -> str | None:
+    """Return what is wrong with a tensor that packs its values into others; None where it is plain.
+
+    Quantised and 2:4 weights of torchao and torch.sparse are such.
+    """
+    kind, packed = type(tensor), bool(is_traceable_wrapper_subclass(tensor))
+    if not packed:
+        return None
+    if issubclass(kind, SparseSemiStructuredTensor):
+        return (
+            f"is a {kind.__name__}, which holds no plain weights; load "
+            "secateur.convert_state_dict(model.state_dict())[0] into the model as it was before"
+        )
+    return (
+        f"is a {kind.__name__} of {kind.__module__.partition('.')[0]}, which holds no plain "
+        "weights; give the model from before it was converted"
+    )
+
+
 def _layers(model: nn.Module) -> Iterator[str]:
     for path, module in model.named_modules():
         kind = type(module)
@@ -135,6 +156,8 @@ def _tensors(model: nn.Module) -> Iterator[str]:
         elif parameter.layout != torch.strided:
             layout = parameter.layout
             yield f"{name!r} has a sparse layout ({layout}); make it dense with to_dense()"
+        elif (fault := not_plain(parameter.data)) is not None:
+            yield f"{name!r} {fault}"
         elif any(
             stride == 0 and size > 1
             for stride, size in zip(parameter.stride(), parameter.shape, strict=True)

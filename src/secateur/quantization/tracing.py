@@ -17,8 +17,9 @@ from torch import nn
 from secateur.compiler import fixed_batch, passes
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.errors import CompileError
-from secateur.export import to_onnx
-from secateur.model.inputs import Inputs, each, names_of, run, tensors_in
+from secateur.export import exported, to_onnx
+from secateur.model.batch import rows
+from secateur.model.inputs import Inputs, names_of, run, tensors_in
 from secateur.model.modes import uncompiled, without_autocast
 from secateur.model.passes import undisturbed
 from secateur.quantization import network, running
@@ -50,7 +51,7 @@ def read(
         CompileError: torch cannot export it, or as `network.read`.
     """
     with without_autocast():
-        content = to_onnx(module, example)
+        content, _ = exported(module, example, batched=True)
     try:
         return network.read(content, input_shapes=input_shapes)
     except CompileError:
@@ -63,7 +64,7 @@ def read(
 def _of_one_batch(module: nn.Module, example: Inputs) -> Float | None:
     """Return the network of a module that is traced with a fixed batch; None if it is of no use."""
     with without_autocast():
-        content = to_onnx(module, _rows(example, TRACED), batched=False)
+        content = to_onnx(module, rows(example, TRACED), batched=False)
     try:
         known = network.of_one_batch(content)
         few, many = (fixed_batch.of_samples(known, count) for count in network.COUNTS)
@@ -71,12 +72,7 @@ def _of_one_batch(module: nn.Module, example: Inputs) -> Float | None:
         made = network.free(*(passes.apply(graph, network.FLOAT_PASSES) for graph in graphs))
     except CompileError:
         return None
-    return made if _gives_the_same(module, made, _rows(example, TRIED)) else None
-
-
-def _rows(example: Inputs, count: int) -> Inputs:
-    """Return so many samples, those of the example in turn."""
-    return each(example, lambda x: x[torch.arange(count, device=x.device) % len(x)])
+    return made if _gives_the_same(module, made, rows(example, TRIED)) else None
 
 
 def _named_as(few: Graph, many: Graph) -> Graph:

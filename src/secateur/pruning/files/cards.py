@@ -13,6 +13,8 @@ from torch import nn
 from secateur.errors import UsageError
 
 GENERATION = "generation_config.json"
+STORED = ("quantization_config", "compression_config", "sparsity_config")
+"""Where a config.json says how weights are stored."""
 
 
 def rebuilt(folder: Path, config: Mapping[str, Any]) -> nn.Module | None:
@@ -48,6 +50,9 @@ def rebuilt(folder: Path, config: Mapping[str, Any]) -> nn.Module | None:
     if not any(each is base for each in getattr(kind, "__mro__", ())):
         raise UsageError(f"transformers has no model {name!r}, of which {folder} is; {otherwise}")
     settings = kind.config_class.from_pretrained(folder)
+    for section in STORED:  # says how weights were stored, and they no longer are
+        if hasattr(settings, section):
+            delattr(settings, section)
     before, dtype = torch.get_default_dtype(), getattr(settings, _dtype_of(settings), None)
     torch.set_default_dtype(dtype if isinstance(dtype, torch.dtype) else before)
     try:

@@ -27,7 +27,7 @@ from secateur.arguments import BOOL, PATH, TEXT, a, checked
 from secateur.errors import FileError, UsageError
 from secateur.machine import versions
 from secateur.model.parameters import unwrapped
-from secateur.pruning.files import cards, description, model_file, model_state
+from secateur.pruning.files import cards, description, foreign, model_file, model_state
 from secateur.pruning.files.description import Architecture, Stored
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.masks import Masks
@@ -182,6 +182,9 @@ def from_pretrained(
 ) -> nn.Module:
     """Read a model from a folder that `save_pretrained`, or a library of the Hub, wrote.
 
+    Weights that SparseML, llm-compressor or compressed-tensors stored without their zeros
+    (sparse-bitmask, sparse-24-bitmask) are read too, without these packages.
+
     Args:
         folder: on this machine; of the Hub, what `huggingface_hub.snapshot_download` gives.
         model: as in `load`. It may be left out for models of transformers, which are built from
@@ -194,7 +197,7 @@ def from_pretrained(
 
     Raises:
         FileError: as `load`; or a file is not that of config.json's hash, or a name in JSON leads
-            out of the folder.
+            out of the folder; or the weights are quantised.
         UsageError: as `load`; or transformers is not installed, or does not know the model.
     """
     folder = Path(folder)
@@ -212,11 +215,13 @@ def from_pretrained(
                     f"it is not the file that {CONFIG} was written for: it is damaged, or another "
                     "program wrote it anew"
                 )
+    with files.refusing(folder, "give the folder from before it was quantised"):
+        foreign.refuse_quantised(_config(folder))
     if model is None and factory is None and built_by is None:
         model = cards.rebuilt(folder, _config(folder))
     if [path.name for path in paths] == [PACKED]:
         return model_file.load(paths[0], model, factory=factory, trust=trust)
-    state, ties = _read_dense(paths)
+    state, ties = foreign.read(paths, _AGAIN)
     if model is None:
         model = model_file.build(folder, built_by, factory, trust)
     _add_tied(model, state, ties)
@@ -382,20 +387,6 @@ def _section(folder: Path) -> _Section | None:
 def _config(folder: Path) -> dict[str, Any]:
     with files.refusing(folder / CONFIG, "mend it or delete it"):
         return files.read_json(_inside(folder, CONFIG)) if (folder / CONFIG).exists() else {}
-
-
-def _read_dense(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of plain safetensors files, and which names were tied to which."""
-    state: dict[str, Tensor] = {}
-    notes: dict[str, str] = {}
-    for path in paths:
-        with files.open_tensors(path, remedy=_AGAIN, framework="torch") as tensors:
-            for name, tensor in tensors.items():
-                if name in state:
-                    raise ValueError(f"it holds {name[:80]!r}, and so does another file")
-                state[name] = tensor
-            notes.update(tensors.metadata)
-    return state, {n: first for n, first in notes.items() if n not in state and first in state}
 
 
 def _add_tied(model: nn.Module, state: dict[str, Tensor], ties: Mapping[str, str]) -> None:

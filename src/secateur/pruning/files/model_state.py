@@ -13,7 +13,7 @@ from secateur.model.parameters import unwrapped
 from secateur.pruning.files.description import Stored
 from secateur.pruning.files.packed import DIMENSIONS, DTYPES
 from secateur.pruning.gates.gates import SUFFIX, Gates
-from secateur.pruning.unprunable import refuse_sharded
+from secateur.pruning.unprunable import not_plain, refuse_sharded
 
 State = Mapping[str, Tensor]
 
@@ -158,6 +158,8 @@ def _refuse(name: str, tensor: object) -> None:
         reason = f"is {tensor.dtype}; give a model that is not quantised"
     elif tensor.layout != torch.strided:
         reason = f"has the layout {tensor.layout}; make it dense with to_dense()"
+    elif (fault := not_plain(tensor)) is not None:
+        reason = fault
     elif tensor.dim() > DIMENSIONS:
         reason = f"has {tensor.dim()} dimensions; at most {DIMENSIONS} can be stored"
     elif name == "__metadata__":

@@ -1,7 +1,7 @@
-"""Models that torch.nn.utils.prune has cut become plain ones, and their masks secateur's.
+"""Models that other tools have cut become plain ones, and their masks secateur's.
 
-It keeps a parameter `weight_orig` and a buffer `weight_mask` in place of `weight`, and multiplies
-them anew before every pass.
+torch.nn.utils.prune keeps a parameter `weight_orig` and a buffer `weight_mask` in place of
+`weight`, and multiplies them anew before every pass.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from secateur.arguments import Wanted, a, checked, shown
 from secateur.errors import UsageError
 from secateur.model.parameters import unwrapped
+from secateur.pruning.files import foreign
 from secateur.pruning.selecting.masks import Masks
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -76,20 +77,27 @@ def from_torch_prune(model: nn.Module) -> Masks:
     )
 )
 def convert_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
-    """Return the state dict that a model has after `from_torch_prune`, and its masks.
+    """Return a state dict that another tool has cut with plain weights, and their masks.
 
     Args:
-        state: as saved from a model that torch.nn.utils.prune has cut. Not changed.
+        state: of a model that torch.nn.utils.prune has cut; or with weights as torchao and
+            torch.sparse hold two of every four (`SparseSemiStructuredTensor`); or as SparseML,
+            llm-compressor and compressed-tensors store them without zeros. Not changed.
 
     Returns:
-        name → tensor: `x` in the place of `x_orig` and `x_mask`, with exact zeros where it is
-        cut; all else as it is, not copied.
+        name → tensor: `x` in the place of `x_orig` and `x_mask`, or of `x.compressed` and what
+        stands beside it, with exact zeros where it is cut; all else as it is, not copied.
 
     Raises:
-        UsageError: as `from_torch_prune`; or there is an `x` beside `x_orig`.
+        UsageError: as `from_torch_prune`; or there is an `x` beside `x_orig`; or the parts of a
+            weight do not fit together.
     """
+    try:
+        state, stored = foreign.expanded(state)
+    except ValueError as error:
+        raise UsageError(f"the state dict cannot be converted: {error}") from error
     plain: dict[str, Tensor] = {}
-    masks: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = dict(stored)
     for name, tensor in state.items():
         own = name.removesuffix(ORIGINAL)
         if name.endswith(MASK) and name.removesuffix(MASK) + ORIGINAL in state:
@@ -103,8 +111,8 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         plain[own] = tensor.masked_fill(masks[own].logical_not(), 0)
     if not masks:
         raise UsageError(
-            "the state dict has no names ending in '_orig'; it is not of a model that "
-            "torch.nn.utils.prune has cut, and needs no conversion"
+            "the state dict has no names ending in '_orig' or '.compressed' and no 2:4 tensors; it "
+            "is not of a model that another tool has cut, and needs no conversion"
         )
     return plain, Masks(masks)
 

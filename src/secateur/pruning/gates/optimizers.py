@@ -14,6 +14,11 @@ from secateur.errors import UsageError
 
 _DEEPSPEED = ("deepspeed.runtime.", "accelerate.utils.deepspeed.")
 """Where optimizers are that shard; the fused Adam of deepspeed.ops is one like those of torch."""
+_THAWED = "leave it out, as prunable(model) does, or let it take gradients"
+_MERGED = (
+    "it is what PEFT's adapters stand beside: merge them first (merge_and_unload()), prune without "
+    "gates (secateur.prune), or call requires_grad_(True) on it and give it to the optimizer"
+)
 
 
 def plain_optimizer(optimizer: Any) -> Optimizer:
@@ -70,7 +75,12 @@ def group_of(optimizer: Optimizer) -> dict[int, Mapping[str, Any]]:
 
 
 def refuse_optimizer(
-    optimizer: Optimizer, weights: Mapping[str, Tensor], *, moves: bool, undoes: bool
+    optimizer: Optimizer,
+    weights: Mapping[str, Tensor],
+    *,
+    moves: bool,
+    undoes: bool,
+    adapted: bool = False,
 ) -> None:
     """Refuse optimizers beside which gates would not learn what they should.
 
@@ -79,6 +89,7 @@ def refuse_optimizer(
         weights: name → parameter: those that get gates.
         moves: the optimizer is to move these weights.
         undoes: it is not to decay those that a step cuts.
+        adapted: the model has adapters of PEFT, beside which its base is frozen.
 
     Raises:
         UsageError: LBFGS, one that maximises, one that does not hold a weight, or one whose
@@ -91,8 +102,8 @@ def refuse_optimizer(
     for name, weight in weights.items():
         if not weight.requires_grad:
             raise UsageError(
-                f"{name!r} is frozen (requires_grad is False), so its gate would not learn; leave "
-                "it out, as prunable(model) does, or let it take gradients"
+                f"{name!r} is frozen (requires_grad is False), so its gate would not learn; "
+                f"{_MERGED if adapted else _THAWED}"
             )
         group = groups.get(id(weight))
         if group is None and moves:

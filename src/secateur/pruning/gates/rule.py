@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from secateur.arguments import Wanted, checked, is_real, plain
 from secateur.errors import UsageError, whole
+from secateur.pruning.adapters import adapted
 from secateur.pruning.gates.gates import Gates
 from secateur.pruning.gates.optimizers import (
     first_mismatch,
@@ -138,7 +139,9 @@ class GateRule:
     def _fitting(self, optimizer: Any) -> Optimizer:
         found, phase = plain_optimizer(optimizer), self.phase
         joint, undoes = phase.weights == "joint", phase.decay == "kept"
-        refuse_optimizer(found, self._weights, moves=joint, undoes=undoes)
+        refuse_optimizer(
+            found, self._weights, moves=joint, undoes=undoes, adapted=adapted(self._model)
+        )
         return found
 
     def _join(self) -> None:

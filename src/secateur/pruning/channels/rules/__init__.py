@@ -13,7 +13,12 @@ import torch
 from secateur.pruning.channels.rules import channelwise, contraction, movement, pointwise
 from secateur.pruning.channels.tracing import Rule
 
-RULES: dict[str, Rule] = {**contraction.RULES, **movement.RULES, **channelwise.RULES}
+RULES: dict[str, Rule] = {
+    **contraction.RULES,
+    **movement.RULES,
+    **channelwise.RULES,
+    "copy": pointwise.assigned,
+}
 """Rules by name; operators on planes and pointwise operators have theirs too (see `find`)."""
 
 

@@ -226,7 +226,7 @@ def convolution(tracer: Tracer, call: Call) -> None:
     x, weight, bias = call.get("input"), call.get("weight"), call.get("bias")
     transposed = call.get("transposed")
     why = tracer.reason("is a position of a convolution's kernel or plane")
-    given = tracer.ledger.fix(tracer.labels(x), (0, *range(2, x.dim())), why)
+    given = _along_batch(tracer, tracer.ledger.fix(tracer.labels(x), range(2, x.dim()), why))
     kernel = tracer.ledger.fix(tracer.labels(weight), range(2, weight.dim()), why)
     if call.get("groups") == 1:
         plane = "pqrst"[: x.dim() - 2]
@@ -244,12 +244,25 @@ def convolution(tracer: Tracer, call: Call) -> None:
     _put_with_bias(tracer, call.out, labels, raised)
 
 
+def _along_batch(tracer: Tracer, x: Labels) -> Labels:
+    """Keep the channels of samples together where samples can be cut: heads, laid into the batch.
+
+    Each of them goes through the same layer, whose own channels then stay.
+    """
+    grids = tuple(
+        tracer.ledger.joined_along(grid, [1]) if {0, 1} <= varying(grid) else grid
+        for grid in x.grids
+    )
+    return replace(x, grids=grids)
+
+
 def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
     """Tie the channels of a grouped convolution; depthwise, each to its own.
 
     In other groups, channels at the same place of every group are cut together.
     """
     ledger, groups, transposed = tracer.ledger, call.get("groups"), call.get("transposed")
+    batch = tuple(grid for grid in x.grids if varying(grid) == {0})
     inputs, outputs = x.shape[1], call.out.shape[1]
     given, first, second = _flat_grid(x, 1), _flat_grid(weight, 0), _flat_grid(weight, 1)
     depthwise = inputs == groups and (not transposed or outputs == groups)
@@ -259,7 +272,7 @@ def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
             if grid is not None:
                 why = tracer.reason(UNLABELLED_GROUPS)
                 ledger.block(grid, why)
-        return Labels(x.shape)
+        return Labels(x.shape, batch, zero=x.zero)
     if depthwise and given is not None:
         ledger.join(writes.reshape(groups, -1), given.reshape(groups, 1))
     elif given is not None:
@@ -268,7 +281,8 @@ def _grouped(tracer: Tracer, x: Labels, weight: Labels, call: Call) -> Labels:
     if not depthwise:
         ledger.joined_along(out.reshape(groups, -1), [0])
     tracer.trace.written.append(writes)
-    return Labels((), (out.reshape(1, -1, *[1] * (len(x.shape) - 2)),), zero=True, pure=True)
+    own = out.reshape(1, -1, *[1] * (len(x.shape) - 2))
+    return Labels((), (own, *batch), zero=x.zero or not batch, pure=not batch)
 
 
 def _flat_grid(labels: Labels, d: int) -> Grid | None:

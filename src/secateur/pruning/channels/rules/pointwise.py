@@ -46,6 +46,20 @@ def _refusal(tracer: Tracer, call: Call, finite: bool) -> str | None:
     return None
 
 
+def assigned(tracer: Tracer, call: Call) -> None:
+    """Rule of copy_(self, src), which a[...] = b is: what is written takes the place's channels."""
+    place, source = call.args[0], call.get("src")
+    under, over = tracer.labels(place), tracer.labels(source)
+    if not under.grids:  # views of it would not follow
+        tracer.block(source, tracer.reason("is written into a tensor that is not pruned"))
+    elif under.zero and not over.zero:
+        why = tracer.reason("is written over channels, and need not be zero")
+        tracer.block([place, source], why)
+    else:
+        why = tracer.reason("meets a tensor that is not pruned along with it")
+        tracer.ledger.tie([under, over], place.dim(), why)
+
+
 def _beside(operand: Labels, dims: frozenset[int], ndim: int) -> bool:
     """Return whether an operand also varies in dimensions other than the outcome's channels."""
     ahead = ndim - len(operand.shape)
