@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 import warnings
@@ -10,34 +9,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from benchmark_modules import ROOT, benchmark
 from secateur import prune
 from secateur.errors import SecateurError
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def benchmark() -> ModuleType:
-    """Import benchmarks/coverage.py, by another name than that of a well-known package."""
-    path = ROOT / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-coverage = benchmark()
+coverage = benchmark("coverage")
 ARCHITECTURES, CHECKS, REFUSALS = coverage.ARCHITECTURES, coverage.CHECKS, coverage.REFUSALS
 
 OPEN: set[tuple[str, str]] = set()

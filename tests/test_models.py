@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmark_modules import ROOT, benchmark
 from secateur.errors import SecateurError
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def benchmark() -> ModuleType:
-    """Import benchmarks/models.py, whose neighbours it imports by their plain names."""
-    path = ROOT / "benchmarks" / "models.py"
-    spec = importlib.util.spec_from_file_location("models_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-models = benchmark()
+models = benchmark("models")
 
 EIGHT = (
     "plain torch: mvit-v2",

@@ -1,0 +1,95 @@
+"""What `prune` solves for: goals of parameters, multiply-adds, bytes, a metric and latency."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from torch import Tensor, nn
+
+from secateur import Budget, Goal, prune
+from secateur.compiler.pipeline import Compiled
+from secateur.compiler.runtime import Engine
+from secateur.errors import BudgetError, UsageError
+from secateur.measure.work import work
+from test_prune import EXAMPLE, TOTAL, network
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return network()
+
+
+def test_counted_goals_are_met_to_one_weight(model: nn.Module) -> None:
+    size = sum(p.numel() for p in model.parameters())
+    with pytest.raises(BudgetError, match="no cut meets params"):
+        prune(model, Budget(1.0, floor=0.1), goal=Goal(params=size - TOTAL + 20))
+    _, result = prune(model, goal=Goal(params=size - 700))
+    assert result.parameters.after == size - 700
+    budget = Budget(0.9, scope="layer", floor=0.3)
+    _, result = prune(model, budget, goal=Goal(params=size - 700))
+    assert result.budget == replace(budget, keep=result.requested)
+    assert size - 702 <= result.parameters.after <= size - 700
+    dense = work(model, EXAMPLE).total
+    _, result = prune(model, goal=Goal(macs=dense // 2), example=EXAMPLE)
+    assert result.macs is not None
+    assert dense // 2 - 64 <= result.macs.after <= dense // 2
+    _, result = prune(model, goal=Goal(bytes=6000))
+    assert 5900 < result.bytes.after <= 6000
+    assert result.attempts
+    assert re.search(
+        r"requested: bytes=6000, met by \d+ at keep 0.\d+ in \d+ attempts", repr(result)
+    )
+
+
+def test_a_drop_is_measured_and_kept(model: nn.Module) -> None:
+    def filled(candidate: nn.Module) -> float:
+        assert not candidate.training
+        assert candidate is not model
+        return float((candidate.get_parameter("3.weight") != 0).float().mean() * 100)
+
+    _, result = prune(model, goal=Goal(max_drop=30, evaluate=filled))
+    assert result.layers[0].keep >= 0.7
+    assert result.layers[0].keep < 0.73
+    drops = {attempt.keep: attempt.value for attempt in result.attempts}
+    assert drops[1.0] == 0
+    loss = Goal(max_drop=30, evaluate=lambda m: -filled(m), higher_is_better=False)
+    _, lower = prune(model, goal=loss)
+    assert lower.requested == result.requested
+
+
+def test_a_goal_of_latency_is_measured_through_the_compiler(model: nn.Module) -> None:
+    pytest.importorskip("onnx")
+    _, result = prune(model, goal=Goal(latency_ms=1e6), example=EXAMPLE)
+    assert result.requested == 1.0
+    with pytest.raises(BudgetError, match="no cut meets latency_ms=1e-09"):
+        prune(model, goal=Goal(latency_ms=1e-9), example=EXAMPLE)
+
+
+def test_a_goal_of_latency_may_be_in_int8(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    precisions = []
+    engine = Compiled.engine
+
+    def seen(self: Compiled, threads: int | None = None) -> Engine:
+        precisions.append(self.integer)
+        return engine(self, threads)
+
+    monkeypatch.setattr(Compiled, "engine", seen)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layers(images)
+
+    _, result = prune(Named(), goal=Goal(latency_ms=1e6, int8=True), example=EXAMPLE)
+    assert result.requested == 1.0
+    assert precisions[0] > 0
+    with pytest.raises(UsageError, match="int8=True is for latency_ms, not for params"):
+        Goal(params=10, int8=True)
