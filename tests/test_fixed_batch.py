@@ -181,6 +181,17 @@ def test_samples_are_told_from_other_axes_of_the_same_extent(count: int) -> None
     assert one.types["y"].shape == (count, 4, 2, 2)
 
 
+@pytest.mark.parametrize(("of", "shape"), [((4, 4), (4, 5)), ((4, 3, 4), (4, 4)), ((4, 2), (2, 4))])
+def test_a_matrix_with_as_many_rows_or_columns_as_samples_holds_none(
+    of: tuple[int, ...], shape: tuple[int, int]
+) -> None:
+    weight = np.arange(20, dtype=np.float32)[: shape[0] * shape[1]].reshape(shape)
+    whole = graph([Node("MatMul", "m", ("x", "w"), ("y",))], of, w=weight)
+    one = fixed_batch.of_samples(whole, 1)
+    assert one.types["y"].shape == (1, *of[1:-1], shape[1])
+    np.testing.assert_array_equal(one.constants["w"], weight)
+
+
 def test_a_network_of_another_number_of_samples_can_be_refused() -> None:
     whole = graph([Node("Gather", "g", ("x", "one"), ("y",))], (4, 3), one=np.array([0, 0]))
     with pytest.raises(CompileError, match=r"for 1 samples it gives \[2, 3\]"):

@@ -110,7 +110,8 @@ class _Walk:
             elif node.op in _BROADCAST or (node.op == "Concat" and node.get("axis", 0) % len(out)):
                 # what holds one for each sample lies where the operator's other inputs have them
                 axis = len(array.shape) - len(out) + self._among(node)
-                if 0 <= axis < array.ndim and array.shape[axis] == self.whole:
+                own = 2 if node.op == "MatMul" else 0  # its matrix: no axis of that is anybody's
+                if 0 <= axis < array.ndim - own and array.shape[axis] == self.whole:
                     new = self._rows(node, array, axis)
             if new is not None:
                 inputs[i] = fresh(self.taken, f"{name}@{self.count}")
