@@ -72,6 +72,14 @@ def test_samples_that_a_tile_lacks_are_zeros(target: Target, alone: bool) -> Non
         assert (program < 100).all()
 
 
+def test_an_engine_that_worked_a_moment_ago_can_be_closed(content: bytes) -> None:
+    """A thread that was just leaving its work took the call to stop for one that it had seen."""
+    x = tiny.samples(3)
+    for _ in range(1500):
+        with Engine(content, 4) as engine:
+            engine(x)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_tile_that_is_too_little_for_several_threads_is_run_by_one(
     target: Target, threads: int

@@ -161,8 +161,8 @@ static RESULT live(void *argument) {
   char job[SEC_JOB] __attribute__((aligned(16)));
   for (unsigned seen = 0;;) {
     await(pool, seen);
-    if (pool->stop) return 0;
     seen = __atomic_load_n(&pool->jobs, __ATOMIC_ACQUIRE);
+    if (pool->stop) return 0;  /* asked after: else the call to stop could be taken for seen */
     __atomic_add_fetch(&pool->copying, 1, __ATOMIC_SEQ_CST);
     const int open = __atomic_load_n(&pool->open, __ATOMIC_SEQ_CST);
     sec_work work = 0;
