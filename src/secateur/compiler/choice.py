@@ -160,6 +160,11 @@ def load(graph: Graph, program: Program, chosen: Mapping[str, int], machine: Mac
     return Load(work, work / 2 + MEETING * meetings + FOREIGN * lines / 2 > 0.9 * work)
 
 
+def unknown(programs: Sequence[Program]) -> tuple[Load, ...]:
+    """Return what tiles cost where nobody estimated it: four samples each."""
+    return tuple(Load(4.0 if k else 1.0, alone=False) for k in range(len(programs)))
+
+
 def gains(programs: Sequence[Program], loads: Sequence[Load]) -> bool:
     """Return whether the last program, of many samples, gains on running them one by one."""
     alone = programs[-1].batch / programs[0].batch * loads[0].cycles

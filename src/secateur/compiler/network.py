@@ -50,7 +50,7 @@ class Network:
         sparse: by layer, vectors of sums of a tile that skips its zeros; 0 where they stay.
         machine: vectors of the target.
         several: as `reference`, of `SEVERAL` samples; None where the network is not batched.
-        loads: by program, what a tile costs.
+        loads: by program, what a tile costs; empty where it is not known.
         rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
             them on an axis of their own.
         whole: the graph as it was read, of `fixed` samples; None where it is 0.

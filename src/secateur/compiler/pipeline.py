@@ -321,7 +321,7 @@ def source_of(
         network.programs,
         network.machine,
         sparse=network.sparse,
-        loads=network.loads or (choice.Load(1.0, alone=False),) * len(network.programs),
+        loads=network.loads or choice.unknown(network.programs),
         fixed=network.fixed,
         info=info,
         values=values,
