@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from secateur.errors import FileError
 
-Array = np.ndarray[Any, np.dtype[Any]]
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def read_arrays(path: Path, what: str) -> Array | dict[str, Array]:
@@ -22,6 +23,8 @@ def read_arrays(path: Path, what: str) -> Array | dict[str, Array]:
     Raises:
         FileError: it is missing, damaged, or holds anything but arrays of numbers.
     """
+    import numpy as np  # the help of commands does without
+
     try:
         with path.open("rb") as file:  # numpy leaves a damaged one open
             found: Any = np.load(file, allow_pickle=False)

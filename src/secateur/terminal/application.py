@@ -35,7 +35,7 @@ COMMANDS = {
     ),
     "inspect": (
         "secateur.terminal.looking:inspect",
-        "Show what a study directory, a record, a checkpoint or a masks file holds.",
+        "Show what a network's file, a study directory, a record, a checkpoint or masks hold.",
     ),
     "verify": (
         "secateur.terminal.looking:verify",
