@@ -16,7 +16,7 @@ import onnx_models
 from fuzz_reader import Reader, folder, in_file
 from secateur.bench import calibration
 from secateur.compiler import onnx_reader, passes
-from secateur.data import archive, cifar10_forms
+from secateur.data import archive, cifar10_forms, idx
 from secateur.quantization import inputs
 
 
@@ -56,6 +56,11 @@ def _arrays() -> list[bytes]:
     return [array.getvalue(), named.getvalue()]
 
 
+def _idx() -> list[bytes]:
+    content = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, *range(24)])
+    return [content, gzip.compress(content)]
+
+
 def _array(path: Path) -> object:
     calibration.read(path)
     return inputs.read_data(path)
@@ -76,6 +81,7 @@ READERS = {
     "pickle": Reader(_batch(""), _pickles),
     "sheet": Reader(_batch(".png"), _sheets),
     "archive": Reader(_archive, _archives),
+    "idx": Reader(in_file("x.gz", lambda path: idx.read_idx(path, (3, 4))), _idx),
     "array": Reader(in_file("x.npy", _array), _arrays),
     "onnx": Reader(_onnx, _networks),
 }

@@ -259,9 +259,9 @@ def test_hold_out_takes_the_last_of_each_class(labels, part):
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="'mnist'; there are cifar10, digits"):
+    with pytest.raises(UsageError, match="'mnist'; there are cifar10, digits, fashion_mnist"):
         load("mnist")
-    assert sorted(DATASETS) == ["cifar10", "digits"]
+    assert sorted(DATASETS) == ["cifar10", "digits", "fashion_mnist"]
 
 
 @pytest.mark.gpu

@@ -37,7 +37,8 @@ def study(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set: cifar10, or digits (needs no network).  \\[default: cifar10]",
+            help="Data set: cifar10, digits (needs no network), or fashion_mnist (of Debian's "
+            "package dataset-fashion-mnist, or in --data-dir).  \\[default: cifar10]",
             show_default=False,
         ),
     ] = None,
