@@ -284,6 +284,67 @@ def test_shapes_and_constants_that_count_samples_are_written_down() -> None:
         assert away(gives(made.content, given)[0], wanted) < 0.05
 
 
+class Looked(nn.Module):
+    """Reads each sample by its number, as transformers 5 reads a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 6)
+        self.register_buffer("order", torch.tensor([2, 0, 3, 1]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x[torch.arange(x.shape[0])[:, None], self.order])
+        return y
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("kind", ["INT32", "INT64"])
+def test_numbers_of_samples_are_written_down(axis: int, kind: str) -> None:
+    """Indices into what all samples have together, along either axis."""
+    nodes = [
+        om.node("Shape", "x", "n", start=0, end=1),
+        om.node("Squeeze", "n", "count"),
+        om.node("Range", "zero count one", "numbers"),
+        om.node("Unsqueeze", "numbers other", "column"),
+        om.node("Mul", "column four", "begins"),
+        om.node("Add", "begins order", "long"),
+        om.node("Cast", "long", "places", to=getattr(onnx.TensorProto, kind)),
+        om.node("Reshape", "x all", "flat"),
+        om.node("Gather", "flat places", "read", axis=0),
+        om.node("Transpose", "read", "turned", perm=[axis, 1 - axis]),
+        om.node("MatMul", "turned w", "y"),
+    ]
+    order = np.array([2, 0, 3, 1], np.int64)
+    constants = {
+        "zero": np.array(0, np.int64),
+        "one": np.array(1, np.int64),
+        "four": np.array(4, np.int64),
+        "other": np.array([1 - axis], np.int64),
+        "order": np.expand_dims(order, axis),
+        "all": np.array([-1], np.int64),
+        "w": images(4, 3),
+    }
+    proto = om.model(nodes, {"x": ["N", 4]}, constants=constants)
+    data = images(24, 4)
+    made = secateur.quantize(proto, data)
+    for count in (1, 5, 24):
+        given = {"x": data[:count]}
+        wanted = om.onnxruntime_gives(proto, given)["y"]
+        assert away(gives(made.content, given)[0], wanted) < 0.05
+
+
+def test_a_module_may_read_its_samples_by_their_numbers() -> None:
+    module, data = Looked().eval(), images(24, 4)
+    made = secateur.quantize(module, data)
+    engine = secateur.compile(made.content)
+    for count in (1, 3, 24):
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(data[:count])).numpy()
+        assert away(gives(made.content, {"input": data[:count]})[0], wanted) < 0.05
+        assert away(engine(data[:count]), wanted) < 0.05
+
+
 def test_layers_go_back_to_float_until_a_drop_holds() -> None:
     module, _ = channel_nets.made("resnet")
     content, data = to_onnx(module, torch.zeros(2, 3, 8, 8)), images(48, 3, 8, 8)

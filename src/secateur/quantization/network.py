@@ -36,19 +36,24 @@ class Counted:
     Attributes:
         first: `first + slope * n` is the constant for n samples; integers. None where it is rows.
         slope: what each sample adds.
-        row: the part of one sample, which is repeated along `axis`. None where it is a line.
+        row: the part of the first sample; those of the others follow along `axis`. None where it is
+            a line.
+        step: what the part of each sample has more than the one before: integers, such as where a
+            table of all samples is read. None: nothing, so they are alike.
         axis: which axis counts samples.
     """
 
     first: np.ndarray | None = None
     slope: np.ndarray | None = None
     row: np.ndarray | None = None
+    step: np.ndarray | None = None
     axis: int = 0
 
     def of(self, count: int) -> np.ndarray:
         """Return the constant for so many samples."""
         if self.row is not None:
-            return np.concatenate([self.row] * count, self.axis)
+            step = 0 if self.step is None else self.step
+            return np.concatenate([self.row + n * step for n in range(count)], self.axis)
         assert self.first is not None
         assert self.slope is not None
         line: np.ndarray = self.first + self.slope * count
@@ -202,8 +207,9 @@ def _counted(name: str, few: np.ndarray, many: np.ndarray) -> Counted:
     pairs = list(zip(few.shape, many.shape, strict=False))
     axes = [axis for axis, (a, b) in enumerate(pairs) if a != b]
     if few.ndim == many.ndim and len(axes) == 1 and few.shape[axes[0]] % low == 0:
-        part = range(few.shape[axes[0]] // low)
-        found = Counted(row=few.take(part, axes[0]), axis=axes[0])
+        parts = np.split(few, low, axes[0])
+        step = parts[1] - parts[0] if few.dtype.kind in "iu" else None
+        found = Counted(row=parts[0], step=step if np.any(step) else None, axis=axes[0])
         if all(np.array_equal(found.of(n), x) for n, x in zip(COUNTS, (few, many), strict=True)):
             return found
     raise CompileError(

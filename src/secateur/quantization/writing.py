@@ -204,8 +204,24 @@ class _Parts:
         shape = self._node("Concat", f"{name}_shape", *parts, axis=0)
         row = self._constant(f"{name}_row", np.expand_dims(how.row, how.axis))
         rows = self._node("Expand", f"{name}_rows", row, shape)
+        if how.step is not None:
+            rows = self._node("Add", f"{name}_stepped", rows, self._steps(name, how.step, how.axis))
         whole = self._constant(f"{name}_whole", np.array([*before, -1, *behind[1:]], np.int64))
         return self._node("Reshape", f"{name}_parts", rows, whole)
+
+    def _steps(self, name: str, step: np.ndarray, axis: int) -> str:
+        """Return n times a step for each sample n, along an axis of its own."""
+        ends = [self._constant(f"{name}_{n}", np.array(n, np.int64)) for n in (0, 1)]
+        zero = self._constant(f"{name}_axis", np.zeros(1, np.int64))
+        count = self._node("Squeeze", f"{name}_count", self._count(), zero)
+        numbers = self._node("Range", f"{name}_numbers", ends[0], count, ends[1])
+        if step.dtype != np.int64:
+            numbers = self._node("Cast", f"{name}_cast", numbers, to=_NUMBERS[step.dtype])
+        along = np.array([-1, *[1] * (step.ndim - axis)], np.int64)
+        column = self._constant(f"{name}_column", along)
+        column = self._node("Reshape", f"{name}_along", numbers, column)
+        each = self._constant(f"{name}_step", np.expand_dims(step, axis))
+        return self._node("Mul", f"{name}_steps", column, each)
 
     def _count(self) -> str:
         """Return the number of samples, [1] of int64."""

