@@ -209,7 +209,10 @@ def shipped(model: nn.Module, path: Path, samples: Batch, *, int8: bool) -> Enco
 def cut_all(given: argparse.Namespace, folder: Path) -> None:
     """Cut in every way, write the files, and print and keep a table as it grows."""
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # it would warn of the pooler, which sentence encoders leave out
+    logging.disable_progress_bar()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     dense = Encoder(AutoModel.from_pretrained(folder, add_pooling_layer=False)).eval()
