@@ -13,6 +13,7 @@ import pytest
 import onnx_models as om
 from quantised_models import operators
 from secateur.compiler import pipeline
+from secateur.errors import CompileError
 
 pytest.importorskip("onnxruntime")
 quantization = pytest.importorskip("onnxruntime.quantization")
@@ -75,3 +76,13 @@ def test_networks_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
     away = np.abs(got - wanted) / np.abs(wanted).max()
     assert away.max() < 0.03  # a level that falls otherwise
     assert np.median(away) < 1e-6
+
+
+def test_operators_of_onnx_runtime_alone_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).standard_normal((9, *SHAPE)).astype(F32)
+    source, made = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    onnx.save(network(), source)
+    form = quantization.QuantFormat.QOperator
+    quantization.quantize_static(source, made, Reader(x), quant_format=form)
+    with pytest.raises(CompileError, match=r"com.microsoft.QLinearAdd .*quant_format=QuantForma"):
+        pipeline.compile_network(made)

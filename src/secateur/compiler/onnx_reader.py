@@ -239,10 +239,10 @@ class _Reader:
             return (
                 f"function {proto.domain}.{proto.op_type} uses another operator set than the model"
             )
-        return (
-            f"operator {proto.domain}.{proto.op_type} is not one of ONNX's own; "
-            "export without operators of other domains"
-        )
+        advice = "export without operators of other domains"
+        if proto.op_type.startswith("Q"):  # of ONNX Runtime's QOperator format
+            advice = "quantise with quant_format=QuantFormat.QDQ"
+        return f"operator {proto.domain}.{proto.op_type} is not one of ONNX's own; {advice}"
 
     def _check_if(self, proto: NodeProto, node: Node) -> None:
         graphs = {a.name: len(a.g.output) for a in proto.attribute if a.HasField("g")}
