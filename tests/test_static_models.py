@@ -19,10 +19,10 @@ pytest.importorskip("onnxruntime")
 quantization = pytest.importorskip("onnxruntime.quantization")
 F32 = np.float32
 SHAPE = (3, 9, 9)
-UINT8 = quantization.QuantType.QUInt8
+UINT8, UINT16 = quantization.QuantType.QUInt8, quantization.QuantType.QUInt16
 
 
-def network() -> onnx.ModelProto:
+def network(opset: int = 21) -> onnx.ModelProto:
     """A layer of each kind, with a bias each, and one output of a single channel."""
     nodes = [
         om.node("Conv", "x v b", "c", pads=[1, 1, 1, 1]), om.node("Relu", "c", "r"),
@@ -37,7 +37,7 @@ def network() -> onnx.ModelProto:
         "w": (5, 16), "t": (5,),
     }  # fmt: skip
     known = {name: (draw(shape) / 3).astype(F32) for name, shape in shapes.items()}
-    return om.model(nodes, {"x": ["N", *SHAPE]}, constants=known)
+    return om.model(nodes, {"x": ["N", *SHAPE]}, constants=known, opset=opset)
 
 
 class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
@@ -76,6 +76,21 @@ def test_networks_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
     away = np.abs(got - wanted) / np.abs(wanted).max()
     assert away.max() < 0.03  # a level that falls otherwise
     assert np.median(away) < 1e-6
+
+
+def test_16_bit_may_be_written_in_operators_of_onnx_runtime(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).standard_normal((9, *SHAPE)).astype(F32)
+    source, made = tmp_path / "float.onnx", tmp_path / "int16.onnx"
+    onnx.save(network(17), source)
+    options = {"UseQDQContribOps": True}
+    quantization.quantize_static(
+        source, made, Reader(x), activation_type=UINT16, extra_options=options
+    )
+    proto = onnx.load(made)
+    assert {node.domain for node in proto.graph.node} >= {"com.microsoft"}
+    (wanted,) = om.onnxruntime_gives(proto, {"x": x}).values()
+    with pipeline.compile_network(made).engine(2) as engine:
+        np.testing.assert_allclose(engine(x), wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_operators_of_onnx_runtime_alone_are_refused_with_what_to_do(tmp_path: Path) -> None:
