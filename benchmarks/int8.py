@@ -30,7 +30,7 @@ from secateur import quantize
 from secateur.bench import inputs, run, view
 from secateur.files import write
 
-NETS = ("resnet18", "vgg16", "resnet56", "vit")
+NETS = ("resnet18", "vgg16", "resnet56", "vit", "bert")
 PEERS = "onnxruntime,onnxruntime-int8,openvino-f32,openvino,openvino-int8"
 CALIBRATION = 64
 """Random inputs that are quantised on."""

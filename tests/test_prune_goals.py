@@ -119,7 +119,9 @@ def test_each_layer_is_timed(int8: bool) -> None:
 def test_a_goal_of_latency_cuts_where_weights_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """By their magnitude alone both layers would be cut alike."""
 
-    def milliseconds(module: nn.Module, example: Any, *, int8: bool) -> dict[str, float]:
+    def milliseconds(
+        module: nn.Module, example: Any, *, int8: bool, threads: int | None = None
+    ) -> dict[str, float]:
         assert int8
         kept = {n: int(torch.count_nonzero(p)) for n, p in module.named_parameters()}
         return {"0": 100.0 * kept["0.weight"], "3": 1.0 * kept["3.weight"]}

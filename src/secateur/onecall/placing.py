@@ -28,7 +28,7 @@ RATIOS = (0.5, 0.125)
 """Keep ratios of all layers at which they are timed: between them zeros begin to save time."""
 
 LEAST = 1 / 64
-"""Of the median cost: less than this is noise, and counted as this."""
+"""Of the median cost of those that cost something: less is noise, and counted as this."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ def costs_for(goal: Goal, job: Job) -> Costs | None:
 
 
 def _of(names: Sequence[str], found: Mapping[str, float]) -> Costs | None:
-    median = statistics.median(found.values()) if found else 0.0
-    if not median > 0:
+    dear = [cost for cost in found.values() if cost > 0]
+    if not dear:
         return None
+    median = statistics.median(dear)
     return Costs({name: max(found.get(name, median), LEAST * median) for name in names})
 
 
@@ -122,7 +123,8 @@ def _timed(job: Job, keep: float, int8: bool) -> tuple[Mapping[str, float], Mapp
     Gates(cut, gated(cut)).remove()
     masks.apply(cut)
     counts = {name: kept for name, (kept, _) in masks.layers.items()}
-    return layer_latencies(cut, job.example, int8=int8), counts
+    # only ratios count, and one thread is disturbed least by what else a machine does
+    return layer_latencies(cut, job.example, threads=1, int8=int8), counts
 
 
 def _module(name: str) -> str:
