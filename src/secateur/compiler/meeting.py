@@ -135,5 +135,6 @@ _RULES: Mapping[str, Callable[[Graph, Node, int], Axes]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
+    "NonMaxSuppression": _from(1),
     "Slice": _slice,
 }
