@@ -106,9 +106,9 @@ def _place(body: Body, x: Place, axis: int) -> None:
     k, extent, stride = axis, x.layout.shape[2 + axis], x.layout.strides[2 + axis]
     kind = x.c
     half = literal(0.5, x.dtype)
-    body.open(f"for (long s{k} = 0; s{k} < count{k}; s{k}++)")
+    body.open(f"for (long q{k} = 0; q{k} < count{k}; q{k}++)")
     body.line(f"const {kind} at{k} = start{k} + ({kind})i{k} * step{k} + "
-              f"(({kind})s{k} + {half}) * step{k} / ({kind})count{k};")  # fmt: skip
+              f"(({kind})q{k} + {half}) * step{k} / ({kind})count{k};")  # fmt: skip
     body.line(f"const int in{k} = at{k} >= -1 && at{k} <= {extent};")
     inside = f"at{k} < 0 ? 0 : SEC_LEAST(at{k}, ({kind}){extent - 1})"
     body.line(f"const {kind} near{k} = in{k} ? ({inside}) : 0;")
