@@ -127,7 +127,7 @@ def _mean(image: np.ndarray, down: Line, across: Line, y: np.ndarray) -> None:
         cells = np.broadcast_to(np.arange(len(before))[:, None], before.shape)
         np.add.at(found, (cells, before), first)
         np.add.at(found, (cells, behind), second)
-        return found / max(before.shape[1], 1)
+        return np.asarray(found / max(before.shape[1], 1))
 
     rows, columns = (
         weights(line, n) for line, n in zip((down, across), image.shape[1:], strict=True)
