@@ -40,6 +40,7 @@ from secateur.errors import SecateurError
 MEMORY = 1 << 30  # bytes
 SECONDS = 30  # of a processor, for one mutant; compiling takes more
 PART = 500  # mutants of a process
+FEW = 10  # of one that compiles them
 NUMBERS = (0, 1, 2, 3, -1, -2, 7, 64, 1000, 2**20, 2**31 - 1, 2**31, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 1e30, float("nan"), float("inf"), float("-inf"))
 LARGEST = 1 << 16  # bytes of a seed
@@ -344,7 +345,7 @@ def main() -> int:
     begun, last = time.monotonic(), given.first + given.mutants
     at = given.first
     while at < last and time.monotonic() - begun < 60 * given.minutes:
-        numbers = range(at, min(at + PART, last))
+        numbers = range(at, min(at + (FEW if given.compile else PART), last))
         done = _forked(numbers, given)
         for number, found in done:
             kind = found.partition(" ")[0]
