@@ -30,6 +30,8 @@ test-long: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m "hypothesis or long"
 	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
+	$(BIN)/python tests/fuzz_networks.py --mutants 20000
+	$(BIN)/python tests/fuzz_networks.py --mutants 60 --compile
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --few
 
 test-ray: $(VENV)/dev

@@ -37,6 +37,7 @@ STATIC: Mapping[str, tuple[int, ...]] = {
     "Dropout": (1, 2),
     "Expand": (1,),
     "If": (0,),
+    "NonMaxSuppression": (2,),
     "NonZero": (0,),
     "OneHot": (1,),
     "Pad": (1, 2, 3),
@@ -70,6 +71,10 @@ SKIPPED: Mapping[str, str] = {
 """Claimed cases that ask for more than is claimed: pattern of names -> reason."""
 
 
+AS_FLOAT32 = "bfloat16 is computed in float32, and rounded nowhere"
+"""Why a case does not run that is compiled all the same; `test_halves` has such networks."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One test.
@@ -98,6 +103,9 @@ class Case:
         assert list(outputs) == list(self.outputs)
         for name, expected in self.outputs.items():
             given = outputs[name]
+            if self.operator == "NonMaxSuppression":  # rows that are no box come behind the others
+                assert (given[len(expected) :] == -1).all()
+                given = given[: len(expected)]
             assert (given.dtype, given.shape) == (expected.dtype, expected.shape), name
             rtol = self.rtol
             if expected.dtype == np.float16:  # two units in the last place: ONNX rounds every step
@@ -173,6 +181,8 @@ def _beyond(case: Case) -> str | None:
             return reason
     graph = case.model.graph
     refused = sorted({_kind(value.type) for value in (*graph.input, *graph.output)} - {""})
+    if refused == ["bfloat16"]:
+        return AS_FLOAT32
     return f"element type {', '.join(refused)} is refused" if refused else None
 
 

@@ -11,8 +11,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
+import secateur
 from secateur.compiler import interpreter, onnx_reader, passes
 from secateur.compiler.graph import Graph
+from secateur.errors import CompileError
 
 Shape = Sequence[int | str | None]
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -140,3 +142,8 @@ def same(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> N
 def ops(graph: Graph) -> list[str]:
     """Return the operators of a graph, in order."""
     return [one.op for one in graph.nodes]
+
+
+def refused_compiled(proto: onnx.ModelProto, match: str) -> None:
+    with pytest.raises(CompileError, match=match):
+        secateur.compile(proto)

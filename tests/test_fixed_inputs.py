@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import onnx_models as om
 import secateur
+from secateur import bench
+from secateur.bench import fixing, inputs
 from secateur.compiler import onnx_reader, passes
-from secateur.errors import CompileError, UsageError
+from secateur.errors import CompileError, FileError, UsageError
 from test_cli import run
 
 F32 = np.float32
@@ -148,3 +151,87 @@ def test_the_command_refuses(
     assert code, text
     assert re.search(match, err), err
     assert not Path("net.so").exists()
+
+
+def rated() -> onnx.ModelProto:
+    """`rates`, with a layer that can be quantised."""
+    proto = rates()
+    proto.graph.node.append(om.node("MatMul", "y w", "out"))
+    weights = np.random.default_rng(0).standard_normal((1, 4)).astype(F32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    proto.graph.output[0].name = "out"
+    return proto
+
+
+def test_other_commands_take_values_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(rated(), "net.onnx")
+    x = np.random.default_rng(1).standard_normal((64, 2)).astype(F32)
+    np.save("x.npy", x)
+    values = ["--input-value", "sr=8000", "--input-value", "gain=[[1],[3]]"]
+    feeds = {"x": x, "sr": np.array(8000), "gain": np.array([[1], [3]], F32)}
+    wanted = om.onnxruntime_gives(rated(), feeds)["out"]
+    for command in (
+        ["quantize", "net.onnx", "--calibrate", "x.npy", *values],
+        ["compile", "net-int8.onnx", "-o", "made.so"],
+        ["compile", "net.onnx", "--int8", "--calibrate", "x.npy", "-o", "way.so", *values],
+    ):
+        code, _, err = run(command, monkeypatch, capsys)
+        assert code == 0, err
+    for name in ("made.so", "way.so"):
+        with secateur.Engine.load(name, threads=1) as engine:
+            assert [port["name"] for port in engine.info["inputs"]] == ["x"]
+            assert np.abs(engine(x) - wanted).max() < 0.05 * np.abs(wanted).max()
+    command = ["quantize", "net.onnx", "--calibrate", "x.npy", "--input-value", "rate=3"]
+    code, _, err = run(command, monkeypatch, capsys)
+    assert code
+    assert "no input 'rate'" in err
+
+
+def test_a_module_has_no_inputs_to_fix() -> None:
+    module, x = torch.nn.Linear(4, 2), np.zeros((9, 4), F32)
+    with pytest.raises(UsageError, match=r"fixed= is for an ONNX file.*export_onnx"):
+        secateur.quantize(module, x, fixed={"input": 3})
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_peers_get_the_same_constants(beside: bool, tmp_path: Path) -> None:
+    """What is measured is a file whose inputs are constants; data beside it come along."""
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "net.onnx"
+    proto = rated()
+    proto.graph.input[2].type.tensor_type.shape.dim[0].dim_param = "rows"
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "rows"
+    more = {"save_as_external_data": True, "size_threshold": 0, "location": "w"} if beside else {}
+    onnx.save(proto, path, **more)
+    made = fixing.fixed(path, {"sr": 8000, "gain": [[1], [3]]}, tmp_path / "out")
+    assert made == tmp_path / "out" / "net.onnx"
+    (port,) = inputs.of_onnx(made, {})
+    assert (port.name, port.shape) == ("x", ("N", 2))  # the axis is that of `gain`
+    with secateur.compile(made) as engine:
+        assert engine(np.ones((3, 2), F32)).shape == (3, 4)
+    with pytest.raises(UsageError, match="no input 'rate'"):
+        fixing.fixed(path, {"rate": 3}, tmp_path / "other")
+    if beside:
+        (tmp_path / "in" / "w").unlink()
+        with pytest.raises(FileError, match="cannot read the data of"):
+            fixing.fixed(path, {"sr": 3}, tmp_path / "third")
+
+
+def test_the_race_runs_them(tmp_path: Path) -> None:
+    onnx.save(rated(), tmp_path / "net.onnx")
+    found = {"sr": 8000, "gain": [[1], [3]]}
+    with bench.prepared(tmp_path / "net.onnx", fixed=found) as contest:
+        assert contest.name == "net.onnx"
+        assert [given.name for given in contest.given] == ["x"]
+        ours, theirs = (contest.outputs(r.name, np.ones((3, 2), F32)) for r in contest.runners)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    engine = tmp_path / "net.so"
+    secateur.compile(tmp_path / "net.onnx", fixed=found, out=engine).close()
+    with (
+        pytest.raises(UsageError, match=r"net\.so is compiled.*fix them when"),
+        bench.prepared(engine, "", fixed=found),
+    ):
+        pass

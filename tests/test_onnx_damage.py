@@ -54,6 +54,13 @@ def test_a_tensor_without_elements_whose_other_extents_are_huge() -> None:
     om.refused(proto, CompileError, r"constant 'w' has shape .*elements are not supported")
 
 
+def test_an_operator_that_would_give_such_a_tensor() -> None:
+    shape = np.array([0, 2**31 - 1, 2**31 - 1, 2**31 - 1])
+    nodes = [om.node("ConstantOfShape", "shape", "none"), om.node("Shape", "none", "y")]
+    proto = om.model(nodes, {}, constants={"shape": shape})
+    om.refused(proto, CompileError, r"ConstantOfShape 'n_none' .*output would have shape \[0, 2147")
+
+
 def test_values_that_do_not_fit_their_shape() -> None:
     proto = om.linear()
     proto.graph.initializer[0].raw_data += b"more"
@@ -87,8 +94,8 @@ def test_values_that_do_not_fit_their_shape() -> None:
             r"input 'x' has element type string, which is not supported",
         ),
         (
-            lambda g: setattr(g.initializer[0], "data_type", TensorProto.BFLOAT16),
-            r"constant 'w' has element type bfloat16, .*; store the model in float32",
+            lambda g: setattr(g.initializer[0], "data_type", TensorProto.FLOAT8E4M3FN),
+            r"constant 'w' has element type float8e4m3fn, .*; store the model in float32",
         ),
         (
             lambda g: g.input[0].type.sequence_type.elem_type.SetInParent(),

@@ -63,6 +63,7 @@ FILE_CALLS: dict[str, Call] = {
             "keep_float": [3, "x", (3,), ["x"]],
             "ranges": [3, "best", ["mse"]],
             "input_shapes": OPTIONS["input_shapes"],
+            "fixed": OPTIONS["fixed"],
             "progress": NO_FUNCTION,
         },
     ),

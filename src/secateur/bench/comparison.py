@@ -9,6 +9,7 @@ from secateur.bench.calibration import Samples
 from secateur.bench.contest import check
 from secateur.bench.preparation import Models, prepared
 from secateur.bench.result import Result
+from secateur.compiler.fixed_inputs import Value
 
 
 def run(
@@ -25,6 +26,7 @@ def run(
     price: float | None = None,
     env: Sequence[str] = (),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    fixed: Mapping[str, Value] | None = None,
     values: str = "fp32",
     agree: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -51,6 +53,8 @@ def run(
         price: of an hour of this machine, in any currency.
         env: PEER=FOLDER of virtual environments to use in place of secateur's own.
         input_shapes: input → shape, where more than the first axis is dynamic.
+        fixed: inputs that become constants, for peers too: input → a number, nested lists, or an
+            array.
         values: how weights are stored when compiling: "fp32", "fp16" or "bf16".
         agree: all run the same network, so outputs in float32 that differ are refused. False: they
             are different networks, and only speed is compared.
@@ -70,6 +74,7 @@ def run(
         threads=threads,
         env=env,
         input_shapes=input_shapes,
+        fixed=fixed,
         values=values,
         agree=agree,
         progress=progress,

@@ -50,6 +50,7 @@ def of_onnx(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[Input, ...
             continue
         kind = value.type.tensor_type
         dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)))
+        dtype = "float32" if dtype == "bfloat16" else dtype  # as the compiler takes it
         sizes = [axis.dim_param or axis.dim_value or "batch" for axis in kind.shape.dim]
         found.append(Input(value.name, dtype, _fixed(value.name, sizes, shapes.get(value.name))))
     return tuple(found)

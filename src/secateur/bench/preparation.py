@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from secateur import machine
-from secateur.bench import calibration, environments, inputs
+from secateur.bench import calibration, environments, fixing, inputs
 from secateur.bench.calibration import Calibration, Samples
 from secateur.bench.contest import Contest
 from secateur.bench.process import Process
 from secateur.bench.race import Runner, save
 from secateur.compiler.artifact import is_engine
+from secateur.compiler.fixed_inputs import Value
 from secateur.errors import CompileError, FileError, UsageError
 
 QUANTISING = 3600
@@ -35,6 +36,7 @@ def prepared(
     threads: int | None = None,
     env: Sequence[str] = (),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    fixed: Mapping[str, Value] | None = None,
     values: str = "fp32",
     agree: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -54,6 +56,8 @@ def prepared(
         threads: by default one for each physical core.
         env: PEER=FOLDER of virtual environments to use in place of secateur's own.
         input_shapes: input → shape, where more than the first axis is dynamic.
+        fixed: inputs that become constants, for peers too: input → a number, nested lists, or an
+            array.
         values: how weights are stored when compiling: "fp32", "fp16" or "bf16".
         agree: all run the same network, so outputs in float32 that differ are refused. False: they
             are different networks, and only speed is compared.
@@ -67,20 +71,22 @@ def prepared(
     models = dict(model) if isinstance(model, Mapping) else {"secateur": model}
     rivals = environments.peers(against)
     compiled = _check(models, onnx, rivals)
-    first = next(iter(models.values()))
-    source = onnx or next((path for name, path in models.items() if not compiled[name]), None)
-    if rivals and source is None:
-        raise UsageError(
-            f"{first} is compiled, and {rivals[0].name} cannot read that; "
-            "name the network's ONNX file with --onnx, or compare with nothing: --against ''"
-        )
-    places = environments.given(tuple(env))
-    cores = machine.cores_for(threads)
-    shapes = input_shapes or {}
-    if calibrate is not None and source:  # before anything that takes long: they may not fit
-        calibration.of(inputs.of_onnx(source, shapes), calibrate)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if fixed:
+            models, onnx = _fixed(models, compiled, onnx, fixed, folder)
+        first = next(iter(models.values()))
+        source = onnx or next((path for name, path in models.items() if not compiled[name]), None)
+        if rivals and source is None:
+            raise UsageError(
+                f"{first} is compiled, and {rivals[0].name} cannot read that; "
+                "name the network's ONNX file with --onnx, or compare with nothing: --against ''"
+            )
+        places = environments.given(tuple(env))
+        cores = machine.cores_for(threads)
+        shapes = input_shapes or {}
+        if calibrate is not None and source:  # before anything that takes long: they may not fit
+            calibration.of(inputs.of_onnx(source, shapes), calibrate)
         spent = None
         runners = []
         for number, (label, path) in enumerate(models.items()):
@@ -118,6 +124,26 @@ def prepared(
         )
         title = ", ".join(dict.fromkeys(path.name for path in models.values()))
         yield Contest(title, runners, given, cores, refused, tuple(notes), spent, agree)
+
+
+def _fixed(
+    models: Mapping[str, Path],
+    compiled: Mapping[str, bool],
+    onnx: Path | None,
+    values: Mapping[str, Value],
+    folder: Path,
+) -> tuple[dict[str, Path], Path | None]:
+    """Return the models and what peers load, with inputs that became constants."""
+    if all(compiled.values()) and onnx is None:
+        raise UsageError(
+            f"{next(iter(models.values()))} is compiled, and its inputs stay; fix them "
+            "when it is compiled, or give the ONNX file"
+        )
+    found = {
+        name: path if compiled[name] else fixing.fixed(path, values, folder / f"model{number}")
+        for number, (name, path) in enumerate(models.items())
+    }
+    return found, fixing.fixed(onnx, values, folder / "onnx") if onnx else None
 
 
 def _check(

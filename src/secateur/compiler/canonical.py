@@ -253,6 +253,11 @@ def _top_k(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
     return (replace(_without(node, "k"), inputs=(*node.inputs, count)),)
 
 
+def _roi_align(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
+    moved = {"coordinate_transformation_mode": "output_half_pixel"}
+    return (replace(node, attributes={**node.attributes, **moved}),)
+
+
 def _cast(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
     return (_without(node, "saturate", "round_mode"),)  # they matter to float8 alone
 
@@ -299,6 +304,7 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     "ReduceSum": (13, _inputs_from("axes")),
     "ReduceSumSquare": (18, _inputs_from("axes")),
     "Resize": (ALWAYS, _resize),
+    "RoiAlign": (16, _roi_align),
     "Scatter": (ALWAYS, _scatter),
     "Slice": (10, _inputs_from("starts", "ends", "axes")),
     "Softmax": (13, _flattening),

@@ -37,7 +37,8 @@ _SHORT = 0xFFF
 
 _STEPPED = frozenset({
     "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "Less",
-    "LessOrEqual", "Mod", "Quantize", "QuantizeBy", "Round", "Sign", "TopK",
+    "LessOrEqual", "Mod", "NonMaxSuppression", "Quantize", "QuantizeBy", "RoiAlign",
+    "Round", "Sign", "TopK",
 })  # fmt: skip
 """Operators that make a step of a small difference, besides a cast to integers."""
 

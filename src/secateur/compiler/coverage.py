@@ -24,9 +24,10 @@ BY_A_PASS = {
     "If": "its condition must fold to a constant",
     "Loop": "unrolled: its number of turns must fold to a constant",
     "MatMulInteger": "joined with its scales to a layer, or expressed by other operators",
+    "NonMaxSuppression": "as many rows as there can be; those that are no box are -1",
     "Scan": "unrolled",
 }
-"""Operators that a pass turns into others, and what to know of them."""
+"""Operators of which there is something to know; most of them a pass turns into others."""
 
 BY_ONNX = frozenset({
     "AffineGrid", "Attention", "BlackmanWindow", "CausalConvWithState", "CenterCropPad",
@@ -74,8 +75,8 @@ def table() -> str:
         "",
         ", ".join(missing),
         "",
-        "What `NonMaxSuppression`, `Unique`, or `NonZero` of an input give has no fixed shape: end",
-        "the model before them, and do it on what the engine gives.",
+        "What `Unique` or `NonZero` of an input give has no fixed shape: end the model before",
+        "them, and do it on what the engine gives.",
         "",
     ]
     return "\n".join(lines)

@@ -152,6 +152,7 @@ def emit(
             '#include "recurrent.h"',
             '#include "fold.h"',
             '#include "gather.h"',
+            '#include "boxes.h"',
             "extern const unsigned char sec_stored[];",
             *functions.code,
             *tables,

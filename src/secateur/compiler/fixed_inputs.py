@@ -64,6 +64,8 @@ def arrays(declared: Mapping[str, Declared], given: Mapping[str, Value]) -> dict
 def _array(name: str, value: Value, dtype: np.dtype[Any]) -> np.ndarray:
     if isinstance(value, np.ndarray) or hasattr(value, "detach"):
         array = np.asarray(value)
+        if array.dtype.name == "bfloat16" and dtype == np.float32:
+            array = array.astype(dtype)  # exact: a file's bfloat16 is read as float32
         if array.dtype != dtype:
             raise UsageError(
                 f"input {name!r} takes {dtype}, and was fixed to an array of {array.dtype}"

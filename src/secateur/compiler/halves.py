@@ -2,7 +2,7 @@
 
 A float holds every half exactly, so weights stay what they are; stored as fp16 (`values`), they
 take no more room than before. What the network computes is as exact as float32, which is better
-than float16 and not bit for bit the same.
+than float16 and not bit for bit the same. bfloat16 is float32 already where a file is read.
 """
 
 from __future__ import annotations

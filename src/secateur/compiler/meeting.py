@@ -125,7 +125,7 @@ _RULES: Mapping[str, Callable[[Graph, Node, int], Axes]] = {
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _trailing),
     **dict.fromkeys(FAMILIES, _steps),
     **dict.fromkeys(("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"), _from(2)),
-    **dict.fromkeys(("GridSample", "InstanceNormalization"), _from(2)),
+    **dict.fromkeys(("GridSample", "InstanceNormalization", "RoiAlign"), _from(2)),
     **dict.fromkeys(("GroupNormalization", "LRN"), _from(1)),
     **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), _window),
     **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose"), _convolution),
@@ -135,5 +135,6 @@ _RULES: Mapping[str, Callable[[Graph, Node, int], Axes]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
+    "NonMaxSuppression": _from(1),
     "Slice": _slice,
 }

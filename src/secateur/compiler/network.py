@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 from secateur.compiler import (
+    apart,
     choice,
     declared,
     fixed_batch,
@@ -21,6 +22,7 @@ from secateur.compiler import (
 from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph
 from secateur.compiler.kernels import Machine
+from secateur.compiler.passes import unused_rows
 from secateur.compiler.plan import Program, plan, plan_mixed
 from secateur.errors import CompileError, UsageError
 
@@ -107,6 +109,13 @@ def prepare(
     return _network(lambda _: known, machine, batched=False)
 
 
+def _refuse_numbers(graph: Graph) -> None:
+    """Refuse to cut a batch whose samples are numbered in an output."""
+    for node in graph.nodes:
+        if node.op == unused_rows.SOURCE:
+            raise apart.mixes(graph, f"node {node} gives the boxes of all, and numbers of images")
+
+
 def _network(
     of: Callable[[int], Graph], machine: Machine, most: int = MOST_FIXED, *, batched: bool = True
 ) -> Network:
@@ -123,6 +132,7 @@ def _network(
     several: Graph | None = None
     own: Mapping[str, int] = EMPTY
     if batched:
+        _refuse_numbers(reference)
         several = of(SEVERAL)
         own = rows.of_a_sample(reference, several, SEVERAL)
     graphs = [passes.apply(rows.split(reference, own))]

@@ -79,7 +79,7 @@ def _weight(name: str, tensor: TensorProto, folder: Path | None) -> dict[str, An
     return {
         "name": name,
         "shape": list(array.shape),
-        "dtype": array.dtype.name,
+        "dtype": "bfloat16" if tensor.data_type == onnx_tensors.BFLOAT16 else array.dtype.name,
         "elements": array.size,
         "nonzero": int(np.count_nonzero(array)),
     }

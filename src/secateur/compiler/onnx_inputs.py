@@ -58,9 +58,7 @@ def resolve(
     if batch is not None and batch < 1:
         raise UsageError(f"a batch of {batch} makes no sense; give at least 1")
     refuse_unknown((*given, *fixed), declared)
-    bound: dict[str, int] = {}
-    for name, value in fixed.items():
-        _meet(name, declared[name].dims, value.shape, bound)
+    bound = extents(declared, fixed)
     shapes = {name: entry.dims for name, entry in declared.items() if name not in fixed}
     for name, shape in given.items():
         if any(dim < (-1 if axis == 0 else 0) for axis, dim in enumerate(shape)):
@@ -76,6 +74,18 @@ def resolve(
             raise UsageError(f"input {name!r} has no shape; {_advice(name, (None, 3, None, None))}")
         shapes[name] = tuple(bound.get(d, d) if isinstance(d, str) else d for d in dims)
     return _with_batch(declared, shapes, batch)
+
+
+def extents(declared: Mapping[str, Declared], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the named extents that inputs have by their values.
+
+    Raises:
+        UsageError: a value does not fit what the file declares.
+    """
+    found: dict[str, int] = {}
+    for name, array in arrays.items():
+        _meet(name, declared[name].dims, array.shape, found)
+    return found
 
 
 def refuse_unknown(names: Iterable[str], declared: Mapping[str, Declared]) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 BRANCHES = ("then_branch", "else_branch")  # attributes of `If`
 FIRST_LOOPS = 9  # operator set from which `Scan` has today's form
 _STANDARD = ("", "ai.onnx")
+_TYPES = ("dtype", "output_dtype", "to")  # attributes that name an element type
+_FLOAT = 1  # ONNX's number of float32
 _ADOPTED = frozenset(("com.microsoft", op) for op in ("DequantizeLinear", "QuantizeLinear"))
 """Operators of ONNX Runtime that ONNX has as they are there: how its tools wrote 16 bit before."""
 
@@ -266,6 +268,8 @@ class _Reader:
                 value = proto.f
             case proto.INT:
                 value = proto.i
+                if proto.name in _TYPES and value == onnx_tensors.BFLOAT16:
+                    value = _FLOAT
             case proto.STRING:
                 value = proto.s.decode(errors="replace")
             case proto.FLOATS:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_DENSE = 256 * 2**20
 """Bytes of a sparse tensor with its zeros: a file of a few bytes may ask for any number."""
 
+BFLOAT16 = 16
+"""ONNX's number of an element type that numpy lacks: it is read as float32, which holds it."""
+
 # The field that holds values which are not raw bytes, by ONNX's number of the element type.
 _FIELDS = {
     1: "float_data",
@@ -29,16 +32,18 @@ _FIELDS = {
 
 
 def dtype_of(data_type: int, where: str) -> np.dtype[Any]:
-    """Return the numpy dtype of an ONNX element type.
+    """Return the numpy dtype that an ONNX element type is read as.
 
     Args:
         data_type: number of the type, as the file has it.
         where: what has that type, for the error.
 
     Raises:
-        CompileError: the type is not supported (strings, complex and 4- to 16-bit kinds of
+        CompileError: the type is not supported (strings, complex and 4- to 8-bit kinds of
             numbers that numpy does not know).
     """
+    if data_type == BFLOAT16:
+        return np.dtype(np.float32)
     if data_type not in ELEMENT_TYPES:
         from onnx import TensorProto
 
@@ -81,16 +86,25 @@ def array(proto: TensorProto, folder: Path | None, where: str) -> np.ndarray:
     """
     dtype = dtype_of(proto.data_type, where)
     shape = checked_shape(tuple(proto.dims), where)
-    stored = dtype.newbyteorder("<")
+    stored = np.dtype("<u2") if proto.data_type == BFLOAT16 else dtype.newbyteorder("<")
+    size = math.prod(shape) * stored.itemsize
     if proto.data_location == proto.EXTERNAL:
-        raw = _external(proto, folder, math.prod(shape) * dtype.itemsize, where)
+        raw = _external(proto, folder, size, where)
     elif proto.HasField("raw_data"):
         raw = proto.raw_data
     else:
         return _typed(proto, dtype, shape, where)
-    if len(raw) != math.prod(shape) * dtype.itemsize:
+    if len(raw) != size:
         raise _misfit(where, shape, f"{len(raw)} bytes")
-    return np.frombuffer(raw, stored).astype(dtype, copy=False).reshape(shape)
+    found = np.frombuffer(raw, stored)
+    if proto.data_type == BFLOAT16:
+        found = _of_bits(found)
+    return found.astype(dtype, copy=False).reshape(shape)
+
+
+def _of_bits(bits: np.ndarray) -> np.ndarray:
+    """Return what bits of bfloat16 stand for: the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def dense(proto: SparseTensorProto, folder: Path | None, where: str) -> np.ndarray:
@@ -125,6 +139,8 @@ def _typed(
         raise _misfit(where, shape, f"{len(values)} values")
     if dtype == np.float16:  # its bits, in integers
         result = np.array(values, np.int32).astype(np.uint16).view(np.float16)
+    elif proto.data_type == BFLOAT16:
+        result = _of_bits(np.array(values, np.int32).astype(np.uint16))
     else:
         result = np.array(values).astype(dtype)
     result = result.reshape(shape)

@@ -25,6 +25,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _loads = itertools.count()
 
+_HALVES = ("bfloat16", "float16")
+
 
 class Engine:
     """A compiled network.
@@ -32,9 +34,9 @@ class Engine:
     Called with one array for each input, in order, or with one mapping from input names to arrays,
     it returns the output, or a tuple of them. Arrays must have the dtype and the shape that the
     network was compiled for; where the network is batched, the first axis may have any extent. An
-    array that is not contiguous is copied. A network of float16 takes and gives float32; float16
-    is taken as well, wherever float32 is. NaN is not looked for: it goes through the network as
-    arithmetic has it.
+    array that is not contiguous is copied. A network of float16 or bfloat16 takes and gives
+    float32; these are taken as well, wherever float32 is. NaN is not looked for: it goes through
+    the network as arithmetic has it.
 
     Threads may share an engine: one call at a time has all of its threads, others run alone beside
     it. The outputs do not depend on the number of threads.
@@ -236,8 +238,8 @@ class _Port:
     def check(self, value: Any, batched: bool) -> Array:
         """Return an array as C wants it: this dtype and shape, contiguous, aligned."""
         array = self._array(value, batched)
-        if array.dtype == np.float16 and self.dtype == np.float32:
-            array = array.astype(np.float32)  # exact: a network of float16 is computed in float32
+        if array.dtype.name in _HALVES and self.dtype == np.float32:
+            array = array.astype(np.float32)  # exact: a network of these is computed in float32
         shape = array.shape[1:] if batched and array.ndim else array.shape
         if array.dtype != self.dtype or shape != self.shape or (batched and not array.ndim):
             raise UsageError(

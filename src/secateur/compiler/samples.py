@@ -121,6 +121,8 @@ def _demands(graph: Graph, node: Node) -> Iterator[tuple[str, Range]]:
     if node.op in {"Gather", "GatherElements"}:
         shape = graph.types[node.inputs[0]].shape
         yield node.inputs[1], (0, shape[node.get("axis", 0)] - 1)
+    elif node.op == "RoiAlign":
+        yield node.inputs[2], (0, graph.types[node.inputs[0]].shape[0] - 1)
     elif node.op in _JUDGED:
         yield from ((value, (0, 1)) for value in node.inputs)
     elif node.op == "Where" or (

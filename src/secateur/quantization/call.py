@@ -10,6 +10,8 @@ import numpy as np
 
 from secateur.arguments import FUNCTION, TEXTS, Wanted, checked, is_real, shown
 from secateur.compiler import destination
+from secateur.compiler.fixed_inputs import VALUES as FIXED
+from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY
 from secateur.errors import CompileError, UsageError
 from secateur.errors import whole as is_whole
@@ -58,6 +60,7 @@ _SHAPES = Wanted(
 @checked(
     ranges=Wanted(lambda v: v in METHODS, f"one of {', '.join(METHODS)}"),
     input_shapes=_SHAPES,
+    fixed=FIXED,
     score=FUNCTION,
     keep_float=TEXTS,
     max_drop=Wanted(lambda v: is_real(v) and float(v) >= 0, "a number, 0 or more"),
@@ -72,6 +75,7 @@ def quantize(
     keep_float: Iterable[str] = (),
     ranges: str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
+    fixed: Mapping[str, Value] = EMPTY,
     progress: Callable[[str], None] = _quiet,
 ) -> Quantized:
     """Quantise a network after training: weights to int8, values between layers to uint8.
@@ -95,6 +99,8 @@ def quantize(
         keep_float: names of layers that stay in float32.
         ranges: how ranges of values are chosen, of `METHODS`; by default the best is found.
         input_shapes: shapes of inputs that are dynamic beyond the batch.
+        fixed: inputs of an ONNX file that become constants, for which there are no data: input → a
+            number, nested lists, or an array.
         progress: is called with what is going on.
 
     Raises:
@@ -105,7 +111,7 @@ def quantize(
     """
     if score is not None and max_drop is None:
         raise UsageError("score= is there to hold a drop; give max_drop= as well")
-    network = _network(model, data, input_shapes)
+    network = _network(model, data, input_shapes, fixed)
     given = inputs.checked_data(network, data)
     layers = layers_of(network.graph)
     reasons = _reasons(network, layers, tuple(keep_float))
@@ -180,17 +186,27 @@ def result_of(
     )
 
 
-def _network(model: Any, data: Any, input_shapes: Mapping[str, tuple[int, ...]]) -> Float:
+def _network(
+    model: Any,
+    data: Any,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    fixed: Mapping[str, Value],
+) -> Float:
     if isinstance(model, (str, Path)):
         model = Path(model)
         destination.refuse_other(model)
     elif hasattr(model, "SerializeToString"):  # an onnx.ModelProto
         model = bytes(model.SerializeToString())
     if isinstance(model, (Path, bytes)):
-        return networks.read(model, input_shapes=input_shapes)
+        return networks.read(model, input_shapes=input_shapes, fixed=fixed)
     if isinstance(model, type) or not hasattr(model, "state_dict"):
         raise UsageError(
             f"the model is {shown(model)}; give an ONNX file, its content, or a torch module"
+        )
+    if fixed:
+        raise UsageError(
+            "fixed= is for an ONNX file, whose inputs have names; leave these arguments out of the "
+            "module's forward, or give secateur.export_onnx's file"
         )
     from secateur.quantization import tracing
     from secateur.quantization.fake import trained_of

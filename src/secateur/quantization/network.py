@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from secateur.compiler import halves, onnx_reader, passes
+from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.passes import dead
 from secateur.errors import CompileError, UsageError
@@ -81,24 +83,30 @@ class Float:
         return {**self.graph.constants, **{k: c.of(count) for k, c in self.counted.items()}}
 
 
-def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = EMPTY) -> Float:
+def read(
+    source: Path | bytes,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
+    fixed: Mapping[str, Value] = EMPTY,
+) -> Float:
     """Read a float network; float16 becomes float32.
 
     Args:
         source: an ONNX file, or its content.
-        input_shapes: see `onnx_reader.read`.
+        input_shapes, fixed: see `onnx_reader.read`.
 
     Raises:
         UsageError: the network is quantised already, or an input's extents are not known.
         CompileError: it cannot be compiled, or does something else for another number of samples.
         FileError: it cannot be read.
     """
+    given = {"input_shapes": input_shapes, "fixed": fixed}
     try:
-        few, batched = _graph(source, input_shapes, COUNTS[0])
+        few, batched = _graph(source, COUNTS[0], given)
         if batched:
-            return free(few, _graph(source, input_shapes, COUNTS[1])[0])
+            return free(few, _graph(source, COUNTS[1], given)[0])
     except CompileError as error:
-        if not _alone(source, input_shapes):
+        if not _alone(source, given):
             raise
         raise CompileError(
             f"{error}; the file takes one sample alone, though it says any number: fix the batch, "
@@ -115,31 +123,27 @@ def read(source: Path | bytes, *, input_shapes: Mapping[str, tuple[int, ...]] = 
     return Float(few, samples, EMPTY, EMPTY)
 
 
-def _alone(source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _alone(source: Path | bytes, given: Mapping[str, Any]) -> bool:
     """Whether the network can be read for one sample."""
     try:
-        _graph(source, input_shapes, 1)
+        _graph(source, 1, given)
     except CompileError:
         return False
     return True
 
 
-def _graph(
-    source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]], count: int
-) -> tuple[Graph, bool]:
-    graph, batched = _read(source, input_shapes, count)
+def _graph(source: Path | bytes, count: int, given: Mapping[str, Any]) -> tuple[Graph, bool]:
+    graph, batched = _read(source, count, given)
     return passes.apply(graph, FLOAT_PASSES), batched
 
 
 def of_one_batch(content: bytes) -> Graph:
     """Return the graph of a file that fixes its batch, with types and without other passes."""
-    return passes.apply(_read(content, EMPTY, None)[0], passes.PASSES[:1])
+    return passes.apply(_read(content, None, EMPTY)[0], passes.PASSES[:1])
 
 
-def _read(
-    source: Path | bytes, input_shapes: Mapping[str, tuple[int, ...]], count: int | None
-) -> tuple[Graph, bool]:
-    model = onnx_reader.read(source, input_shapes=input_shapes, batch=count)
+def _read(source: Path | bytes, count: int | None, given: Mapping[str, Any]) -> tuple[Graph, bool]:
+    model = onnx_reader.read(source, batch=count, **given)
     for node in _every(model.graph):
         if node.op in QUANTISED:
             raise UsageError(

@@ -10,7 +10,7 @@ import typer
 from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
-from secateur.terminal.options import Json, chosen, listed, shape, value
+from secateur.terminal.options import Json, Shapes, Values, chosen, listed, shape, value
 from secateur.terminal.printing import out, show, show_json, working
 
 if TYPE_CHECKING:
@@ -56,21 +56,8 @@ def compile_(
     values: Annotated[
         str, typer.Option(help="How weights are stored: fp32, fp16 or bf16; fp32 in arithmetic.")
     ] = "fp32",
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
-            show_default=False,
-        ),
-    ] = None,
-    input_value: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=16000 makes an input a constant: a number, true or false, several with "
-            "commas, nested lists as in JSON, or @FILE.npy. Repeats.",
-            show_default=False,
-        ),
-    ] = None,
+    input_shape: Shapes = None,
+    input_value: Values = None,
     verify_with: Annotated[
         Path | None,
         typer.Option(
@@ -155,8 +142,8 @@ def compile_(
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):
             source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
-    shapes = dict(map(shape, input_shape or ()))
-    made = _quantised(source, calibrate, max_drop, shapes) if int8 else None
+    shapes, fixed = dict(map(shape, input_shape or ())), dict(map(value, input_value or ()))
+    made = _quantised(source, calibrate, max_drop, shapes, fixed) if int8 else None
     source = made.content if made else source
     lines = made.summary().split("\n") if made else []
     more = {"quantized": made.document() if made else None}
@@ -164,7 +151,7 @@ def compile_(
         "target": target,
         "values": values,
         "input_shapes": shapes,
-        "fixed": dict(map(value, input_value or ())),
+        "fixed": {} if made else fixed,  # they are constants of what was made
         "name": name,
         "tune": tune,
         "verify_with": verify_with,
@@ -188,6 +175,7 @@ def _quantised(
     calibrate: Path | None,
     max_drop: float | None,
     shapes: dict[str, tuple[int, ...]],
+    fixed: dict[str, Any],
 ) -> Quantized | None:
     """Return a float network quantised; None for one that is quantised already."""
     from secateur.quantization import call, inputs, result
@@ -206,6 +194,7 @@ def _quantised(
             data,
             max_drop=max_drop,
             input_shapes=shapes,
+            fixed=fixed,
             progress=lambda text: status.update(Words(text)),
         )
 
@@ -254,9 +243,8 @@ def bench(
             help="PEER=FOLDER, a virtual environment to use. Repeats.", show_default=False
         ),
     ] = None,
-    input_shape: Annotated[
-        list[str] | None, typer.Option(help="NAME=1,3,32,32. Repeats.", show_default=False)
-    ] = None,
+    input_shape: Shapes = None,
+    input_value: Values = None,
     values: Annotated[str, typer.Option(help="Of weights, when compiling.")] = "fp32",
     json_: Json = False,
 ) -> None:
@@ -277,6 +265,7 @@ def bench(
             price=price,
             env=env or (),
             input_shapes=dict(map(shape, input_shape or ())),
+            fixed=dict(map(value, input_value or ())),
             values=values,
             progress=lambda text: status.update(Words(text)),
         )

@@ -20,6 +20,28 @@ Json = Annotated[
 """The option of every command that prints results."""
 
 
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
+        show_default=False,
+    ),
+]
+"""`--input-shape`, of commands that compile or read an ONNX file; see `shape`."""
+
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-value",
+        help="NAME=16000 makes an input a constant: a number, true or false, several with commas, "
+        "nested lists as in JSON, or @FILE.npy. Repeats.",
+        show_default=False,
+    ),
+]
+"""`--input-value`, of the same commands; see `value`."""
+
+
 def listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
     """Return the values of an option that takes several, with commas between them.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateur.console import Words
-from secateur.terminal.options import Json, shape
+from secateur.terminal.options import Json, Shapes, Values, shape, value
 from secateur.terminal.printing import show, working
 
 
@@ -46,13 +46,8 @@ def quantize(
         list[str] | None,
         typer.Option(help="A layer that stays in float32. Repeats.", show_default=False),
     ] = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=1,3,32,32 fixes an input's shape; -1 first leaves the batch free. Repeats.",
-            show_default=False,
-        ),
-    ] = None,
+    input_shape: Shapes = None,
+    input_value: Values = None,
     json_: Json = False,
 ) -> None:
     """Quantise a network after training: int8 weights, 8-bit values, a QDQ ONNX file."""
@@ -68,6 +63,7 @@ def quantize(
             max_drop=max_drop,
             keep_float=keep_float or (),
             input_shapes=dict(map(shape, input_shape or ())),
+            fixed=dict(map(value, input_value or ())),
             progress=lambda text: status.update(Words(text)),
         )
         made.save(path, force=force)

@@ -54,6 +54,17 @@ def _biases(weight: np.ndarray, bias: np.ndarray, step: Step) -> str:
     return f"SEC_BIAS({plain}, {moved})"
 
 
+def _residual(node: Node, r: Place | None, name: str, step: Step) -> str:
+    """Return C of the zero point of a residual, or of what it is multiplied with.
+
+    It is stored, as bits, so that layers that differ in nothing else share their code.
+    """
+    if r is None:
+        return floating(0.0)
+    number = np.array([node.get(name, 0)], np.float32)
+    return f"*(const float *){step.weights.pointer(number.view(np.int32))}"
+
+
 def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], step: Step) -> str:
     """Write the call of the kernel that fits, with what becomes of its sums."""
     x, w, b, factor, r, more = (*inputs, None, None)[:6]
@@ -80,7 +91,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     narrow = step.machine.lanes == 4 and -128 not in weight
     body.line(
         f"const struct sec_levels levels = {{(const float *){factors}, {quads:d}, {narrow:d}, "
-        f"{floating(node.get('res_zero', 0))}, {floating(node.get('res_factor', 0.0))}, "
+        f"{_residual(node, r, 'res_zero', step)}, {_residual(node, r, 'res_factor', step)}, "
         f"{', '.join(ends)}, {zero}, (const float *){added}}};"
     )
     if quad_depthwise.fits(node, weight):

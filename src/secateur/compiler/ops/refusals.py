@@ -13,7 +13,7 @@ _RANDOM = "what it gives is random; export the model for inference, or make it a
 _OLD_LOOP = "its form before operator set 9 is not known; export the model with a newer one"
 
 REASONS: Mapping[str, str] = MappingProxyType({
-    **dict.fromkeys(("NonMaxSuppression", "Unique"), _UNSIZED),
+    "Unique": _UNSIZED,
     **dict.fromkeys(
         ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
          "RandomUniformLike"),

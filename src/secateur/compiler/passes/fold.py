@@ -16,6 +16,7 @@ from secateur.compiler.graph import EMPTY, Graph, Node, Tensor, UndecidedError, 
 from secateur.compiler.ops import find
 from secateur.compiler.ops.cast import ELEMENT_TYPES
 from secateur.compiler.passes import loops, sequences, shapes, undecided
+from secateur.compiler.passes.unused_rows import UnusedRows
 from secateur.errors import CompileError
 
 MAX_BYTES = 256 * 2**20  # a constant larger than this is computed when the network runs
@@ -45,6 +46,7 @@ def run(graph: Graph, rules: Mapping[str, rewrites.Rule] = EMPTY) -> Graph:
         walk.visit(graph.nodes)
     except UndecidedError as error:
         raise undecided.told(error, graph.inputs, walk.nodes, walk.types) from error
+    walk.unused.check(graph.outputs)
     if lists := [name for name in graph.outputs if name in walk.sequences]:
         raise CompileError(
             f"output {lists[0]!r} of the model is a sequence; end the model at the tensors in it"
@@ -65,6 +67,7 @@ class _Walk:
         self.taken = {*_names(graph), *_values(graph)}
         self.next: dict[str, int] = {}
         self.sequences: sequences.Sequences = {}
+        self.unused = UnusedRows()
         self.left = BUDGET + 4 * sum(array.nbytes for array in graph.constants.values())
 
     def visit(self, nodes: Iterable[Node]) -> None:
@@ -150,6 +153,7 @@ class _Walk:
 
     def _node(self, node: Node) -> None:
         types = shapes.infer(node, self.types, self.constants)
+        self.unused.visit(node, self.types, types)
         known = self._evaluate(node, types)
         if known is None:
             self.nodes.append(self._later(node, types))

@@ -42,7 +42,9 @@ def infer(
     if len(tensors) < len(node.outputs):
         raise unsupported(node, f"it has {len(node.outputs)} outputs, not {len(tensors)}")
     for tensor in tensors:
-        if min(tensor.shape, default=0) < 0 or math.prod(tensor.shape) > LIMIT:
+        # an extent of 0 counts as 1, as in `checked_shape`: numpy refuses what is huge beside it
+        elements = math.prod(max(extent, 1) for extent in tensor.shape)
+        if min(tensor.shape, default=0) < 0 or elements > LIMIT:
             raise unsupported(node, f"its output would have shape {list(tensor.shape)}")
     return tuple(tensors[: len(node.outputs)])
 
