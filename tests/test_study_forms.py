@@ -15,7 +15,8 @@ from torch import Tensor
 
 from secateur.pruning.parameters import prunable
 from secateur.study.part import Part
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.task import Task
 from study_runs import record
 

@@ -13,7 +13,8 @@ from secateur.compiler.pipeline import compile_network
 from secateur.errors import UsageError
 from secateur.files import read_json
 from secateur.study import artifacts
-from secateur.study.study import Results, Study, rebuild
+from secateur.study.results import Results, rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 from study_runs import record
 

@@ -27,7 +27,7 @@ from secateur.study.executors.messages import unpacked
 from secateur.study.executors.ray import on_ray
 from secateur.study.loading import load_task
 from secateur.study.plan import Event, Stage, items
-from secateur.study.store import CorruptFile
+from secateur.study.reading import CorruptFile
 from secateur.study.study import Study
 from secateur.study.task import Task, classification
 from secateur.terminal.progress import StudyProgress

@@ -22,7 +22,8 @@ from secateur.measure.accuracy import evaluate
 from secateur.pruning.parameters import prunable
 from secateur.study import second
 from secateur.study.plan import Event
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.task import Task
 from study_runs import numbers, record
 

@@ -20,8 +20,9 @@ from secateur.compiler import pipeline
 from secateur.errors import CompileError, StudyError, UsageError
 from secateur.study import artifacts, shipping
 from secateur.study.hashed import digest
-from secateur.study.store import CorruptFile
-from secateur.study.study import Results, Study, rebuild
+from secateur.study.reading import CorruptFile
+from secateur.study.results import Results, rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 from secateur.terminal.measuring import measured
 from study_runs import copy_study

@@ -119,6 +119,29 @@ class TrialRecord(_Run):
     int8: _Int8 | None = None
 
 
+class _Tried(Struct):
+    width: _Ratio
+    parameters: Size
+    latency_ms: _Amount
+    ratio: _Amount
+
+
+class MatchedFile(Struct):
+    """matched.json; the record of a stage that was trained by it has it too."""
+
+    cut: _Trial
+    batch: Size
+    threads: Size
+    int8: bool
+    width: _Ratio | None
+    why: str
+    tried: list[_Tried]
+    cut_ms: _Amount | None
+    others: _Amount | None
+    machine: dict[str, Any]
+    date: str
+
+
 class _Histogram(Struct):
     edges: list[Any]
     counts: list[Any]
@@ -135,6 +158,7 @@ class StageRecord(_Run):
     width: _Ratio = 1.0
     excluded: dict[str, str] = {}
     gates: dict[str, _Histogram] = {}
+    matched: MatchedFile | None = None
 
 
 class _Measured(Struct):

@@ -15,10 +15,10 @@ from secateur.pruning.gates.gates import Gates
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.selecting.patterns import parse
 from secateur.pruning.smaller.reordering import reorder
-from secateur.study import plan
+from secateur.study import matched, plan
 from secateur.study.examples import recalibrate
 from secateur.study.failure import told
-from secateur.study.plan import GATE, SMALLER, START, Observer, Stage, seed_for
+from secateur.study.plan import AS_FAST, GATE, SMALLER, START, Observer, Stage, seed_for
 from secateur.study.second import Log, SecondPhase
 from secateur.study.store import Record, Saved, Store
 from secateur.study.subject import Subject
@@ -52,6 +52,8 @@ class Stages:
             log, masks = self._second.train(stage, model, above)
         elif stage.name in SMALLER:
             extra["width"] = self._width(stage)
+            if stage.name == AS_FAST and (found := self._store.matched()):
+                extra["matched"] = matched.as_json(found)
             model, log = self._fresh(stage, extra["width"])
             log += self._second.plainly(stage, model)
         else:
@@ -130,6 +132,18 @@ class Stages:
         return teacher
 
     def _width(self, stage: Stage) -> float:
+        """Return the width of the largest network that is as small, or was measured as fast."""
+        if stage.name == AS_FAST:
+            found = self._store.matched()
+            if found is None or found.width is None:
+                raise StudyError(
+                    f"the width of {stage.id} is not known: matched.json is lost or damaged in "
+                    f"{self._store.directory}; put it back, or run the study again with --measure"
+                )
+            return found.width
+        return self._as_small(stage)
+
+    def _as_small(self, stage: Stage) -> float:
         """Return the width of the largest network of no more weights than a cut one has left."""
         subject = self._subject
         whole = _parameters(subject.model)

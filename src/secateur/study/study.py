@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,63 +16,39 @@ from secateur.arguments import FUNCTION, PATH, Wanted, a, checked, is_real, unkn
 from secateur.errors import StudyError, UsageError, printable, whole
 from secateur.export import to_onnx
 from secateur.model.inputs import head
-from secateur.study import report, shipping
+from secateur.study import matched, matching, report, shipping
 from secateur.study.artifacts import quantised
-from secateur.study.checking import write_sums
-from secateur.study.command import command_of, is_built_in
+from secateur.study.command import is_built_in
 from secateur.study.executors import local
 from secateur.study.executors.turn import Execute
-from secateur.study.options import Options
+from secateur.study.matched import Matched
+from secateur.study.options import LADDER, Options
 from secateur.study.outputs import as_given
 from secateur.study.pace import expected
 from secateur.study.plan import (
+    AS_FAST,
     START,
     Observer,
     Stage,
     Trial,
+    claimed,
     epochs,
     items,
     reference,
     seed_for,
 )
 from secateur.study.preflight import try_out
-from secateur.study.report.document import document
+from secateur.study.reading import read_matched, read_records, read_shipped, read_spec, spec_hash
 from secateur.study.report.units import duration
-from secateur.study.report.verdict import verdict
+from secateur.study.results import Results, rebuild
 from secateur.study.shipping import ship
 from secateur.study.spec import Spec, options_of
 from secateur.study.statistics import prospects
-from secateur.study.store import (
-    Store,
-    read_failures,
-    read_records,
-    read_shipped,
-    read_spec,
-    spec_hash,
-)
+from secateur.study.store import Store
 from secateur.study.subject import Subject
-from secateur.study.summary import Summary, summarise
+from secateur.study.summary import summarise
 from secateur.study.task import LABEL_SMOOTHING, Task, classification
 from secateur.study.withdrawn import without_withdrawn
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What a study found, and where its files are."""
-
-    directory: Path
-    spec: Mapping[str, Any]
-    summary: Summary
-    files: report.ReportFiles
-
-    def verdict(self) -> list[str]:
-        """Return what it comes to, in at most five lines."""
-        return verdict(self.summary, self.spec, self.directory)
-
-    def document(self) -> dict[str, Any]:
-        """Return all of it as JSON values; `secateur.study.report.document` says what is where."""
-        return document(self.summary, self.spec, spec_hash(dict(self.spec)), self.directory)
-
 
 _WORKERS = Wanted(
     lambda v: v is None or (whole(v) and v >= 1), "at least 1, a whole number, or None"
@@ -149,7 +125,7 @@ class Study:
             UsageError: as `run`.
         """
         options, spec, unit = self.spec.options, self.spec, self.task.metric.unit
-        planned = list(items(options, spec.seeds))
+        planned = list(items(options, spec.seeds, matched=True))
         stages = [item for item in planned if isinstance(item, Stage)]
         trained = sum(epochs(options, stage) for stage in stages)
         by = by or ("1 process" if workers == 1 else f"{workers} processes")
@@ -210,6 +186,7 @@ class Study:
         number, _ = self.workers(workers)
         execute = executor or partial(local.execute, workers=number)
         with Store(self.directory, self.spec) as store:
+            store.restore_matched(self.spec.seeds, self.spec.options.smaller or 0.0)
             failures = execute(subject, store, observe)
             listed = "".join(f"\n- {text}" for text in failures)
             if failures and not any((self.directory / "records").glob("*_keep-*.json")):
@@ -220,6 +197,52 @@ class Study:
                 f"some of the study could not be done; the rest is in {results.files.html}:{listed}"
             )
         return results
+
+    @property
+    def unmatched(self) -> bool:
+        """Whether it is still to be found what dense network is as fast as the cut one."""
+        known = read_matched(self.directory, self.spec.hash)
+        return bool(self.spec.options.smaller) and (known is None or known.width is None)
+
+    @checked(progress=FUNCTION)
+    def match(self, *, progress: Callable[[str], None] = lambda text: None) -> Matched | None:
+        """Find the dense network that is as fast as the cut one at the level `smaller`, here.
+
+        Networks of some widths are compiled and timed in turn with the first seed's cut network.
+        The width is kept, and `run` then trains such a network with each seed. Once it is known
+        it stays, so that a study that goes on ends in the same numbers; where none could be
+        found, it is tried again.
+
+        Args:
+            progress: told what is going on.
+
+        Returns:
+            What was found, and why not, if so; None where the study compares with no smaller
+            network.
+
+        Raises:
+            StudyError: the study was not run, is in use, or the cut network's stage failed.
+            UsageError: the task's inputs are not one tensor, or differ in shape.
+        """
+        options, keep = self.spec.options, self.spec.options.smaller
+        if not keep:
+            return None
+        read_spec(self.directory)
+        cut = claimed(options, self.spec.seeds[0], keep)
+        with Store(self.directory, self.spec) as store:
+            if (known := store.matched()) is not None and known.width is not None:
+                return known
+            subject = Subject(self.task, self.spec, self.device)
+            found = matching.match(
+                cut,
+                lambda: local.network(subject, store, cut).cpu(),
+                lambda width: subject.narrow(width).cpu(),
+                self.task.data(torch.device("cpu")),
+                int8=seed_for(cut, "int8") if options.int8 else None,
+                progress=progress,
+            )
+            store.write_matched(matched.as_json(found))
+        return found
 
     @checked(price=_PRICE, progress=FUNCTION)
     def ship(
@@ -262,12 +285,20 @@ class Study:
                 networks,
                 self.task,
                 summary,
+                as_fast=self._as_fast(subject, store),
                 int8=seed_for(wanted[min(wanted)], "int8") if options.int8 else None,
                 price=price,
                 progress=progress,
             )
             store.write_shipped(shipping.as_json(shipment))
             return rebuild(self.directory)
+
+    def _as_fast(self, subject: Subject, store: Store) -> Callable[[], nn.Module] | None:
+        """Return what makes the dense network as fast of the first seed; None where none is."""
+        trial = Trial(self.spec.seeds[0], AS_FAST, self.spec.options.smaller or 1.0, LADDER)
+        if store.read(trial) is None:
+            return None
+        return lambda: local.network(subject, store, trial).cpu()
 
     @property
     def shipped(self) -> bool:
@@ -379,40 +410,3 @@ def opened(
             "description or metric has changed since; give the one that the study was run with"
         )
     return study
-
-
-def rebuild(directory: Path) -> Results:
-    """Write a study's report anew from its records alone.
-
-    Raises:
-        StudyError: there is no study in the directory, or it has no records yet.
-        FileError: the report cannot be written there.
-    """
-    spec = read_spec(directory)
-    address = spec_hash(spec)
-    trials, stages = read_records(directory, address)
-    if not trials:
-        raise StudyError(
-            f"the study in {directory} has no usable record yet; run it with `secateur study` first"
-        )
-    content = read_shipped(directory, address)
-    shipment = shipping.of_json(content) if content else None
-    summary = summarise(
-        spec,
-        trials,
-        shipment.measured if shipment else (),
-        shipment.notes if shipment else (),
-        stages,
-    )
-    files = report.write(
-        directory,
-        summary,
-        spec,
-        address,
-        trials,
-        stages,
-        command=command_of(spec),
-        failures=read_failures(directory, address),
-    )
-    write_sums(directory, trials, stages)
-    return Results(directory, spec, summary, files)

@@ -18,7 +18,7 @@ from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
     from secateur.study.plan import Event, Observer
-    from secateur.study.study import Results
+    from secateur.study.results import Results
 
 
 @with_options
@@ -138,7 +138,7 @@ def study(
     from secateur.study.tracking.observer import Tracking
     from secateur.study.withdrawn import without_withdrawn
     from secateur.terminal.doctor import crowded
-    from secateur.terminal.measuring import check_price, measured
+    from secateur.terminal.measuring import check_price, matched, measured
     from secateur.terminal.progress import StudyProgress
     from secateur.terminal.scaling import described, place
 
@@ -166,9 +166,18 @@ def study(
                 if cluster is None and (slow := crowded(job.device)):
                     warn(f"warning: {slow}")
                 run = None if cluster is None else on_ray(cluster)
-                with StudyProgress(job.spec, shown, workers=number, cluster=cluster) as progress:
-                    results = job.run(_both(progress, tracking), workers=number, executor=run)
-            if measure or price is not None or (measure is None and not job.shipped):
+
+                def done() -> Results:
+                    with StudyProgress(
+                        job.spec, shown, workers=number, cluster=cluster, matched=not job.unmatched
+                    ) as progress:
+                        return job.run(_both(progress, tracking), workers=number, executor=run)
+
+                results = done()
+                measures = measure or price is not None or (measure is None and not job.shipped)
+                if measures and job.unmatched and matched(job, console=err):
+                    results = done()  # with the dense network that is as fast
+            if measures:
                 asked = measure is True or price is not None
                 results = measured(job, price, asked=asked, console=err) or results
             tracking.results(results)
@@ -212,6 +221,6 @@ def report(
     json_: Json = False,
 ) -> None:
     """Rebuild a study's report, curve and table from its records alone."""
-    from secateur.study.study import rebuild
+    from secateur.study.results import rebuild
 
     _show(rebuild(directory), everything=all_, json_=json_)

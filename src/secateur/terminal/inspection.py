@@ -17,7 +17,7 @@ from secateur.console import Words
 from secateur.errors import UsageError, printable
 from secateur.pruning.files import description
 from secateur.pruning.files.reading import read
-from secateur.study.store import read_failures, read_records, read_spec, spec_hash
+from secateur.study.reading import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 from secateur.terminal import networks
 

@@ -17,7 +17,7 @@ from secateur.pruning.selecting.masks import Masks
 from secateur.study import checking
 from secateur.study.command import command_of
 from secateur.study.hashed import read_hashed
-from secateur.study.store import read_spec
+from secateur.study.reading import read_spec
 
 _PLAIN = (None, "pt", "np", "tf", "flax", "mlx")
 """What other libraries write as the format of safetensors."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from secateur.errors import whole
 from secateur.study.options import LADDER
+from secateur.study.report.as_fast import note
 from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name
 from secateur.study.rows import Row, grouped
 from secateur.study.statistics import MINIMUM_SEEDS, SEEDS_AND_EXAMPLES, Region, seeds_needed
@@ -196,6 +197,10 @@ def warnings(
         (
             summary.shipping,
             Notice("note", "On the compiled networks", "", summary.shipping),
+        ),
+        (
+            dense := note(summary),
+            Notice("note", "The dense network that is as fast as the cut one", dense),
         ),
         (chance, Notice("note", "Some cut networks do no better than chance", "", chance)),
         (
