@@ -60,6 +60,11 @@ class SpecFile(Struct):
         check_size(len(self.seeds), len(self.levels), len(self.criteria), len(self.recovery))
 
 
+class _Reused(Struct):
+    spec: str
+    seeds: Size
+
+
 class _Run(Struct, kw_only=True):
     """What every record says of how it came about."""
 
@@ -69,6 +74,7 @@ class _Run(Struct, kw_only=True):
     precision: str = ""
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
+    reused: list[_Reused] = []
 
 
 class _Trial(Struct):

@@ -16,11 +16,12 @@ from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.selecting.patterns import parse
 from secateur.pruning.smaller.reordering import reorder
 from secateur.study import matched, plan
+from secateur.study.checkpoints import Saved
 from secateur.study.examples import recalibrate
 from secateur.study.failure import told
 from secateur.study.plan import AS_FAST, GATE, SMALLER, START, Observer, Stage, seed_for
 from secateur.study.second import Log, SecondPhase
-from secateur.study.store import Record, Saved, Store
+from secateur.study.store import Record, Store
 from secateur.study.subject import Subject
 
 HISTOGRAM_BINS = 64
@@ -46,6 +47,7 @@ class Stages:
         begun, subject = time.perf_counter(), self._subject
         extra: Record = {}
         masks: Masks | None = None
+        above: Masks | None = None
         before = plan.before(subject.spec.options, stage)
         if before is not None:
             model, above = self.network(before), self.masks(before)
@@ -60,8 +62,9 @@ class Stages:
             model, log = self._fresh(stage, 1.0)
             self._reorder(model)
         if stage.name == GATE:
-            learned = Gates.of(model).scores()
-            extra["gates"] = {name: _histogram(score) for name, score in learned.items()}
+            learned = Gates.of(model).scores()  # of what was to be had: the rest was cut above
+            among = {name: score[above[name]] for name, score in learned.items()} if above else {}
+            extra["gates"] = {name: _histogram(s) for name, s in (learned | among).items()}
         record = {
             "stage": stage.name,
             "seed": stage.seed,

@@ -19,17 +19,16 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import filelock
-from torch import Tensor
 
 from secateur import files
 from secateur.errors import FileError, StudyError
-from secateur.pruning.selecting.masks import Masks
+from secateur.study import checkpoints
+from secateur.study.checkpoints import Saved
 from secateur.study.failure import told, trace
 from secateur.study.hashed import digest, read_record
 from secateur.study.matched import Matched
@@ -45,23 +44,14 @@ from secateur.study.reading import (
     read_matched,
     read_spec,
 )
-from secateur.study.spec import Spec
+from secateur.study.spec import Spec, is_smaller
 
 Record = dict[str, Any]
-_MASK = ".mask."  # before a mask's name in a checkpoint; no entry of a state dict begins with a dot
 Content = TypeVar("Content")
 
 
 class UnwritableError(FileError):
     """A file of the study itself cannot be written, for example on a full disk: it ends there."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Saved:
-    """What a stage leaves: its network's state dict, and what is kept, where it was cut."""
-
-    network: Mapping[str, Tensor]
-    masks: Masks | None = None
 
 
 class Store:
@@ -125,10 +115,17 @@ class Store:
         if path.exists():
             here = read_spec(self.directory)
             if here != json.loads(self._spec.canonical()):  # as a file gives it: lists, not tuples
+                what = ", ".join(_differences(here, self._spec.as_json()))
+                remedy = (
+                    f"choose another directory with --out, and take its seeds over with --grow "
+                    f"{self.directory}"
+                    if is_smaller(here, self._spec)
+                    else "choose another directory with --out, or give the options it was started "
+                    "with"
+                )
                 raise StudyError(
-                    f"{self.directory} holds a study of another spec "
-                    f"(they differ in {', '.join(_differences(here, self._spec.as_json()))}); "
-                    "choose another directory with --out, or give the options it was started with"
+                    f"{self.directory} holds a study of another spec (they differ in {what}); "
+                    f"{remedy}"
                 )
         else:
             files.write(path, json.dumps(self._spec.as_json(), indent=2, sort_keys=True) + "\n")
@@ -193,10 +190,7 @@ class Store:
         Raises:
             UnwritableError: it cannot be written.
         """
-        named = dict(saved.network)
-        named |= {f"{_MASK}{name}": mask for name, mask in (saved.masks or {}).items()}
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in named.items()}
-        content = files.content_of(tensors, {}, "torch")
+        content = checkpoints.content(saved)
         self._put(self._checkpoint(stage), content)
         return hashlib.sha256(content).hexdigest()
 
@@ -205,11 +199,7 @@ class Store:
 
         A checkpoint that does not match its record is named in a warning and never used.
         """
-        named = self._of_checkpoint(stage, _tensors)
-        if named is None:
-            return None
-        masks = {n.removeprefix(_MASK): named.pop(n) for n in list(named) if n.startswith(_MASK)}
-        return Saved(named, Masks(masks) if masks else None)
+        return self._of_checkpoint(stage, checkpoints.read)
 
     def packed_record(self, item: Item) -> bytes:
         """Return the file of a record that is there, for another machine's store to `take`."""
@@ -307,11 +297,6 @@ class Store:
 
     def _failure(self, item: Item) -> Path:
         return self.directory / "failures" / f"{item.id}.json"
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with files.open_tensors(path, framework="torch") as tensors:
-        return dict(tensors.items())
 
 
 def _set_aside(path: Path, why: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from secateur.study import plan
 from secateur.study.matched import Matched
-from secateur.study.mixture import mixed
+from secateur.study.mixture import grown, mixed
 from secateur.study.options import LADDER, Options
 from secateur.study.plan import AS_FAST, AS_SMALL, START, UNCUT, WHOLE, Trial
 from secateur.study.rows import (
@@ -106,6 +106,8 @@ class Summary:
     """What of the shipped networks could not be measured, and what disturbed it."""
     mixed: tuple[str, ...] = ()
     """How records differ in versions, or within a seed in the kind of machine."""
+    grown: tuple[int, ...] = ()
+    """How many seeds the study had before it had these, rising; nothing where it never grew."""
     level: float = 0.0
     """Keep ratio that smaller dense networks are compared with; 0: none is."""
     matched: Matched | None = None
@@ -187,6 +189,7 @@ def summarise(
         shipped=tuple(shipped),
         shipping=tuple(shipping),
         mixed=mixed([*trials, *stages]),
+        grown=grown([*trials, *stages]),
         level=options.smaller or 0.0,
         matched=matched,
     )

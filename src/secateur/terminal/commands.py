@@ -66,6 +66,14 @@ def study(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    grow: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory of the same study with fewer seeds: those that are complete are "
+            "taken over, and the report says so.  \\[default: one beside it, without --out]",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -150,7 +158,7 @@ def study(
     given = {name: value for name, value in built_in.items() if value is not None}
     where = place(executor, address=address, cpus=cpus, gpus=gpus, workers=workers, device=device)
     here = "cpu" if executor == "ray" else device  # on Ray this process trains nothing
-    job = Study(chosen(task, given), options, out=out_dir, device=here)
+    job = Study(chosen(task, given), options, out=out_dir, device=here, grow=grow)
     tracking = Tracking(job, track or (), lambda text: warn(f"warning: {text}"))
     shown = err if json_ else out
     try:
@@ -198,6 +206,7 @@ def _both(first: Observer, second: Observer) -> Observer:
 
 def _show(results: Results, *, everything: bool, json_: bool) -> None:
     """Print what a study found: a verdict, then the rows of its claim; or all of it."""
+    from secateur.study.report.findings import grown
     from secateur.terminal import tables
 
     if json_:
@@ -210,6 +219,8 @@ def _show(results: Results, *, everything: bool, json_: bool) -> None:
         warn(missing)
     for text in results.summary.mixed:
         warn(f"warning: {text}")
+    if results.summary.grown:
+        warn(f"warning: the number of seeds was grown. {grown(results.summary, results.spec)}")
     say(f"report: {results.files.html.resolve()}")
 
 

@@ -28,7 +28,7 @@ def document(
         `secateur.study.shipped.Shipped` for every network that was measured; `shipping`: notes on
         that. `matched`: the fields of `secateur.study.matched.Matched`, None where no dense network
         that is as fast was looked for. `mixed`: how records differ in versions, or within a seed
-        in the kind of machine.
+        in the kind of machine. `grown`: how many seeds it had before it had these, rising.
     """
     found = headline(summary, spec)
     row = found.row
@@ -52,4 +52,5 @@ def document(
         "shipping": list(summary.shipping),
         "matched": None if summary.matched is None else as_json(summary.matched),
         "mixed": list(summary.mixed),
+        "grown": list(summary.grown),
     }

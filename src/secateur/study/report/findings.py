@@ -174,6 +174,10 @@ def warnings(
             ),
         ),
         (
+            summary.grown,
+            Notice("warning", "The number of seeds was grown", grown(summary, spec)),
+        ),
+        (
             seeds < MINIMUM_SEEDS,
             Notice(
                 "warning",
@@ -214,6 +218,27 @@ def warnings(
         ),
     )
     return [notice for wanted, notice in found if wanted]
+
+
+def grown(summary: Summary, spec: Mapping[str, Any]) -> str:
+    """Say what it means that a study got more seeds; nothing where it did not.
+
+    Each look certifies wrongly with the error rate at the most, so all of them together with no
+    more than their sum (the union bound).
+    """
+    if not summary.grown:
+        return ""
+    counts = [*map(str, summary.grown), str(len(spec["seeds"]))]
+    error, looks = 1 - summary.confidence, len(counts)
+    first = spec["seeds"][-1] + 1
+    return (
+        f"It had {', then '.join(counts)} seeds. Intervals and certificates hold for a number of "
+        "seeds that was fixed before any result was seen. Where it was raised because of what was "
+        f"seen, a level that is too bad is certified in up to {percent(min(1.0, looks * error))} "
+        f"of studies, not {percent(error)} ({looks} looks), and intervals cover less often than "
+        f"{percent(summary.confidence)}. For a claim, run seeds that nobody has looked at: "
+        f"--first-seed {first}."
+    )
 
 
 def _collapsed(summary: Summary) -> tuple[str, ...]:
