@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from secateur.bench import environments
 from secateur.errors import StudyError
 from secateur.study import artifacts, matched, matching, shipping
 from secateur.study.executors import local
@@ -25,6 +26,7 @@ from secateur.study.matching import FINEST, NOISE, widest
 from secateur.study.options import Options
 from secateur.study.plan import AS_FAST, LADDER, SMALLER, Stage, Trial, epochs, groups
 from secateur.study.reading import CorruptFile, read_matched
+from secateur.study.report.charts import latency
 from secateur.study.results import Results, rebuild
 from secateur.study.store import Store
 from secateur.study.study import Study
@@ -383,6 +385,28 @@ def test_without_a_compiler_it_says_so(digits: Task, monkeypatch: pytest.MonkeyP
 def test_where_there_is_none_it_says_why(times: dict[float, float], said: str) -> None:
     timed = {width: matching.Timed(1.0, ratio, 1.0, None) for width, ratio in times.items()}
     assert said in matching._why(1.0 if len(times) == 1 else None, timed)
+
+
+@needs_cc
+@pytest.mark.long
+@pytest.mark.usefixtures("quick")
+def test_its_artifact_is_shown_with_those_of_the_levels(
+    done: tuple[Study, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "ROUNDS", 2)
+    monkeypatch.setattr(shipping, "SECONDS", 0.005)
+    monkeypatch.setattr(environments, "here", lambda peer: False)
+    copy_study(done[0].directory, tmp_path)
+    results = Study(done[0].task, out=tmp_path, **PLAN).ship()
+    ours = [(each.criterion, each.keep) for each in results.summary.shipped]
+    assert ours == [("uncut", 1.0), ("gate", 0.5), ("gate", 0.1), (AS_FAST, 1.0)]
+    *_, last = results.summary.shipped
+    measured = record(tmp_path, ITEMS[1])["metrics"]["test"]
+    assert last.accuracy == pytest.approx(measured, abs=1)
+    assert not last.certified
+    chart = latency.chart(results.summary, results.spec, ())
+    assert chart is not None
+    assert {series.name for series in chart.series} == {"secateur", f"secateur, {AS_FAST}"}
 
 
 def test_its_artifact_is_measured_beside_the_others() -> None:
