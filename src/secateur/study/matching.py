@@ -20,7 +20,6 @@ from secateur.compiler import pipeline
 from secateur.errors import SecateurError
 from secateur.export import to_onnx
 from secateur.model.inputs import head
-from secateur.quantization.call import quantize
 from secateur.study import artifacts
 from secateur.study.matched import Matched, Tried
 from secateur.study.plan import Trial
@@ -34,7 +33,6 @@ FINEST = 1 / 64
 """Widths that differ by less are not told apart."""
 ROUNDS, SECONDS = 10, 0.05
 _CUT, _DENSE = "cut", "dense"
-_FEW = 16  # examples; no time depends on which
 
 T = TypeVar("T")
 
@@ -123,10 +121,7 @@ def match(
         def timed(width: float) -> Timed:
             progress(f"timing a dense network of width {width:.3g}")
             dense = _filled(narrow(width))
-            content = to_onnx(dense, example)
-            if int8 is not None:
-                few = artifacts.calibration(data, 0, _FEW)
-                content = quantize(content, few, ranges="minmax").content
+            content = to_onnx(dense, example) if int8 is None else artifacts.quickly(dense, data)
             path = folder / f"dense-{width!r}.so"
             pipeline.compile_network(content, name="dense").write(path)
             with prepared({_CUT: folder / "cut.so", _DENSE: path}, "", agree=False) as contest:
