@@ -207,8 +207,7 @@ class Study:
             network.
 
         Raises:
-            StudyError: the study was not run, is in use, or the cut network's stage failed.
-            UsageError: the task's inputs are not one tensor, or differ in shape.
+            StudyError: the study was not run, or is in use.
         """
         options, keep = self.spec.options, self.spec.options.smaller
         if not keep:

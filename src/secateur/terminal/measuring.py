@@ -34,11 +34,8 @@ def matched(job: Study, *, console: Console) -> bool:
     Raises:
         StudyError, FileError: as `Study.match`.
     """
-    try:
-        with console.status(Words("measuring"), spinner=spinner(console)) as status:
-            found = job.match(progress=lambda text: status.update(Words(text)))
-    except UsageError:  # of which `measured` tells
-        return False
+    with console.status(Words("measuring"), spinner=spinner(console)) as status:
+        found = job.match(progress=lambda text: status.update(Words(text)))
     return found is not None and found.width is not None
 
 
