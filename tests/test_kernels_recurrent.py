@@ -25,6 +25,7 @@ def recurrents(draw: st.DrawFn) -> Build:
     first, bias, initial = (draw(st.booleans()) for _ in range(3))
     peepholes = op == "LSTM" and draw(st.booleans())
     short = draw(st.booleans())
+    kept = draw(st.sampled_from([1.0, 0.4, 0.1, 0.0]))  # of weights; the rest are zeros
     gates = recurrent.FAMILIES[op].gates
     states = 2 if op == "LSTM" else 1
     wanted = draw(st.lists(st.booleans(), min_size=1 + states, max_size=1 + states).filter(any))
@@ -38,7 +39,10 @@ def recurrents(draw: st.DrawFn) -> Build:
             return x if first else str(net.add("Transpose", x, perm=perm))
 
         names = [given_as(net.input(steps, inputs), (1, 0, 2))]
-        names += [net.normal(ways, gates * hidden, n, scale=n**-0.5) for n in (inputs, hidden)]
+        for n in (inputs, hidden):
+            weight = n**-0.5 * net.rng.standard_normal((ways, gates * hidden, n))
+            weight[net.rng.random(weight.shape) >= kept] = 0
+            names.append(net.constant(weight.astype(np.float32)))
         names += [net.normal(ways, 2 * gates * hidden) if bias else ""]
         lengths = net.input(dtype=np.int32) if short else ""
         most = net.constant(np.array(steps + 1, np.int32)) if short else ""

@@ -74,7 +74,7 @@ def test_accuracy_on_the_test_set(weights):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("keep", [1.0, 0.4])
+@pytest.mark.parametrize("keep", [pytest.param(1.0, marks=pytest.mark.long), 0.4])
 def test_compiling_costs_no_accuracy(weights, keep):
     import secateur
     from secateur import data

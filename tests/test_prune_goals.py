@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
-from secateur import Budget, Goal, prune
+from secateur import Budget, Goal, prunable, prune
 from secateur.compiler.pipeline import Compiled
 from secateur.compiler.runtime import Engine
 from secateur.errors import BudgetError, UsageError
+from secateur.measure import latency
+from secateur.measure.latency import layer_latencies
 from secateur.measure.work import work
 from test_prune import EXAMPLE, TOTAL, network
 
@@ -93,3 +97,59 @@ def test_a_goal_of_latency_may_be_in_int8(
     assert precisions[0] > 0
     with pytest.raises(UsageError, match="int8=True is for latency_ms, not for params"):
         Goal(params=10, int8=True)
+
+
+def planes_and_vector() -> nn.Sequential:
+    """A convolution at a thousand positions, and a linear layer at one, with weights alike."""
+    torch.manual_seed(0)
+    wide, alone = nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.Linear(32, 288, bias=False)
+    for layer in (wide, alone):
+        nn.init.normal_(layer.weight, std=0.1)
+    return nn.Sequential(wide, nn.AvgPool2d(32), nn.Flatten(), alone)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_each_layer_is_timed(int8: bool) -> None:
+    pytest.importorskip("onnx")
+    found = layer_latencies(planes_and_vector(), torch.randn(8, 32, 32, 32), int8=int8)
+    assert set(found) == {"0", "3"}
+    assert found["0"] > found["3"] > 0
+
+
+def test_a_goal_of_latency_cuts_where_weights_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their magnitude alone both layers would be cut alike."""
+
+    def milliseconds(module: nn.Module, example: Any, *, int8: bool) -> dict[str, float]:
+        assert int8
+        kept = {n: int(torch.count_nonzero(p)) for n, p in module.named_parameters()}
+        return {"0": 100.0 * kept["0.weight"], "3": 1.0 * kept["3.weight"]}
+
+    def whole(module: nn.Module, example: Any, *, int8: bool) -> float:
+        return sum(milliseconds(module, example, int8=int8).values())
+
+    monkeypatch.setattr(latency, "layer_latencies", milliseconds)
+    monkeypatch.setattr(latency, "compiled_latency", whole)
+    net = planes_and_vector()
+    size = 32 * 32 * 9
+    arguments: dict[str, Any] = {
+        "plan": prunable(net, pattern="dot4").including_first(net),
+        "pattern": "dot4",
+        "example": torch.randn(1, 32, 32, 32),
+    }
+    goal = Goal(latency_ms=50.0 * size, int8=True)
+    _, result = prune(net, goal=goal, **arguments)
+    conv, linear = result.layers
+    assert 0.45 < conv.keep < 0.5
+    assert linear.keep > 0.95
+    assert [note for note in result.notes if "0.weight costs 100 times as much" in note]
+    for budget, by_cost in ((None, False), (Budget(1, scope="layer", pattern="dot4"), True)):
+        _, result = prune(net, budget, goal=replace(goal, by_cost=by_cost), **arguments)
+        assert result.layers[0].keep == pytest.approx(result.layers[1].keep, abs=0.05)
+        assert result.notes == ()
+    _, result = prune(net, goal=Goal(macs=32 * size + 288 * 32), **arguments)  # a row of 32 x 32
+    assert result.layers[0].keep < 0.1
+    assert result.layers[1].keep > 0.95
+    easy = Goal(latency_ms=1e9, int8=True)
+    _, result = prune(net, goal=easy, **arguments)
+    assert result.requested == 1.0
+    assert result.notes == ()

@@ -23,20 +23,21 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(folder, spec, make_trials(spec), make_stages(spec))
 
 
-@pytest.mark.parametrize("width", [768, 1024, 1280])
-def test_no_table_is_cut_off(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_no_table_is_cut_off(browser: Browser, tmp_path: Path) -> None:
     spec = make_spec(unrepaired=True, reconstruct=64, levels=(0.5, 0.1))
     trials = make_trials(spec, layers={f"layer.{i}": 1_000_000 for i in range(25)})
     for layer in trials[-1]["weights"]["layers"].values():
         layer["kept"] = 0
-    open_page(browser, write_page(tmp_path, spec, trials, make_stages(spec)), width=width)
+    address = write_page(tmp_path, spec, trials, make_stages(spec))
     beyond = (
         "document.querySelectorAll('details').forEach((d) => (d.open = true));"
         "return [...document.querySelectorAll('.scroll:has(table)')]"
         ".map((box) => [...box.querySelectorAll('td, th')].filter((cell) => cell.offsetWidth &&"
         "cell.getBoundingClientRect().right > box.getBoundingClientRect().right + 1).length)"
     )
-    assert browser.execute_script(beyond) == [0, 0, 0]
+    for width in (768, 1024, 1280):
+        open_page(browser, address, width=width)
+        assert browser.execute_script(beyond) == [0, 0, 0], width
 
 
 def test_phone_shows_rows_with_headings_and_no_empty_cell(browser: Browser, address: str) -> None:
@@ -51,27 +52,26 @@ def test_phone_shows_rows_with_headings_and_no_empty_cell(browser: Browser, addr
     assert not [label for text, label in shown if not text.strip() or label in ("none", '""')]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_numbers_of_the_layers_are_readable(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_numbers_of_the_layers_are_readable(browser: Browser, tmp_path: Path) -> None:
     """Whatever the number of levels, and however long the names."""
     levels = tuple(k / 100 for k in range(95, 0, -5))
     spec = make_spec(levels=levels, criteria=("gate",))
     layers = {f"model.blocks.{'deep.' * 8}{i}.weight": 1000 for i in range(4)}
     trials = make_trials(spec, layers=layers)
-    open_page(
-        browser, write_page(tmp_path, spec, trials, make_stages(spec, layers=layers)), width=width
-    )
+    address = write_page(tmp_path, spec, trials, make_stages(spec, layers=layers))
     boxes = (
         "return [...document.querySelectorAll('#chart-layers .textpoint text')].map((t) =>"
         "{ const b = t.getBoundingClientRect(), size = parseFloat(getComputedStyle(t).fontSize);"
         "  return [b.left, b.right, Math.round(b.top), size]; })"
     )
-    found = sorted(browser.execute_script(boxes), key=lambda box: (box[2], box[0]))
-    assert len(found) == len(levels) * len(layers)
-    assert min(box[3] for box in found) >= 11
-    for one, other in pairwise(found):
-        assert one[2] != other[2] or one[1] <= other[0]
-    assert overflow(browser) <= 0
+    for width in (390, 1280):
+        open_page(browser, address, width=width)
+        found = sorted(browser.execute_script(boxes), key=lambda box: (box[2], box[0]))
+        assert len(found) == len(levels) * len(layers)
+        assert min(box[3] for box in found) >= 11
+        for one, other in pairwise(found):
+            assert one[2] != other[2] or one[1] <= other[0]
+        assert overflow(browser) <= 0
 
 
 def test_a_turned_phone_draws_anew(browser: Browser, address: str) -> None:
@@ -95,12 +95,10 @@ def test_phone_never_scrolls_sideways(browser: Browser, address: str) -> None:
     assert_silent(browser)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_of_a_chart_is_cut_off(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_nothing_of_a_chart_is_cut_off(browser: Browser, tmp_path: Path) -> None:
     """Neither the last line under a chart nor a name beside it, whatever is chosen."""
     spec = make_spec(unrepaired=True, reconstruct=64)
     address = write_page(tmp_path, spec, make_trials(spec), make_stages(spec), make_shipped())
-    open_page(browser, address, width=width)
     beyond = (
         "return [...document.querySelectorAll('.drawn')].flatMap((box) => {"
         "  const b = box.getBoundingClientRect();"
@@ -109,14 +107,15 @@ def test_nothing_of_a_chart_is_cut_off(browser: Browser, tmp_path: Path, width: 
         "      return r.width && (r.bottom > b.bottom + 1 || r.right > b.right + 1"
         "        || r.left < b.left - 1); }).map((t) => t.textContent); })"
     )
-    for recovery in ("ladder", "batchnorm", "none"):
-        choose(browser, "recovery", recovery)
-        assert browser.execute_script(beyond) == []
-    assert_silent(browser)
+    for width in (1280, 390):
+        open_page(browser, address, width=width)
+        for recovery in ("ladder", "batchnorm", "none"):
+            choose(browser, "recovery", recovery)
+            assert browser.execute_script(beyond) == [], width
+        assert_silent(browser)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_odd_studies_have_a_working_page(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_odd_studies_have_a_working_page(browser: Browser, tmp_path: Path) -> None:
     loss = {"name": "loss", "unit": "", "higher_is_better": False}
     hostile = make_spec(name=HOSTILE, metric={**loss, "name": HOSTILE}, margin=0.02)
     layers = {HOSTILE: 1000, "a-very-long-layer-name." * 8: 500}
@@ -137,8 +136,10 @@ def test_odd_studies_have_a_working_page(browser: Browser, tmp_path: Path, width
     for name, records in studies.items():
         folder = tmp_path / name
         folder.mkdir()
-        open_page(browser, write_page(folder, *records), width=width)
-        assert drawings(browser, "curve") > 0, name
-        assert overflow(browser) <= 0, name
-        assert browser.title != "taken"
-        assert_silent(browser)
+        address = write_page(folder, *records)
+        for width in (1280, 390):
+            open_page(browser, address, width=width)
+            assert drawings(browser, "curve") > 0, name
+            assert overflow(browser) <= 0, name
+            assert browser.title != "taken"
+            assert_silent(browser)

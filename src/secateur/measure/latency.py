@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,10 +16,16 @@ from secateur.model.inputs import names_of
 from secateur.quantization.call import quantize
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from secateur.compiler.runtime import Engine
     from secateur.model.inputs import Inputs
 
 LEAST_SECONDS = 0.3
 LEAST_RUNS = 20
+
+PROFILES = 10
+"""Times that every step is timed: what else a machine does only adds to the least of them."""
 
 
 def compiled_latency(
@@ -38,6 +46,43 @@ def compiled_latency(
         CompileError: the network cannot be compiled, or quantised; says where and why.
         UsageError: there is no tensor in the example.
     """
+    with _compiled(model, example, threads, int8) as (engine, arrays):
+        times: list[float] = []
+        while len(times) < LEAST_RUNS or sum(times) < LEAST_SECONDS:
+            start = time.perf_counter()
+            engine(arrays)
+            times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1000
+
+
+def layer_latencies(
+    model: nn.Module, example: Inputs, *, threads: int | None = None, int8: bool = False
+) -> dict[str, float]:
+    """Return the milliseconds of one pass that each module with weights takes, compiled.
+
+    Arguments and errors are those of `compiled_latency`. The least of several timings counts.
+
+    Returns:
+        A module's name, as in `named_modules`, → what the layers that run its own weights take
+        together. Layers that do not say which module they are of are missing.
+    """
+    with _compiled(model, example, threads, int8) as (engine, arrays):
+        profiles = [dict(engine.profile(arrays)) for _ in range(PROFILES)]
+        facts = {step["name"]: step for steps in engine.info["steps"] for step in steps}
+    found: dict[str, float] = {}
+    for name in profiles[0]:
+        if "nonzeros" in (fact := facts.get(name, {})):
+            module = _module(fact["layer"])
+            least = min(profile[name] for profile in profiles)
+            found[module] = found.get(module, 0.0) + least * 1000
+    return found
+
+
+@contextmanager
+def _compiled(
+    model: nn.Module, example: Inputs, threads: int | None, int8: bool
+) -> Iterator[tuple[Engine, Mapping[str, np.ndarray[Any, Any]]]]:
+    """Yield an engine that has run once, and its inputs."""
     every = {name: tensor.detach().numpy() for name, tensor in names_of(example).items()}
     if int8:
         content = quantize(model, example, ranges="minmax").content
@@ -48,9 +93,17 @@ def compiled_latency(
     arrays = {given["name"]: every[given["name"]] for given in engine.info["inputs"]}
     with engine:
         engine(arrays)
-        times: list[float] = []
-        while len(times) < LEAST_RUNS or sum(times) < LEAST_SECONDS:
-            start = time.perf_counter()
-            engine(arrays)
-            times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
+        yield engine, arrays
+
+
+def _module(layer: str) -> str:
+    """Return the module of an exporter's layer: block.0.conv of '/block/block.0/conv/Conv'.
+
+    A module in a list or a sequence is called by the list's name and its own.
+    """
+    path: list[str] = []
+    for part in layer.strip("/").split("/")[:-1]:
+        if path and part.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(part)
+    return ".".join(path)

@@ -137,7 +137,7 @@ def prune(
         recover=recover,
         seed=seed,
     )
-    way = Channels(job, minimum, multiple) if channels else Weights(job)
+    way = Channels(job, minimum, multiple) if channels else Weights(job, goal)
     ratio, attempts = (budget.keep, ()) if goal is None else solve(goal, way)
     hint = "" if channels else "prune it with in_place=True"
     pruned = way.prune(ratio, inner if in_place else copied(inner, otherwise=hint))

@@ -15,7 +15,7 @@ from secateur.pruning.selecting.patterns import parse
 LIMITS = ("max_drop", "params", "macs", "bytes", "latency_ms")
 
 
-@checked(evaluate=FUNCTION, higher_is_better=BOOL, int8=BOOL)
+@checked(evaluate=FUNCTION, higher_is_better=BOOL, int8=BOOL, by_cost=BOOL)
 @dataclass(frozen=True)
 class Goal:
     """What a cut is to meet: exactly one limit.
@@ -46,6 +46,10 @@ class Goal:
     """Whether a higher metric is a better one."""
     int8: bool = False
     """For `latency_ms`: of the network quantised to int8, as `quantize` does it, not in float32."""
+    by_cost: bool = True
+    """For `latency_ms` and `macs`, where all weights or blocks are ranked together: scores are
+    divided by the square root of what a weight of their layer costs, measured or counted, so that
+    zeros go where they save most. False ranks by the criterion alone."""
 
     def __post_init__(self) -> None:
         drop = self.max_drop is not None

@@ -10,7 +10,9 @@ from torch import nn
 
 from secateur.model.copying import copied
 from secateur.model.parameters import parameters
+from secateur.onecall.goal import Goal
 from secateur.onecall.job import Job
+from secateur.onecall.placing import Costs, costs_for
 from secateur.onecall.pruned import Pruned, recalibrated
 from secateur.pruning.criteria import magnitude
 from secateur.pruning.gates.gates import Gates, gated
@@ -28,6 +30,13 @@ class Weights:
     """The way of a job that leaves the model's shapes as they are."""
 
     job: Job
+    goal: Goal | None = None
+    """What is solved for."""
+
+    @cached_property
+    def _costs(self) -> Costs | None:
+        """What weights cost, where scores are to be seen in proportion to it."""
+        return costs_for(self.goal, self.job) if self.goal else None
 
     @cached_property
     def total(self) -> int:
@@ -46,6 +55,7 @@ class Weights:
         Gates(model, gated(model)).remove()
         done: tuple[str, ...] = ()
         notes = [f"{name} keeps no weight: nothing gets through it" for name in masks.emptied]
+        notes += [self._costs.note] if keep < 1 and self._costs is not None else []
         notes += self._at_floors(keep, masks)
         if job.recover == "reconstruct" and job.data is not None:
             found = reconstruct(model, copied(model), masks, job.data, seed=job.seed)
@@ -102,6 +112,8 @@ class Weights:
 
     def _masks(self, keep: float) -> Masks:
         job, budget = self.job, self._budget(keep)
+        if keep < 1 and self._costs is not None:  # they are not measured where nothing is cut
+            return select(self._costs.weighed(self._scores), budget, axes=job.plan.axes)
         if job.criterion.name != "magnitude" and self.total > TOGETHER and streams(budget):
             weights = parameters(job.model, job.plan.names)
             return select_streaming(weights, job.scores_of, budget, axes=job.plan.axes)

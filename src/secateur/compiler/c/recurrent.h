@@ -2,10 +2,11 @@
  *
  * A vector holds one hidden unit of LANES samples (wide), or LANES units of one sample (not wide).
  * Weights lie as [units / LANES][inputs][gates][LANES], one input after another of a group of units;
- * biases and peepholes as [gates][units], units being filled up with zeros to whole groups. */
+ * biases and peepholes as [gates][units], units being filled up with zeros to whole groups. Weights of
+ * states may be sparse: then only their non-zeros are there. */
 #ifndef SECATEUR_RECURRENT_H
 #define SECATEUR_RECURRENT_H
-#include "vector.h"
+#include "single.h"
 
 enum { SEC_RNN, SEC_GRU, SEC_LSTM };
 enum { SEC_AHEAD = 4 };  /* steps of one sample whose inputs are summed at once */
@@ -19,6 +20,11 @@ typedef struct {
   long y_step, y_unit;
   float clip;            /* bound of what activations are given; 0: none */
   int ready;             /* x holds what inputs come to, so many units of each gate; 0: inputs */
+  const char *single;    /* sparse, of one sample: outputs [gates][units] as sec_single_at has them */
+  int lookups;           /* its steps */
+  const uint32_t *first; /* sparse, wide: where a unit's gate begins, [units][gates] and the end */
+  const uint16_t *from;  /* units that are read */
+  const float *value;
 } sec_recurrent;
 
 typedef struct {         /* strides of a state between units */
@@ -64,6 +70,42 @@ INLINE void sec_recurrent_ahead(float *ahead, const sec_recurrent g, const float
   }
 }
 
+/* What a state adds by its sparse weights to the sums of gates [first, first + used), as above. */
+INLINE void sec_recurrent_skip(vec *sum, const sec_recurrent g, const float *product,
+                               const float *h, const int unit, const int padded, const int gates,
+                               const int first, const int used, const int to, const int units) {
+  UNROLL for (int u = 0; u < units; u++)
+    UNROLL for (int k = 0; k < used; k++) {
+      vec *s = sum + u * 4 + to + k;
+      if (!g.wide) {
+        *s += *(const vec *)(product + (long)(first + k) * padded + unit + u * LANES);
+        continue;
+      }
+      if (unit + u >= g.hidden) continue;
+      const uint32_t *at = g.first + (long)(unit + u) * gates + first + k;
+      vec even = *s, odd = sec_all(0);
+      uint32_t i = at[0];
+      ROLLED for (; i + 2 <= at[1]; i += 2) {
+        even += sec_all(g.value[i]) * *(const vec *)(h + (long)g.from[i] * LANES);
+        odd += sec_all(g.value[i + 1]) * *(const vec *)(h + (long)g.from[i + 1] * LANES);
+      }
+      if (i < at[1]) even += sec_all(g.value[i]) * *(const vec *)(h + (long)g.from[i] * LANES);
+      *s = even + odd;
+    }
+}
+
+/* Of one sample: the product of a state with sparse weights of gates [first, first + used). */
+INLINE void sec_recurrent_product(const sec_recurrent g, const float *h, float *product,
+                                  const int gates, const int first, const int used) {
+  const int padded = (g.hidden + LANES - 1) / LANES * LANES;
+  const sec_single s = {g.hidden, gates * padded, g.lookups};
+  const sec_single_parts p = sec_single_at(s, (char *)g.single);
+  float tail[SEC_SPAN];
+  const int spans = sec_single_tail(g.hidden, h, tail);
+  for (int q = first * padded / 16; q < (first + used) * padded / 16; q++)
+    sec_single_sums(p, spans, q, h, tail, product + q * 16);
+}
+
 INLINE vec sec_recurrent_get(const float *p, long unit, const int wide) {
   return wide ? sec_all(p[unit]) : *(const vec *)(p + unit);
 }
@@ -107,7 +149,7 @@ INLINE vec sec_recurrent_bounded(const sec_recurrent g, vec v) {
  * (wide), or null: `ahead` has their sums, or what they come to (ready). */
 typedef struct {
   const float *w, *r, *bias, *peephole, *in, *ahead;
-  float *h, *next, *c, *update, *fresh, *kept, *y;
+  float *h, *next, *c, *update, *fresh, *kept, *product, *y;
 } sec_recurrent_at;
 
 /* One step of `units` units (wide), or groups of units, from `unit` on. Of a GRU whose reset gate
@@ -124,7 +166,10 @@ INLINE void sec_recurrent_units(const sec_recurrent g, const sec_recurrent_at p,
   if (second) {
     UNROLL for (int u = 0; u < units; u++)
       sum[u * 4] = sec_recurrent_get(p.bias + 3 * padded, unit + u * each, g.wide);
-    sec_recurrent_add(sum, r, p.kept, lanes, g.hidden, gates, 2, 1, 0, units, apart, g.wide);
+    if (g.single || g.value)
+      sec_recurrent_skip(sum, g, p.product, p.kept, unit, padded, gates, 2, 1, 0, units);
+    else
+      sec_recurrent_add(sum, r, p.kept, lanes, g.hidden, gates, 2, 1, 0, units, apart, g.wide);
   } else {
     UNROLL for (int u = 0; u < units; u++) {
       UNROLL for (int k = 0; k < 4; k++)
@@ -142,9 +187,15 @@ INLINE void sec_recurrent_units(const sec_recurrent g, const sec_recurrent_at p,
       sec_recurrent_add(sum, p.w + (long)(unit / LANES) * g.inputs * gates * LANES + unit % LANES,
                         p.in, g.x_input, g.inputs, gates, 0, gates, 0, units, apart, g.wide);
     const int used = g.kind == SEC_GRU ? 2 : gates;
-    sec_recurrent_add(sum, r, p.h, lanes, g.hidden, gates, 0, used, 0, units, apart, g.wide);
-    if (g.kind == SEC_GRU && !early)
-      sec_recurrent_add(sum, r, p.h, lanes, g.hidden, gates, 2, 1, 3, units, apart, g.wide);
+    if (g.single || g.value) {
+      sec_recurrent_skip(sum, g, p.product, p.h, unit, padded, gates, 0, used, 0, units);
+      if (g.kind == SEC_GRU && !early)
+        sec_recurrent_skip(sum, g, p.product, p.h, unit, padded, gates, 2, 1, 3, units);
+    } else {
+      sec_recurrent_add(sum, r, p.h, lanes, g.hidden, gates, 0, used, 0, units, apart, g.wide);
+      if (g.kind == SEC_GRU && !early)
+        sec_recurrent_add(sum, r, p.h, lanes, g.hidden, gates, 2, 1, 3, units, apart, g.wide);
+    }
   }
   UNROLL for (int u = 0; u < units; u++) {
     const long own = (long)(unit + u * each) * lanes;
@@ -207,7 +258,7 @@ INLINE void sec_recurrent_some(const sec_recurrent g, const sec_recurrent_at p, 
 
 /* One sample, or one in each lane. `lengths`: steps of each one's sequence, or null: all of them.
  * `work` holds six states of whole groups of units and, of one sample, the sums of SEC_AHEAD
- * steps. */
+ * steps and a product. */
 INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float *r,
                               const float *bias, const float *peephole, const float *x, float *y,
                               const sec_state h0, const sec_state c0, const int32_t *lengths,
@@ -220,7 +271,7 @@ INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float
   sec_recurrent_at p = {
     .w = w, .r = r, .bias = bias, .peephole = peephole, .h = work, .next = work + size,
     .c = work + 2 * size, .update = work + 3 * size, .fresh = work + 4 * size,
-    .kept = work + 5 * size};
+    .kept = work + 5 * size, .product = ahead + (long)SEC_AHEAD * gates * padded};
   sec_recurrent_load(p.h, h0, g.hidden, padded, g.wide);
   if (g.kind == SEC_LSTM) sec_recurrent_load(p.c, c0, g.hidden, padded, g.wide);
   for (int s = 0; s < g.steps; s++) {
@@ -246,8 +297,11 @@ INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float
       continue;
     }
     if (have < lanes && g.kind == SEC_LSTM) memcpy(past, p.c, (size_t)size * sizeof *past);
+    const int early = g.kind == SEC_GRU && !g.late_reset;
+    if (g.single) sec_recurrent_product(g, p.h, p.product, gates, 0, gates - early);
     sec_recurrent_step(g, p, 0);
-    if (g.kind == SEC_GRU && !g.late_reset) sec_recurrent_step(g, p, 1);
+    if (early && g.single) sec_recurrent_product(g, p.kept, p.product, gates, 2, 1);
+    if (early) sec_recurrent_step(g, p, 1);
     if (have < lanes) sec_recurrent_some(g, p, past, lengths, at);
     float *swap = p.h;
     p.h = p.next;

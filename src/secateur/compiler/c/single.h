@@ -132,46 +132,58 @@ INLINE void sec_sixteen_out(const float *sum, int from, int to, const float *bia
   }
 }
 
+/* The sums of the sixteen outputs of group q. `tail`: inputs of the last span, zeros behind them. */
+INLINE void sec_single_sums(const sec_single_parts p, const int spans, const int q, const float *in,
+                            const float *tail, float *sum) {
+  const uint8_t *index = p.index + (size_t)p.first[q] * 16;
+  const float *value = p.value + (size_t)p.first[q] * 16;
+#ifdef __AVX512F__
+  __m512 a0 = _mm512_setzero_ps(), a1 = a0;
+  for (int s = 0; s < spans; s++) {
+    const float *from = s < spans - 1 ? in + s * SEC_SPAN : tail;
+    __m512 x[8];
+    UNROLL for (int j = 0; j < 8; j++) x[j] = _mm512_loadu_ps(from + 16 * j);
+    int k = p.count[q * spans + s];
+    for (; k > 1; k -= 2, index += 32, value += 32) {
+      const __m512i i0 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)index));
+      const __m512i i1 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(index + 16)));
+      a0 = _mm512_fmadd_ps(_mm512_load_ps(value), sec_lookup(x, i0), a0);
+      a1 = _mm512_fmadd_ps(_mm512_load_ps(value + 16), sec_lookup(x, i1), a1);
+    }
+    if (k) {
+      const __m512i i0 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)index));
+      a0 = _mm512_fmadd_ps(_mm512_load_ps(value), sec_lookup(x, i0), a0);
+      index += 16;
+      value += 16;
+    }
+  }
+  _mm512_store_ps(sum, _mm512_add_ps(a0, a1));
+#else
+  for (int l = 0; l < 16; l++) sum[l] = 0;
+  for (int s = 0; s < spans; s++) {
+    const float *from = s < spans - 1 ? in + s * SEC_SPAN : tail;
+    for (int k = p.count[q * spans + s]; k > 0; k--, index += 16, value += 16)
+      UNROLL for (int l = 0; l < 16; l++) sum[l] += value[l] * from[index[l]];
+  }
+#endif
+}
+
+INLINE int sec_single_tail(const int inputs, const float *in, float *tail) {
+  const int spans = (inputs + SEC_SPAN - 1) / SEC_SPAN, from = (spans - 1) * SEC_SPAN;
+  memset(tail, 0, SEC_SPAN * sizeof *tail);
+  memcpy(tail, in + from, sizeof *tail * (size_t)(inputs - from));
+  return spans;
+}
+
 INLINE void sec_single_layer(const sec_single g, const char *prepared, const float *bias,
                              const float *in, float *out, const float *res, const int act,
                              const float alpha, const float beta, int t, int T) {
   const sec_single_parts p = sec_single_at(g, (char *)prepared);
-  const int groups = (g.outputs + 15) / 16, spans = (g.inputs + SEC_SPAN - 1) / SEC_SPAN;
-  float tail[SEC_SPAN] = {0};
-  memcpy(tail, in + (spans - 1) * SEC_SPAN, sizeof(float) * (size_t)(g.inputs - (spans - 1) * SEC_SPAN));
+  const int groups = (g.outputs + 15) / 16;
+  float tail[SEC_SPAN], sum[16] __attribute__((aligned(64)));
+  const int spans = sec_single_tail(g.inputs, in, tail);
   for (int q = (int)sec_share(groups, t, T); q < (int)sec_share(groups, t + 1, T); q++) {
-    const uint8_t *index = p.index + (size_t)p.first[q] * 16;
-    const float *value = p.value + (size_t)p.first[q] * 16;
-    float sum[16] __attribute__((aligned(64)));
-#ifdef __AVX512F__
-    __m512 a0 = _mm512_setzero_ps(), a1 = a0;
-    for (int s = 0; s < spans; s++) {
-      const float *from = s < spans - 1 ? in + s * SEC_SPAN : tail;
-      __m512 x[8];
-      UNROLL for (int j = 0; j < 8; j++) x[j] = _mm512_loadu_ps(from + 16 * j);
-      int k = p.count[q * spans + s];
-      for (; k > 1; k -= 2, index += 32, value += 32) {
-        const __m512i i0 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)index));
-        const __m512i i1 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(index + 16)));
-        a0 = _mm512_fmadd_ps(_mm512_load_ps(value), sec_lookup(x, i0), a0);
-        a1 = _mm512_fmadd_ps(_mm512_load_ps(value + 16), sec_lookup(x, i1), a1);
-      }
-      if (k) {
-        const __m512i i0 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)index));
-        a0 = _mm512_fmadd_ps(_mm512_load_ps(value), sec_lookup(x, i0), a0);
-        index += 16;
-        value += 16;
-      }
-    }
-    _mm512_store_ps(sum, _mm512_add_ps(a0, a1));
-#else
-    for (int l = 0; l < 16; l++) sum[l] = 0;
-    for (int s = 0; s < spans; s++) {
-      const float *from = s < spans - 1 ? in + s * SEC_SPAN : tail;
-      for (int k = p.count[q * spans + s]; k > 0; k--, index += 16, value += 16)
-        UNROLL for (int l = 0; l < 16; l++) sum[l] += value[l] * from[index[l]];
-    }
-#endif
+    sec_single_sums(p, spans, q, in, tail, sum);
     sec_sixteen_out(sum, q * 16, g.outputs, bias, out, res, act, alpha, beta);
   }
 }

@@ -1,7 +1,8 @@
 """Recurrent layers: RNN, GRU and LSTM over whole sequences, with constant weights.
 
 Samples lie in the lanes, or hidden units of one sample do. A step of time needs all of the one
-before, so threads share directions and samples only.
+before, so threads share directions and samples only. Weights of states are sparse where that is
+faster.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from secateur.compiler.graph import Node, unsupported
-from secateur.compiler.kernels import Body, Kernel, Machine, Place, Step, Types
+from secateur.compiler.kernels import Body, Kernel, Machine, Place, Step, Types, single
 from secateur.compiler.kernels.expressions import floating
 from secateur.compiler.layout import PLAIN, Cut
 from secateur.compiler.ops import recurrent
@@ -22,6 +23,15 @@ STATES = 6
 
 AHEAD = 4
 """Steps of a single sample whose inputs it sums at once, of every gate: SEC_AHEAD."""
+
+WIDE = 0.5
+"""Share of non-zeros up to which they are skipped, of samples in the lanes."""
+
+NARROW = 0.06, 0.17
+"""Cycles a weight of one sample where none is skipped: from a core's own cache, and others."""
+
+OWN = 1 << 20
+"""Bytes that a core's own cache is trusted to hold."""
 
 W, R, B, LENGTHS, P = 1, 2, 3, 4, 7
 INITIAL = (5, 6)
@@ -59,7 +69,7 @@ def scratch(node: Node, types: Types, machine: Machine) -> int:
     x, r = (types[node.inputs[index]].shape for index in (0, R))
     _, directions, samples, hidden = _sizes(node, x, r)
     units = -(-hidden // machine.lanes) * machine.lanes
-    sums = AHEAD * recurrent.FAMILIES[node.op].gates
+    sums = (AHEAD + 1) * recurrent.FAMILIES[node.op].gates
     # samples in the lanes have whole vectors, of which half may be empty
     wide = STATES * machine.lanes * -(-samples // max(1, machine.lanes // 2))
     return 4 * max((STATES + sums) * samples, wide) * units * directions
@@ -95,7 +105,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     if lengths is not None and (known is None or not recurrent.full(known, steps)):
         length = f"{lengths.ref} + n * {lengths.layout.strides[0]}"
     body = Body()
-    size = STATES * units * lanes if wide else (STATES + AHEAD * gates) * units
+    size = STATES * units * lanes if wide else (STATES + (AHEAD + 1) * gates) * units
     body.open(
         f"for (long u = sec_share({directions * samples}, t, T); "
         f"u < sec_share({directions * samples}, t + 1, T); u++)"
@@ -105,20 +115,53 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     for d, backwards in enumerate(recurrent.directions(node)):
         body.open(f"if (u / {samples} == {d})")
         fields = ", ".join(map(str, numbers)).format(backwards=int(backwards))
-        body.line(f"const sec_recurrent g = {{{fields}}};")
-        arrays = [_packed(array.constant[d], gates, lanes) for array in (w, r) if array is not None]
-        arrays.append(_biases(node, None if b is None else b.constant[d], hidden, units))
-        arrays.append(_padded(np.zeros(3 * hidden) if p is None else p.constant[d], 3, units))
-        weights = ", ".join(["0"] * bool(ready) + [step.weights.pointer(a) for a in arrays])
+        states = r.constant[d].reshape(gates, hidden, hidden)
+        skipped = _sparse(states, wide, step)
+        body.line(f"const sec_recurrent g = {{{fields}, {skipped or '0, 0, 0, 0, 0'}}};")
+        biases = _biases(node, None if b is None else b.constant[d], hidden, units)
+        peepholes = _padded(np.zeros(3 * hidden) if p is None else p.constant[d], 3, units)
+        arrays = (
+            None if w is None else _packed(w.constant[d], gates, lanes),
+            None if skipped else _packed(r.constant[d], gates, lanes),
+            *(biases, peepholes),
+        )
+        weights = ", ".join("0" if a is None else step.weights.pointer(a) for a in arrays)
         own = d * gates * ready * x.layout.strides[2]
-        states = ", ".join(_state(start, end, d, state_axis) for start, end in ((h0, h1), (c0, c1)))
+        ends = ", ".join(_state(start, end, d, state_axis) for start, end in ((h0, h1), (c0, c1)))
         body.line(
             f"sec_recurrent_run(g, {weights}, {x.ref} + n * {x.layout.strides[x_axis]} + {own}, "
-            f"{_output(y, d, y_axis)}, {states}, {length}, (float *){step.scratch} + u * {size});"
+            f"{_output(y, d, y_axis)}, {ends}, {length}, (float *){step.scratch} + u * {size});"
         )
         body.close()
     body.close()
     return body.text()
+
+
+def _sparse(weight: np.ndarray, wide: bool, step: Step) -> str:
+    """Return the fields of a `sec_recurrent` that say where non-zeros lie; "" if dense is faster.
+
+    Args:
+        weight: of states, float32 [gates, units, units that are read].
+        wide: samples lie in the lanes.
+    """
+    gates, hidden, _ = weight.shape
+    pointer, lanes = step.weights.pointer, step.machine.lanes
+    if wide:
+        if np.count_nonzero(weight) > WIDE * weight.size or hidden > 1 << 16:
+            return ""
+        rows = weight.swapaxes(0, 1).reshape(hidden * gates, hidden)
+        counts = np.count_nonzero(rows, axis=1)
+        first = np.append(0, np.cumsum(counts)).astype(np.uint32)
+        read = np.nonzero(rows)[1].astype(np.uint16)
+        return ", ".join(["0, 0", *(pointer(array) for array in (first, read, rows[rows != 0]))])
+    if lanes != single.LANES:  # lookups need its permutations
+        return ""
+    dense = NARROW[weight.nbytes > OWN] * weight.size
+    if single.LOOKUP * np.count_nonzero(weight) > dense:
+        return ""
+    padding = (0, 0), (0, -hidden % lanes), (0, 0)
+    steps, prepared = single.stored(np.pad(weight, padding).reshape(-1, hidden))
+    return f"(const char *){pointer(prepared)}, {steps}, 0, 0, 0"
 
 
 def _output(y: Place | None, direction: int, axis: int) -> str:

@@ -18,6 +18,9 @@ SPAN = 128
 LEAST = 4
 """Outputs that a group must have on average: empty lanes are stored too."""
 
+LOOKUP = 0.42
+"""Cycles a non-zero that single looks up."""
+
 PLAIN = 1.8
 """Cycles a non-zero of a layer that has no form, one by one."""
 
@@ -59,9 +62,34 @@ def form(weight: np.ndarray, machine: Machine) -> Form | None:
         forms.append(Form("blocked", steps, 2.9 * steps, begin, spans))
     if machine.lanes == LANES:  # lookups need its permutations
         begin = np.append(np.arange(0, outputs, LANES), outputs).astype(np.uint32)
-        steps, cycles = padded_steps(weight, LANES, SPAN), 0.42 * non_zeros
+        steps, cycles = padded_steps(weight, LANES, SPAN), LOOKUP * non_zeros
         forms.append(Form("single", steps, cycles, begin, spans))
     return min(forms, key=lambda form: form.cycles, default=None) if non_zeros else None
+
+
+def stored(weight: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return steps, and the non-zeros as `sec_single_at` of `c/single.h` finds them, uint8.
+
+    Args:
+        weight: float32 [outputs, inputs].
+    """
+    outputs, inputs = weight.shape
+    groups, spans = -(-outputs // LANES), -(-inputs // SPAN)
+    filled = np.zeros((groups * LANES, spans * SPAN), np.float32)
+    filled[:outputs, :inputs] = weight
+    parts = filled.reshape(groups, LANES, spans, SPAN).transpose(0, 2, 1, 3)
+    there = parts != 0
+    count = there.sum(axis=3).max(axis=2)  # [groups, spans]
+    # non-zeros of each lane first, in their order
+    order = np.argsort(~there, axis=3, kind="stable")[..., : max(1, int(count.max(initial=0)))]
+    value = np.take_along_axis(parts, order, axis=3).swapaxes(2, 3)
+    used = np.arange(order.shape[3]) < count[..., None]  # [groups, spans, steps of the fullest]
+    index = np.where(value != 0, order.swapaxes(2, 3), 0)
+    first = np.append(0, np.cumsum(count.sum(axis=1)))
+    arrays = (first.astype(np.uint32), count.astype(np.uint8), index[used].astype(np.uint8))
+    contents = [array.tobytes() for array in (*arrays, value[used].astype(np.float32))]
+    lines = b"".join(content + bytes(-len(content) % 64) for content in contents)
+    return int(first[-1]), np.frombuffer(lines, np.uint8)
 
 
 def alike(weight: np.ndarray, lanes: int) -> tuple[np.ndarray, int]:
