@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from secateur import files
 from secateur.compiler import artifact, toolchain
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
-from secateur.errors import UsageError
+from secateur.errors import CompileError, UsageError
 from tiny_engine import compiled, native
 
 BATCHES = (1, 2, 3, 7, 8, 9, 10, 16, 17, 31, 64)
@@ -269,6 +271,13 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
         np.testing.assert_array_equal(engine(same)[0], tiny.expected(x))
 
 
+class WithGradients:
+    """Refuses to be an array, as tensors of torch that need gradients do."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("detach it.\nMore of that.")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -278,6 +287,9 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
         (lambda x: x[0], r"got float32\[501\]; add an axis for the batch: x\[None\]"),
         (lambda x: x[None], r"got float32\[1, 3, 501\]"),
         (lambda x: np.float32(1), r"got float32\[\]"),
+        (lambda x: x.astype(">f4"), r"got >f4\[3, 501\]; convert it: x.astype\(np.float32\)"),
+        (lambda x: [[1.0], []], r"'x' must be .*no array of a list: setting an array element"),
+        (lambda x: WithGradients(), r"'x' must be .*no array of a WithGradients: detach it$"),
         (lambda x: {"z": x}, r"the inputs are 'x': 'x' missing; 'z' unknown"),
         (lambda x: {"x": x, "z": x}, r"the inputs are 'x': 'z' unknown"),
     ],
@@ -285,6 +297,19 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
 def test_a_wrong_input_is_named(engine: Engine, change: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         engine(change(tiny.samples(3)))
+
+
+def test_a_batch_that_memory_cannot_hold_is_refused(engine: Engine) -> None:
+    many = np.broadcast_to(tiny.samples(1), (2**50, 501))
+    with pytest.raises(CompileError, match="out of memory for the arrays; give fewer samples"):
+        engine(many)
+    np.testing.assert_array_equal(engine(many[:5])[0], tiny.expected(many[:5]))
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_engine_is_neither_copied_nor_pickled(engine: Engine, how: Callable[[Any], Any]) -> None:
+    with pytest.raises(UsageError, match="load its file again where it is needed"):
+        how(engine)
 
 
 def test_a_wrong_number_of_inputs_is_refused(engine: Engine) -> None:

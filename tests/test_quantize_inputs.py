@@ -89,6 +89,25 @@ def test_values_that_overflow_inside_the_network_are_refused_by_name() -> None:
         secateur.quantize(proto, 1000 * np.abs(data()) + 100)
 
 
+def test_values_that_weights_spoil_are_laid_to_their_layer() -> None:
+    bad = np.eye(3, dtype=np.float32)
+    bad[0, 0] = np.nan
+    nodes = [om.node("MatMul", "x v", "t"), om.node("MatMul", "t w", "y")]
+    proto = om.model(nodes, {"x": ["N", 3]}, constants={"w": om.WEIGHTS, "v": bad})
+    with pytest.raises(UsageError, match="layer 'n_t': its weights are not finite, and so are"):
+        secateur.quantize(proto, data())
+
+
+def test_arrays_for_a_torch_module_need_not_be_as_torch_has_them() -> None:
+    module = torch.nn.Linear(3, 2)
+    found = [secateur.quantize(module, x).content for x in (data(), data().astype(">f4"))]
+    assert found[0] == found[1]
+    with pytest.raises(UsageError, match="data have dtype object, which torch has not; convert"):
+        secateur.quantize(module, data().astype(object))
+    with pytest.raises(UsageError, match="give an array or a tensor"):
+        secateur.quantize(module, np.float32(1).reshape(()))
+
+
 def test_accumulators_that_may_not_fit_leave_their_layer_in_float() -> None:
     """100,000 of the largest products are more than 31 bits; 4,608 are exact."""
     for terms, precision in ((4608, "int8"), (100_000, "fp32")):

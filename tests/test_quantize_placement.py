@@ -256,6 +256,17 @@ def test_a_linear_layer_keeps_the_sum_that_adds_its_bias() -> None:
             assert kinds == {"MatMul", "DequantizeLinear"}
 
 
+def test_a_sum_that_adds_axes_is_no_bias() -> None:
+    nodes = [om.node("MatMul", "x w", "t"), om.node("Add", "t b", "y")]
+    bias = np.ones((1, 1, om.WEIGHTS.shape[1]), np.float32)
+    proto = om.model(nodes, {"x": ["N", 3]}, constants={"w": om.WEIGHTS, "b": bias})
+    x = np.random.default_rng(0).standard_normal((16, 3)).astype(np.float32)
+    made = onnx.load_from_string(secateur.quantize(proto, x).content)
+    wanted, found = (om.onnxruntime_gives(p, {"x": x})["y"] for p in (proto, made))
+    assert found.shape == wanted.shape == (1, *wanted.shape[1:])
+    np.testing.assert_allclose(found, wanted, atol=0.3)
+
+
 @pytest.mark.parametrize("across", [0, 1])
 def test_a_gemm_takes_its_factors_into_the_weights(across: int) -> None:
     weight = W["m"].T.copy() if across else W["m"]

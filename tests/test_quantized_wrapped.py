@@ -137,6 +137,30 @@ def test_a_pass_that_is_run_again_for_its_gradients_moves_no_range() -> None:
     assert [float(ends[2]) for ends in training.state_dict().values()] == [4, 4]
 
 
+def test_a_call_that_is_run_again_is_not_taken_for_another_of_its_layer() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = checkpoint(self.layer, x, use_reentrant=False)
+            out: Tensor = self.layer(100 + y)
+            return out
+
+    torch.manual_seed(0)
+    model, x = Twice(), torch.rand(16, 8)
+    training = QuantizedTraining(model, x)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-9)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+    ends = sorted(float(value[1]) for value in training.state_dict().values())
+    assert ends[0] < 1
+    assert ends[-1] > 100
+
+
 def test_what_is_around_in_autocast_changes_neither_match_nor_file() -> None:
     model, x = small(), images()
     twin = copy.deepcopy(model)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import nets
-from secateur.errors import UsageError
+from secateur.errors import ScoreError, UsageError
 from secateur.pruning.smaller.reordering import gathered, reorder
 
 
@@ -136,6 +136,22 @@ def test_channels_that_cannot_change_places_stay() -> None:
     made = secateur.reorder(model, x)
     with torch.inference_mode():
         torch.testing.assert_close(made.model(x), model(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
+    model = drawn(Joined())
+    with torch.no_grad():
+        model.get_parameter("last.weight")[0, 3] = bad
+        model.get_parameter("branch.weight")[0, 3] = bad
+    with pytest.raises(ScoreError, match=r"weights of 'branch.weight' are NaN or infinite"):
+        reorder(model, torch.rand(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_an_order_does_not_depend_on_the_scale(scale: float) -> None:
+    magnitudes = np.random.default_rng(0).exponential(size=(12, 5)) ** 2
+    np.testing.assert_array_equal(gathered(magnitudes * scale, 4), gathered(magnitudes, 4))
 
 
 def test_bad_inputs_are_refused() -> None:

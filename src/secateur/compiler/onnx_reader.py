@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 BRANCHES = ("then_branch", "else_branch")  # attributes of `If`
 FIRST_LOOPS = 9  # operator set from which `Scan` has today's form
 _STANDARD = ("", "ai.onnx")
+_ADOPTED = frozenset(("com.microsoft", op) for op in ("DequantizeLinear", "QuantizeLinear"))
+"""Operators of ONNX Runtime that ONNX has as they are there: how its tools wrote 16 bit before."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,10 @@ class _Reader:
             _trimmed(names[name] if name else "" for name in proto.output),
         )
         if proto.domain not in _STANDARD:
-            raise unsupported(node, self._foreign(proto))
+            known = proto.domain, proto.op_type
+            if known not in _ADOPTED or known in self.functions:
+                raise unsupported(node, self._foreign(proto))
+            proto = _of_onnx(proto)
         if node.op == "If":
             self._check_if(proto, node)
             branches = {a.name: self._branch(a.g, names, defined) for a in proto.attribute}
@@ -239,10 +244,10 @@ class _Reader:
             return (
                 f"function {proto.domain}.{proto.op_type} uses another operator set than the model"
             )
-        return (
-            f"operator {proto.domain}.{proto.op_type} is not one of ONNX's own; "
-            "export without operators of other domains"
-        )
+        advice = "export without operators of other domains"
+        if proto.op_type.startswith("Q"):  # of ONNX Runtime's QOperator format
+            advice = "quantise with quant_format=QuantFormat.QDQ"
+        return f"operator {proto.domain}.{proto.op_type} is not one of ONNX's own; {advice}"
 
     def _check_if(self, proto: NodeProto, node: Node) -> None:
         graphs = {a.name: len(a.g.output) for a in proto.attribute if a.HasField("g")}
@@ -306,6 +311,14 @@ def _declared(value: Any) -> onnx_inputs.Declared:
 def _declared_dims(value: Any) -> tuple[onnx_inputs.Dim, ...]:
     tensor = value.type.tensor_type
     return onnx_inputs.declared_dims(tensor.shape) if tensor.HasField("shape") else ()
+
+
+def _of_onnx(proto: NodeProto) -> NodeProto:
+    """Return a node of another domain as ONNX's own."""
+    own = type(proto)()
+    own.CopyFrom(proto)
+    own.domain = ""
+    return own
 
 
 def _trimmed(names: Iterable[str]) -> tuple[str, ...]:

@@ -142,6 +142,12 @@ class Engine:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise UsageError(
+            "an engine is memory and threads of this process, and cannot be copied or pickled; "
+            "load its file again where it is needed"
+        )
+
     def __repr__(self) -> str:
         ports = ", ".join(f"{printable(p.name)}: {p.describe(self._batched)}" for p in self._inputs)
         name = printable(str(self._info.network.get("name", "")))
@@ -163,19 +169,24 @@ class Engine:
                 f"the network has {len(self._inputs)} inputs ({names}), but {len(arrays)} arrays "
                 "were given"
             )
-        given = [
-            port.check(array, self._batched)
-            for port, array in zip(self._inputs, arrays, strict=True)
-        ]
-        batch = len(given[0]) if self._batched and given else native.fixed
-        if self._batched and any(len(array) != batch for array in given):
-            sizes = ", ".join(
-                f"{port.name!r} has {len(array)}"
-                for port, array in zip(self._inputs, given, strict=True)
-            )
-            raise UsageError(f"all inputs must have the same number of samples, but {sizes}")
-        first = (batch,) if self._batched else ()
-        outputs = [np.empty((*first, *port.shape), port.dtype) for port in self._outputs]
+        try:
+            given = [
+                port.check(array, self._batched)
+                for port, array in zip(self._inputs, arrays, strict=True)
+            ]
+            batch = len(given[0]) if self._batched and given else native.fixed
+            if self._batched and any(len(array) != batch for array in given):
+                sizes = ", ".join(
+                    f"{port.name!r} has {len(array)}"
+                    for port, array in zip(self._inputs, given, strict=True)
+                )
+                raise UsageError(f"all inputs must have the same number of samples, but {sizes}")
+            first = (batch,) if self._batched else ()
+            outputs = [np.empty((*first, *port.shape), port.dtype) for port in self._outputs]
+        except MemoryError as error:
+            raise CompileError(
+                "the engine cannot run: out of memory for the arrays; give fewer samples at once"
+            ) from error
         return native, given, outputs, batch
 
     def _in_order(self, given: Mapping[str, Any]) -> list[Any]:
@@ -216,7 +227,7 @@ class _Port:
 
     def check(self, value: Any, batched: bool) -> Array:
         """Return an array as C wants it: this dtype and shape, contiguous, aligned."""
-        array = np.asarray(value)
+        array = self._array(value, batched)
         if array.dtype == np.float16 and self.dtype == np.float32:
             array = array.astype(np.float32)  # exact: a network of float16 is computed in float32
         shape = array.shape[1:] if batched and array.ndim else array.shape
@@ -228,6 +239,18 @@ class _Port:
         if array.flags.c_contiguous and array.flags.aligned:
             return array
         return np.array(array, order="C")
+
+    def _array(self, value: Any, batched: bool) -> Array:
+        try:
+            return np.asarray(value)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a value's own code raises: tensors with gradients
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise UsageError(
+                f"input {self.name!r} must be {self.describe(batched)}, but numpy makes no array "
+                f"of a {type(value).__name__}: {reason}"
+            ) from error
 
     def _hint(self, array: Array, shape: tuple[int, ...], batched: bool) -> str:
         if batched and array.shape == self.shape and array.dtype == self.dtype:

@@ -173,14 +173,15 @@ class Hook:
 
     def rounded(self, x: Tensor, *, training: bool) -> Tensor:
         """Return the value of a call, rounded; its range follows it in training."""
+        again = _again()
         value = self.values[self.calls]
-        if len(self.values) > 1:
+        if len(self.values) > 1 and not again:  # which of the calls is run again is not known
             self.calls = (self.calls + 1) % len(self.values)
         if self.trained.observing:
             if value is not None:
                 value.widen(x)
             return x
-        if value is not None and training and not _again():
+        if value is not None and training and not again:
             value.follow(x)
         return self.range.rounded(x)
 

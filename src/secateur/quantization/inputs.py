@@ -76,7 +76,8 @@ def tensors(data: Any, start: int, stop: int) -> Any:
     """Return some samples of calibration data as torch tensors, as a torch module takes them.
 
     Raises:
-        UsageError: something among them is neither array nor tensor.
+        UsageError: something among them is neither array nor tensor, or holds what torch has no
+            dtype for.
     """
     import torch
 
@@ -84,8 +85,15 @@ def tensors(data: Any, start: int, stop: int) -> Any:
         return {name: tensors(value, start, stop) for name, value in data.items()}
     if isinstance(data, (tuple, list)):
         return tuple(tensors(value, start, stop) for value in data)
-    if isinstance(data, np.ndarray):
-        data = torch.from_numpy(np.ascontiguousarray(data[start:stop]))
+    if isinstance(data, np.ndarray) and data.ndim:
+        some = np.ascontiguousarray(data[start:stop], data.dtype.newbyteorder("="))
+        try:
+            data = torch.from_numpy(some)
+        except TypeError as error:
+            raise UsageError(
+                f"calibration data have dtype {data.dtype}, which torch has not; convert them as "
+                "the network's user does"
+            ) from error
         start, stop = 0, len(data)
     if not isinstance(data, torch.Tensor) or not data.dim():
         raise UsageError(

@@ -128,7 +128,9 @@ def _layer(
         if follower.op != "Add" or follower.name in claimed:
             break
         (other,) = (v for v in follower.inputs if v != value)
-        if node.op == "MatMul" and not chain and _biases(graph.constants.get(other), outputs):
+        like = graph.types[follower.outputs[0]] == graph.types[value]  # a bias may add axes of 1
+        known = graph.constants.get(other)
+        if node.op == "MatMul" and not chain and like and _biases(known, outputs):
             bias, adder = other, follower
         elif not residual and graph.types[other] == graph.types[value]:
             if other in graph.constants:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from secateur.errors import UsageError
 from secateur.quantization import correction, running, weights
 from secateur.quantization import plan as plans
 from secateur.quantization.correction import Difference
@@ -69,8 +70,17 @@ class Search:
                 histograms[name].add(name, array)
             return array
 
-        for part in running.chunks(self.network, data):
-            running.run(self.network, part, seen=seen)
+        try:
+            for part in running.chunks(self.network, data):
+                running.run(self.network, part, seen=seen)
+        except UsageError as error:  # of values that are not finite: see whose fault that is
+            for name, layer in self.layers.items():
+                if reason := weights.refusal(self.network.graph, layer):
+                    raise UsageError(
+                        f"layer {name!r}: {reason}, and so are values of the network; train it "
+                        "again, from before that began"
+                    ) from error
+            raise
         return histograms
 
     def _joined(self, run: Callable[[Arrays], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

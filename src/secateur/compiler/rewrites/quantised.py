@@ -55,7 +55,9 @@ def _check(node: Node, build: Builder, scale: str, zero: str) -> None:
     value = operand.value
     if value is not None and not ((value > 0) & (value < np.inf)).all():
         raise unsupported(node, "a scale that is not positive and finite")
-    if zero and build.shape(zero) != build.shape(scale):
+    # one number is written () or (1,), as it comes: ONNX Runtime's tools mix them
+    shapes = {build.shape(name) for name in (scale, zero) if name}
+    if len(shapes) > 1 and shapes != {(), (1,)}:
         raise unsupported(
             node, f"a scale of shape {operand.shape} and a zero point of {build.shape(zero)}"
         )

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from secateur.arguments import TENSORS, a, checked, whole
+from secateur.errors import ScoreError
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs
 from secateur.model.parameters import unwrapped
@@ -75,6 +76,7 @@ def reorder(model: nn.Module, example: Inputs, *, size: int = 4) -> Reordered:
 
     Raises:
         UsageError: the model does not take the example.
+        ScoreError: weights are NaN or infinite; names the tensor.
     """
     model = unwrapped(model)
     groups = channel_groups(model, example)
@@ -143,6 +145,11 @@ def _magnitudes(model: nn.Module, groups: Groups, group: Group) -> Iterator[np.n
         if axis.role != "reads" or len(own) != len(group) or len(set(own.tolist())) != len(own):
             continue
         weight = model.get_parameter(axis.name).detach().double().abs().movedim(axis.dim, 0)
+        if not weight.isfinite().all():
+            raise ScoreError(
+                f"weights of {axis.name!r} are NaN or infinite, and have no order; look for the "
+                "step that made them so"
+            )
         at = {unit: index for index, unit in enumerate(axis.units)}
         yield weight[[at[unit] for unit in group.units]].flatten(1).cpu().numpy()
 
@@ -171,12 +178,14 @@ def gathered(magnitudes: np.ndarray, size: int) -> Ints:
     """Return an order in which large numbers share blocks.
 
     Args:
-        magnitudes: float64 [channels, n], none negative.
+        magnitudes: float64 [channels, n], finite, none negative.
         size: of a block; the last one has the rest.
 
     Returns:
         int64 [channels]: which channel stands at each place.
     """
+    # by a power of two, so that nothing is rounded, and no square overflows
+    magnitudes = np.ldexp(magnitudes, -int(np.frexp(magnitudes.max(initial=0))[1]))
     gram = magnitudes @ magnitudes.T
     norms = gram.diagonal().copy()
     np.fill_diagonal(gram, 0)
