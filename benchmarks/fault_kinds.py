@@ -22,7 +22,7 @@ from typing import Any
 
 from fault_runs import Ended, Running, copied, numbers, run, spent
 from secateur.study.hashed import digest
-from secateur.study.store import read_spec, spec_hash
+from secateur.study.reading import read_spec, spec_hash
 from secateur.terminal.verification import verify
 
 TRIES = 40  # runs in which a study that is killed again and again must end

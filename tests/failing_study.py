@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.task import Task
 
 PLAN: dict[str, Any] = {

@@ -14,8 +14,8 @@ import numpy as np
 from fuzz_reader import Reader, folder, in_file, quiet
 from secateur import files
 from secateur.study import checking
+from secateur.study.reading import read_records, read_spec, spec_hash
 from secateur.study.samples import packed
-from secateur.study.store import read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 from secateur.study.tracking.ledger import LEDGER, Ledger
 from secateur.terminal.inspection import inspection

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": VALUES
     | {"console", "data", "distillation", "export", "measure", "nets", "pruning", "training"},
     "study.artifacts": VALUES | {"compiler", "export", "quantization", "training"},
+    "study.matching": VALUES | {"bench", "compiler", "export", "study", "training"},
     "study.shipping": VALUES | {"bench", "compiler", "export", "study", "training"},
     "terminal": VALUES
     | {"bench", "compiler", "console", "data", "nets", "pruning", "quantization", "study"},

@@ -14,9 +14,9 @@ from secateur import Study
 from secateur.cli import main
 from secateur.errors import StudyError, UsageError
 from secateur.study.loading import load_task
+from secateur.study.opening import opened
 from secateur.study.options import Options
 from secateur.study.spec import Spec
-from secateur.study.study import opened
 from secateur.study.task import classification
 
 SOURCE = """

@@ -14,7 +14,7 @@ import torch
 import secateur
 from secateur import Study, Task
 from secateur.errors import StudyError, UsageError
-from secateur.study.study import Results
+from secateur.study.results import Results
 from secateur.training import Epoch, unpruned
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -23,8 +23,10 @@ from secateur.errors import BudgetError, FileError, StudyError, UsageError
 from secateur.nets.mlp import Mlp
 from secateur.pruning.criteria import CRITERIA
 from secateur.study.plan import Stage, items
-from secateur.study.store import CorruptFile, Store, read_records
-from secateur.study.study import Study, rebuild
+from secateur.study.reading import CorruptFile, read_records
+from secateur.study.results import rebuild
+from secateur.study.store import Store
+from secateur.study.study import Study
 from secateur.study.task import ACCURACY, Task
 from study_runs import copy_study, numbers
 

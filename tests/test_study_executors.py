@@ -21,7 +21,7 @@ from secateur.study.executors import processes
 from secateur.study.executors.messages import event_of, line, of_event, packed, unpacked
 from secateur.study.loading import load_task
 from secateur.study.plan import Event, Stage, Trial, items, seed_for
-from secateur.study.store import CorruptFile
+from secateur.study.reading import CorruptFile
 from secateur.study.study import Study
 from secateur.study.task import Task, classification
 from secateur.training import Epoch

@@ -19,8 +19,9 @@ import forked
 from failing_study import PLAN, Faulty, at, done, failed, faulty, raising, run
 from secateur.errors import DataError, FileError, StudyError, UsageError
 from secateur.study.plan import Event, Stage, seed_for
+from secateur.study.results import rebuild
 from secateur.study.store import Store
-from secateur.study.study import Study, rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 
 pytestmark = pytest.mark.usefixtures("undrawn")

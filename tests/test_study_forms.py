@@ -15,7 +15,8 @@ from torch import Tensor
 
 from secateur.pruning.parameters import prunable
 from secateur.study.part import Part
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.task import Task
 from study_runs import record
 
@@ -83,6 +84,37 @@ def test_frozen_weights_stay_as_they_were_and_norms_move_in_both(
     for name in names:
         kept = cut[name].detach() != 0
         assert torch.equal(cut[name].detach()[kept], start[name][kept])
+
+
+def test_beside_learned_masks_stand_others_of_the_same_frozen_weights(
+    digits: Task, tmp_path: Path
+) -> None:
+    """Magnitude and wanda keep them as they are; reconstruction alone solves them again."""
+    changes = {"criteria": ("gate", "magnitude", "wanda"), "reconstruct": 128, "unrepaired": False}
+    job, results = ran(digits, tmp_path, gates="frozen", **changes)
+    assert results.summary.primary == ("gate", "batchnorm")
+    rows = {(row.criterion, row.recovery, row.keep): row for row in results.summary.lines}
+    reference = rows["uncut", "batchnorm", 1.0].test
+    start, names = tensors(tmp_path, "start"), prunable(digits.model()).names
+    kept: dict[str, dict[str, Tensor]] = {}
+    for criterion in changes["criteria"]:
+        for recovery in ("batchnorm", "reconstruct"):
+            assert rows[criterion, recovery, 0.3].reference == reference
+            model = job.network(0.3, criterion=criterion, recovery=recovery)
+            cut = {n: w.detach() for n, w in model.named_parameters() if n in names}
+            mask = {name: weight != 0 for name, weight in cut.items()}
+            same = all(torch.equal(cut[n][mask[n]], start[n][mask[n]]) for n in names)
+            assert same == (recovery == "batchnorm")
+            kept.setdefault(criterion, mask)
+            assert all(torch.equal(mask[n], kept[criterion][n]) for n in names)
+    masks = list(kept.values())
+    assert not any(
+        all(torch.equal(a[n], b[n]) for n in names)
+        for at, a in enumerate(masks)
+        for b in masks[:at]
+    )
+    others = {(c.other, c.other_recovery) for c in results.summary.comparisons}
+    assert {("magnitude", "batchnorm"), ("wanda", "batchnorm"), ("wanda", "reconstruct")} <= others
 
 
 def test_a_whole_ladder_may_take_less_than_an_epoch(digits: Task, tmp_path: Path) -> None:

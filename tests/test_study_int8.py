@@ -12,10 +12,12 @@ import torch
 from secateur.compiler.pipeline import compile_network
 from secateur.errors import UsageError
 from secateur.files import read_json
-from secateur.study import artifacts
-from secateur.study.study import Results, Study, rebuild
+from secateur.study import artifacts, matching
+from secateur.study.results import Results, rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 from study_runs import record
+from test_study_as_fast import found
 
 pytestmark = [
     pytest.mark.usefixtures("undrawn"),
@@ -67,6 +69,28 @@ def test_only_what_is_cut_is_quantised(study: tuple[Study, Results]) -> None:
         lost = found["metrics"]["test"] - found["before_int8"]["test"]
         assert row.over_float is not None
         assert row.over_float.mean == pytest.approx(lost)
+
+
+def test_a_dense_network_as_fast_is_an_int8_file_too(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its artifact is compared with that of the cut one; one of as many weights stays float."""
+    monkeypatch.setattr(matching, "match", lambda *_, int8, **__: found(int8=int8 is not None))
+    plan = {**PLAN, "keep": (0.2,), "smaller": 0.2, "epochs": 1}
+    made = Study(digits, out=tmp_path, **plan)
+    made.run(workers=1)
+    width = made.match()
+    assert width is not None
+    assert width.int8
+    results = made.run(workers=1)
+    fast = record(tmp_path, "seed-0_as-fast_keep-0.2_ladder")
+    assert fast["int8"]["bytes"] > 0
+    assert fast["before_int8"] != {}
+    assert "int8" not in record(tmp_path, "seed-0_smaller_keep-0.2_ladder")
+    (row,) = results.summary.of("as-fast", "ladder")
+    assert row.over_float is not None
+    page = results.files.html.read_text()
+    assert "The dense network that is as fast is measured as an int8 file, too." in page
 
 
 def test_the_report_says_so(study: tuple[Study, Results]) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from fake_ray import FakeRay, NodeDiedError, WorkerCrashedError, installed
 from secateur import machine
 from secateur.errors import StudyError, UsageError
+from secateur.study import matching
 from secateur.study.executors import cluster as clusters
 from secateur.study.executors import node as nodes
 from secateur.study.executors import ray as rays
@@ -27,13 +28,14 @@ from secateur.study.executors.messages import unpacked
 from secateur.study.executors.ray import on_ray
 from secateur.study.loading import load_task
 from secateur.study.plan import Event, Stage, items
-from secateur.study.store import CorruptFile
+from secateur.study.reading import CorruptFile
 from secateur.study.study import Study
 from secateur.study.task import Task, classification
 from secateur.terminal.progress import StudyProgress
 from secateur.terminal.scaling import described, place
 from study_runs import copy_study, numbers
 from test_cli import run
+from test_study_as_fast import found
 
 Patch = pytest.MonkeyPatch
 
@@ -113,6 +115,22 @@ def test_a_study_on_nodes_equals_one_that_is_done_here(
     assert not list(Path(tempfile.gettempdir()).glob("secateur-ray-*/*"))
     # the data went into the object store once, and so did what another node asked for
     assert all(arguments[3] is not None for name, _, arguments in fake.asked if name == "work")
+
+
+def test_nodes_train_the_dense_network_of_the_width_that_was_measured_here(
+    task: Task, tmp_path: Path, fake: FakeRay, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(matching, "match", lambda *_, **__: found())
+    plan = {**PLAN, "smaller": 0.1, "criteria": ("gate",)}
+    here, there = (Study(task, out=tmp_path / name, **plan) for name in ("here", "there"))
+    for _ in range(2):
+        here.run(workers=1)
+        here.match()
+        done_on(there)
+        there.match()
+    names = [path.stem for path in (there.directory / "records").glob("*as-fast*")]
+    assert len(names) == 4
+    assert numbers(there.directory) == numbers(here.directory)
 
 
 def test_a_seed_stays_on_a_node_that_has_its_networks(study: Study, monkeypatch: Patch) -> None:

@@ -21,8 +21,10 @@ from secateur.distillation import Remembered
 from secateur.measure.accuracy import evaluate
 from secateur.pruning.parameters import prunable
 from secateur.study import second
+from secateur.study.checkpoints import read
 from secateur.study.plan import Event
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.task import Task
 from study_runs import numbers, record
 
@@ -194,12 +196,13 @@ def test_gates_learn_and_weights_outside_of_masks_are_zero(seen: Seen) -> None:
     folder = seen.job.directory / "checkpoints"
     before: dict[str, Tensor] = {}
     for rung in RUNGS:
-        saved = load_file(folder / f"seed-3_gate_rung-{rung}.safetensors")
-        masks = {k.removeprefix(".mask."): t for k, t in saved.items() if k.startswith(".mask.")}
+        found = read(folder / f"seed-3_gate_rung-{rung}.safetensors")
+        saved, masks = found.network, found.masks
         assert masks
         for name, mask in masks.items():
             assert not saved[name][~mask].any()
             assert saved[name][mask].all()
+            assert not saved[f"{name}_gate"][~mask].any()  # they decide nothing any more
         gates = {key: tensor for key, tensor in saved.items() if "gate" in key}
         assert len(gates) == len(masks)
         assert all(tensor.any() for tensor in gates.values())

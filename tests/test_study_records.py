@@ -17,9 +17,11 @@ import pytest
 
 import forked
 from secateur.errors import StudyError
+from secateur.study.opening import opened
 from secateur.study.plan import Stage, Trial
-from secateur.study.store import CorruptFile, spec_hash
-from secateur.study.study import Study, opened, rebuild
+from secateur.study.reading import CorruptFile, spec_hash
+from secateur.study.results import rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 from secateur.terminal.inspection import inspection
 

@@ -18,14 +18,17 @@ from bench_cases import result
 from secateur.bench import environments
 from secateur.compiler import pipeline
 from secateur.errors import CompileError, StudyError, UsageError
-from secateur.study import artifacts, shipping
+from secateur.study import artifacts, matching, shipping
 from secateur.study.hashed import digest
-from secateur.study.store import CorruptFile
-from secateur.study.study import Results, Study, rebuild
+from secateur.study.matched import Matched
+from secateur.study.reading import CorruptFile
+from secateur.study.results import Results, rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 from secateur.terminal.measuring import measured
-from study_runs import copy_study
+from study_runs import copy_study, record
 from test_cli import SHORT, run
+from test_study_as_fast import found
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
@@ -298,7 +301,14 @@ def test_unasked_a_study_that_cannot_be_measured_is_shown_all_the_same(
 def test_the_command_measures_once_and_again_when_it_is_asked(
     tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    command = ["study", *SHORT, "--keep", "0.5", "--smaller", "0", "--criteria", "magnitude"]
+    matches: list[object] = []
+
+    def match(*_: object, **__: object) -> Matched:
+        matches.append(_)
+        return found()
+
+    monkeypatch.setattr(matching, "match", match)
+    command = ["study", *SHORT, "--keep", "0.5", "--smaller", "0.5", "--criteria", "magnitude"]
     command += ["--out", str(tmp_path), "--workers", "1"]
     written = tmp_path / "shipped.json"
 
@@ -309,9 +319,14 @@ def test_the_command_measures_once_and_again_when_it_is_asked(
 
     asked("--no-measure")
     assert not written.exists()
+    assert not matches
     _, err = asked()
     assert "note: not installed, so not measured" in err
     first = written.read_bytes()
+    # the dense network that is as fast is found, trained and measured by the one command
+    assert record(tmp_path, "seed-0_as-fast_keep-0.5_ladder")
+    ours = [each["criterion"] for each in json.loads(first)["measured"]][:3]
+    assert ours == ["uncut", "magnitude", "as-fast"]
     assert all(each["cost_per_million"] is None for each in json.loads(first)["measured"])
     asked()
     assert written.read_bytes() == first  # measured before
@@ -325,3 +340,4 @@ def test_the_command_measures_once_and_again_when_it_is_asked(
     assert all(each["cost_per_million"] > 0 for each in document["shipped"])
     assert "epochs of training" in err
     assert written.read_bytes() != second
+    assert len(matches) == 1

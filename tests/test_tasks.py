@@ -21,8 +21,8 @@ from secateur.study.command import command_of
 from secateur.study.loading import load_task
 from secateur.study.metrics import ACCURACY, CROSS_ENTROPY, MEAN_SQUARED_ERROR
 from secateur.study.options import Options
+from secateur.study.results import rebuild
 from secateur.study.spec import Spec
-from secateur.study.study import rebuild
 from secateur.study.task import classification
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -21,8 +21,9 @@ from PIL import Image
 
 from secateur.errors import UsageError
 from secateur.study.plan import Event, Stage, Trial
-from secateur.study.store import LEDGER
-from secateur.study.study import Results, Study
+from secateur.study.reading import LEDGER
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.task import Task
 from secateur.study.tracking import Figure, Followed, observer
 from secateur.study.tracking.figures import of_record, of_summary, parameters

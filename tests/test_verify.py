@@ -18,7 +18,8 @@ from secateur.compiler.targets import Target
 from secateur.errors import StudyError
 from secateur.files import Finding
 from secateur.pruning.files import stage_file
-from secateur.study.study import Study, rebuild
+from secateur.study.results import rebuild
+from secateur.study.study import Study
 from secateur.study.task import Task
 from secateur.terminal.verification import Verified, verify
 from test_cli import run

@@ -22,6 +22,8 @@ from secateur.training import Data
 
 CALIBRATION = 256
 """Training examples that a network is quantised with."""
+FEW = 16
+"""Of them, where figures do not matter."""
 
 _Array = np.ndarray[Any, Any]
 
@@ -119,8 +121,17 @@ def try_out(model: nn.Module, data: Data) -> None:
     Raises:
         UsageError, CompileError: as `quantised` and `running` do.
     """
-    few = calibration(data, 0, 16)
-    example = torch.from_numpy(few[:2])
-    made = quantize(to_onnx(copied(model).cpu().eval(), example), few, ranges="minmax")
-    with running(made.content) as (served, _):
+    few = calibration(data, 0, FEW)
+    with running(quickly(model, data)) as (served, _):
         served(head(torch.from_numpy(few), 2))
+
+
+def quickly(model: nn.Module, data: Data) -> bytes:
+    """Return an int8 file of a network whose figures do not matter, such as for its speed.
+
+    Raises:
+        UsageError, CompileError: as `quantised` does.
+    """
+    few = calibration(data, 0, FEW)
+    example = torch.from_numpy(few[:2])
+    return quantize(to_onnx(copied(model).cpu().eval(), example), few, ranges="minmax").content

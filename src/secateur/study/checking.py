@@ -10,6 +10,7 @@ it.
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,18 +23,21 @@ from secateur.files.reading import beginning
 from secateur.study import report
 from secateur.study.hashed import Record, read_failure, read_hashed, read_record
 from secateur.study.options import Options
-from secateur.study.plan import Item, Stage, Trial, items, needs
-from secateur.study.schema import ITEMS
-from secateur.study.spec import FORMAT, options_of
-from secateur.study.store import (
+from secateur.study.plan import AS_FAST, Item, Stage, Trial, items, needs
+from secateur.study.reading import (
     FOLDERS,
     LEDGER,
     LOCK,
+    MATCHED,
     SHIPPED,
     SUMS,
+    CorruptFile,
+    read_matched,
     read_spec,
     spec_hash,
 )
+from secateur.study.schema import ITEMS
+from secateur.study.spec import FORMAT, options_of
 
 SPEC = "spec.json"
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^\\\0]+)")
@@ -43,6 +47,10 @@ _AGAIN = "run the study again, which makes it anew"
 _REPORT = "`secateur report` on the directory writes it anew"
 _NOT_OURS = "it is no file of this study, and in no figure; keep or delete it"
 _BACK = "put it back from a copy"
+_MEASURED = {
+    SHIPPED: "run the study again with --measure, which measures anew",
+    MATCHED: "put it back from a copy, or run the study again with --measure",
+}
 
 
 def write_sums(directory: Path, trials: Iterable[Record], stages: Iterable[Record]) -> None:
@@ -55,7 +63,7 @@ def write_sums(directory: Path, trials: Iterable[Record], stages: Iterable[Recor
     digests = {_checkpoint(_item(stage)): str(stage["checkpoint"]) for stage in stages}
     records = sorted(_record(_item(record)) for record in (*trials, *stages))
     failures = (f"failures/{path.name}" for path in _files(directory, "failures", ".json"))
-    for name in (SPEC, *records, *failures, SHIPPED, *report.NAMES):
+    for name in (SPEC, *records, *failures, SHIPPED, MATCHED, *report.NAMES):
         if (directory / name).is_file():
             digests[name] = files.sha256_of(directory / name)
     files.write(directory / SUMS, "".join(f"{sha}  {name}\n" for name, sha in digests.items()))
@@ -72,13 +80,14 @@ def check(directory: Path) -> Iterator[Finding]:
     """
     sums, found = _sums(directory)
     spec, address, finding = _spec(directory, sums)
-    planned = list(items(options_of(spec), tuple(spec["seeds"]))) if spec else []
+    planned = _planned(directory, spec, address) if spec and address else []
     ours = {item.id for item in planned}
     found += [finding, *_made(directory, address, sums, ours)]
     failures = _files(directory, "failures", ".json")
     found += [_failure(directory, path, address, sums) for path in failures]
-    if (directory / SHIPPED).exists():
-        found.append(_shipped(directory, address))
+    for name, again in _MEASURED.items():
+        if (directory / name).exists():
+            found.append(_measured(directory, name, address, again))
     if (directory / LEDGER).exists():
         found.append(Finding(LEDGER, "not hashed", "it grows while the study is followed"))
     found += _report(directory, sums)
@@ -180,15 +189,25 @@ def _failure(directory: Path, path: Path, address: str | None, sums: Mapping[str
     return Finding(name, "not hashed", "an earlier version of secateur wrote it")
 
 
-def _shipped(directory: Path, address: str | None) -> Finding:
-    again = "run the study again with --measure, which measures anew"
+def _planned(directory: Path, spec: Record, address: str) -> list[Item]:
+    """Return what a study does: with a dense network as fast, where its width was measured."""
+    options, seeds = options_of(spec), tuple(spec["seeds"])
+    trained = any(f"_{AS_FAST}_" in path.name for path in _files(directory, "records", ".json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptFile)  # it is said of the file itself
+        found = read_matched(directory, address)
+    known = found is not None and found.width is not None
+    return list(items(options, seeds, matched=trained or known))
+
+
+def _measured(directory: Path, name: str, address: str | None, again: str) -> Finding:
     try:
-        content = read_hashed(directory / SHIPPED)
+        content = read_hashed(directory / name)
         if address and content.get("spec") != address:
             raise ValueError("it belongs to another spec")
     except (OSError, ValueError) as error:
-        return files.unread(SHIPPED, error, again)
-    return Finding(SHIPPED, "whole")
+        return files.unread(name, error, again)
+    return Finding(name, "whole")
 
 
 def _sums(directory: Path) -> tuple[dict[str, str], list[Finding]]:
@@ -216,7 +235,7 @@ def _is_ours(name: str) -> bool:
     """Return whether a name is of a file that a study has; none leads out of its directory."""
     parts = PurePosixPath(name).parts
     if len(parts) == 1:
-        return name in (SPEC, SHIPPED, *report.NAMES)
+        return name in (SPEC, SHIPPED, MATCHED, *report.NAMES)
     return len(parts) == 2 and parts[0] in FOLDERS and parts[1] != ".."
 
 

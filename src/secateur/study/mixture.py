@@ -1,4 +1,4 @@
-"""What a study's records say of where they were made: versions and kinds of machines, mixed."""
+"""What a study's records say of where they were made: versions and machines, earlier studies."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def mixed(records: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         if len(found) > 1
     ]
     return tuple(map(printable, said))
+
+
+def grown(records: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Return how many seeds the studies had that records were taken over from, rising."""
+    found = {
+        (str(each["spec"]), int(each["seeds"]))
+        for record in records
+        for each in record.get("reused") or ()
+    }
+    return tuple(sorted(seeds for _, seeds in found))
 
 
 def _of(package: str, found: Mapping[str, list[str]]) -> str:

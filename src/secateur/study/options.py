@@ -84,8 +84,8 @@ class Options:
     unrepaired: bool = _option(False, "Measure cuts before any repair, too.")
     smaller: float | None = _option(
         None,
-        "Keep ratio that is compared with a smaller dense network, of as many weights and trained "
-        "for as long. 0 leaves it out. "
+        "Keep ratio that is compared with dense networks of fewer channels, trained for as long: "
+        "one of as many weights and, where networks are measured, one as fast. 0 leaves them out. "
         "\\[default: 0.2 where that is a rung, and the task has smaller networks]",
     )
     batch_size: int = _option(128, "Training batch size.")

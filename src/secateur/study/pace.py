@@ -39,7 +39,7 @@ def expected(subject: Subject, workers: int) -> float:
     with reproducible(subject.device):
         step = _step(subject, copied(subject.model), head(inputs, few), targets[:few])
     epoch = step / few * batch * data.batches_per_epoch(options.batch_size)
-    planned = list(items(options, seeds))
+    planned = list(items(options, seeds, matched=True))  # if it is measured
     stages = [item for item in planned if isinstance(item, Stage)]
     total = sum(
         epochs(options, stage) * (1 + TEACHER * (stage.name != START and options.teach > 0))

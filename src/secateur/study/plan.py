@@ -20,8 +20,13 @@ START = "start"
 UNCUT = "uncut"
 """The start, trained on with all weights: for as long as a rung and all above it, or a trunk."""
 GATE = "gate"
-SMALLER = ("smaller",)
-"""Dense networks of fewer channels, of as many weights as are kept."""
+AS_SMALL = "smaller"
+"""A dense network of fewer channels, of as many weights as are kept."""
+AS_FAST = "as-fast"
+"""A dense network of fewer channels, as fast as the compiled cut one: its width is measured."""
+SMALLER = (AS_SMALL, AS_FAST)
+AS_TRAINED = (START, UNCUT, AS_SMALL)
+"""What is measured as it was trained, also where what is shipped is an int8 file."""
 WHOLE = (START, UNCUT, *SMALLER)
 """What is measured and not cut."""
 
@@ -32,8 +37,8 @@ class Stage:
 
     start: all weights, no penalty. A criterion: on a ladder, its network after the rung of a keep
     ratio; or the trunk of gates. uncut: the same epochs, rates, batches and teacher with all
-    weights. smaller: a network of fewer channels, trained as the start and then as long as the
-    rungs down to a keep ratio.
+    weights. smaller, as-fast: a network of fewer channels, trained as the start and then as long
+    as the rungs down to a keep ratio.
     """
 
     seed: int
@@ -99,21 +104,38 @@ def seed_for(item: Item, purpose: str) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
-def groups(options: Options, seeds: tuple[int, ...]) -> tuple[Group, ...]:
-    """Return everything a study does; each group comes after those that it needs."""
+def groups(options: Options, seeds: tuple[int, ...], *, matched: bool = False) -> tuple[Group, ...]:
+    """Return everything a study does; each group comes after those that it needs.
+
+    Args:
+        options: of the study.
+        seeds: of the study.
+        matched: the width is known of a dense network that is as fast as the cut one, so that it
+            can be trained. Its groups come last: the places of the others do not depend on it.
+    """
     found = [group for seed in seeds for group in _of_seed(options, seed)]
-    return tuple(sorted(found, key=lambda group: bool(group.after)))  # the starts come first
+    planned = sorted(found, key=lambda group: bool(group.after))  # the starts come first
+    if matched and options.smaller:
+        planned += [_dense(options, seed, AS_FAST) for seed in seeds]
+    return tuple(planned)
 
 
-def items(options: Options, seeds: tuple[int, ...]) -> Iterator[Item]:
-    """Yield every item of a study, in order: each comes after what it needs."""
-    for group in groups(options, seeds):
+def items(options: Options, seeds: tuple[int, ...], *, matched: bool = False) -> Iterator[Item]:
+    """Yield every item of `groups`, in order: each comes after what it needs."""
+    for group in groups(options, seeds, matched=matched):
         yield from group.items
 
 
-def trials(options: Options, seeds: tuple[int, ...]) -> tuple[Trial, ...]:
-    """Return every trial of a study."""
-    return tuple(item for item in items(options, seeds) if isinstance(item, Trial))
+def trials(options: Options, seeds: tuple[int, ...], *, matched: bool = False) -> tuple[Trial, ...]:
+    """Return every trial of `groups`."""
+    planned = items(options, seeds, matched=matched)
+    return tuple(item for item in planned if isinstance(item, Trial))
+
+
+def claimed(options: Options, seed: int, keep: float) -> Trial:
+    """Return the trial of the primary curve at a rung, or of the first arm, where it has none."""
+    pair = options.claim if keep in options.cuts(*options.claim) else (options.arms[0], LADDER)
+    return Trial(seed, pair[0], keep, pair[1])
 
 
 def before(options: Options, stage: Stage) -> Stage | None:
@@ -203,7 +225,7 @@ def _of_seed(o: Options, seed: int) -> Iterator[Group]:
 
 
 def _down(o: Options, seed: int) -> Iterator[Group]:
-    """Yield the rungs of all arms, one after the other, and the smaller networks."""
+    """Yield the rungs of all arms, one after the other, and the smaller network."""
     after: tuple[Stage, ...] = (Stage(seed, START),)
     names = (UNCUT, *o.arms) if o.arms else ()
     for rung in o.rungs if names else ():
@@ -214,9 +236,14 @@ def _down(o: Options, seed: int) -> Iterator[Group]:
         yield Group((*stages, *trials), after)
         after = stages
     if o.smaller:
-        for name in SMALLER:
-            stage = Stage(seed, name, o.smaller)
-            yield Group((stage, Trial(seed, name, o.smaller, LADDER)), (Stage(seed, START),))
+        yield _dense(o, seed, AS_SMALL)
+
+
+def _dense(o: Options, seed: int, name: str) -> Group:
+    """Return the group of a smaller dense network."""
+    assert o.smaller
+    stage = Stage(seed, name, o.smaller)
+    return Group((stage, Trial(seed, name, o.smaller, LADDER)), (Stage(seed, START),))
 
 
 def _cuts(o: Options, seed: int, criterion: str) -> Iterator[Trial]:

@@ -36,24 +36,23 @@ T = TypeVar("T")
 class Row:
     """One (criterion, recovery, keep ratio) over its seeds.
 
-    Criteria `start`, `uncut` and `smaller` are networks that are not cut; the keep ratio of the
-    last two says which rung they were trained down to. `role` says whether the row is of the
-    primary sequence of tests, which the spec names, or exploratory. `n` counts the seeds with
-    finite figures. `reference` has test figures of the uncut network that had as much training,
-    `difference` is test minus that, paired by seed, and `covers` says what its interval, bound
-    and p value hold for; `over_start` and `over_best` are mean differences from the start and
+    Criteria `start`, `uncut`, `smaller` and `as-fast` are networks that are not cut; the keep ratio
+    of all but the first says which rung they were trained down to. `role` says whether the row is
+    of the primary sequence of tests, which the spec names, or exploratory. `n` counts the seeds
+    with finite figures. `reference` has test figures of the uncut network that had as much
+    training, `difference` is test minus that, paired by seed, and `covers` says what its interval,
+    bound and p value hold for; `over_start` and `over_best` are mean differences from the start and
     from the best uncut network of the study (by validation data), None where no seed has both.
-    `bound` and `p_value` are those of the test of non-inferiority, None for a level that the
-    fixed sequence did not reach or could not test. `kept`, `prunable` and `parameters` count
-    weights; `collapsed_layers` names those that in at least one seed lost every weight, or kept
-    no more than the floor where a tenth of their share would be more. `class_drop` is the largest
-    drop of a class's score below the reference's and `calibration_error` the expected one of the
+    `bound` and `p_value` are those of the test of non-inferiority, None for a level that the fixed
+    sequence did not reach or could not test. `kept`, `prunable` and `parameters` count weights;
+    `collapsed_layers` names those that in at least one seed lost every weight, or kept no more than
+    the floor where a tenth of their share would be more. `class_drop` is the largest drop of a
+    class's score below the reference's and `calibration_error` the expected one of the
     probabilities, in per cent, a mean over seeds; None where outputs are no classes. Where the
     figures are those of int8 files, `over_float` is test minus that of the same networks before
     they were quantised, paired by seed. For `estimated_bytes` and `at_chance` see the functions
-    `estimated_bytes` and `chance_limit`.
-    `layers` has the weights kept in each prunable layer, a mean over seeds, and its size.
-    `by_seed` has the test figure of each seed.
+    `estimated_bytes` and `chance_limit`. `layers` has the weights kept in each prunable layer, a
+    mean over seeds, and its size. `by_seed` has the test figure of each seed.
 
     The fields stand in the order of results.csv, which has all but `layers`, and a column for
     each seed.

@@ -19,7 +19,7 @@ from secateur.pruning.selecting.selection import select
 from secateur.study import artifacts, plan
 from secateur.study.examples import images, recalibrate, scores
 from secateur.study.options import LADDER
-from secateur.study.plan import SMALLER, WHOLE, Item, Observer, Stage, Trial
+from secateur.study.plan import AS_TRAINED, SMALLER, WHOLE, Item, Observer, Stage, Trial
 from secateur.study.samples import MOST_EXAMPLES, packed
 from secateur.study.stages import Stages
 from secateur.study.store import Record, Store
@@ -59,7 +59,7 @@ class Runner:
         measuring, metric = time.perf_counter(), subject.task.metric
         self._recover(model, masks, trial)
         found, extra = self._evaluated(model, autocast=subject.autocast), Record()
-        if subject.spec.options.int8 and trial.criterion not in WHOLE:
+        if subject.spec.options.int8 and trial.criterion not in AS_TRAINED:
             extra["before_int8"] = {split: each.mean for split, each in found.items()}
             made = artifacts.quantised(model, self._data, plan.seed_for(trial, "int8"))
             with artifacts.running(made.content) as (served, size):

@@ -60,6 +60,11 @@ class SpecFile(Struct):
         check_size(len(self.seeds), len(self.levels), len(self.criteria), len(self.recovery))
 
 
+class _Reused(Struct):
+    spec: str
+    seeds: Size
+
+
 class _Run(Struct, kw_only=True):
     """What every record says of how it came about."""
 
@@ -69,6 +74,7 @@ class _Run(Struct, kw_only=True):
     precision: str = ""
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
+    reused: list[_Reused] = []
 
 
 class _Trial(Struct):
@@ -119,6 +125,29 @@ class TrialRecord(_Run):
     int8: _Int8 | None = None
 
 
+class _Tried(Struct):
+    width: _Ratio
+    parameters: Size
+    latency_ms: _Amount
+    ratio: _Amount
+
+
+class MatchedFile(Struct):
+    """matched.json; the record of a stage that was trained by it has it too."""
+
+    cut: _Trial
+    batch: Size
+    threads: Size
+    int8: bool
+    width: _Ratio | None
+    why: str
+    tried: list[_Tried]
+    cut_ms: _Amount | None
+    others: _Amount | None
+    machine: dict[str, Any]
+    date: str
+
+
 class _Histogram(Struct):
     edges: list[Any]
     counts: list[Any]
@@ -135,6 +164,7 @@ class StageRecord(_Run):
     width: _Ratio = 1.0
     excluded: dict[str, str] = {}
     gates: dict[str, _Histogram] = {}
+    matched: MatchedFile | None = None
 
 
 class _Measured(Struct):

@@ -24,7 +24,8 @@ class Shipped:
     keep: float
     """Keep ratio, in (0, 1]; 1 is the uncut network."""
     criterion: str
-    """By which it was cut; of a network that is not cut, `uncut`."""
+    """By which it was cut; of a network that is not cut, `uncut`, or `as-fast` where it has fewer
+    channels."""
     engine: str
     """What ran it: `secateur`, or a peer such as `onnxruntime-int8`."""
     precision: str

@@ -26,6 +26,7 @@ from secateur.errors import CompileError, SecateurError
 from secateur.export import to_onnx
 from secateur.model.inputs import head, run
 from secateur.study import artifacts
+from secateur.study.plan import AS_FAST, UNCUT
 from secateur.study.shipped import Shipped
 from secateur.study.summary import Summary
 from secateur.study.task import Task
@@ -37,6 +38,7 @@ BATCHES = (1, 64)
 ROUNDS, SECONDS = 5, 0.1
 MOST_BYTES = 2**29
 """Of test examples, and of what a network gives for them, that accuracy is taken of."""
+_AS_FAST = "the dense network that is as fast"
 BUSY = 0.05
 """Part of the cores' time from which on others disturb what is measured; the report says so."""
 
@@ -56,6 +58,7 @@ def ship(
     task: Task,
     summary: Summary,
     *,
+    as_fast: Callable[[], nn.Module] | None = None,
     int8: int | None = None,
     price: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
@@ -66,7 +69,9 @@ def ship(
         networks: keep ratio → what makes its network, on the CPU; 1 is the uncut one.
         task: whose test examples and metric are used.
         summary: of the study: which levels are certified, and the curve that the networks are of.
-        int8: seed of the training examples that what is cut is quantised with; None: it is not.
+        as_fast: makes the dense network that is as fast as one of them, where there is one.
+        int8: seed of the training examples that what is cut is quantised with, and the dense one
+            that is as fast; None: they are not.
         price: of an hour of this machine.
         progress: told what is going on.
 
@@ -76,21 +81,21 @@ def ship(
     """
     data = task.data(torch.device("cpu"))
     uncut = networks[1.0]()
-    networks = {**networks, 1.0: lambda: uncut}
+    entrants = _entrants({**networks, 1.0: lambda: uncut}, as_fast)
     inputs, targets = _examples(data, uncut)
     notes: list[str] = []
     if len(targets) < (total := sum(len(each) for _, each in data.evaluation("test"))):
         notes.append(f"accuracies are of the first {len(targets):,} of {total:,} test examples")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = _compiled(networks, data, int8, folder, notes, progress)
+        files = _compiled(entrants, data, int8, folder, notes, progress)
         if not files:
             return Shipment((), tuple(notes), {}, "")
         rivals = [peer for peer in PEERS if environments.here(environments.PEERS[peer])]
         if missing := [peer for peer in PEERS if peer not in rivals]:
             notes.append(f"not installed, so not measured: {', '.join(missing)}")
         with prepared(
-            {_label(keep): path for keep, path in files.items()},
+            files,
             ",".join(rivals),
             onnx=folder / "uncut.onnx",
             calibrate=artifacts.calibration(data, 0),
@@ -100,9 +105,8 @@ def ship(
             result = contest.race(BATCHES, rounds=ROUNDS, seconds=SECONDS, price=price)
             notes += _said(result)
             scores = _scores(contest, result, task, inputs, targets, notes, progress)
-    keeps = {_label(keep): keep for keep in files}
     measured = tuple(
-        _entry(engine, keeps.get(engine), result, scores[engine], summary) for engine in scores
+        _entry(engine, entrants.get(engine), result, scores[engine], summary) for engine in scores
     )
     return Shipment(measured, tuple(notes), result.machine, result.date)
 
@@ -126,36 +130,62 @@ def of_json(content: Mapping[str, Any]) -> Shipment:
     return Shipment(tuple(measured), notes, dict(content["machine"]), str(content["date"]))
 
 
-def _label(keep: float) -> str:
-    return OURS if keep == 1 else f"{OURS} {keep:g}"
+@dataclass(frozen=True, slots=True)
+class _Entrant:
+    """A network of ours that takes part."""
+
+    keep: float
+    criterion: str
+    """UNCUT, AS_FAST, or nothing: that of the claim."""
+    make: Callable[[], nn.Module]
+
+    @property
+    def name(self) -> str:
+        return AS_FAST if self.criterion == AS_FAST else f"keep {self.keep:g}"
+
+    @property
+    def served_in_int8(self) -> bool:
+        return self.criterion != UNCUT
+
+
+def _entrants(
+    networks: Mapping[float, Callable[[], nn.Module]], as_fast: Callable[[], nn.Module] | None
+) -> dict[str, _Entrant]:
+    """Return our networks by their names in the race, the uncut one first."""
+    found = {
+        OURS if keep == 1 else f"{OURS} {keep:g}": _Entrant(keep, UNCUT if keep == 1 else "", make)
+        for keep, make in sorted(networks.items(), reverse=True)
+    }
+    return found | ({f"{OURS} {AS_FAST}": _Entrant(1.0, AS_FAST, as_fast)} if as_fast else {})
 
 
 def _compiled(
-    networks: Mapping[float, Callable[[], nn.Module]],
+    entrants: Mapping[str, _Entrant],
     data: Data,
     int8: int | None,
     folder: Path,
     notes: list[str],
     progress: Callable[[str], None],
-) -> dict[float, Path]:
+) -> dict[str, Path]:
     """Write an engine for each network, and the uncut one's ONNX file; the uncut one is a must."""
     example = head(next(iter(data.evaluation("validation")))[0], 2)
-    found: dict[float, Path] = {}
-    for keep, make in sorted(networks.items(), reverse=True):
-        progress(f"compiling the network of keep ratio {keep:g}")
+    found: dict[str, Path] = {}
+    for number, (label, each) in enumerate(entrants.items()):
+        what = _AS_FAST if each.criterion == AS_FAST else f"keep ratio {each.keep:g}"
+        progress(f"compiling {what}")
         try:
-            if int8 is not None and keep < 1:
-                content = artifacts.quantised(make(), data, int8).content
+            if int8 is not None and each.served_in_int8:
+                content = artifacts.quantised(each.make(), data, int8).content
             else:
-                content = to_onnx(make(), example)
-            if keep == 1:
+                content = to_onnx(each.make(), example)
+            if each.criterion == UNCUT:
                 (folder / "uncut.onnx").write_bytes(content)
-            path = folder / f"{keep!r}.so"
-            pipeline.compile_network(content, name=f"keep {keep:g}").write(path)
-            found[keep] = path
+            path = folder / f"{number}.so"
+            pipeline.compile_network(content, name=each.name).write(path)
+            found[label] = path
         except (SecateurError, OSError) as error:
-            notes.append(f"keep ratio {keep:g} is not compiled: {error}")
-            if keep == 1:
+            notes.append(f"{what} is not compiled: {error}")
+            if each.criterion == UNCUT:
                 return {}
     return found
 
@@ -212,16 +242,17 @@ def _scores(
 
 
 def _entry(
-    engine: str, keep: float | None, result: Result, score: float, summary: Summary
+    engine: str, entrant: _Entrant | None, result: Result, score: float, summary: Summary
 ) -> Shipped:
     timings = {t.batch: t for t in result.timings if t.engine == engine}
     most, criterion = timings[max(timings)], summary.primary[0]
     certified = summary.regions[summary.primary].certified
-    cut = keep is not None and keep < 1
+    keep = entrant.keep if entrant else 1.0
+    whole = entrant.criterion if entrant else UNCUT
     return Shipped(
-        keep=1.0 if keep is None else keep,
-        criterion=criterion if cut else "uncut",
-        engine=engine if keep is None else OURS,
+        keep=keep,
+        criterion=whole or criterion,
+        engine=OURS if entrant else engine,
         precision=most.precision,
         latency_ms={batch: 1000 * t.p50 for batch, t in timings.items()},
         bytes=most.file,
@@ -229,5 +260,5 @@ def _entry(
         accuracy=score,
         cost_per_million=most.cost,
         energy_j=most.joules,
-        certified=cut and keep in certified,
+        certified=not whole and keep in certified,
     )

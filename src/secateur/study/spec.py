@@ -141,6 +141,13 @@ class Spec:
         )
 
 
+def is_smaller(other: Mapping[str, Any], spec: Spec) -> bool:
+    """Return whether another spec, as JSON values, is this one with the first of its seeds only."""
+    mine, theirs = json.loads(spec.canonical()), dict(other)
+    seeds, fewer = mine.pop("seeds"), theirs.pop("seeds")
+    return bool(mine == theirs and len(fewer) < len(seeds) and fewer == seeds[: len(fewer)])
+
+
 def options_of(spec: Mapping[str, Any]) -> Options:
     """Return the options of a spec given as JSON values, as `Spec.as_json` writes them.
 

@@ -15,12 +15,13 @@ from secateur.pruning.gates.gates import Gates
 from secateur.pruning.selecting.masks import Masks
 from secateur.pruning.selecting.patterns import parse
 from secateur.pruning.smaller.reordering import reorder
-from secateur.study import plan
+from secateur.study import matched, plan
+from secateur.study.checkpoints import Saved
 from secateur.study.examples import recalibrate
 from secateur.study.failure import told
-from secateur.study.plan import GATE, SMALLER, START, Observer, Stage, seed_for
+from secateur.study.plan import AS_FAST, GATE, SMALLER, START, Observer, Stage, seed_for
 from secateur.study.second import Log, SecondPhase
-from secateur.study.store import Record, Saved, Store
+from secateur.study.store import Record, Store
 from secateur.study.subject import Subject
 
 HISTOGRAM_BINS = 64
@@ -46,20 +47,24 @@ class Stages:
         begun, subject = time.perf_counter(), self._subject
         extra: Record = {}
         masks: Masks | None = None
+        above: Masks | None = None
         before = plan.before(subject.spec.options, stage)
         if before is not None:
             model, above = self.network(before), self.masks(before)
             log, masks = self._second.train(stage, model, above)
         elif stage.name in SMALLER:
             extra["width"] = self._width(stage)
+            if stage.name == AS_FAST and (found := self._store.matched()):
+                extra["matched"] = matched.as_json(found)
             model, log = self._fresh(stage, extra["width"])
             log += self._second.plainly(stage, model)
         else:
             model, log = self._fresh(stage, 1.0)
             self._reorder(model)
         if stage.name == GATE:
-            learned = Gates.of(model).scores()
-            extra["gates"] = {name: _histogram(score) for name, score in learned.items()}
+            learned = Gates.of(model).scores()  # of what was to be had: the rest was cut above
+            among = {name: score[above[name]] for name, score in learned.items()} if above else {}
+            extra["gates"] = {name: _histogram(s) for name, s in (learned | among).items()}
         record = {
             "stage": stage.name,
             "seed": stage.seed,
@@ -130,6 +135,18 @@ class Stages:
         return teacher
 
     def _width(self, stage: Stage) -> float:
+        """Return the width of the largest network that is as small, or was measured as fast."""
+        if stage.name == AS_FAST:
+            found = self._store.matched()
+            if found is None or found.width is None:
+                raise StudyError(
+                    f"the width of {stage.id} is not known: matched.json is lost or damaged in "
+                    f"{self._store.directory}; put it back, or run the study again with --measure"
+                )
+            return found.width
+        return self._as_small(stage)
+
+    def _as_small(self, stage: Stage) -> float:
         """Return the width of the largest network of no more weights than a cut one has left."""
         subject = self._subject
         whole = _parameters(subject.model)

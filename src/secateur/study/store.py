@@ -4,6 +4,7 @@
     records/<id>.json          one per stage and per trial; one that exists is done
     checkpoints/<id>.safetensors
     shipped.json               what was measured of compiled networks
+    matched.json               the width of the dense network that is as fast as a cut one
     failures/<id>.json         what went wrong with the items that could not be done
 
     SHA256SUMS                 of all that the last report was made from, and of the report
@@ -17,49 +18,40 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import filelock
-from torch import Tensor
 
 from secateur import files
-from secateur.errors import FileError, StudyError, UsageError, printable
-from secateur.pruning.selecting.masks import Masks
+from secateur.errors import FileError, StudyError
+from secateur.study import checkpoints
+from secateur.study.checkpoints import Saved
 from secateur.study.failure import told, trace
-from secateur.study.hashed import digest, read_failure, read_hashed, read_record
-from secateur.study.plan import Item, Stage
-from secateur.study.schema import ShippedFile, SpecFile
-from secateur.study.spec import FORMAT, Spec, options_of
+from secateur.study.hashed import digest, read_record
+from secateur.study.matched import Matched
+from secateur.study.plan import AS_FAST, Item, Stage
+from secateur.study.reading import (
+    FOLDERS,
+    LOCK,
+    MATCHED,
+    SHIPPED,
+    SUMS,
+    CorruptFile,
+    read_failures,
+    read_matched,
+    read_spec,
+)
+from secateur.study.spec import Spec, is_smaller
 
 Record = dict[str, Any]
-_MASK = ".mask."  # before a mask's name in a checkpoint; no entry of a state dict begins with a dot
 Content = TypeVar("Content")
-FOLDERS = ("records", "checkpoints", "failures")
-LOCK = ".lock"
-SHIPPED = "shipped.json"
-SUMS = "SHA256SUMS"
-LEDGER = "tracking.jsonl"
-"""What was logged elsewhere."""
-
-
-class CorruptFile(UserWarning):
-    """A file of a study was damaged; it is set aside and computed again."""
 
 
 class UnwritableError(FileError):
     """A file of the study itself cannot be written, for example on a full disk: it ends there."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Saved:
-    """What a stage leaves: its network's state dict, and what is kept, where it was cut."""
-
-    network: Mapping[str, Tensor]
-    masks: Masks | None = None
 
 
 class Store:
@@ -112,7 +104,7 @@ class Store:
         for name in FOLDERS:
             files.sweep(self.directory / name, idle=0, older=True)
         # A report may be being rebuilt just now, which needs no lock.
-        names = ["spec.json", SHIPPED, SUMS, "report.html", "results.csv", "table.tex"]
+        names = ["spec.json", SHIPPED, MATCHED, SUMS, "report.html", "results.csv", "table.tex"]
         names += [
             f"{chart}.{kind}" for chart in ("curve", "latency") for kind in ("svg", "png", "pdf")
         ]
@@ -123,10 +115,17 @@ class Store:
         if path.exists():
             here = read_spec(self.directory)
             if here != json.loads(self._spec.canonical()):  # as a file gives it: lists, not tuples
+                what = ", ".join(_differences(here, self._spec.as_json()))
+                remedy = (
+                    f"choose another directory with --out, and take its seeds over with --grow "
+                    f"{self.directory}"
+                    if is_smaller(here, self._spec)
+                    else "choose another directory with --out, or give the options it was started "
+                    "with"
+                )
                 raise StudyError(
-                    f"{self.directory} holds a study of another spec "
-                    f"(they differ in {', '.join(_differences(here, self._spec.as_json()))}); "
-                    "choose another directory with --out, or give the options it was started with"
+                    f"{self.directory} holds a study of another spec (they differ in {what}); "
+                    f"{remedy}"
                 )
         else:
             files.write(path, json.dumps(self._spec.as_json(), indent=2, sort_keys=True) + "\n")
@@ -191,10 +190,7 @@ class Store:
         Raises:
             UnwritableError: it cannot be written.
         """
-        named = dict(saved.network)
-        named |= {f"{_MASK}{name}": mask for name, mask in (saved.masks or {}).items()}
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in named.items()}
-        content = files.content_of(tensors, {}, "torch")
+        content = checkpoints.content(saved)
         self._put(self._checkpoint(stage), content)
         return hashlib.sha256(content).hexdigest()
 
@@ -203,11 +199,7 @@ class Store:
 
         A checkpoint that does not match its record is named in a warning and never used.
         """
-        named = self._of_checkpoint(stage, _tensors)
-        if named is None:
-            return None
-        masks = {n.removeprefix(_MASK): named.pop(n) for n in list(named) if n.startswith(_MASK)}
-        return Saved(named, Masks(masks) if masks else None)
+        return self._of_checkpoint(stage, checkpoints.read)
 
     def packed_record(self, item: Item) -> bytes:
         """Return the file of a record that is there, for another machine's store to `take`."""
@@ -237,8 +229,43 @@ class Store:
         Raises:
             UnwritableError: it cannot be written.
         """
+        self._put_measured(SHIPPED, content)
+
+    def write_matched(self, content: Mapping[str, Any]) -> None:
+        """Write what dense network is as fast as a cut one.
+
+        Raises:
+            UnwritableError: it cannot be written.
+        """
+        self._put_measured(MATCHED, content)
+
+    def matched(self) -> Matched | None:
+        """Return what dense network is as fast as a cut one; None where that is not known."""
+        return read_matched(self.directory, self._spec.hash)
+
+    def restore_matched(self, seeds: Sequence[int], keep: float) -> None:
+        """Write what dense network is as fast anew, where that is lost and one was trained."""
+        if not keep or self.matched() is not None:
+            return
+        for seed in seeds:
+            record = self.read(Stage(seed, AS_FAST, keep))
+            if record is not None and record.get("matched"):
+                self.write_matched(record["matched"])
+                return
+
+    @property
+    def can_match(self) -> bool:
+        """Whether a width is known of a dense network that is as fast as a cut one."""
+        found = self.matched()
+        return found is not None and found.width is not None
+
+    def packed_matched(self) -> bytes | None:
+        """Return the file that `write_matched` wrote, for another machine; None where none is."""
+        return (self.directory / MATCHED).read_bytes() if self.can_match else None
+
+    def _put_measured(self, name: str, content: Mapping[str, Any]) -> None:
         whole = {"spec": self._spec.hash, **content}
-        self._put(self.directory / SHIPPED, json.dumps({**whole, "sha256": digest(whole)}) + "\n")
+        self._put(self.directory / name, json.dumps({**whole, "sha256": digest(whole)}) + "\n")
 
     def _of_checkpoint(self, stage: Stage, read: Callable[[Path], Content]) -> Content | None:
         """Return what is read of a checkpoint that matches its record; None where there is none."""
@@ -270,99 +297,6 @@ class Store:
 
     def _failure(self, item: Item) -> Path:
         return self.directory / "failures" / f"{item.id}.json"
-
-
-def read_spec(directory: Path) -> Record:
-    """Return the spec of the study in a directory, as JSON values.
-
-    Raises:
-        StudyError: there is no study, or its spec cannot be read.
-    """
-    path = directory / "spec.json"
-    try:
-        spec = files.read_json(path)
-        if isinstance(spec, dict) and spec.get("format") != FORMAT:
-            raise StudyError(
-                f"{directory} holds a study of format {spec.get('format')!r:.40}, of another "
-                f"version of secateur than this one (format {FORMAT}); report it with that "
-                "version, or choose another directory with --out"
-            )
-        files.validated(spec, SpecFile)
-        options_of(spec)
-    except UsageError as error:
-        raise StudyError(f"cannot read {path}: {error}; put the file back") from None
-    except FileNotFoundError:
-        raise StudyError(
-            f"{directory} holds no study (no spec.json); give the directory that "
-            "`secateur study` wrote to"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"cannot read {path}: {error}; put the file back, or start the study again elsewhere"
-        ) from None
-    return spec
-
-
-def spec_hash(spec: Record) -> str:
-    """Return the address of a spec given as JSON values."""
-    return digest(spec)
-
-
-def read_records(directory: Path, spec: str) -> tuple[list[Record], list[Record]]:
-    """Return (trial records, stage records) of a study, sorted by name.
-
-    Records that are damaged, of another spec, or in the place of another item's, are left out, each
-    with a `CorruptFile` warning; nothing is changed on disk.
-    """
-    trials: list[Record] = []
-    stages: list[Record] = []
-    for _, record in _readable(directory / "records", lambda path: read_record(path, spec)):
-        (trials if "trial" in record else stages).append(record)
-    return trials, stages
-
-
-def read_failures(directory: Path, spec: str) -> dict[str, str]:
-    """Return item → why it could not be done, in one line each, sorted by item.
-
-    Files that are damaged, or of another spec or item, are left out with a `CorruptFile` warning.
-    """
-    found = _readable(directory / "failures", lambda path: read_failure(path, spec))
-    return {item: printable(failure["why"]) for item, failure in found}
-
-
-def read_shipped(directory: Path, spec: str) -> Record | None:
-    """Return what was measured of compiled networks; None where nothing was.
-
-    A file that is damaged, or of another spec, is left out with a `CorruptFile` warning.
-    """
-    path = directory / SHIPPED
-    if not path.exists():
-        return None
-    try:
-        content = read_hashed(path)
-        if content.pop("spec", None) != spec:
-            raise ValueError("it belongs to another spec")
-        files.validated(content, ShippedFile)
-    except (OSError, ValueError) as error:
-        warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 2)
-        return None
-    return content
-
-
-def _readable(folder: Path, read: Callable[[Path], Content]) -> Iterator[tuple[str, Content]]:
-    """Yield the items that a folder has a file of, and what is read of it; pass bad files over."""
-    for path in sorted(folder.glob("*.json")):
-        try:
-            content = read(path)
-        except (OSError, ValueError) as error:
-            warnings.warn(printable(f"{path} is left out: {error}"), CorruptFile, 3)
-        else:
-            yield path.stem, content
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with files.open_tensors(path, framework="torch") as tensors:
-        return dict(tensors.items())
 
 
 def _set_aside(path: Path, why: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,66 +13,37 @@ from torch import nn
 
 from secateur import machine
 from secateur.arguments import FUNCTION, PATH, Wanted, a, checked, is_real, unknown
-from secateur.errors import StudyError, UsageError, printable, whole
+from secateur.errors import StudyError, UsageError, whole
 from secateur.export import to_onnx
 from secateur.model.inputs import head
-from secateur.study import report, shipping
+from secateur.study import matched, matching, report, shipping
+from secateur.study.announcing import announced
 from secateur.study.artifacts import quantised
-from secateur.study.checking import write_sums
-from secateur.study.command import command_of, is_built_in
 from secateur.study.executors import local
 from secateur.study.executors.turn import Execute
-from secateur.study.options import Options
+from secateur.study.growing import earlier, grow, refuse_other
+from secateur.study.matched import Matched
+from secateur.study.options import LADDER, Options
 from secateur.study.outputs import as_given
-from secateur.study.pace import expected
 from secateur.study.plan import (
+    AS_FAST,
     START,
     Observer,
-    Stage,
     Trial,
-    epochs,
-    items,
+    claimed,
     reference,
     seed_for,
 )
 from secateur.study.preflight import try_out
-from secateur.study.report.document import document
-from secateur.study.report.units import duration
-from secateur.study.report.verdict import verdict
+from secateur.study.reading import read_matched, read_records, read_shipped, read_spec
+from secateur.study.results import Results, rebuild
 from secateur.study.shipping import ship
-from secateur.study.spec import Spec, options_of
-from secateur.study.statistics import prospects
-from secateur.study.store import (
-    Store,
-    read_failures,
-    read_records,
-    read_shipped,
-    read_spec,
-    spec_hash,
-)
+from secateur.study.spec import Spec
+from secateur.study.store import Store
 from secateur.study.subject import Subject
-from secateur.study.summary import Summary, summarise
-from secateur.study.task import LABEL_SMOOTHING, Task, classification
+from secateur.study.summary import summarise
+from secateur.study.task import Task, classification
 from secateur.study.withdrawn import without_withdrawn
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What a study found, and where its files are."""
-
-    directory: Path
-    spec: Mapping[str, Any]
-    summary: Summary
-    files: report.ReportFiles
-
-    def verdict(self) -> list[str]:
-        """Return what it comes to, in at most five lines."""
-        return verdict(self.summary, self.spec, self.directory)
-
-    def document(self) -> dict[str, Any]:
-        """Return all of it as JSON values; `secateur.study.report.document` says what is where."""
-        return document(self.summary, self.spec, spec_hash(dict(self.spec)), self.directory)
-
 
 _WORKERS = Wanted(
     lambda v: v is None or (whole(v) and v >= 1), "at least 1, a whole number, or None"
@@ -91,6 +62,8 @@ class Study:
         out: the study directory; by default `studies/<task>-<hash>` in the current folder, so
             that the same study is always found again, and another one never mixed with it.
         device: auto, cpu, cuda or cuda:N.
+        grow: directory of the same study with fewer seeds: those that are complete are taken
+            over, and the report says so. By default one beside it, where `out` is not given.
         options: the plan; by default `Options()`.
         changes: fields of `secateur.study.spec.Options` to change in it, for example `seeds=5`.
 
@@ -106,6 +79,7 @@ class Study:
         ),
         options=a(Options, "Options; single ones go by their names, such as seeds=5"),
         out=PATH,
+        grow=PATH,
         device=Wanted(
             lambda v: isinstance(v, str),
             "auto, cpu, cuda or cuda:N",
@@ -119,6 +93,7 @@ class Study:
         *,
         out: Path | str | None = None,
         device: str | torch.device = "auto",
+        grow: Path | str | None = None,
         **changes: Any,
     ) -> None:
         known, changes = [each.name for each in fields(Options)], without_withdrawn(changes)
@@ -131,6 +106,9 @@ class Study:
         slug = "".join(c if c.isalnum() else "-" for c in self.task.name)
         default = Path("studies") / f"{slug}-{self.spec.hash[:12]}"
         self.directory = Path(out) if out is not None else default
+        self.grows_from = Path(grow) if grow is not None else None
+        if grow is None and out is None:
+            self.grows_from = earlier(self.spec, default)
         self.device = machine.device(str(device))
 
     @checked(asked=_WORKERS)
@@ -148,30 +126,9 @@ class Study:
         Raises:
             UsageError: as `run`.
         """
-        options, spec, unit = self.spec.options, self.spec, self.task.metric.unit
-        planned = list(items(options, spec.seeds))
-        stages = [item for item in planned if isinstance(item, Stage)]
-        trained = sum(epochs(options, stage) for stage in stages)
-        by = by or ("1 process" if workers == 1 else f"{workers} processes")
-        images: Any = self.task.description.get("test_images")
-        subject = Subject(self.task, spec, self.device)
-        try_out(subject)
-        seconds = expected(subject, workers)
-        lines = [
-            f"study {spec.hash[:12]} in {self.directory}",
-            f"{trained:,.0f} epochs of training and {len(planned) - len(stages):,} measurements, "
-            f"in {by}: about {duration(seconds)} if all is still to be done",
-        ]
-        if unit == "%":  # of which the usual noise is known
-            lines.append(
-                prospects(
-                    options.seeds,
-                    len(options.cuts(*options.claim)),
-                    images if whole(images) else None,
-                    options.margin or 0.0,
-                    options.confidence,
-                )
-            )
+        lines = announced(Subject(self.task, self.spec, self.device), self.directory, workers, by)
+        if self.grows_from is not None:
+            lines.insert(2, f"seeds that are complete in {self.grows_from} are taken over")
         return lines
 
     @checked(observe=FUNCTION, workers=_WORKERS, executor=FUNCTION)
@@ -197,19 +154,25 @@ class Study:
             UsageError: the model cannot be built or has nothing to cut, the floors make a keep
                 ratio impossible, or model, data, loss and metric do not go together; nothing is
                 written then.
-            StudyError: the directory belongs to another study, is in use, or some items failed,
+            StudyError: the directory belongs to another study, or it cannot grow from the one that
+                it was given; it is in use; or some items failed,
                 be it by an exception of the task's own code: a line for each, which `failures/`
                 keeps with its traceback. The rest of the study and its report are there all the
                 same, and the next run tries those items again.
             DataError, FileError: see their messages.
         """
         report.refuse_loss(self.directory)
+        if self.grows_from is not None:
+            refuse_other(self.spec, self.grows_from)
         subject = Subject(self.task, self.spec, self.device)
         if not any((self.directory / "records").glob("*.json")):
             try_out(subject)
         number, _ = self.workers(workers)
         execute = executor or partial(local.execute, workers=number)
         with Store(self.directory, self.spec) as store:
+            if self.grows_from is not None:
+                grow(store, self.spec, self.grows_from)
+            store.restore_matched(self.spec.seeds, self.spec.options.smaller or 0.0)
             failures = execute(subject, store, observe)
             listed = "".join(f"\n- {text}" for text in failures)
             if failures and not any((self.directory / "records").glob("*_keep-*.json")):
@@ -220,6 +183,51 @@ class Study:
                 f"some of the study could not be done; the rest is in {results.files.html}:{listed}"
             )
         return results
+
+    @property
+    def unmatched(self) -> bool:
+        """Whether it is still to be found what dense network is as fast as the cut one."""
+        known = read_matched(self.directory, self.spec.hash)
+        return bool(self.spec.options.smaller) and (known is None or known.width is None)
+
+    @checked(progress=FUNCTION)
+    def match(self, *, progress: Callable[[str], None] = lambda text: None) -> Matched | None:
+        """Find the dense network that is as fast as the cut one at the level `smaller`, here.
+
+        Networks of some widths are compiled and timed in turn with the first seed's cut network.
+        The width is kept, and `run` then trains such a network with each seed. Once it is known
+        it stays, so that a study that goes on ends in the same numbers; where none could be
+        found, it is tried again.
+
+        Args:
+            progress: told what is going on.
+
+        Returns:
+            What was found, and why not, if so; None where the study compares with no smaller
+            network.
+
+        Raises:
+            StudyError: the study was not run, or is in use.
+        """
+        options, keep = self.spec.options, self.spec.options.smaller
+        if not keep:
+            return None
+        read_spec(self.directory)
+        cut = claimed(options, self.spec.seeds[0], keep)
+        with Store(self.directory, self.spec) as store:
+            if (known := store.matched()) is not None and known.width is not None:
+                return known
+            subject = Subject(self.task, self.spec, self.device)
+            found = matching.match(
+                cut,
+                lambda: local.network(subject, store, cut).cpu(),
+                lambda width: subject.narrow(width).cpu(),
+                self.task.data(torch.device("cpu")),
+                int8=seed_for(cut, "int8") if options.int8 else None,
+                progress=progress,
+            )
+            store.write_matched(matched.as_json(found))
+        return found
 
     @checked(price=_PRICE, progress=FUNCTION)
     def ship(
@@ -262,12 +270,20 @@ class Study:
                 networks,
                 self.task,
                 summary,
+                as_fast=self._as_fast(subject, store),
                 int8=seed_for(wanted[min(wanted)], "int8") if options.int8 else None,
                 price=price,
                 progress=progress,
             )
             store.write_shipped(shipping.as_json(shipment))
             return rebuild(self.directory)
+
+    def _as_fast(self, subject: Subject, store: Store) -> Callable[[], nn.Module] | None:
+        """Return what makes the dense network as fast of the first seed; None where none is."""
+        trial = Trial(self.spec.seeds[0], AS_FAST, self.spec.options.smaller or 1.0, LADDER)
+        if store.read(trial) is None:
+            return None
+        return lambda: local.network(subject, store, trial).cpu()
 
     @property
     def shipped(self) -> bool:
@@ -343,76 +359,3 @@ class Study:
             return quantised(model, data, seed_for(trial, "int8")).content
         example, _ = next(iter(data.evaluation("validation")))
         return to_onnx(model, head(example, 2))
-
-
-def opened(
-    directory: Path, *, task: Task | None = None, data_dir: Path | None = None, device: str = "auto"
-) -> Study:
-    """Return the study in a directory, as `secateur study` wrote it.
-
-    Args:
-        directory: of the study.
-        task: that it is of, if that is not a built-in one; a file that a study names is never
-            run by itself.
-        data_dir: of a built-in task's data.
-        device: as of `Study`.
-
-    Raises:
-        StudyError: there is none, an older secateur made it, its task is not built in and was
-            not given, or the one that was given is another.
-    """
-    spec = read_spec(directory)
-    its, options = spec["task"], options_of(spec)
-    if task is None:
-        if not is_built_in(its):
-            reference = printable(str(its.get("source", "mytask.py:task")))
-            raise StudyError(
-                f"the task of the study in {directory} is not built in; give it: "
-                f"--task {reference}, or in Python opened(..., task=load_task({reference!r}))"
-            )
-        smoothing = its.get("label_smoothing", LABEL_SMOOTHING)
-        task = classification(its["data"], its["net"], label_smoothing=smoothing, data_dir=data_dir)
-    study = Study(task, options, out=directory, device=device)
-    if study.spec.hash != spec_hash(spec):
-        raise StudyError(
-            f"the study in {directory} is not of task {task.name!r} as it is now: its file, "
-            "description or metric has changed since; give the one that the study was run with"
-        )
-    return study
-
-
-def rebuild(directory: Path) -> Results:
-    """Write a study's report anew from its records alone.
-
-    Raises:
-        StudyError: there is no study in the directory, or it has no records yet.
-        FileError: the report cannot be written there.
-    """
-    spec = read_spec(directory)
-    address = spec_hash(spec)
-    trials, stages = read_records(directory, address)
-    if not trials:
-        raise StudyError(
-            f"the study in {directory} has no usable record yet; run it with `secateur study` first"
-        )
-    content = read_shipped(directory, address)
-    shipment = shipping.of_json(content) if content else None
-    summary = summarise(
-        spec,
-        trials,
-        shipment.measured if shipment else (),
-        shipment.notes if shipment else (),
-        stages,
-    )
-    files = report.write(
-        directory,
-        summary,
-        spec,
-        address,
-        trials,
-        stages,
-        command=command_of(spec),
-        failures=read_failures(directory, address),
-    )
-    write_sums(directory, trials, stages)
-    return Results(directory, spec, summary, files)

@@ -13,9 +13,10 @@ from statistics import fmean
 from typing import Any
 
 from secateur.study import plan
-from secateur.study.mixture import mixed
+from secateur.study.matched import Matched
+from secateur.study.mixture import grown, mixed
 from secateur.study.options import LADDER, Options
-from secateur.study.plan import SMALLER, START, UNCUT, WHOLE, Trial
+from secateur.study.plan import AS_FAST, AS_SMALL, START, UNCUT, WHOLE, Trial
 from secateur.study.rows import (
     BySeed,
     Outcome,
@@ -76,14 +77,13 @@ class Suggestion:
 class Summary:
     """Everything a report shows. Rows stand in the order of the spec, keep ratios decreasing.
 
-    `whole` has the networks that are not cut: the start, the uncut one after each rung, smaller
-    ones. `rows` has everything that was cut. `primary` names the curve whose sequence of tests
-    the spec declares, and `noise` is how much its differences vary, at the level where that
-    sequence ended, else at its last; None where a single seed shows none. `regions` has every
-    curve of the spec, `suggested` those of them where some level stays within the margin.
-    `missing` names planned trials without a record, `invalid`
-    trials whose figures are absent or not finite, `unplanned` records that the spec does not
-    ask for; the last two are in no figure.
+    `whole` has the networks that are not cut: the start, the uncut one after each rung, dense ones
+    of fewer channels. `rows` has everything that was cut. `primary` names the curve whose sequence
+    of tests the spec declares, and `noise` is how much its differences vary, at the level where
+    that sequence ended, else at its last; None where a single seed shows none. `regions` has every
+    curve of the spec, `suggested` those of them where some level stays within the margin. `missing`
+    names planned trials without a record, `invalid` trials whose figures are absent or not finite,
+    `unplanned` records that the spec does not ask for; the last two are in no figure.
     """
 
     metric: str
@@ -106,6 +106,12 @@ class Summary:
     """What of the shipped networks could not be measured, and what disturbed it."""
     mixed: tuple[str, ...] = ()
     """How records differ in versions, or within a seed in the kind of machine."""
+    grown: tuple[int, ...] = ()
+    """How many seeds the study had before it had these, rising; nothing where it never grew."""
+    level: float = 0.0
+    """Keep ratio that smaller dense networks are compared with; 0: none is."""
+    matched: Matched | None = None
+    """Which of them is as fast as the compiled cut one; None where that was not measured."""
 
     @property
     def lines(self) -> tuple[Row, ...]:
@@ -129,6 +135,7 @@ def summarise(
     shipped: Sequence[Shipped] = (),
     shipping: Sequence[str] = (),
     stages: Sequence[Mapping[str, Any]] = (),
+    matched: Matched | None = None,
 ) -> Summary:
     """Summarise trial records against the spec that planned them, finished or not.
 
@@ -146,14 +153,17 @@ def summarise(
         shipped: what was measured of compiled networks.
         shipping: notes on that.
         stages: the study's stage records as JSON values.
+        matched: which dense network is as fast as the compiled cut one.
 
     Raises:
         StudyError: a record lacks a field; names record and field.
         UsageError: the spec's options are not those of a study.
     """
     options = options_of(spec)
-    planned = plan.trials(options, tuple(spec["seeds"]))
     outcomes = {outcome.trial: outcome for outcome in map(Outcome.of, trials)}
+    known = matched is not None and matched.width is not None
+    trained = known or any(trial.criterion == AS_FAST for trial in outcomes)
+    planned = plan.trials(options, tuple(spec["seeds"]), matched=trained)
     cells = _cells(outcomes[trial] for trial in planned if trial in outcomes)
     rows = {cell: _row(cell, cells, options, spec) for cell in cells}
     pairs = options.curves
@@ -179,6 +189,9 @@ def summarise(
         shipped=tuple(shipped),
         shipping=tuple(shipping),
         mixed=mixed([*trials, *stages]),
+        grown=grown([*trials, *stages]),
+        level=options.smaller or 0.0,
+        matched=matched,
     )
 
 
@@ -289,7 +302,7 @@ def _comparisons(options: Options, cells: _Cells, spec: Mapping[str, Any]) -> It
         for r in options.recoveries
         if (c, r) != options.claim and c != "random" and r != "none" and options.cuts(c, r)
     ]
-    others += [(name, LADDER) for name in SMALLER if options.smaller]
+    others += [(name, LADDER) for name in (AS_SMALL, AS_FAST) if options.smaller]
     for other, other_recovery in others:
         for keep in options.cuts(criterion, recovery):
             ours = cells.get((criterion, recovery, keep), {})

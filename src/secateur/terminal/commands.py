@@ -18,7 +18,7 @@ from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
     from secateur.study.plan import Event, Observer
-    from secateur.study.study import Results
+    from secateur.study.results import Results
 
 
 @with_options
@@ -67,6 +67,14 @@ def study(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    grow: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory of the same study with fewer seeds: those that are complete are "
+            "taken over, and the report says so.  \\[default: one beside it, without --out]",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -139,7 +147,7 @@ def study(
     from secateur.study.tracking.observer import Tracking
     from secateur.study.withdrawn import without_withdrawn
     from secateur.terminal.doctor import crowded
-    from secateur.terminal.measuring import check_price, measured
+    from secateur.terminal.measuring import check_price, matched, measured
     from secateur.terminal.progress import StudyProgress
     from secateur.terminal.scaling import described, place
 
@@ -151,7 +159,7 @@ def study(
     given = {name: value for name, value in built_in.items() if value is not None}
     where = place(executor, address=address, cpus=cpus, gpus=gpus, workers=workers, device=device)
     here = "cpu" if executor == "ray" else device  # on Ray this process trains nothing
-    job = Study(chosen(task, given), options, out=out_dir, device=here)
+    job = Study(chosen(task, given), options, out=out_dir, device=here, grow=grow)
     tracking = Tracking(job, track or (), lambda text: warn(f"warning: {text}"))
     shown = err if json_ else out
     try:
@@ -167,9 +175,18 @@ def study(
                 if cluster is None and (slow := crowded(job.device)):
                     warn(f"warning: {slow}")
                 run = None if cluster is None else on_ray(cluster)
-                with StudyProgress(job.spec, shown, workers=number, cluster=cluster) as progress:
-                    results = job.run(_both(progress, tracking), workers=number, executor=run)
-            if measure or price is not None or (measure is None and not job.shipped):
+
+                def done() -> Results:
+                    with StudyProgress(
+                        job.spec, shown, workers=number, cluster=cluster, matched=not job.unmatched
+                    ) as progress:
+                        return job.run(_both(progress, tracking), workers=number, executor=run)
+
+                results = done()
+                measures = measure or price is not None or (measure is None and not job.shipped)
+                if measures and job.unmatched and matched(job, console=err):
+                    results = done()  # with the dense network that is as fast
+            if measures:
                 asked = measure is True or price is not None
                 results = measured(job, price, asked=asked, console=err) or results
             tracking.results(results)
@@ -190,6 +207,7 @@ def _both(first: Observer, second: Observer) -> Observer:
 
 def _show(results: Results, *, everything: bool, json_: bool) -> None:
     """Print what a study found: a verdict, then the rows of its claim; or all of it."""
+    from secateur.study.report.findings import grown
     from secateur.terminal import tables
 
     if json_:
@@ -202,6 +220,8 @@ def _show(results: Results, *, everything: bool, json_: bool) -> None:
         warn(missing)
     for text in results.summary.mixed:
         warn(f"warning: {text}")
+    if results.summary.grown:
+        warn(f"warning: the number of seeds was grown. {grown(results.summary, results.spec)}")
     say(f"report: {results.files.html.resolve()}")
 
 
@@ -213,6 +233,6 @@ def report(
     json_: Json = False,
 ) -> None:
     """Rebuild a study's report, curve and table from its records alone."""
-    from secateur.study.study import rebuild
+    from secateur.study.results import rebuild
 
     _show(rebuild(directory), everything=all_, json_=json_)

@@ -137,7 +137,7 @@ def compile_(
         destination.refuse_file(path, force=force)
     source: Path | bytes = model
     if keep is not None:
-        from secateur.study.study import opened
+        from secateur.study.opening import opened
 
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):

@@ -17,7 +17,8 @@ from secateur.console import Words
 from secateur.errors import UsageError, printable
 from secateur.pruning.files import description
 from secateur.pruning.files.reading import read
-from secateur.study.store import read_failures, read_records, read_spec, spec_hash
+from secateur.study import checkpoints
+from secateur.study.reading import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 from secateur.terminal import networks
 
@@ -116,6 +117,9 @@ def _model(path: Path) -> Record:
 
 
 def _tensors(path: Path) -> Record:
+    if checkpoints.is_packed(path):
+        named = checkpoints.read(path).network
+        return {"tensors": [_facts_of(*each) for each in named.items()], "metadata": {}}
     with files.open_tensors(path, framework="torch") as tensors:
         found = [_facts_of(name, tensor) for name, tensor in tensors.items()]
         return {"tensors": found, "metadata": tensors.metadata}

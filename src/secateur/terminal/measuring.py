@@ -8,7 +8,8 @@ from rich.console import Console
 
 from secateur.console import Words, spinner
 from secateur.errors import CompileError, UsageError
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 
 
 def check_price(price: float, measure: bool | None) -> None:
@@ -21,6 +22,21 @@ def check_price(price: float, measure: bool | None) -> None:
         raise UsageError(f"--price is {price:g}, but must be a positive number of dollars an hour")
     if measure is False:
         raise UsageError("--price is of what is measured; leave out --no-measure or --price")
+
+
+def matched(job: Study, *, console: Console) -> bool:
+    """Return whether it was found what dense network is as fast as a study's cut one.
+
+    Args:
+        job: a study that was run.
+        console: says what is going on.
+
+    Raises:
+        StudyError, FileError: as `Study.match`.
+    """
+    with console.status(Words("measuring"), spinner=spinner(console)) as status:
+        found = job.match(progress=lambda text: status.update(Words(text)))
+    return found is not None and found.width is not None
 
 
 def measured(job: Study, price: float | None, *, asked: bool, console: Console) -> Results | None:

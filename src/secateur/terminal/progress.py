@@ -12,7 +12,18 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from secateur.console import Words, spinner
 from secateur.errors import printable
 from secateur.study.executors.cluster import Cluster
-from secateur.study.plan import SMALLER, START, UNCUT, Event, Item, Stage, Trial, epochs, items
+from secateur.study.plan import (
+    AS_FAST,
+    SMALLER,
+    START,
+    UNCUT,
+    Event,
+    Item,
+    Stage,
+    Trial,
+    epochs,
+    items,
+)
 from secateur.study.report.units import Units, counted, duration
 from secateur.study.spec import Spec
 
@@ -24,13 +35,23 @@ class StudyProgress:
     """A live line on a terminal, and plain lines in a log; an observer for `Study.run`."""
 
     def __init__(
-        self, spec: Spec, console: Console, *, workers: int = 1, cluster: Cluster | None = None
+        self,
+        spec: Spec,
+        console: Console,
+        *,
+        workers: int = 1,
+        cluster: Cluster | None = None,
+        matched: bool = False,
     ) -> None:
-        """Take what the study is, and how many workers share it, or on which cluster it is."""
+        """Take what the study is, and how many workers share it, or on which cluster it is.
+
+        `matched` says whether it is known which dense network is as fast, so that it is trained.
+        """
         self._spec, self._console, self._workers = spec, console, workers
         self._cluster = cluster
         self._running: set[Item] = set()
-        self._left = {item: epochs(spec.options, item) for item in items(spec.options, spec.seeds)}
+        planned = items(spec.options, spec.seeds, matched=matched)
+        self._left = {item: epochs(spec.options, item) for item in planned}
         self._all = len(self._left)
         self._rates: list[float] = []  # seconds an epoch
         self._trials: list[float] = []  # seconds each
@@ -138,6 +159,8 @@ def _describe(item: Item) -> str:
     name = item.name if isinstance(item, Stage) else item.criterion
     if name == START:
         said = "the start, trained with all weights"
+    elif name == AS_FAST:
+        said = f"a dense network that is as fast, trained as long as to {sparsity}"
     elif name in SMALLER:
         said = f"a smaller dense network, trained as long as to {sparsity}"
     elif name == UNCUT:

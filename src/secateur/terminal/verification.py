@@ -14,10 +14,10 @@ from secateur.errors import FileError, StudyError, UsageError
 from secateur.files import Finding
 from secateur.pruning.files import hub, packed, reading, stage_file
 from secateur.pruning.selecting.masks import Masks
-from secateur.study import checking
+from secateur.study import checking, checkpoints
 from secateur.study.command import command_of
 from secateur.study.hashed import read_hashed
-from secateur.study.store import read_spec
+from secateur.study.reading import read_spec
 
 _PLAIN = (None, "pt", "np", "tf", "flax", "mlx")
 """What other libraries write as the format of safetensors."""
@@ -204,6 +204,11 @@ def _tensors(path: Path) -> Finding:
             why = f"{record.name}, which has its hash, is damaged; verify {study}"
             return Finding(path.name, "not hashed", why)
         return files.compared(path.parent, path.name, digest, "run the study again")
+    if checkpoints.is_packed(path):
+        checkpoints.read(path)
+        return Finding(
+            path.name, "not hashed", "its hash is in its study; every tensor can be read"
+        )
     with files.open_tensors(path, framework="torch") as tensors:
         found = tensors.metadata.get("format")
         if found not in _PLAIN or any(entry in tensors.metadata for entry in _OURS):

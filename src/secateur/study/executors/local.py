@@ -61,7 +61,7 @@ def execute(
         Exception: what the observer raises.
     """
     spec = subject.spec
-    planned = groups(spec.options, spec.seeds)
+    planned = groups(spec.options, spec.seeds, matched=store.can_match)
     if workers > 1:
         return in_processes(subject, store, observe, planned, workers)
     turn = Turn(subject, store, observe)

@@ -37,8 +37,9 @@ from secateur.study.executors.worker import task_of
 from secateur.study.failure import told
 from secateur.study.loading import load_task
 from secateur.study.plan import groups
+from secateur.study.reading import MATCHED, CorruptFile
 from secateur.study.spec import Spec, options_of
-from secateur.study.store import CorruptFile, Store
+from secateur.study.store import Store
 from secateur.study.subject import Subject
 from secateur.study.task import Task, classified
 
@@ -53,7 +54,8 @@ class Brief:
     """What all nodes are told of a study.
 
     `file` has the content of the task's file, by its name, where it is one; `run` names this run
-    of the study, so that two runs at a time have folders of their own.
+    of the study, so that two runs at a time have folders of their own. `matched` is the file of
+    the width that was measured, where it was.
     """
 
     task: Mapping[str, Any]
@@ -61,6 +63,7 @@ class Brief:
     device: str
     run: str
     file: tuple[str, bytes] | None = None
+    matched: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +187,17 @@ def _do(brief: Brief, node: str, order: Order, data: Mapping[str, Any] | None, s
         warnings.simplefilter("always", CorruptFile)
         warnings.showwarning = warn
         if folder not in _turns:
+            if brief.matched is not None:
+                files.write(folder / MATCHED, brief.matched)
             _turns.clear()
             _turns[folder] = _turn(brief, data, folder)
         turn, post = _turns[folder]
         post.send = send
         turn.failed = {unpacked(item) for item in order.failed}
         turn.failures = []
-        turn.do(groups(turn.subject.spec.options, turn.subject.spec.seeds)[order.group])
+        spec = turn.subject.spec
+        planned = groups(spec.options, spec.seeds, matched=turn.store.can_match)
+        turn.do(planned[order.group])
         send({"ended": order.group, "failed": [packed(item) for item in turn.failed]})
 
 

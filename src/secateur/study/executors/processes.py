@@ -18,7 +18,8 @@ from secateur.errors import StudyError
 from secateur.study.executors.messages import event_of, line, packed, unpacked
 from secateur.study.executors.side import Side
 from secateur.study.plan import Group, Item, Observer
-from secateur.study.store import CorruptFile, Store, UnwritableError
+from secateur.study.reading import CorruptFile
+from secateur.study.store import Store, UnwritableError
 from secateur.study.subject import Subject
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

@@ -29,7 +29,8 @@ from secateur.study.executors.side import Side
 from secateur.study.executors.turn import Execute
 from secateur.study.failure import told
 from secateur.study.plan import START, Event, Item, Observer, Stage, groups, needs
-from secateur.study.store import CorruptFile, Store, UnwritableError
+from secateur.study.reading import CorruptFile
+from secateur.study.store import Store, UnwritableError
 from secateur.study.subject import Subject
 
 _TRIES = 3
@@ -103,7 +104,8 @@ class _Run:
         spec = subject.spec
         self._subject, self._store, self._observe = subject, store, observe
         self._cluster, self._ray, self._options = cluster, cluster.ray, spec.options
-        self._side = Side(spec, store, observe, groups(spec.options, spec.seeds))
+        planned = groups(spec.options, spec.seeds, matched=store.can_match)
+        self._side = Side(spec, store, observe, planned)
         self._items = {item.id: item for group in self._side.planned for item in group.items}
         self._jobs: list[_Job] = []
         self._places = _Places()
@@ -117,6 +119,7 @@ class _Run:
             device=cluster.device,
             run=f"{spec.hash[:12]}-{uuid.uuid4().hex[:8]}",
             file=_file_of(subject.task.reference or {}),
+            matched=store.packed_matched(),
         )
 
     def run(self) -> tuple[str, ...]:

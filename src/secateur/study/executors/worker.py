@@ -25,8 +25,9 @@ from secateur.study.executors.turn import Turn
 from secateur.study.failure import told
 from secateur.study.loading import load_task
 from secateur.study.plan import groups
+from secateur.study.reading import CorruptFile
 from secateur.study.spec import Spec, options_of
-from secateur.study.store import CorruptFile, Store
+from secateur.study.store import Store
 from secateur.study.subject import Subject
 from secateur.study.task import Task, classification
 
@@ -74,10 +75,9 @@ def _work(study: dict[str, Any], asked: queue.SimpleQueue[Any], output: BinaryIO
             "metric depends on more than its file; run the study with --workers 1"
         )
     subject = Subject(task, spec, machine.device(study["device"]))
-    planned = groups(spec.options, spec.seeds)
-    turn = Turn(
-        subject, Store(Path(study["directory"]), spec), lambda event: _say(output, of_event(event))
-    )
+    store = Store(Path(study["directory"]), spec)
+    planned = groups(spec.options, spec.seeds, matched=store.can_match)
+    turn = Turn(subject, store, lambda event: _say(output, of_event(event)))
     _say(output, {"ready": True})
     while True:
         wanted = asked.get()

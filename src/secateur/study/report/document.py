@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from secateur.study.matched import as_json
 from secateur.study.report.findings import headline
 from secateur.study.report.verdict import verdict
 from secateur.study.summary import Summary
@@ -25,7 +26,9 @@ def document(
         `secateur.study.summary.Comparison`. `regions`: for every curve its criterion, recovery,
         whether it is the primary one, and its certified keep ratios. `shipped`: the fields of
         `secateur.study.shipped.Shipped` for every network that was measured; `shipping`: notes on
-        that. `mixed`: how records differ in versions, or within a seed in the kind of machine.
+        that. `matched`: the fields of `secateur.study.matched.Matched`, None where no dense network
+        that is as fast was looked for. `mixed`: how records differ in versions, or within a seed
+        in the kind of machine. `grown`: how many seeds it had before it had these, rising.
     """
     found = headline(summary, spec)
     row = found.row
@@ -47,5 +50,7 @@ def document(
         ],
         "shipped": [asdict(each) for each in summary.shipped],
         "shipping": list(summary.shipping),
+        "matched": None if summary.matched is None else as_json(summary.matched),
         "mixed": list(summary.mixed),
+        "grown": list(summary.grown),
     }

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from secateur.errors import whole
 from secateur.study.options import LADDER
+from secateur.study.report.as_fast import note
 from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name
 from secateur.study.rows import Row, grouped
 from secateur.study.statistics import MINIMUM_SEEDS, SEEDS_AND_EXAMPLES, Region, seeds_needed
@@ -173,6 +174,10 @@ def warnings(
             ),
         ),
         (
+            summary.grown,
+            Notice("warning", "The number of seeds was grown", grown(summary, spec)),
+        ),
+        (
             seeds < MINIMUM_SEEDS,
             Notice(
                 "warning",
@@ -197,6 +202,10 @@ def warnings(
             summary.shipping,
             Notice("note", "On the compiled networks", "", summary.shipping),
         ),
+        (
+            dense := note(summary),
+            Notice("note", "The dense network that is as fast as the cut one", dense),
+        ),
         (chance, Notice("note", "Some cut networks do no better than chance", "", chance)),
         (
             summary.unplanned,
@@ -209,6 +218,27 @@ def warnings(
         ),
     )
     return [notice for wanted, notice in found if wanted]
+
+
+def grown(summary: Summary, spec: Mapping[str, Any]) -> str:
+    """Say what it means that a study got more seeds; nothing where it did not.
+
+    Each look certifies wrongly with the error rate at the most, so all of them together with no
+    more than their sum (the union bound).
+    """
+    if not summary.grown:
+        return ""
+    counts = [*map(str, summary.grown), str(len(spec["seeds"]))]
+    error, looks = 1 - summary.confidence, len(counts)
+    first = spec["seeds"][-1] + 1
+    return (
+        f"It had {', then '.join(counts)} seeds. Intervals and certificates hold for a number of "
+        "seeds that was fixed before any result was seen. Where it was raised because of what was "
+        f"seen, a level that is too bad is certified in up to {percent(min(1.0, looks * error))} "
+        f"of studies, not {percent(error)} ({looks} looks), and intervals cover less often than "
+        f"{percent(summary.confidence)}. For a claim, run seeds that nobody has looked at: "
+        f"--first-seed {first}."
+    )
 
 
 def _collapsed(summary: Summary) -> tuple[str, ...]:

@@ -27,7 +27,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from secateur.study.options import LADDER
+from secateur.study.plan import UNCUT
 from secateur.study.report import tables
+from secateur.study.report.as_fast import compared, gain
 from secateur.study.report.charts.chart import Chart, Record
 from secateur.study.report.findings import Headline, Notice, warnings
 from secateur.study.report.units import Units, counted, curve_name, percent, recovery_name, size
@@ -41,6 +43,7 @@ _FEW = 3  # items that a banner shows unfolded
 WEIGHT = "weight"
 """The pattern of single weights."""
 INT8 = "What is cut is measured as an int8 file; what is not, as it was trained. "
+AS_FAST_TOO = "The dense network that is as fast is measured as an int8 file, too. "
 
 
 def render(
@@ -99,7 +102,7 @@ def render(
         "claim": escape(curve_name(*summary.primary)),
         "covers": escape(_covers(summary)),
         "against": _against(spec),
-        "pattern": _pattern(spec),
+        "pattern": _pattern(spec, trained=compared(summary) is not None),
         "provenance": tables.provenance(spec_hash, trials, stages, command),
         "times": tables.times(trials, stages),
         "spec": escape(json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False)),
@@ -148,12 +151,14 @@ def _data(
     }
 
 
-def _pattern(spec: Record) -> str:
+def _pattern(spec: Record, *, trained: bool) -> str:
     """Return what is cut, where not single weights, and what is measured, where not as trained."""
     options = spec["options"]
     pattern = options.get("pattern", WEIGHT)  # studies of 0.1.0 have none
     shape = "" if pattern == WEIGHT else f"All cuts have the pattern {escape(str(pattern))}. "
-    return shape + (INT8 if options.get("int8") else "")
+    if not options.get("int8"):
+        return shape
+    return shape + INT8 + (AS_FAST_TOO if trained else "")
 
 
 def _embedded(value: object) -> str:
@@ -212,7 +217,8 @@ def _against(spec: Mapping[str, Any]) -> str:
 
 
 def _compiled(summary: Summary, headline: Headline) -> list[str]:
-    return shipped(summary, headline.row.keep) if headline.row else []
+    measured = shipped(summary, headline.row.keep) if headline.row else []
+    return [*measured, *filter(None, [gain(summary)])]
 
 
 def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
@@ -233,7 +239,7 @@ def _tiles(summary: Summary, headline: Headline, units: Units) -> str:
         whole = f"uncut {size(start.estimated_bytes)}" if start else ""
         tiles += [("weights kept", f"{row.kept:,}", f"of {row.prunable:,} prunable")]
         mine = compiled(summary, row.keep) if row.criterion == summary.primary[0] else None
-        peers = [s for s in summary.shipped if s.keep == 1]
+        peers = [s for s in summary.shipped if s.criterion == UNCUT]
         if mine:
             uncut = min(peers, key=lambda peer: peer.bytes, default=None)
             note = f"uncut {size(uncut.bytes)} by {uncut.engine}" if uncut else ""

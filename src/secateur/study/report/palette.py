@@ -31,6 +31,7 @@ _STYLES = {
     "wanda": Style("#8f6a00", "#e3b94c", "pentagon", "p"),
     "smaller": Style("#8c2f39", "#f2a1a8", "x", "x"),
     "obs": Style("#5c44a0", "#b6a5ec", "hexagon", "h"),
+    "as-fast": Style("#4d6b00", "#a9cf4f", "star", "*"),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.study.report.as_fast import gain
 from secateur.study.report.findings import headline
 from secateur.study.report.units import percent, size
 from secateur.study.shipped import Shipped
@@ -26,11 +27,12 @@ def verdict(summary: Summary, spec: Mapping[str, Any], directory: Path) -> list[
         spec: its JSON.
         directory: of the study, for the command that ships its network.
     """
-    found = headline(summary, spec)
+    found, dense = headline(summary, spec), gain(summary)
     lines = [found.sentence, *found.details]
     if found.row is None:
-        return lines
-    lines += shipped(summary, found.row.keep)
+        return [*lines, dense] if dense else lines
+    measured = shipped(summary, found.row.keep)
+    lines += [" ".join([*measured, dense])] if dense else measured  # five lines at most
     keep = f"{found.row.keep:g}"
     lines.append(f"Ship it: {shlex.join(['secateur', 'compile', str(directory), '--keep', keep])}")
     return lines

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.files import parse_json
-from secateur.study.store import LEDGER
+from secateur.study.reading import LEDGER
 
 _LARGEST = 64 << 20  # bytes
 

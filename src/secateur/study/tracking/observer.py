@@ -16,7 +16,8 @@ from types import TracebackType
 from secateur.errors import printable
 from secateur.study import report
 from secateur.study.plan import Event
-from secateur.study.study import Results, Study
+from secateur.study.results import Results
+from secateur.study.study import Study
 from secateur.study.tracking import Followed, Tracker, connected, refuse_unknown
 from secateur.study.tracking.figures import of_record, of_summary, parameters
 from secateur.study.tracking.ledger import Ledger

@@ -20,7 +20,8 @@ def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | N
         title="What the gates learned",
         about="Histograms of the importance of each layer's weights",
         caption="Importance (magnitude plus gate) of each layer's weights, as the gates learned it "
-        "last; the height is the square root of the count, each layer to its own scale.",
+        "last: on a ladder, of the weights that its last rung chose among. The height is the "
+        "square root of the count, each layer to its own scale.",
         beside='<div class="controls"><label>seed <select data-choose="seed"></select></label>'
         "</div>",
         histograms=[

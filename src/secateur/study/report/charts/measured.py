@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from statistics import fmean
 
+from secateur.study.plan import AS_FAST
 from secateur.study.report.charts.chart import Band, Record, Series, State
 from secateur.study.report.charts.zoom import around
 from secateur.study.report.palette import INK, engine_styles
@@ -24,6 +25,8 @@ def wide(values: Sequence[float]) -> bool:
 
 def called(each: Shipped, found: Sequence[Shipped]) -> str:
     """Return the name of an engine, with precision and criterion where it has several."""
+    if each.criterion == AS_FAST:
+        return f"{each.engine}, {AS_FAST}"
     same = [other for other in found if other.engine == each.engine and other.keep < 1]
     name = each.engine
     if len({other.precision for other in found if other.engine == each.engine}) > 1:
