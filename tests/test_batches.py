@@ -168,3 +168,30 @@ def test_a_batch_that_is_sorted_is_refused() -> None:
 
     with pytest.raises(CompileError, match=r"output .* of a sample depends on the others"):
         secateur.compile(exported(Sorted(), (torch.randn(3, 1),)))
+
+
+class First(nn.Module):
+    """At most some samples of a batch."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[: self.count].relu()
+
+
+@pytest.mark.parametrize("count", [5, 20, 64, 100_000])
+def test_a_batch_that_is_cut_off_is_refused(count: int) -> None:
+    """Even where no batch that is tried has so many samples."""
+    with pytest.raises(CompileError, match=r"samples of a batch meet .*fix the batch"):
+        secateur.compile(First(count), torch.randn(2, 6))
+
+
+def test_a_slice_of_the_whole_batch_is_none() -> None:
+    class Whole(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[0:, :100].relu()
+
+    with secateur.compile(Whole(), torch.randn(2, 6)) as engine:
+        assert engine(np.ones((7, 6), np.float32)).shape == (7, 6)

@@ -48,6 +48,38 @@ def test_channels_without_weights_are_no_error() -> None:
     assert sorted(gathered(np.zeros((6, 3)), 4)) == list(range(6))
 
 
+def held(weight: Tensor, rows: int, size: int, keep: float) -> float:
+    """What the largest blocks of a matrix hold of the sum of its magnitudes."""
+    m = weight.detach().abs()
+    m = nn.functional.pad(m, (0, -m.shape[1] % size, 0, -m.shape[0] % rows))
+    blocks = m.unflatten(0, (-1, rows)).unflatten(2, (-1, size)).sum((1, 3)).flatten()
+    return float(blocks.topk(max(1, round(keep * len(blocks)))).values.sum() / m.sum())
+
+
+@pytest.mark.parametrize(("hidden", "rows", "size"), [(64, 16, 4), (70, 8, 4), (48, 2, 2)])
+def test_blocks_of_several_outputs_hold_more(hidden: int, rows: int, size: int) -> None:
+    """Units that do one thing stand scattered, as training leaves them, and come together."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(20, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 8)
+    ).eval()
+    kinds = torch.randperm(hidden) % 4
+    with torch.no_grad():
+        for k in (0, 2):
+            net[k].weight.mul_(0.1)
+            inputs = torch.arange(net[k].weight.shape[1]) % 4 if k == 0 else kinds
+            net[k].weight[kinds[:, None] == inputs] *= 20
+        net[4].weight[:, kinds > 1] *= 0.05
+    x = torch.randn(6, 20)
+    made = reorder(net, x, size=size, rows=rows)
+    torch.testing.assert_close(made.model(x), net(x))
+    assert len(made.moved) == 2
+    before, after = (held(m[2].weight, rows, size, 0.3) for m in (net, made.model))
+    assert after > 1.2 * before
+    with pytest.raises(UsageError, match="rows is 6, but must be 1 or a multiple of size"):
+        reorder(net, x, rows=6)
+
+
 class Joined(nn.Module):
     """Residuals, a concatenation, groups, a flattened plane and a shared weight."""
 

@@ -18,6 +18,9 @@ from secateur.compiler.ops.reduction import reduced_axes
 
 Axes = tuple[int, ...]
 
+_ALL = 2**31 - 1
+"""Ends of slices from here on mean the end of the axis: exporters write the largest integers."""
+
 
 def axes(graph: Graph, node: Node, rank: int) -> Axes:
     """Return these axes, as far as they are known.
@@ -107,11 +110,16 @@ def _gather(graph: Graph, node: Node, rank: int) -> Axes:
 def _slice(graph: Graph, node: Node, _rank: int) -> Axes:
     shape = graph.types[node.inputs[0]].shape
     values = [_constant(graph, node, index) for index in range(1, 5)]
-    taken = slices(node, shape, [None if v is None else tuple(map(int, v)) for v in values])
+    bounds = [None if v is None else tuple(map(int, v)) for v in values]
+    taken = slices(node, shape, bounds)
+    _, ends, given, _ = bounds
+    # an end that is beyond the axis, but no "all there is", cuts one that grows
+    places = [a % len(shape) for a in given or range(len(ends or ()))]
+    cut = {axis for axis, end in zip(places, ends or (), strict=False) if shape[axis] < end < _ALL}
     return tuple(
         axis
         for axis, r in enumerate(taken)
-        if r.step < 0 or (r.step == 1 and len(r) != shape[axis])
+        if r.step < 0 or (r.step == 1 and (len(r) != shape[axis] or axis in cut))
     )
 
 

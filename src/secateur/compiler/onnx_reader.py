@@ -27,6 +27,7 @@ from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.ops import operators
 from secateur.compiler.ops.refusals import reason
 from secateur.compiler.passes import loops, sequences
+from secateur.compiler.rewrites import qoperators
 from secateur.errors import CompileError, printable
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ FIRST_LOOPS = 9  # operator set from which `Scan` has today's form
 _STANDARD = ("", "ai.onnx")
 _TYPES = ("dtype", "output_dtype", "to")  # attributes that name an element type
 _FLOAT = 1  # ONNX's number of float32
-_ADOPTED = frozenset(("com.microsoft", op) for op in ("DequantizeLinear", "QuantizeLinear"))
-"""Operators of ONNX Runtime that ONNX has as they are there: how its tools wrote 16 bit before."""
+_ADOPTED = frozenset(
+    (qoperators.DOMAIN, op) for op in ("DequantizeLinear", "QuantizeLinear", *qoperators.REWRITES)
+)
+"""Operators of ONNX Runtime: two that ONNX has as they are there, since its tools wrote 16 bit so
+before; and those of its QOperator format."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,7 @@ class _Reader:
         attributes = {a.name: self._attribute(a, node) for a in proto.attribute}
         if len(attributes) != len(proto.attribute):
             raise CompileError(f"node {node} carries an attribute twice")
-        if node.op != "Constant":
+        if node.op not in ("Constant", *qoperators.REWRITES):  # those ONNX does not know
             try:
                 self.checker.check_node(proto, self.context)
             except self.checker.ValidationError as error:

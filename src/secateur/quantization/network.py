@@ -13,6 +13,7 @@ from secateur.compiler import halves, onnx_reader, passes
 from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
 from secateur.compiler.passes import dead
+from secateur.compiler.rewrites import qoperators
 from secateur.errors import CompileError, UsageError
 
 COUNTS = (5, 7)
@@ -27,7 +28,7 @@ FLOAT_PASSES = tuple(
 
 QUANTISED = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
-    "QLinearMatMul", "QuantizeLinear",
+    "QLinearMatMul", "QuantizeLinear", *qoperators.REWRITES,
 })  # fmt: skip
 
 

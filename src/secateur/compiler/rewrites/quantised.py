@@ -77,7 +77,7 @@ def _moving(build: Builder, scale: str, zero: str, dtype: np.dtype[np.generic]) 
     return scale, zero or build.constant(0, dtype)
 
 
-def _float(node: Node, build: Builder, given: tuple[str, ...], axis: int) -> str:
+def as_float(node: Node, build: Builder, given: tuple[str, ...], axis: int) -> str:
     """Return what quantised data, their scale and zero point stand for."""
     data, scale, zero = (*given, "")[:3]
     _check(node, build, scale, zero)
@@ -94,7 +94,7 @@ def _float(node: Node, build: Builder, given: tuple[str, ...], axis: int) -> str
     return build.add("Mul", x, _along(node, build, scale, data, axis))
 
 
-def _integer(
+def as_integer(
     node: Node, build: Builder, given: tuple[str, ...], axis: int, dtype: np.dtype[np.generic]
 ) -> str:
     """Return float data as integers of a type, by a scale and zero point."""
@@ -126,14 +126,14 @@ def _quantize(node: Node, build: Builder) -> tuple[str, ...]:
     dtype = build.dtype(zero) if zero else dtype
     if dtype not in INTEGERS or (number and ELEMENT_TYPES.get(number) != dtype):
         raise unsupported(node, f"it gives {dtype or f'element type {number}'}")
-    return (_integer(node, build, node.inputs, node.get("axis", 1), dtype),)
+    return (as_integer(node, build, node.inputs, node.get("axis", 1), dtype),)
 
 
 def _dequantize(node: Node, build: Builder) -> tuple[str, ...]:
     operands = build.operands()
     rules.arity(node, operands, 2, 3)
     rules.operand(node, operands, 0, "x", INTEGERS | {np.dtype(np.int32)})
-    return (_float(node, build, node.inputs, node.get("axis", 1)),)
+    return (as_float(node, build, node.inputs, node.get("axis", 1)),)
 
 
 def _dynamic(node: Node, build: Builder) -> tuple[str, ...]:
@@ -154,13 +154,13 @@ def _layer(
     x, xs, xz, w, ws, wz, ys, yz, b = (*node.inputs, "")[:9]
     if build.dtype(yz).itemsize > 1 or build.dtype(yz) not in INTEGERS:
         raise unsupported(node, f"it gives {build.dtype(yz)}")
-    first = _float(node, build, (x, xs, xz), 1)
-    second = _float(node, build, (w, ws, wz), axis)
+    first = as_float(node, build, (x, xs, xz), 1)
+    second = as_float(node, build, (w, ws, wz), axis)
     bias = ""
     if b:  # int32 in steps of both scales
         scales = build.add("Mul", xs, ws)
         bias = build.add("Mul", build.add("Cast", b, to=_NUMBERS[F32]), scales)
-    return (_integer(node, build, (make(first, second, bias), ys, yz), 1, build.dtype(yz)),)
+    return (as_integer(node, build, (make(first, second, bias), ys, yz), 1, build.dtype(yz)),)
 
 
 def _conv(node: Node, build: Builder) -> tuple[str, ...]:

@@ -25,12 +25,12 @@ import torch
 from torch import nn
 
 from secateur.arguments import TENSORS, a, checked, whole
-from secateur.errors import ScoreError
+from secateur.errors import ScoreError, UsageError
 from secateur.model.copying import copied
 from secateur.model.inputs import Inputs
 from secateur.model.parameters import unwrapped
 from secateur.pruning.channels.coupling import channel_groups
-from secateur.pruning.channels.groups import Axis, Group, Groups, Ints
+from secateur.pruning.channels.groups import Axis, Group, Groups, Ints, Role
 from secateur.pruning.smaller.alike import difference, outputs
 
 Order = Mapping[int, int]
@@ -56,8 +56,9 @@ class Reordered:
     model=a(nn.Module, "a torch module"),
     example=TENSORS,
     size=whole(2, "at least 2, a whole number"),
+    rows=whole(1, "at least 1, a whole number"),
 )
-def reorder(model: nn.Module, example: Inputs, *, size: int = 4) -> Reordered:
+def reorder(model: nn.Module, example: Inputs, *, size: int = 4, rows: int = 1) -> Reordered:
     """Put channels in an order in which importance gathers in blocks of consecutive inputs.
 
     To be done once, before anything is cut, where the pattern is `dot4`: the outputs are the same
@@ -70,25 +71,34 @@ def reorder(model: nn.Module, example: Inputs, *, size: int = 4) -> Reordered:
         model: not changed. Wrappers are looked through; the result has none.
         example: inputs, as for `channel_groups`.
         size: how many inputs a block has.
+        rows: how many outputs a block has, a multiple of `size` or 1: 16 for the pattern `16x4` of
+            linear layers. The units of a layer are then put into groups of so many by what they
+            read, and in each group by what reads them.
 
     Returns:
         The model in its new order, in the same modes, and a report.
 
     Raises:
-        UsageError: the model does not take the example.
+        UsageError: the model does not take the example, or rows is no multiple of size.
         ScoreError: weights are NaN or infinite; names the tensor.
     """
+    if rows > 1 and rows % size:
+        raise UsageError(f"rows is {rows}, but must be 1 or a multiple of size, which is {size}")
     model = unwrapped(model)
     groups = channel_groups(model, example)
     base, want = copied(model), outputs(model, example)
     orders: dict[str, Order] = {}
     refused: dict[str, str] = {}
     for group in groups:
+        # blocks of several rows depend on how other groups stand by now
+        now = _placed(base, groups, orders.values()) if rows > 1 else base
         try:
-            orders[group.name] = _order(base, groups, group, size)
+            order = _order(now, groups, group, size, rows)
         except _UnlikeError as error:
             refused[group.name] = str(error)
-    orders = {name: order for name, order in orders.items() if order}
+            continue
+        if order:
+            orders[group.name] = order
     made = _placed(base, groups, orders.values())
     if difference(made, example, want) is not None:  # one after the other, to find which
         accepted: dict[str, Order] = {}
@@ -109,13 +119,19 @@ class _UnlikeError(Exception):
     """Units of a group do not have the same indices of every tensor."""
 
 
-def _order(model: nn.Module, groups: Groups, group: Group, size: int) -> Order:
+def _order(model: nn.Module, groups: Groups, group: Group, size: int, rows: int) -> Order:
     """Return the places of a group's units; {} where none gains."""
     _check(groups, group)
-    parts = list(_magnitudes(model, groups, group))
-    if not parts or len(group) <= size:
+    read = _side_by_side(_summed(m, rows) for m in _magnitudes(model, groups, group, "reads"))
+    own = None
+    if rows > 1:
+        own = _side_by_side(_summed(m, size) for m in _magnitudes(model, groups, group, "writes"))
+    if (read is None and own is None) or len(group) <= size:
         return {}
-    found = gathered(np.concatenate(parts, axis=1), size)
+    sets = [np.arange(len(group))] if own is None else _sets(gathered(own, rows), rows)
+    if read is not None:
+        sets = [part[gathered(read[part], size)] for part in sets]
+    found = np.concatenate(sets)
     units = list(group.units)
     order = {units[place]: units[at] for place, at in enumerate(found)}
     return order if any(k != v for k, v in order.items()) else {}
@@ -134,15 +150,30 @@ def _own(axis: Axis, group: Group) -> Ints:
     return units[(units >= group.units.start) & (units < group.units.stop)]
 
 
-def _magnitudes(model: nn.Module, groups: Groups, group: Group) -> Iterator[np.ndarray]:
-    """Yield what reads each unit, float64 [units, outputs and places], of each weight.
+def _sets(order: Ints, size: int) -> list[Ints]:
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def _summed(magnitudes: np.ndarray, count: int) -> np.ndarray:
+    """Return the sums of so many neighbours along the second axis; the last have the rest."""
+    return np.add.reduceat(magnitudes, range(0, magnitudes.shape[1], count), axis=1)
+
+
+def _side_by_side(parts: Iterable[np.ndarray]) -> np.ndarray | None:
+    """Return what is known of each unit, [units, n]; None where nothing is."""
+    found = [part.reshape(len(part), -1) for part in parts if part.size]
+    return np.concatenate(found, axis=1) if found else None
+
+
+def _magnitudes(model: nn.Module, groups: Groups, group: Group, role: Role) -> Iterator[np.ndarray]:
+    """Yield what reads or writes each unit, float64 [units, outputs or inputs, places], by weight.
 
     A weight that reads several indices of a unit side by side has blocks within it: its order
     does not matter.
     """
     for axis in groups.axes:
         own = _own(axis, group)
-        if axis.role != "reads" or len(own) != len(group) or len(set(own.tolist())) != len(own):
+        if axis.role != role or len(own) != len(group) or len(set(own.tolist())) != len(own):
             continue
         weight = model.get_parameter(axis.name).detach().double().abs().movedim(axis.dim, 0)
         if not weight.isfinite().all():
@@ -151,7 +182,8 @@ def _magnitudes(model: nn.Module, groups: Groups, group: Group) -> Iterator[np.n
                 "step that made them so"
             )
         at = {unit: index for index, unit in enumerate(axis.units)}
-        yield weight[[at[unit] for unit in group.units]].flatten(1).cpu().numpy()
+        placed = weight[[at[unit] for unit in group.units]]
+        yield placed.reshape(*placed.shape[:2], -1).cpu().numpy()
 
 
 def _placed(model: nn.Module, groups: Groups, orders: Iterable[Order]) -> nn.Module:
