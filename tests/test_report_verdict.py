@@ -159,7 +159,7 @@ def test_the_command_that_ships_can_be_pasted(tmp_path: Path) -> None:
 
 DOCUMENT = {
     "study", "verdict", "certified", "complete", "rows", "comparisons", "regions", "shipped",
-    "shipping", "mixed",
+    "shipping", "mixed", "matched", "grown",
 }  # fmt: skip
 
 

@@ -379,7 +379,7 @@ def test_without_a_compiler_it_says_so(digits: Task, monkeypatch: pytest.MonkeyP
     ("times", "said"),
     [
         ({1.0: 0.9}, "the uncut network takes 0.90 times as long as the cut one here"),
-        ({1.0: 4.0, 0.25: 2.0, 0.1: 1.3}, "even at width 0.1 a dense network takes 1.30 times"),
+        ({1.0: 4.0, 0.25: 2.0, 0.1: 1.3}, "even at width 0.1 a smaller dense network takes 1.30 times"),
     ],
 )
 def test_where_there_is_none_it_says_why(times: dict[float, float], said: str) -> None:

@@ -90,7 +90,7 @@ def test_a_dense_network_as_fast_is_an_int8_file_too(
     (row,) = results.summary.of("as-fast", "ladder")
     assert row.over_float is not None
     page = results.files.html.read_text()
-    assert "The dense network that is as fast is measured as an int8 file, too." in page
+    assert "The smaller dense network that is as fast is measured as an int8 file, too." in page
 
 
 def test_the_report_says_so(study: tuple[Study, Results]) -> None:

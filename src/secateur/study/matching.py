@@ -174,7 +174,7 @@ def _why(width: float | None, timings: dict[float, Timed]) -> str:
     if width is None:
         narrowest = min(timings)
         return (
-            f"even at width {narrowest:.2g} a dense network takes "
+            f"even at width {narrowest:.2g} a smaller dense network takes "
             f"{timings[narrowest].ratio:.2f} times as long as the cut one"
         )
     return ""

@@ -28,7 +28,7 @@ def gain(summary: Summary) -> str:
     better = (gap.mean > 0) == summary.higher_is_better
     return (
         f"At {percent(1 - found.keep)} sparsity {found.criterion} is {units.amount(abs(gap.mean))} "
-        f"{'better' if better else 'worse'} than a dense network that is as fast (batch "
+        f"{'better' if better else 'worse'} than a smaller dense network that is as fast (batch "
         f"{matched.batch}; {units.limits(gap, signed=True)})."
     )
 

@@ -204,7 +204,7 @@ def warnings(
         ),
         (
             dense := note(summary),
-            Notice("note", "The dense network that is as fast as the cut one", dense),
+            Notice("note", "The smaller dense network that is as fast", dense),
         ),
         (chance, Notice("note", "Some cut networks do no better than chance", "", chance)),
         (

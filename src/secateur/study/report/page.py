@@ -43,7 +43,7 @@ _FEW = 3  # items that a banner shows unfolded
 WEIGHT = "weight"
 """The pattern of single weights."""
 INT8 = "What is cut is measured as an int8 file; what is not, as it was trained. "
-AS_FAST_TOO = "The dense network that is as fast is measured as an int8 file, too. "
+AS_FAST_TOO = "The smaller dense network that is as fast is measured as an int8 file, too. "
 
 
 def render(

@@ -35,7 +35,7 @@ def chart(summary: Summary, spec: Record, stages: Sequence[Record]) -> Chart | N
         about="Paired differences between the claim's networks and others; its figures are in the "
         "table below",
         caption="Test {{metric}} of {{claim}} minus that of each other network of the same keep "
-        "ratio, or of a dense one of fewer channels, that has as many weights (smaller) or is as "
+        "ratio, or of a smaller dense one, that has as many weights (smaller) or is as "
         "fast (as-fast), paired by seed, with "
         "{{confidence}} intervals; {{better}} zero the former is better. Each interval holds on "
         "its own: nothing is corrected for looking at many. “Show everything” above holds for this "
