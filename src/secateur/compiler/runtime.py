@@ -18,14 +18,11 @@ import numpy as np
 from secateur.arguments import PATH, SOURCE, checked, whole
 from secateur.compiler import artifact
 from secateur.compiler.artifact import Info
+from secateur.compiler.ports import Array, Port, address
 from secateur.errors import CompileError, FileError, UsageError, printable
 from secateur.errors import whole as is_whole
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _loads = itertools.count()
-
-_HALVES = ("bfloat16", "float16")
 
 
 class Engine:
@@ -51,10 +48,10 @@ class Engine:
         self._info = artifact.read(content)
         artifact.check(self._info)
         network = self._info.network
-        self._inputs = tuple(map(_Port, network["inputs"]))
+        self._inputs = tuple(map(Port, network["inputs"]))
         self._merged = set(network.get("merged", ()))
         self._outputs = tuple(
-            _Port(port, port["name"] in self._merged) for port in network["outputs"]
+            Port(port, port["name"] in self._merged) for port in network["outputs"]
         )
         self._batched = bool(network["batched"])
         self._native: _Native | None = _Native(content, self._info, threads or 0)
@@ -212,62 +209,7 @@ class Engine:
 
     def _addresses(self, given: Sequence[Array], outputs: Sequence[Array]) -> tuple[Any, Any]:
         inputs, results = self._pointers
-        return inputs(*map(_address, given)), results(*map(_address, outputs))
-
-
-class _Port:
-    """An input or output."""
-
-    def __init__(self, described: Mapping[str, Any], merged: bool = False) -> None:
-        self.name = str(described["name"])
-        self.dtype = np.dtype(str(described["dtype"]))
-        self.shape = tuple(map(int, described["shape"]))
-
-        self.merged = merged
-
-    def merge(self, output: Array) -> Array:
-        """Return an output with the rows of a sample, if it has some, among those of the others."""
-        if not self.merged:
-            return output
-        return output.reshape(len(output) * self.shape[0], *self.shape[1:])
-
-    def describe(self, batched: bool) -> str:
-        axes = ", ".join([*(["batch"] if batched else []), *map(str, self.shape)])
-        return f"{self.dtype}[{axes}]"
-
-    def check(self, value: Any, batched: bool) -> Array:
-        """Return an array as C wants it: this dtype and shape, contiguous, aligned."""
-        array = self._array(value, batched)
-        if array.dtype.name in _HALVES and self.dtype == np.float32:
-            array = array.astype(np.float32)  # exact: a network of these is computed in float32
-        shape = array.shape[1:] if batched and array.ndim else array.shape
-        if array.dtype != self.dtype or shape != self.shape or (batched and not array.ndim):
-            raise UsageError(
-                f"input {self.name!r} must be {self.describe(batched)}, "
-                f"got {array.dtype}{list(array.shape)}{self._hint(array, shape, batched)}"
-            )
-        if array.flags.c_contiguous and array.flags.aligned:
-            return array
-        return np.array(array, order="C")
-
-    def _array(self, value: Any, batched: bool) -> Array:
-        try:
-            return np.asarray(value)
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a value's own code raises: tensors with gradients
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise UsageError(
-                f"input {self.name!r} must be {self.describe(batched)}, but numpy makes no array "
-                f"of a {type(value).__name__}: {reason}"
-            ) from error
-
-    def _hint(self, array: Array, shape: tuple[int, ...], batched: bool) -> str:
-        if batched and array.shape == self.shape and array.dtype == self.dtype:
-            return "; add an axis for the batch: x[None]"
-        if shape == self.shape and array.dtype.kind in "fiub":
-            return f"; convert it: x.astype(np.{self.dtype})"
-        return ""
+        return inputs(*map(address, given)), results(*map(address, outputs))
 
 
 class _Native:
@@ -322,12 +264,6 @@ def _step_names(network: Mapping[str, Any], program: int) -> list[str]:
         return [str(step["name"]) for step in network["steps"][program]]
     except (LookupError, TypeError):
         return []
-
-
-def _address(array: Array) -> int:
-    if array.nbytes and array.flags.writeable:  # four times as fast, and small networks are short
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
-    return int(array.__array_interface__["data"][0])
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:

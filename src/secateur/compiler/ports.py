@@ -1,0 +1,78 @@
+"""Inputs and outputs of an engine: what arrays they take and give, and where these lie."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import UsageError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+HALVES = ("bfloat16", "float16")
+
+
+class Port:
+    """An input or output."""
+
+    def __init__(self, described: Mapping[str, Any], merged: bool = False) -> None:
+        self.name = str(described["name"])
+        self.dtype = np.dtype(str(described["dtype"]))
+        self.shape = tuple(map(int, described["shape"]))
+        self.merged = merged
+
+    def merge(self, output: Array) -> Array:
+        """Return an output with the rows of a sample, if it has some, among those of the others."""
+        if not self.merged:
+            return output
+        return output.reshape(len(output) * self.shape[0], *self.shape[1:])
+
+    def describe(self, batched: bool) -> str:
+        """Return dtype and shape, as messages have them."""
+        axes = ", ".join([*(["batch"] if batched else []), *map(str, self.shape)])
+        return f"{self.dtype}[{axes}]"
+
+    def check(self, value: Any, batched: bool) -> Array:
+        """Return an array as C wants it: this dtype and shape, contiguous, aligned."""
+        array = self._array(value, batched)
+        halves = array.dtype != self.dtype == np.float32 and array.dtype.name in HALVES
+        if halves:
+            array = array.astype(np.float32)  # exact: a network of these is computed in float32
+        shape = array.shape[1:] if batched and array.ndim else array.shape
+        if array.dtype != self.dtype or shape != self.shape or (batched and not array.ndim):
+            raise UsageError(
+                f"input {self.name!r} must be {self.describe(batched)}, "
+                f"got {array.dtype}{list(array.shape)}{self._hint(array, shape, batched)}"
+            )
+        if array.flags.c_contiguous and array.flags.aligned:
+            return array
+        return np.array(array, order="C")
+
+    def _array(self, value: Any, batched: bool) -> Array:
+        try:
+            return np.asarray(value)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a value's own code raises: tensors with gradients
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise UsageError(
+                f"input {self.name!r} must be {self.describe(batched)}, but numpy makes no array "
+                f"of a {type(value).__name__}: {reason}"
+            ) from error
+
+    def _hint(self, array: Array, shape: tuple[int, ...], batched: bool) -> str:
+        if batched and array.shape == self.shape and array.dtype == self.dtype:
+            return "; add an axis for the batch: x[None]"
+        if shape == self.shape and array.dtype.kind in "fiub":
+            return f"; convert it: x.astype(np.{self.dtype})"
+        return ""
+
+
+def address(array: Array) -> int:
+    """Return where an array's first element lies in memory."""
+    if array.nbytes and array.flags.writeable:  # four times as fast, and small networks are short
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    return int(array.__array_interface__["data"][0])
