@@ -21,7 +21,7 @@ study: $(VENV)/study
 	$(BIN)/secateur study $(ARGS)
 
 test: $(VENV)/dev $(VENV)/docs
-	$(MAKE) --no-print-directory -j -O lint types docs
+	$(MAKE) --no-print-directory -j 3 lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=10
 
 # What fails is drawn again by the line @reproduce_failure that is printed. Then every reader of foreign bytes is fuzzed
