@@ -252,7 +252,9 @@ class Cluster:
         asking = self.remote(_facts, **({} if self.gpus else {"num_cpus": 0}))
         for id, slots in fits.items():
             if slots:
-                self._asked[id] = asking.options(scheduling_strategy=self.on(id)).remote()
+                self._asked[id] = asking.options(scheduling_strategy=self.on(id)).remote(
+                    self.device
+                )
 
     def _hear(self, alive: Mapping[str, Any], patience: float) -> None:
         """Take in what nodes have said; one that was lost before is asked again."""
@@ -330,9 +332,9 @@ def _speaks(there: socket.socket) -> bool:
     return found[3:4] == _SETTINGS
 
 
-def _facts() -> tuple[dict[str, str], dict[str, object]]:
-    """Return the versions and the hardware of the node that this runs on."""
-    return machine.versions(), machine.describe()
+def _facts(device: str) -> tuple[dict[str, str], dict[str, object]]:
+    """Return the versions of the node that this runs on, and the hardware that items get there."""
+    return machine.versions(), machine.describe(machine.device(device))
 
 
 def _others(versions: Mapping[str, str]) -> str:
