@@ -249,6 +249,7 @@ def damages(
         path = out / name
         content = path.read_bytes()
         beside = sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)
+        beside = beside or sorted(p for p in out.rglob("*") if p.is_file() and p != path)
         path.unlink()
         if how in PLACES:
             PLACES[how](path)
