@@ -117,7 +117,7 @@ def main() -> int:
     quiet = contextlib.redirect_stderr(io.StringIO())  # it has a line for each module
     with quiet, atheris.instrument_imports(include=["secateur"]):
         import fuzz_readers
-        from fuzz_reader import tidy
+        from fuzz_reader import folder, tidy
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
@@ -127,6 +127,7 @@ def main() -> int:
     given = parser.parse_args()
     limit = f"-runs={given.runs}" if given.runs else f"-max_total_time={given.seconds}"
     wrong = []
+    folder()  # the one of every copy of this process
     for name in given.readers or fuzz_readers.READERS:
         with tempfile.TemporaryDirectory(prefix="secateur-corpus-") as place:
             corpus, faults = Path(place) / "corpus", Path(place) / "faults"
