@@ -77,7 +77,7 @@ class Cluster:
     Raises:
         UsageError: Ray is not installed, there is no cluster at the address, it does not let us
             in, or nothing of it fits an item.
-        StudyError: a node has other versions than this process.
+        StudyError: a node has other versions than this process, or none says what it has.
     """
 
     @checked(
@@ -223,6 +223,15 @@ class Cluster:
         while not self.nodes and time.monotonic() < ends:
             time.sleep(min(1.0, WAIT))
             self.look(patience=_PROBE)
+        if not self.nodes and self._asked:
+            alive = self._alive()
+            silent = [alive[id]["NodeManagerHostname"] for id in self._asked if id in alive]
+            taken = "all that an item takes of it may be in use, or " if self.gpus else ""
+            raise StudyError(
+                f"no node of the Ray cluster has said within {_PROBE:g} s what it is "
+                f"({', '.join(silent)}): {taken}it is slow to start a process that imports torch; "
+                "look at Ray's logs there, then run the study again"
+            )
         if not self.nodes:
             has = [self._resources(node["Resources"]) for node in self._alive().values()]
             raise UsageError(
