@@ -322,7 +322,7 @@ def test_nodes_that_do_not_say_what_they_are_are_named(
     study: Study, fake: FakeRay, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(fake, "wait", lambda refs, num_returns, timeout: ([], refs))
-    with pytest.raises(StudyError, match=r"has said within 120 s what it is \(a, b, c\): it is slow"):
+    with pytest.raises(StudyError, match=r"within 120 s what it is \(a, b, c\): it is slow"):
         done_on(study)
 
 
