@@ -1,6 +1,6 @@
 """Faults done to a study on purpose, by the hundred; none may lose or change a number.
 
-    python benchmarks/faults.py                  # all kinds, about 800 faults: an hour of one core
+    python benchmarks/faults.py                  # all kinds, some 850 faults
     python benchmarks/faults.py --few            # some of each kind, in minutes
     python benchmarks/faults.py damage disk
 
