@@ -73,7 +73,8 @@ def costs_for(goal: Goal, job: Job) -> Costs | None:
 
     Returns:
         None where the criterion alone is to decide: the goal is another one or says so, the budget
-        does not rank all weights together, there is no example, or zeros save nothing anywhere.
+        does not rank all weights together, there is no example, or zeros save nothing anywhere, or
+        as much everywhere.
 
     Raises:
         CompileError: the network cannot be compiled, or quantised; says where and why.
@@ -95,7 +96,8 @@ def _of(names: Sequence[str], found: Mapping[str, float]) -> Costs | None:
     if not dear:
         return None
     median = statistics.median(dear)
-    return Costs({name: max(found.get(name, median), LEAST * median) for name in names})
+    each = {name: max(found.get(name, median), LEAST * median) for name in names}
+    return Costs(each) if min(each.values()) < max(each.values()) else None
 
 
 def _measured(job: Job, int8: bool) -> dict[str, float]:
