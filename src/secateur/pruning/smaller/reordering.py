@@ -240,7 +240,7 @@ def _exchange(gram: np.ndarray, blocks: Ints) -> None:
     own = pull[np.arange(count), blocks]
 
     def gains(rows: Ints) -> np.ndarray:
-        found = pull[rows][:, blocks] + pull[:, blocks[rows]].T - 2 * gram[rows] - own
+        found: np.ndarray = pull[rows][:, blocks] + pull[:, blocks[rows]].T - 2 * gram[rows] - own
         found -= own[rows, None]
         found[blocks[rows, None] == blocks] = 0
         return found
