@@ -119,7 +119,8 @@ def _made(
         yield _dated(directory, name, sums)
         if "checkpoint" in record and address and (not ours or path.stem in ours):
             covered.add(checkpoint := _checkpoint(_item(record)))
-            yield files.compared(directory, checkpoint, record["checkpoint"], _AGAIN)
+            both = f"delete {name} and run the study again, which makes both anew"
+            yield files.compared(directory, checkpoint, record["checkpoint"], both)
     for path in _files(directory, "checkpoints", ".safetensors"):
         if (name := f"checkpoints/{path.name}") in covered:
             continue
