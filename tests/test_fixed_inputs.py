@@ -153,6 +153,28 @@ def test_the_command_refuses(
     assert not Path("net.so").exists()
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ["--input-value", "sr=8000", "--input-value", "sr=16000"],
+        ["--input-shape", "sr=1,2", "--input-shape", "sr=1,3"],
+    ],
+    ids=["value", "shape"],
+)
+def test_an_input_that_is_named_twice_is_refused(
+    twice: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((2, 3), np.float32))
+    for command in (["compile"], ["bench"], ["quantize", "--calibrate", "x.npy"]):
+        code, _, err = run([*command, "net.onnx", *twice], monkeypatch, capsys)
+        assert code
+        assert f"{twice[0]} is given twice for input 'sr'" in err
+
+
 def rated() -> onnx.ModelProto:
     """`rates`, with a layer that can be quantised."""
     proto = rates()

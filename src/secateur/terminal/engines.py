@@ -10,7 +10,15 @@ import typer
 from secateur.compiler import targets
 from secateur.console import Words
 from secateur.errors import UsageError
-from secateur.terminal.options import Json, Shapes, Values, chosen, listed, shape, value
+from secateur.terminal.options import (
+    Json,
+    Shapes,
+    Values,
+    chosen,
+    input_shapes,
+    input_values,
+    listed,
+)
 from secateur.terminal.printing import out, show, show_json, working
 
 if TYPE_CHECKING:
@@ -142,7 +150,7 @@ def compile_(
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):
             source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
-    shapes, fixed = dict(map(shape, input_shape or ())), dict(map(value, input_value or ()))
+    shapes, fixed = input_shapes(input_shape), input_values(input_value)
     made = _quantised(source, calibrate, max_drop, shapes, fixed) if int8 else None
     source = made.content if made else source
     lines = made.summary().split("\n") if made else []
@@ -264,8 +272,8 @@ def bench(
             layers=layers,
             price=price,
             env=env or (),
-            input_shapes=dict(map(shape, input_shape or ())),
-            fixed=dict(map(value, input_value or ())),
+            input_shapes=input_shapes(input_shape),
+            fixed=input_values(input_value),
             values=values,
             progress=lambda text: status.update(Words(text)),
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,6 +14,8 @@ from secateur.errors import FileError, UsageError
 
 if TYPE_CHECKING:
     from secateur.study.task import Task
+
+T = TypeVar("T")
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object (docs/cli.md), and nothing else.")
@@ -91,6 +94,33 @@ def value(text: str) -> tuple[str, Any]:
         f"--input-value is NAME=16000, NAME=0.5,1.5, NAME=[[1,2],[3,4]], NAME=true or "
         f"NAME=@FILE.npy, not {text!r}"
     )
+
+
+def input_shapes(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
+    """Return every `--input-shape`: name → extents.
+
+    Raises:
+        UsageError: as of `shape`, or an input is named twice.
+    """
+    return _once("--input-shape", map(shape, texts or ()))
+
+
+def input_values(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Return every `--input-value`: name → value.
+
+    Raises:
+        UsageError, FileError: as of `value`, or an input is named twice.
+    """
+    return _once("--input-value", map(value, texts or ()))
+
+
+def _once(option: str, given: Iterable[tuple[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, each in given:
+        if name in found:
+            raise UsageError(f"{option} is given twice for input {name!r}; give it once")
+        found[name] = each
+    return found
 
 
 def _is_numbers(value: object) -> bool:

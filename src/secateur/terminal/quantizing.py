@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateur.console import Words
-from secateur.terminal.options import Json, Shapes, Values, shape, value
+from secateur.terminal.options import Json, Shapes, Values, input_shapes, input_values
 from secateur.terminal.printing import show, working
 
 
@@ -62,8 +62,8 @@ def quantize(
             data,
             max_drop=max_drop,
             keep_float=keep_float or (),
-            input_shapes=dict(map(shape, input_shape or ())),
-            fixed=dict(map(value, input_value or ())),
+            input_shapes=input_shapes(input_shape),
+            fixed=input_values(input_value),
             progress=lambda text: status.update(Words(text)),
         )
         made.save(path, force=force)
