@@ -161,44 +161,55 @@ INLINE void sec_sparse_tile(const sec_sparse *w, const sec_shape *g, const float
   }
 }
 
+/* Tiles of th x tw vectors over a plane, row by row: TILE(y, x, high, wide) at each. What is left at
+   the bottom and at the right is done by tiles of their own size. `bottom` and `right` are 0 or 1,
+   literally, and say whether there is such a rest: the compiler copies a function to wherever it is
+   called before it sees that it never is, and to copy and drop those took a third of its time. So a
+   layer has four forms, EACH_REST of them, and its name ends in its rests. */
+#define SEC_IF_0(...)
+#define SEC_IF_1(...) __VA_ARGS__
+#define EACH_REST(layer) layer(0, 0) layer(0, 1) layer(1, 0) layer(1, 1)
+#define SEC_ROW(right, g, y, high, tw, TILE) \
+  for (int x = 0; x + tw <= g->positions[2]; x += tw) TILE(y, x, high, tw); \
+  SEC_IF_##right(TILE(y, g->positions[2] / tw * tw, high, g->positions[2] % tw);)
+#define SEC_PLANE(bottom, right, g, th, tw, TILE) \
+  for (int y = 0; y + th <= g->positions[1]; y += th) { SEC_ROW(right, g, y, th, tw, TILE) } \
+  SEC_IF_##bottom({ \
+    const int y = g->positions[1] / th * th; \
+    SEC_ROW(right, g, y, g->positions[1] % th, tw, TILE) \
+  })
+/* What a tile at (y, x) of plane z reads and writes, and adds. */
+#define SEC_AT(z, y, x) \
+  in + (z) * g->in[0] + (y) * g->in[1] + (x) * g->in[2], \
+  out + (z) * g->out[0] + (y) * g->out[1] + (x) * g->out[2], \
+  res ? res + (z) * g->res[0] + (y) * g->res[1] + (x) * g->res[2] : 0
+
 INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
                              const float *res, int c0, int c1, const int th, const int tw) {
   for (int b = 0; b < w->blocks; b++)
     for (int c = c0; c < c1; c++) sec_sparse_tile(w, g, in, out, res, b, c, th, tw);
 }
 
-#define AT(y, x) iz + (y) * g->in[1] + (x) * g->in[2], oz + (y) * g->out[1] + (x) * g->out[2], \
-                 res ? rz + (y) * g->res[1] + (x) * g->res[2] : 0
-INLINE void sec_sparse_chunks(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
-                              const float *res, int c0, int c1, const int th, const int tw) {
-  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
-  for (int z = 0; z < g->positions[0]; z++) {
-    const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
-    float *oz = out + z * g->out[0];
-    for (int y = 0; y + th <= ny; y += th) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_sparse_tiles(w, g, AT(y, x), c0, c1, th, tw);
-      if (rw) sec_sparse_tiles(w, g, AT(y, nx - rw), c0, c1, th, rw);
-    }
-    if (rh) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_sparse_tiles(w, g, AT(ny - rh, x), c0, c1, rh, tw);
-      if (rw) sec_sparse_tiles(w, g, AT(ny - rh, nx - rw), c0, c1, rh, rw);
-    }
+/* The whole layer; threads share the chunks. Chunks that read inputs of their own are done one after
+   the other, for all positions, so that these stay near. */
+#define SEC_TILE(y, x, high, wide) \
+  sec_sparse_tiles(w, g, SEC_AT(z, y, x), c, last, high, wide)
+#define SEC_LAYER(bottom, right) \
+  INLINE void sec_sparse_layer_##bottom##right( \
+      const sec_sparse *w, const sec_shape *g, const float *in, float *out, const float *res, int t, \
+      int T, const int th, const int tw, const int apart) { \
+    const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T); \
+    for (int c = c0; c < c1; c += apart ? 1 : c1 - c0) { \
+      const int last = apart ? c + 1 : c1; \
+      for (int z = 0; z < g->positions[0]; z++) { SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) } \
+    } \
   }
-}
-
-/* The whole layer, in tiles of th x tw vectors; threads share the chunks. What is left at the
-   right and at the bottom is done by tiles of their own size. Chunks that read inputs of their own
-   are done one after the other, for all positions, so that these stay near. */
-INLINE void sec_sparse_layer(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
-                             const float *res, int t, int T, const int th, const int tw,
-                             const int apart) {
-  const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
-  for (int c = c0; c < c1; c += apart ? 1 : c1 - c0)
-    sec_sparse_chunks(w, g, in, out, res, c, apart ? c + 1 : c1, th, tw);
-}
+EACH_REST(SEC_LAYER)
+#undef SEC_LAYER
+#undef SEC_TILE
 
 /* A dense layer. Weights lie as [output / 16][channel of its group][k][16]. Where there are levels, it
-   works on quads (see quads.h): inputs, weights and biases are then words, not floats. */
+   is one of quads (see quads.h): inputs, weights and biases are then words, not floats. */
 struct sec_levels;
 typedef struct {
   int outputs, groups, channels, taps;  /* outputs of one group, input channels of one group */
@@ -209,10 +220,6 @@ typedef struct {
   const int32_t *offset;                /* [taps], bytes */
   const struct sec_levels *levels;
 } sec_dense;
-
-INLINE void sec_quad_units(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                           const float *res, const float *weights, int output, int left, const int ob,
-                           const int th, const int tw);
 
 INLINE void sec_dense_tile(const sec_dense *w, const sec_shape *g, const float *in, float *out,
                            const float *res, const float *weights, int output, int from, int to,
@@ -270,6 +277,11 @@ typedef struct {
   int from, to;
 } sec_part;
 
+INLINE const float *sec_dense_weights(const sec_dense *w, long group, int output) {
+  return w->weights + 16 * (group * ((w->outputs + 15) / 16) + output / 16) * w->channels * w->taps
+         + output % 16;
+}
+
 INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float *in, float *out,
                             const float *res, const sec_part part, const int ob, const int th,
                             const int tw) {
@@ -279,50 +291,35 @@ INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float 
     const int to = from + step < end ? from + step : end;
     for (long q = part.q0; q < part.q1; q++) {
       const int group = (int)(q / a_group), o = (int)(q % a_group) * ob;
-      const int output = group * w->outputs + o;
+      const int output = group * w->outputs + o, left = w->outputs - o;
       const float *x = in + (long)group * w->channels * w->in_channel;
-      const float *v = w->weights + 16 * ((long)group * ((w->outputs + 15) / 16) + o / 16) *
-                       w->channels * w->taps + o % 16;
-      const int left = w->outputs - o;
-      if (w->levels) sec_quad_units(w, g, x, out, res, v, output, left, ob, th, tw);
-      else if (left >= ob) sec_dense_tile(w, g, x, out, res, v, output, from, to, ob, th, tw);
+      const float *v = sec_dense_weights(w, group, o);
+      if (left >= ob) sec_dense_tile(w, g, x, out, res, v, output, from, to, ob, th, tw);
       else for (int i = 0; i < left; i++)
         sec_dense_tile(w, g, x, out, res, v + i, output + i, from, to, 1, th, tw);
     }
   }
 }
 
-INLINE void sec_dense_part(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                           const float *res, const sec_part part, const int ob, const int th,
-                           const int tw) {
-  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
-  for (int z = 0; z < g->positions[0]; z++) {
-    const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
-    float *oz = out + z * g->out[0];
-    for (int y = 0; y + th <= ny; y += th) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(y, x), part, ob, th, tw);
-      if (rw) sec_dense_tiles(w, g, AT(y, nx - rw), part, ob, th, rw);
-    }
-    if (rh) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_dense_tiles(w, g, AT(ny - rh, x), part, ob, rh, tw);
-      if (rw) sec_dense_tiles(w, g, AT(ny - rh, nx - rw), part, ob, rh, rw);
-    }
+/* The whole layer. Where `heavy`, weights are what there is more of: each is read once, for all
+   positions; else each input is, for all outputs. */
+#define SEC_TILE(y, x, high, wide) \
+  sec_dense_tiles(w, g, SEC_AT(z, y, x), part, ob, high, wide)
+#define SEC_LAYER(bottom, right) \
+  INLINE void sec_dense_layer_##bottom##right( \
+      const sec_dense *w, const sec_shape *g, const float *in, float *out, const float *res, int t, \
+      int T, const int ob, const int th, const int tw, const int heavy) { \
+    const long units = (long)w->groups * ((w->outputs + ob - 1) / ob); \
+    const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T); \
+    const int step = heavy ? w->channels_a_block : w->channels + !w->channels; \
+    for (int from = 0; from < w->channels || from == 0; from += step) \
+      for (long q = q0; q < q1; q += heavy ? 1 : q1 - q0) { \
+        const sec_part part = {q, heavy ? q + 1 : q1, from, \
+                               heavy ? SEC_LEAST(from + step, w->channels) : -1}; \
+        for (int z = 0; z < g->positions[0]; z++) { SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) } \
+      } \
   }
-}
-
-/* The whole layer, in tiles as a sparse one. Where `heavy`, weights are what there is more of: each is
-   read once, for all positions; else each input is, for all outputs. */
-INLINE void sec_dense_layer(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                            const float *res, int t, int T, const int ob, const int th,
-                            const int tw, const int heavy) {
-  const long units = (long)w->groups * ((w->outputs + ob - 1) / ob);
-  const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T);
-  const int step = heavy ? w->channels_a_block : w->channels + !w->channels;
-  for (int from = 0; from < w->channels || from == 0; from += step)
-    for (long q = q0; q < q1; q += heavy ? 1 : q1 - q0) {
-      const sec_part part = {q, heavy ? q + 1 : q1, from, heavy ? SEC_LEAST(from + step, w->channels) : -1};
-      sec_dense_part(w, g, in, out, res, part, ob, th, tw);
-    }
-}
-#undef AT
+EACH_REST(SEC_LAYER)
+#undef SEC_LAYER
+#undef SEC_TILE
 #endif

@@ -48,25 +48,19 @@ INLINE void sec_depthwise_tile(const sec_depthwise *w, const sec_shape *g, const
     }
 }
 
-INLINE void sec_depthwise_layer(const sec_depthwise *w, const sec_shape *g, const float *in,
-                                float *out, const float *res, int t, int T, const int th,
-                                const int tw) {
-  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
-  const int end = (int)sec_share(w->channels, t + 1, T);
-  for (int c = (int)sec_share(w->channels, t, T); c < end; c++) {
-    const float *i = in + c * w->in_channel, *r = res ? res + c * g->res_channel : 0;
-    float *o = out + c * g->out_channel;
-#define AT(y, x) i + (y) * g->in[1] + (x) * g->in[2], o + (y) * g->out[1] + (x) * g->out[2], \
-                 r ? r + (y) * g->res[1] + (x) * g->res[2] : 0
-    for (int y = 0; y + th <= ny; y += th) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_depthwise_tile(w, g, AT(y, x), c, th, tw);
-      if (rw) sec_depthwise_tile(w, g, AT(y, nx - rw), c, th, rw);
-    }
-    if (rh) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_depthwise_tile(w, g, AT(ny - rh, x), c, rh, tw);
-      if (rw) sec_depthwise_tile(w, g, AT(ny - rh, nx - rw), c, rh, rw);
-    }
-#undef AT
+#define SEC_TILE(y, x, high, wide) sec_depthwise_tile(w, g, SEC_AT(0, y, x), c, high, wide)
+#define SEC_LAYER(bottom, right) \
+  INLINE void sec_depthwise_layer_##bottom##right( \
+      const sec_depthwise *w, const sec_shape *g, const float *from, float *to, const float *sum, \
+      int t, int T, const int th, const int tw) { \
+    const int end = (int)sec_share(w->channels, t + 1, T); \
+    for (int c = (int)sec_share(w->channels, t, T); c < end; c++) { \
+      const float *in = from + c * w->in_channel, *res = sum ? sum + c * g->res_channel : 0; \
+      float *out = to + c * g->out_channel; \
+      SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) \
+    } \
   }
-}
+EACH_REST(SEC_LAYER)
+#undef SEC_LAYER
+#undef SEC_TILE
 #endif

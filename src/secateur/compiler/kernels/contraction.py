@@ -215,12 +215,11 @@ def _sparse(
     else:
         body.line(layer("offset", "0", 0, bias))
     apart = c.groups > 1 and outputs // c.groups <= chunk
-    shape = f"{tile.high}, {tile.wide}, {apart:d}"
+    shape, rests = f"{tile.high}, {tile.wide}, {apart:d}", tile.rests(*plane)
     if words:
-        return (
-            f"sec_quad_sparse_layer(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T, {shape});"
-        )
-    return f"sec_sparse_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
+        more = f"{outputs}, t, T, {shape}"
+        return f"sec_quad_sparse_layer_{rests}(&w, {levels}, &g, {{}}, {{}}, {{}}, {more});"
+    return f"sec_sparse_layer_{rests}(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
 
 
 def _lines(
@@ -306,8 +305,9 @@ def _dense(
         )
     else:
         a_group, unit = -(-mine // together), together
-        shape = f"{together}, {tile.high}, {tile.wide}, {heavy:d}"
-        call = f"sec_dense_layer(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
+        shape = f"{together}, {tile.high}, {tile.wide}" + ("" if words else f", {heavy:d}")
+        name = f"sec_{'quad' if words else 'dense'}_layer_{tile.rests(*plane)}"
+        call = f"{name}(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
     bounds = []
     for share in ("t", "t + 1"):
         q = f"sec_share({c.groups * a_group}, {share}, T)"

@@ -117,6 +117,7 @@ def write(
     )
     chosen = tile(y.layout, kernel, step.machine)
     opened = body.loops(y.layout.blocks[:1], ["n"], shared=False)
-    body.line(f"sec_depthwise_layer(&w, &g, {plane.sample}, t, T, {chosen.high}, {chosen.wide});")
+    name = f"sec_depthwise_layer_{chosen.rests(*(1, *y.layout.blocks[2:])[-2:])}"
+    body.line(f"{name}(&w, &g, {plane.sample}, t, T, {chosen.high}, {chosen.wide});")
     body.close(opened)
     return f"(long)sec_share({channels}, t, T)", f"(long)sec_share({channels}, t + 1, T)"

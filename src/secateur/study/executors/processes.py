@@ -45,18 +45,23 @@ def _path() -> list[str]:
     return [str(Path(folder).resolve()) for folder in sys.path]
 
 
+def started() -> subprocess.Popen[bytes]:
+    """Start a process that waits to be told of a study, on its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _START, json.dumps(_path())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**KEEP_MEMORY, **os.environ, **ONE_THREAD},
+    )
+
+
 class _Worker:
     """A process, what it is doing, and the thread that hears it."""
 
     def __init__(self, study: dict[str, Any], heard: queue.SimpleQueue[Any]) -> None:
         self.group: int | None = None
         self.item: Item | None = None
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(_path())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**KEEP_MEMORY, **os.environ, **ONE_THREAD},
-        )
+        self.process = started()
         self._heard = heard
         self.tell(study)
         threading.Thread(target=self._hear, daemon=True).start()
