@@ -15,9 +15,9 @@ typedef struct {
 } sec_depthwise;
 
 INLINE void sec_depthwise_tile(const sec_depthwise *w, const sec_shape *g, const float *in,
-                               float *out, const float *res, const int channel, const int th,
+                               float *out, const float *res, const long channel, const int th,
                                const int tw) {
-  const float *v = w->weights + (long)channel * w->high * w->wide;
+  const float *v = w->weights + channel * w->high * w->wide;
   vec sums[16];
   const vec b = sec_all(w->bias[channel]);
   UNROLL for (int i = 0; i < th * tw; i++) sums[i] = b;
@@ -46,27 +46,5 @@ INLINE void sec_depthwise_tile(const sec_depthwise *w, const sec_shape *g, const
       if (res) sum += *(const vec *)(res + i * g->res[1] + j * g->res[2]);
       *(vec *)(out + i * g->out[1] + j * g->out[2]) = sec_act(sum, g->act, g->alpha, g->beta);
     }
-}
-
-INLINE void sec_depthwise_layer(const sec_depthwise *w, const sec_shape *g, const float *in,
-                                float *out, const float *res, int t, int T, const int th,
-                                const int tw) {
-  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
-  const int end = (int)sec_share(w->channels, t + 1, T);
-  for (int c = (int)sec_share(w->channels, t, T); c < end; c++) {
-    const float *i = in + c * w->in_channel, *r = res ? res + c * g->res_channel : 0;
-    float *o = out + c * g->out_channel;
-#define AT(y, x) i + (y) * g->in[1] + (x) * g->in[2], o + (y) * g->out[1] + (x) * g->out[2], \
-                 r ? r + (y) * g->res[1] + (x) * g->res[2] : 0
-    for (int y = 0; y + th <= ny; y += th) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_depthwise_tile(w, g, AT(y, x), c, th, tw);
-      if (rw) sec_depthwise_tile(w, g, AT(y, nx - rw), c, th, rw);
-    }
-    if (rh) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_depthwise_tile(w, g, AT(ny - rh, x), c, rh, tw);
-      if (rw) sec_depthwise_tile(w, g, AT(ny - rh, nx - rw), c, rh, rw);
-    }
-#undef AT
-  }
 }
 #endif

@@ -56,12 +56,12 @@ INLINE void sec_quad_rows(const sec_sparse *w, const sec_shape *g, const float *
 }
 
 INLINE void sec_quad_sparse_tile(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
-                                 const float *in, float *out, const float *res, int outputs, int c0,
-                                 int c1, const int th, const int tw) {
+                                 const float *in, float *out, const float *res, int c0, int c1,
+                                 const int th, const int tw) {
   veci waiting[SEC_WAITING * SEC_ROOM];
   const int n = th * tw, step = q->quads ? 4 : 1;
   for (int c = c0; c < c1; c++) {
-    const int from = c * w->chunk, to = SEC_LEAST(from + w->chunk, outputs);
+    const int from = c * w->chunk, to = SEC_LEAST(from + w->chunk, w->outputs);
     for (int b = 0; b < w->blocks; b++) sec_quad_rows(w, g, in, waiting, b, c, th, tw, q->narrow);
     for (int o = from; o < to; o += step) {
       float *y = out + o / step * g->out_channel;
@@ -73,38 +73,6 @@ INLINE void sec_quad_sparse_tile(const sec_sparse *w, const struct sec_levels *q
                        r ? r + i * g->res[1] + j * g->res[2] : 0, o, step);
     }
   }
-}
-
-INLINE void sec_quad_sparse_chunks(const sec_sparse *w, const struct sec_levels *q,
-                                   const sec_shape *g, const float *in, float *out,
-                                   const float *res, int outputs, int c0, int c1, const int th,
-                                   const int tw) {
-  const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw;
-  for (int z = 0; z < g->positions[0]; z++) {
-    const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0;
-    float *oz = out + z * g->out[0];
-#define AT(y, x) w, q, g, iz + (y) * g->in[1] + (x) * g->in[2], \
-                 oz + (y) * g->out[1] + (x) * g->out[2], \
-                 res ? rz + (y) * g->res[1] + (x) * g->res[2] : 0, outputs, c0, c1
-    for (int y = 0; y + th <= ny; y += th) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_quad_sparse_tile(AT(y, x), th, tw);
-      if (rw) sec_quad_sparse_tile(AT(y, nx - rw), th, rw);
-    }
-    if (rh) {
-      for (int x = 0; x + tw <= nx; x += tw) sec_quad_sparse_tile(AT(ny - rh, x), rh, tw);
-      if (rw) sec_quad_sparse_tile(AT(ny - rh, nx - rw), rh, rw);
-    }
-#undef AT
-  }
-}
-
-/* The whole layer; as `sec_sparse_layer`. */
-INLINE void sec_quad_sparse_layer(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
-                                  const float *in, float *out, const float *res, int outputs, int t,
-                                  int T, const int th, const int tw, const int apart) {
-  const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
-  for (int c = c0; c < c1; c += apart ? 1 : c1 - c0)
-    sec_quad_sparse_chunks(w, q, g, in, out, res, outputs, c, apart ? c + 1 : c1, th, tw);
 }
 
 /* The same where values do not lie in lanes, a position after the other. */

@@ -209,13 +209,17 @@ INLINE void sec_quad_tile(const sec_dense *w, const sec_shape *g, const float *i
                    r ? r + i * g->res[1] + j * g->res[2] : 0, output, ob);
 }
 
-INLINE void sec_quad_units(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                           const float *res, const float *weights, int output, int left, const int ob,
-                           const int th, const int tw) {
+/* As `sec_dense_tiles`; sums have no place to wait in, so all channels are done at once. */
+INLINE void sec_quad_tiles(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                           const float *res, const sec_part *part, const int ob, const int th,
+                           const int tw) {
   const int few = w->levels->quads ? 4 : 1;
-  if (left >= ob) sec_quad_tile(w, g, in, out, res, weights, output, ob, th, tw);
-  else for (int i = 0; i < left; i += few)
-    sec_quad_tile(w, g, in, out, res, weights + i, output + i, few, th, tw);
+  for (long q = part->q0; q < part->q1; q++) {
+    const sec_unit u = sec_unit_of(w, in, q, ob);
+    if (u.left >= ob) sec_quad_tile(w, g, u.in, out, res, u.weights, u.output, ob, th, tw);
+    else for (int i = 0; i < u.left; i += few)
+      sec_quad_tile(w, g, u.in, out, res, u.weights + i, u.output + i, few, th, tw);
+  }
 }
 
 /* `sec_dense_plain` on quads: sixteen outputs at once; a word of inputs meets all of them. n lines of
