@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,21 @@ def undisturbed(
     drawn: bool = False,
     workers: Callable[[Running], list[int]] = Running.children,
 ) -> Undisturbed:
-    """Run the study once in peace; arguments as of `Running` and `kills`."""
-    running = Running(out, *words, drawn=drawn)
+    """Run the study once in peace; arguments as of `Running` and `kills`.
+
+    What it has imported this process imports too, and every later run is a copy of it.
+    """
+    modules = out.with_suffix(".modules")
+    running = Running(out, *words, drawn=drawn, modules=modules)
     before, seconds = spent(workers(running)), 0.0
     while not running.over():
         seconds = max(seconds, spent([running.pid, *workers(running)]) - before)
         time.sleep(PAUSE)
     if (ended := running.end()).code:
         raise SystemExit(f"the study itself does not run: {ended.said}")
+    for name in modules.read_text().split():
+        with suppress(ImportError):  # one that was made while it ran
+            import_module(name)
     return Undisturbed(out, numbers(out), seconds)
 
 
@@ -241,6 +249,7 @@ def damages(
         path = out / name
         content = path.read_bytes()
         beside = sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)
+        beside = beside or sorted(p for p in out.rglob("*") if p.is_file() and p != path)
         path.unlink()
         if how in PLACES:
             PLACES[how](path)

@@ -1,5 +1,8 @@
 """A study of seconds that faults are done to: it is run in a process of its own, and compared.
 
+Its processes are copies of one that has imported what they need: that takes longer than all that
+they do, and moments to kill them at are better spent on that.
+
 What is compared are all numbers of all records, every checkpoint and results.csv, with those of a
 run that nobody disturbed.
 """
@@ -22,6 +25,7 @@ from typing import Any
 
 from secateur.cli import main
 from secateur.study import report
+from secateur.study.executors import processes, worker
 
 ARGUMENTS = [
     *("--data", "digits", "--net", "mlp", "--keep", "0.5", "--criteria", "gate,magnitude"),
@@ -49,7 +53,7 @@ class Ended:
 
 
 class Running:
-    """A run of the study, in a child of this process, which has imported all that it needs."""
+    """A run of the study, in a child of this process."""
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Running:
         drawn: bool = False,
         largest: int | None = None,
         log: Path | None = None,
+        modules: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -67,13 +72,14 @@ class Running:
             drawn: whether its report has figures, which take longer than all else.
             largest: bytes that a file of this run may have, where there is a limit.
             log: where it writes what it says; by default beside the study.
+            modules: where it writes in the end which modules it has, if anywhere.
         """
         self._log = log or out.parent / f"{out.name}-{next(_NUMBERS)}.log"
         self._status: int | None = None
         self.pid = os.fork()
         if not self.pid:
             arguments = ["secateur", "study", *ARGUMENTS, "--out", str(out), *words]
-            _study(arguments, self._log, drawn, largest)
+            _study(arguments, self._log, drawn, largest, modules)
 
     def over(self) -> bool:
         """Return whether it has ended, without waiting for that."""
@@ -105,7 +111,9 @@ class Running:
         return below(self.pid)
 
 
-def _study(arguments: Sequence[str], log: Path, drawn: bool, largest: int | None) -> None:
+def _study(
+    arguments: Sequence[str], log: Path, drawn: bool, largest: int | None, modules: Path | None
+) -> None:
     """Be a run of the study, and end with it."""
     code = 1
     try:
@@ -119,11 +127,14 @@ def _study(arguments: Sequence[str], log: Path, drawn: bool, largest: int | None
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, most))
         if not drawn:
             report.printed = lambda *given, **options: {}
+        processes.started = _Copy
         sys.argv = list(arguments)
         try:
             main()
         except SystemExit as end:
             code = int(end.code or 0)
+        if modules is not None:
+            modules.write_text("\n".join(sys.modules))
     except BaseException:
         import traceback
 
@@ -134,6 +145,42 @@ def _study(arguments: Sequence[str], log: Path, drawn: bool, largest: int | None
         with suppress(OSError):
             sys.stderr.flush()
         os._exit(code)
+
+
+class _Copy:
+    """A copy of a run that is a worker of it, in place of a process that begins with nothing."""
+
+    def __init__(self) -> None:
+        asked, ask = os.pipe()
+        answer, answered = os.pipe()
+        self._status: int | None = None
+        self.pid = os.fork()  # a run has other threads, but they only read from other workers
+        if not self.pid:
+            _be_worker(asked, answered)
+        for end in (asked, answered):
+            os.close(end)
+        self.stdin, self.stdout = os.fdopen(ask, "wb"), os.fdopen(answer, "rb")
+
+    def kill(self) -> None:
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        if self._status is None:
+            _, self._status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(self._status)
+
+
+def _be_worker(asked: int, answered: int) -> None:
+    """Be a worker of a study, and end with it."""
+    try:
+        os.dup2(asked, 0)
+        os.dup2(answered, 1)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # pipes of other workers, and the lock
+        sys.stdin = os.fdopen(0)
+        worker.main()
+    finally:
+        os._exit(0)
 
 
 def run(out: Path, *words: str, **limits: Any) -> Ended:

@@ -43,15 +43,11 @@ import fault_kinds
 from fault_kinds import Fault, Undisturbed, undisturbed
 from fault_runs import Running, below
 from secateur import machine
-from secateur.study.report import page, printed
-from secateur.terminal import commands
 
 KINDS = ("kill-1", "kill-2", "kill-ray", "damage", "quota", "disk", "twice")
 MANY = {"kill": 100, "damage": None, "quota": 20, "disk": 20, "twice": 20}
 FEW = {"kill": 5, "damage": 40, "quota": 3, "disk": 3, "twice": 2}
 DRAWN = ("damage", "quota", "disk")  # whose studies have figures
-IMPORTED = (commands, page, printed)
-"""What every run needs; each is a copy of this process, and finds them here."""
 APART = "SECATEUR_FAULTS_APART"
 """In the environment: this process has mounts of its own."""
 

@@ -12,37 +12,48 @@ tests/data/fuzz/READER, where tests/test_fuzz_cases.py finds it; the command the
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import hashlib
+import io
 import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 HERE = Path(__file__).parent
 FOUND = HERE / "data" / "fuzz"
 LONGEST = 1 << 16  # bytes of an input
 SLOW, MEMORY = 10, 1024  # seconds that an input may take, and MiB that reading may come to
+SAME = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # so that a run can be done again
 LAST = 4000  # letters of what is said of a fault
 BEGUN = "fuzzing begins with MiB: "  # in memory: torch, and what else is imported
 
 
 def fuzz(name: str, corpus: Path, limit: str, slow: int, faults: Path) -> tuple[int, str]:
-    """Fuzz a reader in a process of its own, which its first fault ends.
+    """Fuzz a reader in a copy of this process, which its first fault ends.
+
+    This process has imported all that readers take; that needs seconds, the more as it is
+    instrumented.
 
     Returns:
         Its exit code, and what it said.
     """
-    command = [sys.executable, __file__, "--one", name, str(corpus), limit]
-    command += [f"-max_len={LONGEST}", f"-timeout={slow}", f"-report_slow_units={slow}"]
-    command += [f"-artifact_prefix={faults}{os.sep}", "-print_final_stats=1", "-verbosity=0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run(
-        command, check=False, env=environment, cwd=HERE, stderr=subprocess.PIPE, text=True
-    )
-    return done.returncode, done.stderr
+    arguments = [str(corpus), limit]
+    arguments += [f"-max_len={LONGEST}", f"-timeout={slow}", f"-report_slow_units={slow}"]
+    arguments += [f"-artifact_prefix={faults}{os.sep}", "-print_final_stats=1", "-verbosity=0"]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        sys.stdout.flush()
+        if not (pid := os.fork()):
+            os.dup2(said.fileno(), 2)
+            one(name, arguments)
+        _, status = os.waitpid(pid, 0)
+        said.seek(0)
+        return os.waitstatus_to_exitcode(status), said.read()
 
 
 def told(name: str, said: str) -> str:
@@ -62,13 +73,12 @@ def in_memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
-def one(name: str, arguments: list[str]) -> None:
-    """Fuzz a reader in this process until its time is over."""
+def one(name: str, arguments: list[str]) -> NoReturn:
+    """Fuzz a reader in this process until its time is over, and end with it."""
     import atheris
 
-    with atheris.instrument_imports(include=["secateur"]):
-        import fuzz_json
-        import fuzz_readers
+    import fuzz_json
+    import fuzz_readers
 
     def attempt(content: bytes) -> None:
         fuzz_readers.tried(name, content)
@@ -80,22 +90,34 @@ def one(name: str, arguments: list[str]) -> None:
             return bytes(atheris.Mutate(content, most))
         return made
 
-    for seed in fuzz_readers.READERS[name].seeds():
-        attempt(seed)
-    print(f"{BEGUN}{in_memory()}", file=sys.stderr)
-    arguments = [*arguments, f"-rss_limit_mb={in_memory() + MEMORY}"]
-    more = {"custom_mutator": mutate} if fuzz_readers.READERS[name].json else {}
-    atheris.Setup([sys.argv[0], *arguments], attempt, **more)
-    atheris.Fuzz()
+    # At its end what libraries had threads for would wait for those, which a copy does not have.
+    libc = ctypes.CDLL(None)
+    libc.__cxa_atexit(libc._exit, None, None)
+    try:
+        for seed in fuzz_readers.READERS[name].seeds():
+            attempt(seed)
+        print(f"{BEGUN}{in_memory()}", file=sys.stderr)
+        arguments = [*arguments, f"-rss_limit_mb={in_memory() + MEMORY}"]
+        more = {"custom_mutator": mutate} if fuzz_readers.READERS[name].json else {}
+        atheris.Setup([sys.argv[0], *arguments], attempt, **more)
+        atheris.Fuzz()  # which ends the process
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def main() -> int:
     """Fuzz the readers that are named, or all; return the exit code."""
-    if sys.argv[1:2] == ["--one"]:
-        one(sys.argv[2], sys.argv[3:])
-        return 0
-    import fuzz_readers
-    from fuzz_reader import tidy
+    if os.environ | SAME != os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | SAME)
+    import atheris
+
+    quiet = contextlib.redirect_stderr(io.StringIO())  # it has a line for each module
+    with quiet, atheris.instrument_imports(include=["secateur"]):
+        import fuzz_readers
+        from fuzz_reader import folder, tidy
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
@@ -105,6 +127,7 @@ def main() -> int:
     given = parser.parse_args()
     limit = f"-runs={given.runs}" if given.runs else f"-max_total_time={given.seconds}"
     wrong = []
+    folder()  # the one of every copy of this process
     for name in given.readers or fuzz_readers.READERS:
         with tempfile.TemporaryDirectory(prefix="secateur-corpus-") as place:
             corpus, faults = Path(place) / "corpus", Path(place) / "faults"

@@ -18,6 +18,7 @@ import pytest
 import tiny_network as tiny
 from secateur import files
 from secateur.compiler import artifact, toolchain
+from secateur.compiler.ports import Port
 from secateur.compiler.runtime import Engine
 from secateur.compiler.targets import Target
 from secateur.errors import CompileError, UsageError
@@ -269,6 +270,17 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
     unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
     for same in (wide[:, ::2], x[::-1].copy()[::-1], unaligned, np.r_[x[:1], x][1:]):
         np.testing.assert_array_equal(engine(same)[0], tiny.expected(x))
+
+
+@pytest.mark.parametrize("order", [np.asarray, np.asfortranarray])
+def test_booleans_are_0_and_1_whatever_their_bytes(order: Callable[[Any], Any]) -> None:
+    """Masks of 255 are often looked at as booleans."""
+    levels = np.array([[0, 1, 255], [7, 0, 0]], np.uint8)
+    array = Port({"name": "mask", "dtype": "bool", "shape": [3]}).check(
+        order(levels.view(bool)), True
+    )
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(array.view(np.uint8), levels > 0)
 
 
 class WithGradients:

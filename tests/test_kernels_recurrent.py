@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnx_models as om
-from kernel_nets import FEW, MACHINES, Build, Net, check, refused, several
+from kernel_nets import FEW, MACHINES, Build, Net, as_tuple, check, refused, several
 from secateur.compiler.kernels import Machine
 from secateur.compiler.ops import recurrent
 from secateur.compiler.pipeline import compile_network
@@ -100,3 +100,48 @@ def test_a_sequence_that_is_known_or_not(known: bool) -> None:
     model = om.model(nodes, shapes, constants=constants)
     with compile_network(model.SerializeToString()).engine() as engine:
         assert engine.info["inputs"][0]["name"] == "h"  # it was compared with the reference
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_a_sequence_without_steps_ends_in_zeros(op: str) -> None:
+    """Whatever its first states are: as ONNX Runtime has it."""
+    rng, gates = np.random.default_rng(0), recurrent.FAMILIES[op].gates
+    constants = {
+        "w": rng.standard_normal((1, gates * 5, 3)), "r": rng.standard_normal((1, gates * 5, 5)),
+    }  # fmt: skip
+    starts = ["h0", "c0"][: 2 if op == "LSTM" else 1]
+    ends = ["h", "c"][: len(starts)]
+    names = " ".join(f"{name}t" for name in starts)
+    nodes = [
+        *(om.node("Transpose", name, f"{name}t", perm=(1, 0, 2)) for name in ("x", *starts)),
+        om.node(
+            op, f"xt w r - n {names}", " ".join(["-", *(f"{e}t" for e in ends)]), hidden_size=5
+        ),
+        *(om.node("Transpose", f"{name}t", name, perm=(1, 0, 2)) for name in ends),
+    ]
+    shapes = {"x": ["N", 4, 3], "n": ["N"]} | {name: ["N", 1, 5] for name in starts}
+    inputs = [om.value(k, v, np.int32 if k == "n" else np.float32) for k, v in shapes.items()]
+    arrays = {name: a.astype(np.float32) for name, a in constants.items()}
+    model = om.model(nodes, inputs, " ".join(ends), constants=arrays)
+    given_arrays = {
+        name: rng.standard_normal([n if n != "N" else 19 for n in shape]).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    given_arrays["n"] = (np.arange(19) % 5).astype(np.int32)
+    wanted = om.onnxruntime_gives(model, given_arrays)
+    with compile_network(model.SerializeToString()).engine(1) as engine:
+        got = as_tuple(engine(given_arrays))
+    for one, other in zip(got, wanted.values(), strict=True):
+        assert not one[::5].any()
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_last_states_alone_of_samples_that_come_first() -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"w": (2, 12, 5), "r": (2, 12, 4)}
+    arrays = {name: rng.standard_normal(n).astype(np.float32) for name, n in sizes.items()}
+    attributes = {"hidden_size": 4, "layout": 1, "direction": "bidirectional"}
+    node = om.node("GRU", "x w r", "- y", **attributes)
+    model = om.model([node], {"x": ["N", 3, 5]}, constants=arrays)
+    with compile_network(model.SerializeToString()).engine(1) as engine:
+        assert engine(np.zeros((3, 3, 5), np.float32)).shape == (3, 2, 4)  # it was compared

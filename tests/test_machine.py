@@ -68,6 +68,28 @@ def test_describe_is_json_and_says_this_machine():
     assert (facts["gpu"] is not None) == torch.cuda.is_available()
 
 
+def test_what_was_computed_on_one_gpu_of_several_names_it(monkeypatch):
+    names = {None: "the first", 0: "the first", 1: "the second"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_name", lambda device=None: names[getattr(device, "index", None)]
+    )
+    forget()
+    first, second = (machine.describe(torch.device("cuda", n)) for n in (0, 1))
+    assert (first["gpu"], second["gpu"]) == ("the first", "the second")
+    assert first["device"] == "cuda"
+    assert machine.kind(first) != machine.kind(second)
+    forget()
+
+
+def test_the_processor_beside_a_gpu_is_of_another_kind_than_the_gpu():
+    machines = {"cpu": "X", "gpu": "Y"}
+    on_cpu, on_gpu = ({**machines, "device": device} for device in ("cpu", "cuda"))
+    assert machine.kind(on_cpu) == machine.kind({"cpu": "X", "gpu": None}) == "X"
+    assert machine.kind(on_gpu) == machine.kind(machines) == "X, Y"
+    assert machine.describe(CPU)["device"] == "cpu"
+
+
 def test_describe_gives_a_copy():
     machine.describe()["instructions"].append("nonsense")
     assert "nonsense" not in machine.describe()["instructions"]

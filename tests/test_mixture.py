@@ -62,6 +62,16 @@ def test_versions_of_stages_count_too() -> None:
     assert "2.14.0 in 1 (such as start 0)" in summarise(spec, found, stages=[stage]).mixed[0]
 
 
+def test_a_seed_that_went_on_on_the_gpu_of_the_same_machine_is_said() -> None:
+    spec, found = study()
+    for record in found:
+        device = "cuda" if record["trial"]["criterion"] == "gate" else "cpu"
+        record["hardware"] = {"cpu": "X", "gpu": "Y", "device": device}
+    said = summarise(spec, found).mixed
+    assert len(said) == 3
+    assert "on machines of different kinds (X; X, Y)" in said[0]
+
+
 def test_a_seed_is_not_paired_across_kinds_of_machines() -> None:
     _, found = summary(_1={"hardware": {"cpu": "Y"}})
     (said,) = found.mixed

@@ -116,6 +116,73 @@ def test_each_layer_is_timed(int8: bool) -> None:
     assert found["0"] > found["3"] > 0
 
 
+class Called(nn.Module):
+    """A layer that is called twice, one in a dict, and a recurrent one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.heads = nn.Linear(8, 8), nn.ModuleDict({"a": nn.Linear(8, 8)})
+        self.steps = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(self.heads["a"](self.twice(torch.relu(self.twice(x)))))[0]
+
+
+def test_what_a_module_takes_is_of_all_its_calls() -> None:
+    pytest.importorskip("onnx")
+    assert set(layer_latencies(Called(), torch.randn(1, 3, 8))) == {"twice", "heads.a", "steps"}
+
+
+def test_a_bfloat16_network_is_timed() -> None:
+    pytest.importorskip("onnx")
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), torch.randn(1, 4)
+    _, result = prune(net.bfloat16(), goal=Goal(latency_ms=1e6), example=x.bfloat16())
+    assert result.requested == 1.0
+
+
+def test_weights_of_a_module_within_share_the_time_of_the_one_around(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line, self.at = nn.Linear(8, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.line(x)
+            return self.at(x, x, x)[0]
+
+    def milliseconds(module: nn.Module, example: Any, **_: Any) -> dict[str, float]:
+        kept = {n: int(torch.count_nonzero(p)) for n, p in module.named_parameters()}
+        at = kept["at.in_proj_weight"] + kept["at.out_proj.weight"]
+        return {"line": 1.0 * kept["line.weight"], "at": 10.0 * at}
+
+    def whole(module: nn.Module, example: Any, **_: Any) -> float:
+        return sum(milliseconds(module, example).values())
+
+    monkeypatch.setattr(latency, "layer_latencies", milliseconds)
+    monkeypatch.setattr(latency, "compiled_latency", whole)
+    net = Attending().eval()
+    plan = prunable(net).including_first(net)
+    goal = Goal(latency_ms=1000)
+    _, result = prune(net, plan=plan, goal=goal, example=torch.randn(1, 3, 8))
+    assert [n for n in result.notes if re.search(r"weight of at\.\S+ costs 10 times", n)]
+
+
+def test_weights_that_all_cost_alike_are_ranked_by_the_criterion() -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 2))
+    _, result = prune(net, goal=Goal(macs=100), example=torch.randn(1, 8))
+    assert result.macs is not None
+    assert result.macs.after == 100
+    assert result.notes == ()
+
+
+def test_a_budget_that_no_ratio_meets_says_why() -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 2))
+    with pytest.raises(BudgetError, match="nowhere"):
+        prune(net, Budget(1, overrides={"nowhere": 0.5}), goal=Goal(params=100))
+
+
 def test_a_goal_of_latency_cuts_where_weights_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """By their magnitude alone both layers would be cut alike."""
 

@@ -266,6 +266,21 @@ def test_a_layer_that_is_called_twice_has_one_range_for_both() -> None:
     assert away(gives(training.finish(x).content, x), wanted) < 5e-3
 
 
+def test_a_pass_that_failed_between_two_calls_does_not_swap_them() -> None:
+    model, x = Twice(), images(32, 6)
+    training = QuantizedTraining(model, x)
+    model.train()
+    model(x)
+    before = {name: value.clone() for name, value in training.state_dict().items()}
+    failing = model.relu.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(x)
+    failing.remove()
+    model(x)  # the same batch: what each call reads stays as it was
+    for name, value in training.state_dict().items():
+        torch.testing.assert_close(value[:2], before[name][:2], rtol=1e-3, atol=1e-3)
+
+
 # Bad input
 
 

@@ -37,6 +37,24 @@ def test_an_order_is_no_worse_than_that_it_was_given(seed: int, channels: int, s
             assert gain(magnitudes, other, size) <= found * (1 + 1e-6)
 
 
+@given(st.integers(0, 99), st.integers(2, 20), st.sampled_from([2, 3, 4, 16]))
+def test_no_exchange_of_two_channels_gains_more(seed: int, channels: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    magnitudes = np.abs(rng.standard_normal((channels, 3)))
+    magnitudes[rng.random((channels, 3)) < 0.3] = 0
+    found = gathered(magnitudes, size)
+
+    def gained(order: np.ndarray) -> float:
+        sets = (magnitudes[order[at : at + size]] for at in range(0, channels, size))
+        return float(sum((block.sum(0) ** 2).sum() for block in sets))
+
+    best = gained(found)
+    for a, b in itertools.combinations(range(channels), 2):
+        other = found.copy()
+        other[[a, b]] = other[[b, a]]
+        assert gained(other) <= best * (1 + 1e-6)
+
+
 def test_what_belongs_together_is_found() -> None:
     scattered = np.zeros((8, 2))
     scattered[[0, 2, 4, 6], 0] = scattered[[1, 3, 5, 7], 1] = 1

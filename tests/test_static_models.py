@@ -12,7 +12,7 @@ import pytest
 
 import onnx_models as om
 from quantised_models import operators
-from secateur.compiler import pipeline
+from secateur.compiler import interpreter, passes, pipeline
 from secateur.errors import CompileError
 
 pytest.importorskip("onnxruntime")
@@ -146,8 +146,13 @@ def of_onnx_runtime(op: str, inputs: str, **attributes: Any) -> onnx.ModelProto:
         om.node("QuantizeLinear", "x s z", "q"), om.node(op, inputs, "p", **attributes),
         om.node("DequantizeLinear", "p s z", "y"),
     ]  # fmt: skip
-    nodes[1].domain = "com.microsoft"
-    known = {"s": np.array(0.03, F32), "z": np.array(120, np.uint8)}
+    nodes[1].domain = "" if op == "QLinearMatMul" else "com.microsoft"
+    known = {
+        "s": np.array(0.03, F32), "z": np.array(120, np.uint8), "m": np.array(5, np.int8),
+        "s4": np.full(4, 0.03, F32), "z4": np.full(4, 120, np.uint8),
+        "s5": np.full(5, 0.03, F32), "z5": np.full(5, 120, np.uint8),
+        "w": np.ones((5, 5), np.uint8),
+    }  # fmt: skip
     model = om.model(nodes, {"x": ["N", 3, 4, 5]}, constants=known, opset=13)
     model.opset_import.add(domain="com.microsoft", version=1)
     return model
@@ -177,6 +182,28 @@ def test_an_operator_of_integers_gives_what_onnx_runtime_gives(
 
 
 @pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("QLinearAdd", "q s m q s m s", {}),
+        ("QLinearAveragePool", "q s m s", {"kernel_shape": [2, 2]}),
+    ],
+)
+def test_integers_without_a_zero_point_are_of_the_inputs_type(
+    op: str, inputs: str, attributes: dict[str, Any]
+) -> None:
+    nodes = [om.node("QuantizeLinear", "x s m", "q"), om.node(op, inputs, "y", **attributes)]
+    nodes[1].domain = "com.microsoft"
+    known = {"s": np.array(0.03, F32), "m": np.array(5, np.int8)}
+    model = om.model(nodes, {"x": [1, 3, 4, 5]}, constants=known, opset=13)
+    model.opset_import.add(domain="com.microsoft", version=1)
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 5)).astype(F32)
+    (wanted,) = om.onnxruntime_gives(model, {"x": x}).values()
+    (got,) = interpreter.run(passes.apply(om.read(model)), {"x": x}).values()
+    assert got.dtype == wanted.dtype == np.int8
+    assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
     ("op", "inputs", "attributes", "why"),
     [
         ("QLinearGlobalAveragePool", "q s z s z", {"channels_last": 1}, "channels_last=1"),
@@ -187,6 +214,23 @@ def test_an_operator_of_integers_gives_what_onnx_runtime_gives(
         ("QLinearSigmoid", "x s z s z", {}, "data of float32"),
         ("QLinearSigmoid", "q s z - z", {}, "the scale of its output is absent"),
         ("QLinearSigmoid", "q - z s z", {}, "data or their scale are absent"),
+        ("QLinearSigmoid", "q s4 z4 s z", {}, r"shape \(4,\) where one number is due"),
+        ("QLinearSigmoid", "q s z s4 z4", {}, r"shape \(4,\) where one number is due"),
+        ("QLinearMatMul", "q s4 z4 w s z s z", {}, r"shape \(4,\) where one number is due"),
+        ("QLinearMatMul", "q s z w s z s5 z5", {}, r"shape \(5,\) where one number is due"),
+        (
+            "QLinearAveragePool",
+            "q s z s z",
+            {"kernel_shape": [2, 2], "dilations": [2, 2]},
+            "attribute 'dilations' is not known",
+        ),
+        (
+            "QLinearAveragePool",
+            "q s z s z",
+            {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1},
+            "ceil_mode with count_include_pad",
+        ),
+        ("QGemm", "q s z w s z - s", {}, "a scale and no zero point"),
     ],
 )
 def test_an_odd_operator_of_integers_is_refused(

@@ -176,14 +176,19 @@ def test_a_damaged_checkpoint_is_trained_again_and_the_source_stays(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seeds": 2, "epochs": 2}, {"seeds": 2, "first_seed": 5}, {"seeds": 1}]
+    ("changes", "what"),
+    [
+        ({"seeds": 2, "epochs": 2}, r"epochs: 1 there, 2 here, seeds: \[0\] there, \[0, 1\] here"),
+        ({"seeds": 2, "first_seed": 5}, r"seeds: \[0\] there, \[5, 6\] here"),
+        ({"seeds": 1}, "nothing"),
+    ],
 )
 def test_another_study_is_refused_before_anything_is_written(
-    digits: Task, one: Path, tmp_path: Path, changes: dict[str, Any]
+    digits: Task, one: Path, tmp_path: Path, changes: dict[str, Any], what: str
 ) -> None:
     out = tmp_path / "study"
     study = Study(digits, out=out, grow=one, **{**PLAN, **changes})
-    with pytest.raises(StudyError, match="is not this one with fewer seeds"):
+    with pytest.raises(StudyError, match=rf"not this one with fewer seeds.*differ in \S*{what}\)"):
         study.run()
     assert not out.exists()
 

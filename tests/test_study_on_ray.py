@@ -318,6 +318,14 @@ def test_what_does_not_fit_or_cannot_be_made_elsewhere_is_said(
     assert not list((tmp_path / "other" / "records").iterdir())
 
 
+def test_nodes_that_do_not_say_what_they_are_are_named(
+    study: Study, fake: FakeRay, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(fake, "wait", lambda refs, num_returns, timeout: ([], refs))
+    with pytest.raises(StudyError, match=r"within 120 s what it is \(a, b, c\): it is slow"):
+        done_on(study)
+
+
 def test_how_many_items_fit_on_a_node() -> None:
     assert slots_of({"CPU": 8}, 1, 0) == 8
     assert slots_of({"CPU": 8}, 3, 0) == 2

@@ -109,6 +109,21 @@ def test_the_announcement_says_what_is_to_be_done_and_about_how_long(ran: Study)
     assert second.endswith(" if all is still to be done")
     assert "certif" in third
     assert "2 processes" in ran.announcement(2)[1]
+    assert (
+        "in 2 processes, then compiling and timing: about" in ran.announcement(2, measured=True)[1]
+    )
+
+
+def test_the_estimate_counts_what_is_measured_and_the_network_that_is_as_fast(ran: Study) -> None:
+    def seconds(**given: Any) -> float:
+        study = Study(ran.task, **{**PLAN, "smaller": 0.1})
+        subject = Subject(study.task, study.spec, torch.device("cpu"))
+        return pace.expected(subject, 1, **given)
+
+    # three levels and the uncut network, the peers, and the search for a width
+    least = 4 * pace.NETWORK + pace.PEERS + pace.MATCHING
+    assert least < seconds(measured=True) < least + 60
+    assert seconds() < pace.PEERS
 
 
 def test_the_estimate_grows_with_the_epochs_and_is_of_the_right_size(ran: Study) -> None:

@@ -217,6 +217,10 @@ def test_a_ledger_of_others_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert ledger.before("a") == ("x", set())  # half a character is no text of JSON
     ledger.add("a", logged="one")
     assert ledger.before("a") == ("x", {"one"})
+    with (tmp_path / LEDGER).open("ab") as file:
+        file.write(b'{"tracker": "a", "log')  # a run was killed, or the disk was full
+    ledger.add("a", logged="two")
+    assert ledger.before("a") == ("x", {"one", "two"})
 
 
 def test_tensorboard_has_curves_levels_and_the_report(again: Study) -> None:

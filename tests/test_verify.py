@@ -318,6 +318,21 @@ def test_checkpoints_and_records_are_checked_in_their_study(copy: Path) -> None:
     assert verify(checkpoint).findings[0].state == "not hashed"  # since its record is damaged
 
 
+def test_a_checkpoint_that_nothing_needs_any_more_is_made_anew_as_it_says(
+    copy: Path, digits: Task
+) -> None:
+    checkpoint = copy / "checkpoints" / f"{STAGE}.safetensors"
+    (copy / "failures" / f"{TRIAL}.json").unlink()
+    checkpoint.write_bytes(flipped(checkpoint.read_bytes()))
+    (fault,) = (finding for finding in verify(copy).findings if finding.state == "damaged")
+    assert fault.why.endswith(
+        f"delete records/{STAGE}.json and run the study again, which makes both anew"
+    )
+    (copy / "records" / f"{STAGE}.json").unlink()
+    Study(digits, out=copy, **PLAN).run()
+    assert "damaged" not in {finding.state for finding in verify(copy).findings}
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_folders_of_models_are_checked(tmp_path: Path, packed: bool) -> None:
     secateur.save_pretrained(nn.Linear(8, 8), tmp_path, packed=packed)

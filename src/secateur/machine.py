@@ -41,18 +41,27 @@ class _Machine:
     os: str
 
 
-def describe() -> dict[str, object]:
+def describe(device: torch.device | None = None) -> dict[str, object]:
     """Return what this machine is, ready for JSON.
+
+    Args:
+        device: where something was computed; None: that is not said.
 
     Returns:
         cpu: model name. cores: logical cores that this process may use. physical_cores: how
         many cores in hardware those are, or None where the system does not tell. memory_gib:
-        main memory in GiB, or None. gpu: name of the first CUDA device, or None. instructions:
-        those of `INSTRUCTIONS` that the processor has, sorted. os: system, release and
-        architecture.
+        main memory in GiB, or None. gpu: name of the CUDA device that was given, else of the
+        first, or None. instructions: those of `INSTRUCTIONS` that the processor has, sorted.
+        os: system, release and architecture. device: "cpu" or "cuda", where it was given.
     """
     facts = asdict(_machine())
     facts["instructions"] = list(facts["instructions"])
+    if device is not None:
+        facts["device"] = device.type
+        if device.type == "cuda":  # a machine may have GPUs of several kinds
+            import torch
+
+            facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
 
 
@@ -76,9 +85,11 @@ def kind(hardware: Mapping[str, Any]) -> str:
     """Return the kind of a machine: on two of one kind the same computation gives the same bits.
 
     Args:
-        hardware: of `describe`, here or in a record; what it lacks counts as equal.
+        hardware: of `describe`, here or in a record; what it lacks counts as equal. What is known
+            to be of the processor is of no GPU that is beside it.
     """
-    parts = [hardware.get("cpu"), " ".join(hardware.get("instructions") or ()), hardware.get("gpu")]
+    gpu = None if hardware.get("device") == "cpu" else hardware.get("gpu")
+    parts = [hardware.get("cpu"), " ".join(hardware.get("instructions") or ()), gpu]
     return ", ".join(str(part) for part in parts if part)
 
 

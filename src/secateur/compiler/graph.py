@@ -62,6 +62,11 @@ class Node:
         """Return an attribute, or a default where the node does not carry it."""
         return self.attributes.get(attribute, default)
 
+    @property
+    def output(self) -> str:
+        """The first output that anybody wants; `""` where nobody wants any."""
+        return next(filter(None, self.outputs), "")
+
     def __str__(self) -> str:
         return f"{printable(self.op)} {self.name!r}"
 

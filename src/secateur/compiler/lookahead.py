@@ -21,14 +21,14 @@ def marked(graph: Graph) -> Graph:
     wanted: dict[str, tuple[Strides, ...]] = {}
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
-        later = wanted.get(next(filter(None, node.outputs), ""), ())
+        later = wanted.get(node.output, ())
         strides = _strides(graph, node)
         ahead = {AHEAD: later} if strides is not None and later else {}
         if strides is not None:
             wider = tuple(tuple(map(int.__mul__, strides, s)) for s in later)
             _want(wanted, node.inputs[0], (strides, *wider) if max(strides) > 1 else wider)
         for name in node.inputs if strides is None else node.inputs[1:]:
-            if name and later and _alike(graph, name, node.outputs[0]):
+            if name and later and _alike(graph, name, node.output):
                 _want(wanted, name, later)
         nodes.append(replace(node, attributes={**node.attributes, **ahead}))
     return graph.with_(nodes=tuple(reversed(nodes)))

@@ -200,7 +200,7 @@ def _split(graph: Graph, machine: Machine) -> int:
     """
     large, found = 16 * machine.lanes, False
     for k, node in enumerate(graph.nodes):
-        shape = graph.types[node.outputs[0]].shape
+        shape = graph.types[node.output].shape
         if len(shape) < 4 or prod(shape[2:]) < large:
             return k if found else 0
         found = found or node.op in choice.CONVOLUTIONS

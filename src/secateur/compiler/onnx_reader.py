@@ -253,6 +253,8 @@ class _Reader:
         advice = "export without operators of other domains"
         if proto.op_type.startswith("Q"):  # of ONNX Runtime's QOperator format
             advice = "quantise with quant_format=QuantFormat.QDQ"
+        if proto.op_type == "DynamicQuantizeLSTM":  # the one layer that `quantize_dynamic` gives so
+            advice = 'quantise without it: op_types_to_quantize=["MatMul", "Gemm", "Conv"]'
         return f"operator {proto.domain}.{proto.op_type} is not one of ONNX's own; {advice}"
 
     def _check_if(self, proto: NodeProto, node: Node) -> None:

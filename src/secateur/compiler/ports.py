@@ -23,6 +23,7 @@ class Port:
         self.dtype = np.dtype(str(described["dtype"]))
         self.shape = tuple(map(int, described["shape"]))
         self.merged = merged
+        self.boolean = self.dtype == np.bool_
 
     def merge(self, output: Array) -> Array:
         """Return an output with the rows of a sample, if it has some, among those of the others."""
@@ -47,6 +48,8 @@ class Port:
                 f"input {self.name!r} must be {self.describe(batched)}, "
                 f"got {array.dtype}{list(array.shape)}{self._hint(array, shape, batched)}"
             )
+        if self.boolean:  # a view of other bytes may hold more than 0 and 1
+            return np.not_equal(array.view(np.uint8), 0, order="C")
         if array.flags.c_contiguous and array.flags.aligned:
             return array
         return np.array(array, order="C")

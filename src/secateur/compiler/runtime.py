@@ -172,9 +172,10 @@ class Engine:
             arrays = self._in_order(arrays[0])
         if len(arrays) != len(self._inputs):
             names = ", ".join(port.name for port in self._inputs)
+            packed = len(arrays) == 1 and isinstance(arrays[0], (list, tuple))
             raise UsageError(
                 f"the network has {len(self._inputs)} inputs ({names}), but {len(arrays)} arrays "
-                "were given"
+                f"were given{'; give each by itself: engine(*arrays)' if packed else ''}"
             )
         try:
             given = [

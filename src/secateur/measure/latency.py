@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from secateur.compiler.call import compile as compile_model
 from secateur.compiler.pipeline import compile_network
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 LEAST_SECONDS = 0.3
 LEAST_RUNS = 20
 MOST_SECONDS = 3.0
+
+RECURRENT = ("RNN", "GRU", "LSTM")
+"""Steps that have weights, and are told by no count of them."""
 
 PROFILES = 100
 """Times that every step is timed: what else a machine does only adds to the least of them."""
@@ -65,7 +70,8 @@ def layer_latencies(
 
     Returns:
         A module's name, as in `named_modules`, → what the layers that run its own weights take
-        together. Layers that do not say which module they are of are missing.
+        together, in all its calls. Layers that do not say which module they are of have a name of
+        their own.
     """
     with _compiled(model, example, threads, int8) as (engine, arrays):
         profiles: list[dict[str, float]] = []
@@ -74,9 +80,10 @@ def layer_latencies(
             profiles.append(dict(engine.profile(arrays)))
         facts = {step["name"]: step for steps in engine.info["steps"] for step in steps}
     found: dict[str, float] = {}
+    modules = {name for name, module in model.named_modules() if _weights(module)}
     for name in profiles[0]:
-        if "nonzeros" in (fact := facts.get(name, {})):
-            module = _module(fact["layer"])
+        if "nonzeros" in (fact := facts.get(name, {})) or fact.get("op") in RECURRENT:
+            module = _of(_module(fact["layer"]), modules)
             least = min(profile[name] for profile in profiles)
             found[module] = found.get(module, 0.0) + least * 1000
     return found
@@ -87,7 +94,7 @@ def _compiled(
     model: nn.Module, example: Inputs, threads: int | None, int8: bool
 ) -> Iterator[tuple[Engine, Mapping[str, np.ndarray[Any, Any]]]]:
     """Yield an engine that has run once, and its inputs."""
-    every = {name: tensor.detach().numpy() for name, tensor in names_of(example).items()}
+    every = {name: _array(tensor) for name, tensor in names_of(example).items()}
     if int8:
         content = quantize(model, example, ranges="minmax").content
         engine = compile_network(content).engine(threads)
@@ -98,6 +105,34 @@ def _compiled(
     with engine:
         engine(arrays)
         yield engine, arrays
+
+
+def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Return a tensor as an engine takes it: numpy has no bfloat16, and engines take float32."""
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    array: np.ndarray[Any, Any] = wide.detach().cpu().numpy()
+    return array
+
+
+def _weights(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None
+
+
+def _of(name: str, modules: Collection[str]) -> str:
+    """Return the module that an exporter's name means, of those with weights; or the name.
+
+    A second call has a number behind it, a module in a dict lacks the dict's name, and a recurrent
+    layer's own operators stand within it.
+    """
+    first = re.sub(r"_\d+(?=\.|$)", "", name)
+    for tried in (name, first):
+        if tried in modules:
+            return tried
+        inside = [module for module in modules if module.endswith(f".{tried}")]
+        if len(inside) == 1:
+            return inside[0]
+    parent = first.rpartition(".")[0]
+    return parent if parent in modules else name
 
 
 def _module(layer: str) -> str:

@@ -9,7 +9,7 @@ weights with equal squares the one that costs less stays.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,7 +73,8 @@ def costs_for(goal: Goal, job: Job) -> Costs | None:
 
     Returns:
         None where the criterion alone is to decide: the goal is another one or says so, the budget
-        does not rank all weights together, there is no example, or zeros save nothing anywhere.
+        does not rank all weights together, there is no example, or zeros save nothing anywhere, or
+        as much everywhere.
 
     Raises:
         CompileError: the network cannot be compiled, or quantised; says where and why.
@@ -95,19 +96,20 @@ def _of(names: Sequence[str], found: Mapping[str, float]) -> Costs | None:
     if not dear:
         return None
     median = statistics.median(dear)
-    return Costs({name: max(found.get(name, median), LEAST * median) for name in names})
+    each = {name: max(found.get(name, median), LEAST * median) for name in names}
+    return Costs(each) if min(each.values()) < max(each.values()) else None
 
 
 def _measured(job: Job, int8: bool) -> dict[str, float]:
     """Return the milliseconds that a kept weight of some parameters takes."""
-    names = job.plan.names
     (more, many), (less, few) = (_timed(job, keep, int8) for keep in RATIOS)
+    runs = {name: _module(name, more) for name in job.plan.names}
     kept: dict[str, int] = {}
-    for name in names:
-        kept[_module(name)] = kept.get(_module(name), 0) + many[name] - few[name]
+    for name, module in runs.items():
+        kept[module] = kept.get(module, 0) + many[name] - few[name]
     return {
         name: max(0.0, more[module] - less[module]) / kept[module]
-        for name, module in ((name, _module(name)) for name in names)
+        for name, module in runs.items()
         if module in more and module in less and kept[module] > 0
     }
 
@@ -127,5 +129,11 @@ def _timed(job: Job, keep: float, int8: bool) -> tuple[Mapping[str, float], Mapp
     return layer_latencies(cut, job.example, threads=1, int8=int8), counts
 
 
-def _module(name: str) -> str:
-    return name.rpartition(".")[0]
+def _module(name: str, timed: Collection[str]) -> str:
+    """Return the module that runs a parameter: its own, or where that was not timed the one around.
+
+    Attention runs the weights of its output's projection itself.
+    """
+    own = name.rpartition(".")[0]
+    around = own.rpartition(".")[0]
+    return around if own not in timed and around and around in timed else own

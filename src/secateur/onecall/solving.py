@@ -49,11 +49,13 @@ def search(
         BudgetError: no cut meets the goal; says the least that was reached.
     """
     attempts: list[Attempt] = []
+    refusals: list[BudgetError] = []
 
     def met(keep: float) -> bool | None:
         try:
             value = measure(keep)
-        except BudgetError:
+        except BudgetError as error:
+            refusals.append(error)
             return None
         attempts.append(Attempt(keep, value, value <= goal.limit))
         return attempts[-1].fine
@@ -68,8 +70,10 @@ def search(
         best = keep if fine else best
         # where floors allow no such cut, look higher, whatever the goal
         low, high = (keep, high) if fine is None or fine == cost else (low, keep)
+    if best is None and not attempts:  # nothing can be cut so, whatever the goal
+        raise refusals[0]
     if best is None:
-        least = min((attempt.value for attempt in attempts), default=math.nan)
+        least = min(attempt.value for attempt in attempts)
         raise BudgetError(
             f"no cut meets {goal.name}={goal.limit:g}: the least that was reached is {least:g}; "
             "allow more, lower the floor, or let more parameters be cut"

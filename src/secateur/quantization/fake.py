@@ -217,6 +217,19 @@ class After(Hook):
         return output if self.trained.paused else self.rounded(output, training=module.training)
 
 
+@dataclass(eq=False)
+class Begin:
+    """Counts the calls of a pass from the first again: the pass before may have failed half-way."""
+
+    hooks: list[Hook]
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Stand before a pass of the model."""
+        if not _again():
+            for hook in self.hooks:
+                hook.calls = 0
+
+
 class Uncover:
     """Shows a layer's own weight again after each call, whether it failed or not."""
 
@@ -234,6 +247,9 @@ def _forget() -> None:
 def attach(model: nn.Module, before: Mapping[str, Before], after: Mapping[str, After]) -> None:
     """Give modules their hooks, by name."""
     _forget()
+    several = [hook for hook in (*before.values(), *after.values()) if len(hook.values) > 1]
+    if several:
+        model.register_forward_pre_hook(Begin(several), prepend=True)
     for name, hook in before.items():
         module = model.get_submodule(name)
         module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -247,7 +263,7 @@ def hooks(model: nn.Module) -> Iterator[tuple[nn.Module, dict[int, Any], int, An
     for module in model.modules():
         for found in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(found.items()):
-                if isinstance(hook, (Hook, Uncover)):
+                if isinstance(hook, (Hook, Begin, Uncover)):
                     yield module, found, key, hook
 
 

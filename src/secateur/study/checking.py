@@ -80,7 +80,8 @@ def check(directory: Path) -> Iterator[Finding]:
     """
     sums, found = _sums(directory)
     spec, address, finding = _spec(directory, sums)
-    planned = _planned(directory, spec, address) if spec and address else []
+    options = options_of(spec) if spec else None
+    planned = _planned(directory, options, address) if options and address else []
     ours = {item.id for item in planned}
     found += [finding, *_made(directory, address, sums, ours)]
     failures = _files(directory, "failures", ".json")
@@ -96,8 +97,8 @@ def check(directory: Path) -> Iterator[Finding]:
     for name in sums:
         if name not in spoken_of and not _was_tried_again(directory, name):
             yield Finding(name, "missing", f"it was there for the last report; {_AGAIN}")
-    if spec:
-        lost = _lost(directory, options_of(spec), planned, sums)
+    if options:
+        lost = _lost(directory, options, planned, sums)
         yield from lost
         yield from _undone(directory, planned, {*sums, *(finding.path for finding in lost)})
     yield from _extra(directory, spoken_of)
@@ -118,7 +119,8 @@ def _made(
         yield _dated(directory, name, sums)
         if "checkpoint" in record and address and (not ours or path.stem in ours):
             covered.add(checkpoint := _checkpoint(_item(record)))
-            yield files.compared(directory, checkpoint, record["checkpoint"], _AGAIN)
+            both = f"delete {name} and run the study again, which makes both anew"
+            yield files.compared(directory, checkpoint, record["checkpoint"], both)
     for path in _files(directory, "checkpoints", ".safetensors"):
         if (name := f"checkpoints/{path.name}") in covered:
             continue
@@ -189,15 +191,15 @@ def _failure(directory: Path, path: Path, address: str | None, sums: Mapping[str
     return Finding(name, "not hashed", "an earlier version of secateur wrote it")
 
 
-def _planned(directory: Path, spec: Record, address: str) -> list[Item]:
+def _planned(directory: Path, options: Options, address: str) -> list[Item]:
     """Return what a study does: with a dense network as fast, where its width was measured."""
-    options, seeds = options_of(spec), tuple(spec["seeds"])
     trained = any(f"_{AS_FAST}_" in path.name for path in _files(directory, "records", ".json"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorruptFile)  # it is said of the file itself
         found = read_matched(directory, address)
     known = found is not None and found.width is not None
-    return list(items(options, seeds, matched=trained or known))
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    return list(items(options, tuple(seeds), matched=trained or known))
 
 
 def _measured(directory: Path, name: str, address: str | None, again: str) -> Finding:

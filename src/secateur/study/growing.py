@@ -18,7 +18,7 @@ from secateur.study.hashed import read_record
 from secateur.study.matched import Matched
 from secateur.study.plan import Item, Stage, items
 from secateur.study.reading import Record, read_matched, read_spec, spec_hash
-from secateur.study.spec import Spec, is_smaller
+from secateur.study.spec import Spec, differences, is_smaller
 from secateur.study.store import Store
 
 REUSED = "reused"
@@ -48,11 +48,13 @@ def refuse_other(spec: Spec, source: Path) -> None:
     Raises:
         StudyError: it holds no study, or one that differs in more than the number of seeds.
     """
-    if not is_smaller(read_spec(source), spec):
+    there = read_spec(source)
+    if not is_smaller(there, spec):
+        what = ", ".join(differences(there, spec.as_json())) or "nothing"
         raise StudyError(
             f"the study in {source} is not this one with fewer seeds, so none of its seeds can be "
-            "taken over; give the same options, the same first seed and more --seeds, or leave "
-            "out --grow"
+            f"taken over (they differ in {what}); give the same options, the same first seed and "
+            "more --seeds, or leave out --grow"
         )
 
 

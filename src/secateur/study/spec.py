@@ -148,6 +148,23 @@ def is_smaller(other: Mapping[str, Any], spec: Spec) -> bool:
     return bool(mine == theirs and len(fewer) < len(seeds) and fewer == seeds[: len(fewer)])
 
 
+def differences(here: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return in what two specs differ, as JSON values: names of fields, and both values."""
+    found: list[str] = []
+    for key in sorted({*here, *wanted}):
+        a, b = here.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {_brief(a)} there, {_brief(b)} here")
+    return found
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def options_of(spec: Mapping[str, Any]) -> Options:
     """Return the options of a spec given as JSON values, as `Spec.as_json` writes them.
 

@@ -44,7 +44,7 @@ from secateur.study.reading import (
     read_matched,
     read_spec,
 )
-from secateur.study.spec import Spec, is_smaller
+from secateur.study.spec import Spec, differences, is_smaller
 
 Record = dict[str, Any]
 Content = TypeVar("Content")
@@ -115,7 +115,7 @@ class Store:
         if path.exists():
             here = read_spec(self.directory)
             if here != json.loads(self._spec.canonical()):  # as a file gives it: lists, not tuples
-                what = ", ".join(_differences(here, self._spec.as_json()))
+                what = ", ".join(differences(here, self._spec.as_json()))
                 remedy = (
                     f"choose another directory with --out, and take its seeds over with --grow "
                     f"{self.directory}"
@@ -311,19 +311,3 @@ def _set_aside(path: Path, why: str) -> None:
     warnings.warn(
         f"{path} is corrupt ({why}); kept as {aside.name}, computing it again", CorruptFile, 3
     )
-
-
-def _differences(here: Record, wanted: Record, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted({*here, *wanted}):
-        a, b = here.get(key), wanted.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {_brief(a)} there, {_brief(b)} here")
-    return found
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -116,17 +116,19 @@ class Study:
         """Return how many processes `run` would use, and why fewer than asked for, if so."""
         return local.workers_for(self.task, self.spec, self.device, asked)
 
-    def announcement(self, workers: int, by: str = "") -> list[str]:
+    def announcement(self, workers: int, by: str = "", *, measured: bool = False) -> list[str]:
         """Return what a study does and what it can show, before it starts.
 
         Args:
             workers: how many do it side by side.
             by: what they are; by default processes of this machine.
+            measured: `match` and `ship` come afterwards.
 
         Raises:
             UsageError: as `run`.
         """
-        lines = announced(Subject(self.task, self.spec, self.device), self.directory, workers, by)
+        subject = Subject(self.task, self.spec, self.device)
+        lines = announced(subject, self.directory, workers, by, measured=measured)
         if self.grows_from is not None:
             lines.insert(2, f"seeds that are complete in {self.grows_from} are taken over")
         return lines

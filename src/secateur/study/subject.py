@@ -164,5 +164,5 @@ class Subject:
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "versions": machine.versions(),
-            "hardware": machine.describe(),
+            "hardware": machine.describe(self.device),
         }

@@ -17,7 +17,6 @@ from secateur.terminal.printing import err, out, say, show_json, warn
 from secateur.terminal.study_options import with_options
 
 if TYPE_CHECKING:
-    from secateur.study.plan import Event, Observer
     from secateur.study.results import Results
 
 
@@ -142,13 +141,12 @@ def study(
 
     A study that was stopped goes on where it was when the same command is given again.
     """
-    from secateur.study.executors.ray import on_ray
     from secateur.study.study import Study
     from secateur.study.tracking.observer import Tracking
     from secateur.study.withdrawn import without_withdrawn
     from secateur.terminal.doctor import crowded
-    from secateur.terminal.measuring import check_price, matched, measured
-    from secateur.terminal.progress import StudyProgress
+    from secateur.terminal.measuring import check_price, measured
+    from secateur.terminal.running import completed
     from secateur.terminal.scaling import described, place
 
     if price is not None:
@@ -170,22 +168,20 @@ def study(
                 by = "" if cluster is None else described(cluster)
                 if why:
                     warn(why)
-                said = "\n".join(job.announcement(number, by))
+                measures = measure or price is not None or (measure is None and not job.shipped)
+                said = "\n".join(job.announcement(number, by, measured=measures))
                 shown.print(Words(said, lines=True), soft_wrap=True)
                 if cluster is None and (slow := crowded(job.device)):
                     warn(f"warning: {slow}")
-                run = None if cluster is None else on_ray(cluster)
-
-                def done() -> Results:
-                    with StudyProgress(
-                        job.spec, shown, workers=number, cluster=cluster, matched=not job.unmatched
-                    ) as progress:
-                        return job.run(_both(progress, tracking), workers=number, executor=run)
-
-                results = done()
-                measures = measure or price is not None or (measure is None and not job.shipped)
-                if measures and job.unmatched and matched(job, console=err):
-                    results = done()  # with the dense network that is as fast
+                results = completed(
+                    job,
+                    tracking,
+                    shown=shown,
+                    console=err,
+                    workers=number,
+                    cluster=cluster,
+                    measures=measures,
+                )
             if measures:
                 asked = measure is True or price is not None
                 results = measured(job, price, asked=asked, console=err) or results
@@ -195,14 +191,6 @@ def study(
         warn(f"\ninterrupted; what is done is kept. To go on where it stopped:\n  {again}")
         raise typer.Exit(1) from None
     _show(results, everything=all_, json_=json_)
-
-
-def _both(first: Observer, second: Observer) -> Observer:
-    def observe(event: Event) -> None:
-        first(event)
-        second(event)
-
-    return observe
 
 
 def _show(results: Results, *, everything: bool, json_: bool) -> None:

@@ -176,21 +176,22 @@ INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const floa
 typedef void sec_sparse_spot(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
                              const float *in, float *out, const float *res, int c0, int c1);
 
-/* Calls SPOT(which, y, x) for every tile of a layer, with pointers iz, oz, rz to its plane. */
+/* What a tile at (y, x) of plane z reads and writes, and adds. */
+#define SEC_AT(z, y, x) \
+  in + (z) * g->in[0] + (y) * g->in[1] + (x) * g->in[2], \
+  out + (z) * g->out[0] + (y) * g->out[1] + (x) * g->out[2], \
+  res ? res + (z) * g->res[0] + (y) * g->res[1] + (x) * g->res[2] : 0
+
+/* SPOT(which, z, y, x) at every tile of a layer. */
 #define SEC_EACH_SPOT(SPOT) do { \
     const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw; \
-    for (int z = 0; z < g->positions[0]; z++) { \
-      const float *iz = in + z * g->in[0], *rz = res ? res + z * g->res[0] : 0; \
-      float *oz = out + z * g->out[0]; \
+    for (int z = 0; z < g->positions[0]; z++) \
       for (int y = 0; y < ny; y += th) { \
         const int low = y + th > ny ? 2 : 0, at = low ? ny - rh : y; \
-        for (int x = 0; x + tw <= nx; x += tw) SPOT(low, at, x); \
-        if (rw) SPOT(low + 1, at, nx - rw); \
+        for (int x = 0; x + tw <= nx; x += tw) SPOT(low, z, at, x); \
+        if (rw) SPOT(low + 1, z, at, nx - rw); \
       } \
-    } \
   } while (0)
-#define SEC_AT(y, x) iz + (y) * g->in[1] + (x) * g->in[2], oz + (y) * g->out[1] + (x) * g->out[2], \
-                     rz ? rz + (y) * g->res[1] + (x) * g->res[2] : 0
 
 /* The whole layer, in tiles of th x tw vectors; threads share the chunks. Chunks that read inputs of
    their own (`apart`) are done one after the other, for all positions, so that these stay near. */
@@ -200,7 +201,7 @@ SHARED void sec_sparse_layer(const sec_sparse *w, const struct sec_levels *q, co
   const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
   for (int c = c0; c < c1; c += apart ? 1 : c1 - c0) {
     const int end = apart ? c + 1 : c1;
-#define SPOT(which, y, x) spots[which](w, q, g, SEC_AT(y, x), c, end)
+#define SPOT(which, z, y, x) spots[which](w, q, g, SEC_AT(z, y, x), c, end)
     SEC_EACH_SPOT(SPOT);
 #undef SPOT
   }
@@ -321,7 +322,7 @@ SHARED void sec_dense_layer(const sec_dense *w, const sec_shape *g, const float 
     for (long q = q0; q < q1; q += heavy ? 1 : q1 - q0) {
       const sec_part part = {q, heavy ? q + 1 : q1, from,
                              heavy ? SEC_LEAST(from + step, w->channels) : -1};
-#define SPOT(which, y, x) spots[which](w, g, SEC_AT(y, x), &part)
+#define SPOT(which, z, y, x) spots[which](w, g, SEC_AT(z, y, x), &part)
       SEC_EACH_SPOT(SPOT);
 #undef SPOT
     }

@@ -122,12 +122,15 @@ INLINE void sec_recurrent_put(float *to, long stride, long unit, vec v, const in
   for (int l = 0; l < LANES && unit + l < hidden; l++) to[(unit + l) * stride] = x[l];
 }
 
+/* States before the first step: zeros of a sample without any, as ONNX Runtime has them. */
 INLINE void sec_recurrent_load(float *state, const sec_state s, const int hidden, const int padded,
-                               const int wide) {
+                               const int32_t *lengths, const int wide) {
   const int lanes = wide ? LANES : 1;
   for (int u = 0; u < padded; u++)
-    for (int l = 0; l < lanes; l++)
-      state[u * lanes + l] = s.from && u < hidden ? s.from[u * s.from_unit + l] : 0;
+    for (int l = 0; l < lanes; l++) {
+      const int known = s.from && u < hidden && (!lengths || lengths[l] > 0);
+      state[u * lanes + l] = known ? s.from[u * s.from_unit + l] : 0;
+    }
 }
 
 INLINE void sec_recurrent_store(const float *state, const sec_state s, const int hidden,
@@ -284,8 +287,8 @@ INLINE void sec_recurrent_run(const sec_recurrent g, const float *w, const float
     .w = w, .r = r, .bias = bias, .peephole = peephole, .h = work, .next = work + size,
     .c = work + 2 * size, .update = work + 3 * size, .fresh = work + 4 * size,
     .kept = work + 5 * size, .product = ahead + (long)SEC_AHEAD * gates * padded};
-  sec_recurrent_load(p.h, h0, g.hidden, padded, g.wide);
-  if (g.kind == SEC_LSTM) sec_recurrent_load(p.c, c0, g.hidden, padded, g.wide);
+  sec_recurrent_load(p.h, h0, g.hidden, padded, lengths, g.wide);
+  if (g.kind == SEC_LSTM) sec_recurrent_load(p.c, c0, g.hidden, padded, lengths, g.wide);
   for (int s = 0; s < g.steps; s++) {
     const int at = g.backwards ? g.steps - 1 - s : s;
     const float *in = x + at * g.x_step;

@@ -115,47 +115,9 @@ def write(
         f"{plane.steps[0] * ins[0]}, {plane.steps[1] * ins[1]}, {shared}, "
         f"{p(weight.reshape(channels, -1))}, {p(bias)}}};"
     )
+    chosen = tile(y.layout, kernel, step.machine)
     opened = body.loops(y.layout.blocks[:1], ["n"], shared=False)
-    _tiles(
-        body, channels, plane, (1, *y.layout.blocks[2:])[-2:], tile(y.layout, kernel, step.machine)
-    )
+    name = f"sec_depthwise_layer_{chosen.rests(*(1, *y.layout.blocks[2:])[-2:])}"
+    body.line(f"{name}(&w, &g, {plane.sample}, t, T, {chosen.high}, {chosen.wide});")
     body.close(opened)
     return f"(long)sec_share({channels}, t, T)", f"(long)sec_share({channels}, t + 1, T)"
-
-
-def _tiles(
-    body: Body, channels: int, plane: Planes, blocks: Sequence[int], tile: tiles.Tile
-) -> None:
-    """Write a sample: every channel in tiles, and in smaller ones what they leave.
-
-    A tile that is not there is not written: leaving it out would take the C compiler longer than
-    all else.
-    """
-    high, wide = blocks
-    first, second, third = plane.sample.split(", ")
-    body.open(
-        f"for (long c = sec_share({channels}, t, T); c < sec_share({channels}, t + 1, T); c++)"
-    )
-    body.line(f"const float *i = {first} + c * w.in_channel, *r = {third};")
-    body.line(f"float *o = {second} + c * g.out_channel;")
-    body.line("if (r) r += c * g.res_channel;")
-
-    def at(y: str, x: str, rows: int, columns: int) -> str:
-        moved = (
-            f"{p} + ({y}) * g.{s}[1] + ({x}) * g.{s}[2]" for p, s in (("i", "in"), ("o", "out"))
-        )
-        residual = f"r ? r + ({y}) * g.res[1] + ({x}) * g.res[2] : 0"
-        return f"sec_depthwise_tile(&w, &g, {', '.join(moved)}, {residual}, c, {rows}, {columns});"
-
-    def row(y: str, rows: int) -> None:
-        whole = at(y, "x", rows, tile.wide)
-        body.line(f"for (int x = 0; x + {tile.wide} <= {wide}; x += {tile.wide}) {whole}")
-        if left := wide % tile.wide:
-            body.line(at(y, str(wide - left), rows, left))
-
-    body.open(f"for (int y = 0; y + {tile.high} <= {high}; y += {tile.high})")
-    row("y", tile.high)
-    body.close()
-    if below := high % tile.high:
-        row(str(high - below), below)
-    body.close()

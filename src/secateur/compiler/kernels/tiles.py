@@ -26,6 +26,10 @@ class Tile:
     wide: int
     cost: float
 
+    def rests(self, high: int, wide: int) -> str:
+        """Tell what a plane of high x wide leaves at the bottom and right, as names in C end."""
+        return f"{high % self.high > 0:d}{wide % self.wide > 0:d}"
+
 
 def choose(high: int, wide: int, most: int, each: float, fixed: float, floor: float) -> Tile:
     """Return the cheapest tile for a plane of high x wide vectors.

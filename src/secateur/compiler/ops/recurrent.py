@@ -1,7 +1,8 @@
 """Recurrent layers over a whole sequence: RNN, GRU and LSTM, one or both ways.
 
 Sizes: n steps, b samples, i inputs, h hidden units, d directions, g gates. Of a sample whose
-sequence is shorter, the states stay as they are over the steps that it lacks, and Y is 0 there.
+sequence is shorter, the states stay as they are over the steps that it lacks, and Y is 0 there; of
+one without any step the states end as 0, whatever they were, as ONNX Runtime has it.
 """
 
 from __future__ import annotations
@@ -189,6 +190,7 @@ def _reference(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
     there = None  # [n, b, 1]: whether a sample's sequence has a step
     if lengths is not None and not full(lengths, len(x)):
         there = (np.arange(len(x))[:, None] < lengths)[..., None]
+        states = [np.where((lengths > 0)[:, None], value, 0) for value in states]
     inputs = _inputs(node, x, arrays[1], d, hidden)
     ways = [
         _one_way(

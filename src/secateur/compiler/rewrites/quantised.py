@@ -63,6 +63,15 @@ def _check(node: Node, build: Builder, scale: str, zero: str) -> None:
         )
 
 
+def one_number(node: Node, build: Builder, scale: str, zero: str) -> None:
+    """Refuse a scale or zero point of several numbers, where the operator takes one."""
+    for name in filter(None, (scale, zero)):
+        if build.shape(name) not in ((), (1,)):
+            raise unsupported(
+                node, f"a scale or zero point of shape {build.shape(name)} where one number is due"
+            )
+
+
 def _grid(build: Builder, scale: str, zero: str) -> dict[str, float] | None:
     """Return scale and zero point of a whole value, where they are known; None where not."""
     values = [build.operand(name).value if name else np.zeros(1, int) for name in (scale, zero)]
@@ -150,8 +159,14 @@ def _dynamic(node: Node, build: Builder) -> tuple[str, ...]:
 def _layer(
     node: Node, build: Builder, axis: int, make: Callable[[str, str, str], str]
 ) -> tuple[str, ...]:
-    """A layer on quantised data: (x, scale, zero, w, scale, zero, scale, zero of the output, b)."""
+    """A layer on quantised data: (x, scale, zero, w, scale, zero, scale, zero of the output, b).
+
+    Of x and the output scales are one number. `QLinearMatMul` may have one for each row of x, which
+    is refused: no runtime has it.
+    """
     x, xs, xz, w, ws, wz, ys, yz, b = (*node.inputs, "")[:9]
+    one_number(node, build, xs, xz)
+    one_number(node, build, ys, yz)
     if build.dtype(yz).itemsize > 1 or build.dtype(yz) not in INTEGERS:
         raise unsupported(node, f"it gives {build.dtype(yz)}")
     first = as_float(node, build, (x, xs, xz), 1)

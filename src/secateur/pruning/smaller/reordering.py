@@ -222,19 +222,52 @@ def gathered(magnitudes: np.ndarray, size: int) -> Ints:
     norms = gram.diagonal().copy()
     np.fill_diagonal(gram, 0)
     blocks = _filled(gram, norms, size)
-    most = max(float(gram.sum()), np.finfo(float).tiny)
-    rows = np.arange(len(gram))
-    while True:
-        member = np.zeros((len(gram), blocks.max() + 1))
-        member[rows, blocks] = 1
-        pull = gram @ member  # of a channel, to each block
-        own = pull[rows, blocks]
-        gain = pull[:, blocks] + pull[:, blocks].T - 2 * gram - own[:, None] - own
-        gain[blocks[:, None] == blocks] = 0
-        a, b = np.unravel_index(gain.argmax(), gain.shape)
-        if gain[a, b] <= _FEWEST_GAINED * most:
-            return np.argsort(blocks, kind="stable")
+    _exchange(gram, blocks)
+    return np.argsort(blocks, kind="stable")
+
+
+def _exchange(gram: np.ndarray, blocks: Ints) -> None:
+    """Make the best exchange of two channels, in place, until none gains.
+
+    An exchange changes only what the channels of its two blocks gain, so that it takes time in
+    proportion to the channels, and not to their pairs.
+    """
+    least = _FEWEST_GAINED * max(float(gram.sum()), np.finfo(float).tiny)
+    count = len(gram)
+    member = np.zeros((count, blocks.max(initial=0) + 1))
+    member[np.arange(count), blocks] = 1
+    pull = gram @ member  # of a channel, to each block
+    own = pull[np.arange(count), blocks]
+
+    def gains(rows: Ints) -> np.ndarray:
+        found: np.ndarray = pull[rows][:, blocks] + pull[:, blocks[rows]].T - 2 * gram[rows] - own
+        found -= own[rows, None]
+        found[blocks[rows, None] == blocks] = 0
+        return found
+
+    gain = np.concatenate([gains(part) for part in np.array_split(np.arange(count), 16)])
+    best = gain.argmax(axis=1)
+    while count:
+        most = gain[np.arange(count), best]
+        a = int(most.argmax())
+        b = int(best[a])
+        if most[a] <= least:
+            return
         blocks[a], blocks[b] = blocks[b], blocks[a]
+        changed = np.flatnonzero((blocks == blocks[a]) | (blocks == blocks[b]))
+        for block in blocks[[a, b]]:
+            pull[:, block] = gram[:, blocks == block].sum(axis=1)
+        own[changed] = pull[changed, blocks[changed]]
+        gain[changed] = gains(changed)
+        gain[:, changed] = gain[changed].T
+        # of the other channels, those whose best was there look again
+        stale = np.isin(best, changed)
+        stale[changed] = True
+        found = changed[gain[:, changed].argmax(axis=1)]
+        rows = np.arange(count)
+        better = gain[rows, found] > gain[rows, best]
+        best = np.where(better, found, best)
+        best[stale] = gain[stale].argmax(axis=1)
 
 
 def _filled(gram: np.ndarray, norms: np.ndarray, size: int) -> Ints:

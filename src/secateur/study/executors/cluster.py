@@ -77,7 +77,7 @@ class Cluster:
     Raises:
         UsageError: Ray is not installed, there is no cluster at the address, it does not let us
             in, or nothing of it fits an item.
-        StudyError: a node has other versions than this process.
+        StudyError: a node has other versions than this process, or none says what it has.
     """
 
     @checked(
@@ -223,6 +223,15 @@ class Cluster:
         while not self.nodes and time.monotonic() < ends:
             time.sleep(min(1.0, WAIT))
             self.look(patience=_PROBE)
+        if not self.nodes and self._asked:
+            alive = self._alive()
+            silent = [alive[id]["NodeManagerHostname"] for id in self._asked if id in alive]
+            taken = "all that an item takes of it may be in use, or " if self.gpus else ""
+            raise StudyError(
+                f"no node of the Ray cluster has said within {_PROBE:g} s what it is "
+                f"({', '.join(silent)}): {taken}it is slow to start a process that imports torch; "
+                "look at Ray's logs there, then run the study again"
+            )
         if not self.nodes:
             has = [self._resources(node["Resources"]) for node in self._alive().values()]
             raise UsageError(
@@ -252,7 +261,9 @@ class Cluster:
         asking = self.remote(_facts, **({} if self.gpus else {"num_cpus": 0}))
         for id, slots in fits.items():
             if slots:
-                self._asked[id] = asking.options(scheduling_strategy=self.on(id)).remote()
+                self._asked[id] = asking.options(scheduling_strategy=self.on(id)).remote(
+                    self.device
+                )
 
     def _hear(self, alive: Mapping[str, Any], patience: float) -> None:
         """Take in what nodes have said; one that was lost before is asked again."""
@@ -330,9 +341,9 @@ def _speaks(there: socket.socket) -> bool:
     return found[3:4] == _SETTINGS
 
 
-def _facts() -> tuple[dict[str, str], dict[str, object]]:
-    """Return the versions and the hardware of the node that this runs on."""
-    return machine.versions(), machine.describe()
+def _facts(device: str) -> tuple[dict[str, str], dict[str, object]]:
+    """Return the versions of the node that this runs on, and the hardware that items get there."""
+    return machine.versions(), machine.describe(machine.device(device))
 
 
 def _others(versions: Mapping[str, str]) -> str:

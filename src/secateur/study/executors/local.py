@@ -41,7 +41,12 @@ def workers_for(task: Task, spec: Spec, device: torch.device, asked: int | None)
 
 
 def execute(
-    subject: Subject, store: Store, observe: Observer, *, workers: int = 1
+    subject: Subject,
+    store: Store,
+    observe: Observer,
+    *,
+    workers: int = 1,
+    seeds: int | None = None,
 ) -> tuple[str, ...]:
     """Do every item of the plan that has no record yet.
 
@@ -50,6 +55,7 @@ def execute(
         store: open.
         observe: told of every item as it begins and ends.
         workers: how many processes; numbers do not depend on it.
+        seeds: how many of the study's seeds, from its first; None: all of them.
 
     Returns:
         Why items could not be done, one line per failure; empty when the study is complete. An
@@ -62,11 +68,14 @@ def execute(
     """
     spec = subject.spec
     planned = groups(spec.options, spec.seeds, matched=store.can_match)
+    now = set(spec.seeds[:seeds])
+    later = {at for at, group in enumerate(planned) if group.items[0].seed not in now}
     if workers > 1:
-        return in_processes(subject, store, observe, planned, workers)
+        return in_processes(subject, store, observe, planned, workers, later)
     turn = Turn(subject, store, observe)
-    for group in planned:
-        turn.do(group)
+    for at, group in enumerate(planned):
+        if at not in later:
+            turn.do(group)
     return tuple(turn.failures)
 
 

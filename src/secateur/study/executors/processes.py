@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # bytes; the most it takes
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**27),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # in huge pages, where the system has some free
 }
 _START = """
 import json, sys
@@ -44,18 +45,23 @@ def _path() -> list[str]:
     return [str(Path(folder).resolve()) for folder in sys.path]
 
 
+def started() -> subprocess.Popen[bytes]:
+    """Start a process that waits to be told of a study, on its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _START, json.dumps(_path())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**KEEP_MEMORY, **os.environ, **ONE_THREAD},
+    )
+
+
 class _Worker:
     """A process, what it is doing, and the thread that hears it."""
 
     def __init__(self, study: dict[str, Any], heard: queue.SimpleQueue[Any]) -> None:
         self.group: int | None = None
         self.item: Item | None = None
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(_path())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**KEEP_MEMORY, **os.environ, **ONE_THREAD},
-        )
+        self.process = started()
         self._heard = heard
         self.tell(study)
         threading.Thread(target=self._hear, daemon=True).start()
@@ -103,9 +109,16 @@ def _died(side: Side, worker: _Worker) -> None:
 
 
 def in_processes(
-    subject: Subject, store: Store, observe: Observer, planned: Sequence[Group], workers: int
+    subject: Subject,
+    store: Store,
+    observe: Observer,
+    planned: Sequence[Group],
+    workers: int,
+    later: Set[int] = frozenset(),
 ) -> tuple[str, ...]:
     """Do every group in one of several processes; as `local.execute`.
+
+    Groups at the places `later` are left out; no other one comes after them.
 
     Each process makes the task anew from its reference. What one of them was doing when it died
     is a failure of that item; the others go on, and so does another process in its place.
@@ -119,6 +132,7 @@ def in_processes(
     }
     running: set[_Worker] = set()
     deaths = 0
+    side.leave(later)
     side.look()
 
     def give(worker: _Worker) -> None:

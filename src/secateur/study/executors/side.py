@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from secateur.study.plan import Event, Group, Item, Observer, epochs
 from secateur.study.spec import Spec
@@ -33,10 +33,17 @@ class Side:
                 before = self._owner[stage]
                 self._left[before] = max(self._left[before], costs[before] + self._left[at])
 
+    def leave(self, places: Set[int]) -> None:
+        """Leave groups out, as if they had ended; no other one comes after them."""
+        self.begun |= places
+        self.ended |= places
+
     def look(self) -> dict[Item, Record]:
         """Find the groups of which everything is done already; return all records there are."""
         found: dict[Item, Record] = {}
         for at, group in enumerate(self.planned):
+            if at in self.ended:
+                continue
             records = {item: self.store.read(item) for item in group.items}
             found |= {item: record for item, record in records.items() if record is not None}
             if None not in records.values():

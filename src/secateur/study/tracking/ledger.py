@@ -7,6 +7,7 @@ then each item that was logged to it.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,12 @@ class Ledger:
         Raises:
             OSError: it cannot be written.
         """
-        text = json.dumps({"tracker": tracker, **entry}) + "\n"
-        with self._lock, self._path.open("a", encoding="ascii") as file:
+        text = json.dumps({"tracker": tracker, **entry}).encode() + b"\n"
+        with self._lock, self._path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # half a line; what is added must be one of its own
+                    text = b"\n" + text
             file.write(text)
 
     def _lines(self) -> list[dict[str, Any]]:
