@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import kernel_harness
 import onnx_models as om
-from secateur.compiler import fixed_batch, passes
+from secateur.compiler import fixed_batch, network, passes, verification
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.graph import Tensor as Type
 from secateur.compiler.pipeline import compile_network
@@ -163,6 +164,25 @@ def test_an_engine_of_a_fixed_batch_gives_what_torch_gives(name: str, batch: int
                 wanted = model(x).numpy()
             np.testing.assert_allclose(engine(x.numpy()), wanted, rtol=1e-6, atol=2e-5)
         assert all(seconds >= 0 for _, seconds in engine.profile(x.numpy(), repeats=2))
+
+
+@pytest.mark.parametrize("name", [*APART, *TOGETHER])
+def test_a_part_of_many_samples_tells_whether_they_meet(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "MOST_COMPARED", 1)
+    make, shape = {**APART, **TOGETHER}[name]
+    torch.manual_seed(0)
+    content = to_onnx(make().eval(), torch.randn(19, *shape), batched=False)
+    found = network.prepare(content, kernel_harness.machine())
+    apart = found.whole is not None
+    if found.whole is not None:
+        assert found.whole.types[found.whole.inputs[0]].shape[0] == 6
+        try:
+            verification.truth(found)
+        except CompileError:
+            apart = False
+    assert apart == (name in APART)
 
 
 def graph(nodes: list[Node], of: tuple[int, ...], **constants: np.ndarray) -> Graph:

@@ -48,7 +48,7 @@ def test_tiles_that_are_not_full_equal_their_references() -> None:
 def test_layers_that_skip_zeros_equal_their_references(machine: Machine | None, sums: int) -> None:
     seeds = range(100 * sums, 100 * sums + 8)
     network = integer_nets.check(integer_nets.drawn(seeds, 2), machine or native(), skipping=sums)
-    assert "sec_quad_sparse_layer_" in pipeline.source_of(network, "tested").model
+    assert "sec_quad_sparse_tile(&v" in pipeline.source_of(network, "tested").model
 
 
 @settings(max_examples=40)

@@ -38,7 +38,7 @@ def test_a_rest_both_ways_has_a_tile_of_its_own(plane: tuple[int, int], register
     source = om.model(nodes, {"x": ["N", 6, *plane]}, constants=constants).SerializeToString()
     network = prepare(source, machine)
     written = pipeline.source_of(network, "tested")
-    tiles = re.findall(r"sec_sparse_layer_\d\d\(.* t, T, (\d+), (\d+), 0\);", written.model)
+    tiles = re.findall(r"sec_sparse_layer\(.* t, T, spots, (\d+), (\d+), 0\);", written.model)
     left = [(plane[0] % int(high), plane[1] % int(wide)) for high, wide in tiles]
     assert sum(all(rest) for rest in left) >= 2, "no layer has such a tile; choose other planes"
     count = machine.lanes + 1

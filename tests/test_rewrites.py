@@ -310,3 +310,43 @@ def test_a_number_of_a_file_takes_no_memory(
 ) -> None:
     with pytest.raises(CompileError, match="more than constants may"):
         graph_of(op, arrays, (1,) if op == "OneHot" else (), attributes)
+
+
+WINDOWS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    ((2, 3, 9), {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
+    ((2, 3, 8, 6), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    ((1, 2, 7, 9), {"kernel_shape": [3, 2], "dilations": [2, 1], "pads": [2, 0, 1, 1]}),
+    ((1, 2, 7, 7), {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    ((1, 2, 6, 5), {"kernel_shape": [3, 3], "auto_pad": "SAME_LOWER", "storage_order": 1}),
+    ((1, 2, 4, 5, 6), {"kernel_shape": [2, 3, 2], "strides": [2, 1, 2], "storage_order": 1}),
+]
+
+
+@pytest.mark.parametrize(("shape", "attributes"), WINDOWS)
+def test_where_the_largest_of_a_window_lies(
+    shape: tuple[int, ...], attributes: dict[str, Any]
+) -> None:
+    x = np.round(normal(0, *shape) * 2)  # with many that are equal
+    types = {"x": Tensor(x.dtype, shape)}
+    node = Node("MaxPool", "it", ("x",), ("y", "places"), attributes)
+    graph = fold.run(Graph((node,), ("x",), ("y", "places"), {}, types))
+    verify.check(graph)
+    found = interpreter.run(graph, {"x": x})
+    for name, wanted in zip(found, theirs("MaxPool", x, outputs=2, **attributes), strict=True):
+        np.testing.assert_array_equal(found[name], wanted)
+
+
+@pytest.mark.parametrize(("kernel", "strides"), [((2, 2), (2, 2)), ((3, 2), (2, 1)), ((2,), (3,))])
+def test_windows_are_undone(kernel: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    window = {"kernel_shape": kernel, "strides": strides}
+    shape = [(n - 1) * s + k for n, s, k in zip((4, 3), strides, kernel, strict=False)]
+    # the largest of every window is in no other one's
+    x = np.arange(6 * np.prod(shape), dtype=np.float32).reshape(2, 3, *shape)
+    most, places = theirs("MaxPool", x, outputs=2, **window)
+    for given_shape in (None, ints(2, 3, *shape)):
+        known = () if given_shape is None else (2,)
+        found = agree("MaxUnpool", most, places, given_shape, known=known, **window)
+        assert np.count_nonzero(found) == most.size
+    refused("MaxUnpool", most, places[:1], match="indices of shape", **window)
+    other = ints(2, 3, *(n + 1 for n in shape))
+    refused("MaxUnpool", most, places, other, match="runtimes do not agree", known=(2,), **window)

@@ -114,13 +114,14 @@ def module(name: str, sparsity: float, *, seed: int = 0) -> nn.Module:
         model = network.build()
         _carry(model)
         if sparsity:
-            exclude = (network.head, *_depthwise(model))
+            exclude = (network.head, *uncut(model))
             cut(model, sparsity, exclude, include_first=network.include_first)
         settle(model, network.inputs, count=4, batches=2)
     return model.eval()
 
 
-def _depthwise(model: nn.Module) -> list[str]:
+def uncut(model: nn.Module) -> list[str]:
+    """Return the names of the weights of depthwise convolutions."""
     return [
         f"{name}.weight"
         for name, layer in model.named_modules()

@@ -7,7 +7,7 @@ zero, a mask, a small integer) stays, because it is exact in an engine, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -45,26 +45,27 @@ _STEPPED = frozenset({
 Arrays = Mapping[str, np.ndarray]
 
 
-def runs(graph: Graph, samples: Sequence[Arrays], values: str) -> list[tuple[Arrays, ...]]:
-    """Return what rounding alone may make of the outputs, several times for each sample.
+def runs(graph: Graph, samples: Sequence[Arrays], values: str) -> Iterator[tuple[Arrays, ...]]:
+    """Yield what rounding alone may make of the outputs, several times for each sample.
+
+    What a few of these allow, all do, so none need be computed that is not asked for.
 
     Args:
         graph: of one sample, with types.
         samples: {input: array} of each.
         values: how weights are stored: `fp32`, `fp16` or `bf16`.
     """
-    found: list[tuple[Arrays, ...]] = []
-    found.append(tuple(interpreter.run(graph, sample) for sample in samples))
+    yield tuple(interpreter.run(graph, sample) for sample in samples)
     if values != "fp32":
         stored = _as_fp16 if values == "fp16" else _as_bf16
-        found.append(tuple(interpreter.run_wide(graph, x, stored) for x in samples))
+        yield tuple(interpreter.run_wide(graph, x, stored) for x in samples)
     rng, most = np.random.default_rng(0), STEPS_TO_AN_EDGE if steps(graph) else STEPS
     for _ in range(RUNS):
         try:
-            found.append(tuple(_moved_run(rng, graph, sample, most) for sample in samples))
+            found = tuple(_moved_run(rng, graph, sample, most) for sample in samples)
         except UsageError:  # a position that was computed, and that is none any more
             continue
-    return found
+        yield found
 
 
 def steps(graph: Graph) -> bool:

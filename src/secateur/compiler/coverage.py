@@ -24,6 +24,7 @@ BY_A_PASS = {
     "If": "its condition must fold to a constant",
     "Loop": "unrolled: its number of turns must fold to a constant",
     "MatMulInteger": "joined with its scales to a layer, or expressed by other operators",
+    "MaxPool": "with Indices: places come from windows laid side by side",
     "NonMaxSuppression": "as many rows as there can be; those that are no box are -1",
     "Scan": "unrolled",
 }

@@ -19,6 +19,7 @@ from secateur.compiler import choice
 from secateur.compiler.graph import Graph, Node
 from secateur.compiler.kernels import C_TYPES, Machine, Place, Step, Weights
 from secateur.compiler.kernels.contracted import macs
+from secateur.compiler.kernels.expressions import ACTIVATIONS
 from secateur.compiler.kernels.fill import filler
 from secateur.compiler.layout import LINE, Layout
 from secateur.compiler.plan import Planned, Program
@@ -104,8 +105,13 @@ def emit(
         fixed: samples of every call, where callers cannot choose; 0 where they can.
     """
     blob, prepared = _Blob(), _Prepared()
-    step = Step(machine, Weights(blob.add, prepared.add), lambda node: sparse.get(node.name, 0))
     functions = _Functions()
+    step = Step(
+        machine,
+        Weights(blob.add, prepared.add),
+        lambda node: sparse.get(node.name, 0),
+        functions.function,
+    )
     tables: list[str] = []
     described = []
     for p, program in enumerate(programs):
@@ -134,6 +140,7 @@ def emit(
     model = "\n".join(
         [
             f"#define LANES {machine.lanes}",
+            f"#define SEC_ACTS ({functions.activations()})",
             '#include "vector.h"',
             '#include "halo.h"',
             '#include "transpose.h"',
@@ -183,6 +190,7 @@ const sec_model sec_the_model = {{
     return Source(model, stored, network)
 
 
+_ACTIVATION = re.compile(rf"\b({'|'.join(ACTIVATIONS.values())})\b")
 _ADDRESS = re.compile(r"(f->(?:weights|prepared|arena)) \+ (\d+)")
 
 
@@ -192,6 +200,18 @@ class _Functions:
 
     code: list[str] = field(default_factory=list)
     shared: dict[str, str] = field(default_factory=dict)
+
+    def function(self, kind: str, text: str) -> str:
+        """Return the name of a function, written where there is none that does the same."""
+        if text not in self.shared:
+            self.shared[text] = f"{kind}{len(self.shared)}"
+            self.code.append(f"SHARED void {self.shared[text]}{text}")
+        return self.shared[text]
+
+    def activations(self) -> str:
+        """Return C, a bit for every activation that is there."""
+        names = {name for code in self.code for name in _ACTIVATION.findall(code)}
+        return " | ".join(f"1u << {name}" for name in sorted(names)) or "0"
 
     def add(self, name: str, title: str, body: str) -> None:
         addresses = [m[2] for m in _ADDRESS.finditer(body)]
@@ -221,7 +241,7 @@ def _body(planned: Planned, program: Program, step: Step, blob: _Blob) -> str:
     outputs = [_place(v, program, blob) for v in node.outputs if v]
     if planned.kernel.fills:
         halo = program.halos.get(node.outputs[0])
-        step = replace(step, fill=filler(outputs[0], halo))
+        step = replace(step, fill=filler(step, outputs[0], halo))
     if planned.scratch:
         place = _place(planned.scratch, program, blob)
         step = replace(step, scratch=f"((char *){place.ref})")

@@ -33,6 +33,11 @@ after the other is then as good, because its values fit the caches."""
 MOST_FIXED = 1024
 """Samples of a batch that the file fixes, to be cut into them; of more, it may count anything."""
 
+MOST_COMPARED = 2**26
+"""Numbers of all values together: a batch that the file fixes is compared with its samples whole
+where it has no more, else a part of it. Its reference would take minutes; and what makes samples
+meet is told by operators, too (see `meeting`)."""
+
 SEVERAL = 3
 """Samples of the graph that shows what a batch does: more than two, so that what treats the first
 two alike is seen, too."""
@@ -55,7 +60,8 @@ class Network:
         loads: by program, what a tile costs; empty where it is not known.
         rows: how many rows of an output belong to each sample, where it is not one; `graphs` have
             them on an axis of their own.
-        whole: the graph as it was read, of `fixed` samples; None where it is 0.
+        whole: the graph as it was read, of `fixed` samples, or of fewer where that would be many
+            numbers; None where `fixed` is 0.
     """
 
     reference: Graph
@@ -99,14 +105,21 @@ def prepare(
         return _network(lambda n: passes.apply(read(n).graph, passes.PASSES[:1]), machine)
     count = fixed_batch.samples_of(known)
     if 0 < count <= MOST_FIXED and not whole:
-        memory.check(known)  # it is run once, to compare
         try:
             cut = _network(partial(fixed_batch.of_samples, known), machine, count)
+            compared = fixed_batch.of_samples(known, min(count, _compared(cut.reference)))
+            memory.check(compared)
         except (CompileError, UsageError):  # or its samples cannot be told apart
             pass
         else:
-            return replace(cut, fixed=count, whole=known)
+            return replace(cut, fixed=count, whole=compared)
     return _network(lambda _: known, machine, batched=False)
+
+
+def _compared(one: Graph) -> int:
+    """Return how many samples are compared together, at most; see `MOST_COMPARED`."""
+    numbers = sum(t.size for name, t in one.types.items() if name not in one.constants)
+    return max(2 * SEVERAL, MOST_COMPARED // max(1, numbers))
 
 
 def _refuse_numbers(graph: Graph) -> None:

@@ -24,6 +24,8 @@ typedef struct {
   float alpha, beta;
 } sec_shape;
 
+struct sec_levels;               /* see quads.h */
+
 typedef struct {
   int blocks, chunks, chunk;     /* chunk: output channels a chunk holds */
   long in_block;                 /* floats from one block of input channels to the next */
@@ -37,6 +39,7 @@ typedef struct {
   const uint16_t *places;        /* by non-zero: the same, looked up beforehand */
   int unit;                      /* bytes that a place counts: 8, or a vector; 0: there are none */
   int even;                      /* whether every row is: its last one may be two halves */
+  int outputs;
 } sec_sparse;
 
 /* Look up every non-zero's offset, which spares the innermost loop a load: a tenth of its time. */
@@ -161,56 +164,51 @@ INLINE void sec_sparse_tile(const sec_sparse *w, const sec_shape *g, const float
   }
 }
 
-/* Tiles of th x tw vectors over a plane, row by row: TILE(y, x, high, wide) at each. What is left at
-   the bottom and at the right is done by tiles of their own size. `bottom` and `right` are 0 or 1,
-   literally, and say whether there is such a rest: the compiler copies a function to wherever it is
-   called before it sees that it never is, and to copy and drop those took a third of its time. So a
-   layer has four forms, EACH_REST of them, and its name ends in its rests. */
-#define SEC_IF_0(...)
-#define SEC_IF_1(...) __VA_ARGS__
-#define EACH_REST(layer) layer(0, 0) layer(0, 1) layer(1, 0) layer(1, 1)
-#define SEC_ROW(right, g, y, high, tw, TILE) \
-  for (int x = 0; x + tw <= g->positions[2]; x += tw) TILE(y, x, high, tw); \
-  SEC_IF_##right(TILE(y, g->positions[2] / tw * tw, high, g->positions[2] % tw);)
-#define SEC_PLANE(bottom, right, g, th, tw, TILE) \
-  for (int y = 0; y + th <= g->positions[1]; y += th) { SEC_ROW(right, g, y, th, tw, TILE) } \
-  SEC_IF_##bottom({ \
-    const int y = g->positions[1] / th * th; \
-    SEC_ROW(right, g, y, g->positions[1] % th, tw, TILE) \
-  })
-/* What a tile at (y, x) of plane z reads and writes, and adds. */
-#define SEC_AT(z, y, x) \
-  in + (z) * g->in[0] + (y) * g->in[1] + (x) * g->in[2], \
-  out + (z) * g->out[0] + (y) * g->out[1] + (x) * g->out[2], \
-  res ? res + (z) * g->res[0] + (y) * g->res[1] + (x) * g->res[2] : 0
-
 INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const float *in, float *out,
                              const float *res, int c0, int c1, const int th, const int tw) {
   for (int b = 0; b < w->blocks; b++)
     for (int c = c0; c < c1; c++) sec_sparse_tile(w, g, in, out, res, b, c, th, tw);
 }
 
-/* The whole layer; threads share the chunks. Chunks that read inputs of their own are done one after
-   the other, for all positions, so that these stay near. */
-#define SEC_TILE(y, x, high, wide) \
-  sec_sparse_tiles(w, g, SEC_AT(z, y, x), c, last, high, wide)
-#define SEC_LAYER(bottom, right) \
-  INLINE void sec_sparse_layer_##bottom##right( \
-      const sec_sparse *w, const sec_shape *g, const float *in, float *out, const float *res, int t, \
-      int T, const int th, const int tw, const int apart) { \
-    const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T); \
-    for (int c = c0; c < c1; c += apart ? 1 : c1 - c0) { \
-      const int last = apart ? c + 1 : c1; \
-      for (int z = 0; z < g->positions[0]; z++) { SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) } \
-    } \
+/* What is done at a tile is a function that layers share: copies of it would be most of the time that
+   compiling takes. There are up to four of a layer: for whole tiles and for what is left at the right,
+   at the bottom and in the corner, which tiles of their own size do. */
+typedef void sec_sparse_spot(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
+                             const float *in, float *out, const float *res, int c0, int c1);
+
+/* What a tile at (y, x) of plane z reads and writes, and adds. */
+#define SEC_AT(z, y, x) \
+  in + (z) * g->in[0] + (y) * g->in[1] + (x) * g->in[2], \
+  out + (z) * g->out[0] + (y) * g->out[1] + (x) * g->out[2], \
+  res ? res + (z) * g->res[0] + (y) * g->res[1] + (x) * g->res[2] : 0
+
+/* SPOT(which, z, y, x) at every tile of a layer. */
+#define SEC_EACH_SPOT(SPOT) do { \
+    const int ny = g->positions[1], nx = g->positions[2], rh = ny % th, rw = nx % tw; \
+    for (int z = 0; z < g->positions[0]; z++) \
+      for (int y = 0; y < ny; y += th) { \
+        const int low = y + th > ny ? 2 : 0, at = low ? ny - rh : y; \
+        for (int x = 0; x + tw <= nx; x += tw) SPOT(low, z, at, x); \
+        if (rw) SPOT(low + 1, z, at, nx - rw); \
+      } \
+  } while (0)
+
+/* The whole layer, in tiles of th x tw vectors; threads share the chunks. Chunks that read inputs of
+   their own (`apart`) are done one after the other, for all positions, so that these stay near. */
+SHARED void sec_sparse_layer(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
+                             const float *in, float *out, const float *res, int t, int T,
+                             sec_sparse_spot *const *spots, int th, int tw, int apart) {
+  const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
+  for (int c = c0; c < c1; c += apart ? 1 : c1 - c0) {
+    const int end = apart ? c + 1 : c1;
+#define SPOT(which, z, y, x) spots[which](w, q, g, SEC_AT(z, y, x), c, end)
+    SEC_EACH_SPOT(SPOT);
+#undef SPOT
   }
-EACH_REST(SEC_LAYER)
-#undef SEC_LAYER
-#undef SEC_TILE
+}
 
 /* A dense layer. Weights lie as [output / 16][channel of its group][k][16]. Where there are levels, it
-   is one of quads (see quads.h): inputs, weights and biases are then words, not floats. */
-struct sec_levels;
+   works on quads (see quads.h): inputs, weights and biases are then words, not floats. */
 typedef struct {
   int outputs, groups, channels, taps;  /* outputs of one group, input channels of one group */
   int channels_a_block;
@@ -277,49 +275,56 @@ typedef struct {
   int from, to;
 } sec_part;
 
-INLINE const float *sec_dense_weights(const sec_dense *w, long group, int output) {
-  return w->weights + 16 * (group * ((w->outputs + 15) / 16) + output / 16) * w->channels * w->taps
-         + output % 16;
+/* One group is the usual case, and spares a division by what is not known. */
+typedef struct {
+  const float *in, *weights;
+  int output, left;              /* the first output, and how many there are from it on */
+} sec_unit;
+
+INLINE sec_unit sec_unit_of(const sec_dense *w, const float *in, const long q, const int ob) {
+  const int a_group = (w->outputs + ob - 1) / ob;
+  const int group = w->groups == 1 ? 0 : (int)(q / a_group);
+  const int o = (int)(q - (long)group * a_group) * ob;
+  return (sec_unit){
+      in + (long)group * w->channels * w->in_channel,
+      w->weights + 16 * ((long)group * ((w->outputs + 15) / 16) + o / 16) * w->channels * w->taps + o % 16,
+      group * w->outputs + o, w->outputs - o};
 }
 
 INLINE void sec_dense_tiles(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                            const float *res, const sec_part part, const int ob, const int th,
+                            const float *res, const sec_part *part, const int ob, const int th,
                             const int tw) {
-  const int a_group = (w->outputs + ob - 1) / ob, step = w->channels_a_block;
-  const int end = part.to < 0 ? w->channels : part.to;
-  for (int from = part.from; from < end || from == part.from; from += step) {
+  const int step = w->channels_a_block, end = part->to < 0 ? w->channels : part->to;
+  for (int from = part->from; from < end || from == part->from; from += step) {
     const int to = from + step < end ? from + step : end;
-    for (long q = part.q0; q < part.q1; q++) {
-      const int group = (int)(q / a_group), o = (int)(q % a_group) * ob;
-      const int output = group * w->outputs + o, left = w->outputs - o;
-      const float *x = in + (long)group * w->channels * w->in_channel;
-      const float *v = sec_dense_weights(w, group, o);
-      if (left >= ob) sec_dense_tile(w, g, x, out, res, v, output, from, to, ob, th, tw);
-      else for (int i = 0; i < left; i++)
-        sec_dense_tile(w, g, x, out, res, v + i, output + i, from, to, 1, th, tw);
+    for (long q = part->q0; q < part->q1; q++) {
+      const sec_unit u = sec_unit_of(w, in, q, ob);
+      if (u.left >= ob)
+        sec_dense_tile(w, g, u.in, out, res, u.weights, u.output, from, to, ob, th, tw);
+      else for (int i = 0; i < u.left; i++)
+        sec_dense_tile(w, g, u.in, out, res, u.weights + i, u.output + i, from, to, 1, th, tw);
     }
   }
 }
 
-/* The whole layer. Where `heavy`, weights are what there is more of: each is read once, for all
-   positions; else each input is, for all outputs. */
-#define SEC_TILE(y, x, high, wide) \
-  sec_dense_tiles(w, g, SEC_AT(z, y, x), part, ob, high, wide)
-#define SEC_LAYER(bottom, right) \
-  INLINE void sec_dense_layer_##bottom##right( \
-      const sec_dense *w, const sec_shape *g, const float *in, float *out, const float *res, int t, \
-      int T, const int ob, const int th, const int tw, const int heavy) { \
-    const long units = (long)w->groups * ((w->outputs + ob - 1) / ob); \
-    const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T); \
-    const int step = heavy ? w->channels_a_block : w->channels + !w->channels; \
-    for (int from = 0; from < w->channels || from == 0; from += step) \
-      for (long q = q0; q < q1; q += heavy ? 1 : q1 - q0) { \
-        const sec_part part = {q, heavy ? q + 1 : q1, from, \
-                               heavy ? SEC_LEAST(from + step, w->channels) : -1}; \
-        for (int z = 0; z < g->positions[0]; z++) { SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) } \
-      } \
-  }
-EACH_REST(SEC_LAYER)
-#undef SEC_LAYER
-#undef SEC_TILE
+typedef void sec_dense_spot(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, const sec_part *part);
+
+/* The whole layer, in tiles as a sparse one. Where `heavy`, weights are what there is more of: each is
+   read once, for all positions; else each input is, for all outputs. */
+SHARED void sec_dense_layer(const sec_dense *w, const sec_shape *g, const float *in, float *out,
+                            const float *res, int t, int T, sec_dense_spot *const *spots, int ob,
+                            int th, int tw, int heavy) {
+  const long units = (long)w->groups * ((w->outputs + ob - 1) / ob);
+  const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T);
+  const int step = heavy ? w->channels_a_block : w->channels + !w->channels;
+  for (int from = 0; from < w->channels || from == 0; from += step)
+    for (long q = q0; q < q1; q += heavy ? 1 : q1 - q0) {
+      const sec_part part = {q, heavy ? q + 1 : q1, from,
+                             heavy ? SEC_LEAST(from + step, w->channels) : -1};
+#define SPOT(which, z, y, x) spots[which](w, g, SEC_AT(z, y, x), &part)
+      SEC_EACH_SPOT(SPOT);
+#undef SPOT
+    }
+}
 #endif

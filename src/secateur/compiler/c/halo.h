@@ -86,7 +86,7 @@ INLINE void sec_fill_axis(float *base, const sec_axis a, const sec_axis other, c
 
 /* The halos of planes [from, to) of channels; a third axis z is never cut. Columns first, then
    whole rows: so corners get the diagonal neighbour. */
-INLINE void sec_fill(float *base, long from, long to, const long channel_stride, const sec_axis z,
+INLINE void sec_fill(float *base, long from, long to, long channel_stride, const sec_axis z,
                      const sec_axis y, const sec_axis x, const float padding) {
   for (long c = from; c < to; c++) {
     float *channel = base + c * channel_stride;

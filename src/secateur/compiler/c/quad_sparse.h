@@ -56,12 +56,12 @@ INLINE void sec_quad_rows(const sec_sparse *w, const sec_shape *g, const float *
 }
 
 INLINE void sec_quad_sparse_tile(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
-                                 const float *in, float *out, const float *res, int outputs, int c0,
-                                 int c1, const int th, const int tw) {
+                                 const float *in, float *out, const float *res, int c0, int c1,
+                                 const int th, const int tw) {
   veci waiting[SEC_WAITING * SEC_ROOM];
   const int n = th * tw, step = q->quads ? 4 : 1;
   for (int c = c0; c < c1; c++) {
-    const int from = c * w->chunk, to = SEC_LEAST(from + w->chunk, outputs);
+    const int from = c * w->chunk, to = SEC_LEAST(from + w->chunk, w->outputs);
     for (int b = 0; b < w->blocks; b++) sec_quad_rows(w, g, in, waiting, b, c, th, tw, q->narrow);
     for (int o = from; o < to; o += step) {
       float *y = out + o / step * g->out_channel;
@@ -74,24 +74,6 @@ INLINE void sec_quad_sparse_tile(const sec_sparse *w, const struct sec_levels *q
     }
   }
 }
-
-/* The whole layer; as `sec_sparse_layer`. */
-#define SEC_TILE(y, x, high, wide) \
-  sec_quad_sparse_tile(w, q, g, SEC_AT(z, y, x), outputs, c, last, high, wide)
-#define SEC_LAYER(bottom, right) \
-  INLINE void sec_quad_sparse_layer_##bottom##right( \
-      const sec_sparse *w, const struct sec_levels *q, const sec_shape *g, const float *in, \
-      float *out, const float *res, int outputs, int t, int T, const int th, const int tw, \
-      const int apart) { \
-    const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T); \
-    for (int c = c0; c < c1; c += apart ? 1 : c1 - c0) { \
-      const int last = apart ? c + 1 : c1; \
-      for (int z = 0; z < g->positions[0]; z++) { SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) } \
-    } \
-  }
-EACH_REST(SEC_LAYER)
-#undef SEC_LAYER
-#undef SEC_TILE
 
 /* The same where values do not lie in lanes, a position after the other. */
 INLINE void sec_quad_sparse_plain(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,

@@ -174,7 +174,7 @@ INLINE void sec_quad_put1(const struct sec_levels *q, const sec_shape *g, int32_
   }
 }
 
-/* As `sec_dense_tile`, all channels at once. */
+/* A tile of `sec_dense_layer`, all channels at once. */
 INLINE void sec_quad_tile(const sec_dense *w, const sec_shape *g, const float *in, float *out,
                           const float *res, const float *weights, int output, const int ob,
                           const int th, const int tw) {
@@ -209,36 +209,18 @@ INLINE void sec_quad_tile(const sec_dense *w, const sec_shape *g, const float *i
                    r ? r + i * g->res[1] + j * g->res[2] : 0, output, ob);
 }
 
-/* Units [q0, q1) of `ob` outputs of a tile. */
+/* As `sec_dense_tiles`; sums have no place to wait in, so all channels are done at once. */
 INLINE void sec_quad_tiles(const sec_dense *w, const sec_shape *g, const float *in, float *out,
-                           const float *res, long q0, long q1, const int ob, const int th,
+                           const float *res, const sec_part *part, const int ob, const int th,
                            const int tw) {
-  const int a_group = (w->outputs + ob - 1) / ob, few = w->levels->quads ? 4 : 1;
-  for (long q = q0; q < q1; q++) {
-    const int group = (int)(q / a_group), o = (int)(q % a_group) * ob;
-    const int output = group * w->outputs + o, left = w->outputs - o;
-    const float *x = in + (long)group * w->channels * w->in_channel;
-    const float *v = sec_dense_weights(w, group, o);
-    if (left >= ob) sec_quad_tile(w, g, x, out, res, v, output, ob, th, tw);
-    else for (int i = 0; i < left; i += few)
-      sec_quad_tile(w, g, x, out, res, v + i, output + i, few, th, tw);
+  const int few = w->levels->quads ? 4 : 1;
+  for (long q = part->q0; q < part->q1; q++) {
+    const sec_unit u = sec_unit_of(w, in, q, ob);
+    if (u.left >= ob) sec_quad_tile(w, g, u.in, out, res, u.weights, u.output, ob, th, tw);
+    else for (int i = 0; i < u.left; i += few)
+      sec_quad_tile(w, g, u.in, out, res, u.weights + i, u.output + i, few, th, tw);
   }
 }
-
-/* The whole layer, as `sec_dense_layer` of what is not heavy. */
-#define SEC_TILE(y, x, high, wide) \
-  sec_quad_tiles(w, g, SEC_AT(z, y, x), q0, q1, ob, high, wide)
-#define SEC_LAYER(bottom, right) \
-  INLINE void sec_quad_layer_##bottom##right( \
-      const sec_dense *w, const sec_shape *g, const float *in, float *out, const float *res, int t, \
-      int T, const int ob, const int th, const int tw) { \
-    const long units = (long)w->groups * ((w->outputs + ob - 1) / ob); \
-    const long q0 = sec_share(units, t, T), q1 = sec_share(units, t + 1, T); \
-    for (int z = 0; z < g->positions[0]; z++) { SEC_PLANE(bottom, right, g, th, tw, SEC_TILE) } \
-  }
-EACH_REST(SEC_LAYER)
-#undef SEC_LAYER
-#undef SEC_TILE
 
 /* `sec_dense_plain` on quads: sixteen outputs at once; a word of inputs meets all of them. n lines of
    sixteen, of one group. */

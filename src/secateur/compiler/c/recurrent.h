@@ -145,8 +145,20 @@ INLINE vec sec_recurrent_bounded(const sec_recurrent g, vec v) {
   return g.clip > 0 ? sec_act(v, SEC_CLIP, -g.clip, g.clip) : v;
 }
 
-#define SIGMOID(v) sec_act(sec_recurrent_bounded(g, v), SEC_SIGMOID, 0, 0)
-#define TANH(v) sec_act(sec_recurrent_bounded(g, v), SEC_TANH, 0, 0)
+/* Of every lane; loops over lanes are vectorised by the compiler. */
+#define EACH(name, of) \
+  INLINE vec name(vec x) { \
+    float y[LANES] __attribute__((aligned(LANES * 4))); \
+    memcpy(y, &x, sizeof y); \
+    for (int l = 0; l < LANES; l++) y[l] = of(y[l]); \
+    memcpy(&x, y, sizeof y); \
+    return x; \
+  }
+EACH(sec_sigmoids, sec_sigmoid)
+EACH(sec_tanhs, sec_tanh)
+#undef EACH
+#define SIGMOID(v) sec_sigmoids(sec_recurrent_bounded(g, v))
+#define TANH(v) sec_tanhs(sec_recurrent_bounded(g, v))
 
 /* Where a step works: weights, and states of whole groups of units. `in` are this step's inputs
  * (wide), or null: `ahead` has their sums, or what they come to (ready). */
@@ -227,7 +239,7 @@ INLINE void sec_recurrent_units(const sec_recurrent g, const sec_recurrent_at p,
       const vec cell = SIGMOID(f) * past + SIGMOID(i) * TANH(a[3]);
       if (g.peepholes) o += sec_recurrent_get(p.peephole + padded, unit + u * each, g.wide) * cell;
       *(vec *)(p.c + own) = cell;
-      now = SIGMOID(o) * sec_act(cell, SEC_TANH, 0, 0);
+      now = SIGMOID(o) * sec_tanhs(cell);
     }
     *(vec *)(p.next + own) = now;
     if (p.y) sec_recurrent_put(p.y, g.y_unit, unit + u * each, now, g.hidden, g.wide);

@@ -190,20 +190,30 @@ INLINE int64_t sec_power(int64_t base, int64_t exponent) {
 enum { SEC_NONE, SEC_RELU, SEC_LEAKY, SEC_CLIP, SEC_SIGMOID, SEC_HARDSIGMOID, SEC_HARDSWISH,
        SEC_TANH, SEC_GELU, SEC_GELUTANH, SEC_SILU, SEC_ELU, SEC_SOFTPLUS };
 
+/* Bit SEC_X of SEC_ACTS: whether a step of this network has activation SEC_X. What none has is left out
+   here already: a compiler copies a kernel whole before it leaves out what a layer has not. */
+#ifndef SEC_ACTS
+#define SEC_ACTS ~0u
+#endif
 INLINE float sec_act1(float x, const int act, const float alpha, const float beta) {
+  (void)alpha, (void)beta;
   switch (act) {
-    case SEC_RELU: return x < 0 ? 0 : x;
-    case SEC_LEAKY: return x < 0 ? alpha * x : x;
-    case SEC_CLIP: return x < alpha ? alpha : x > beta ? beta : x;
-    case SEC_SIGMOID: return sec_sigmoid(x);
-    case SEC_HARDSIGMOID: { float y = alpha * x + beta; return y < 0 ? 0 : y > 1 ? 1 : y; }
-    case SEC_HARDSWISH: { float y = x * (1.0f / 6) + 0.5f; return x * (y < 0 ? 0 : y > 1 ? 1 : y); }
-    case SEC_TANH: return sec_tanh(x);
-    case SEC_GELU: return 0.5f * x * (1.0f + sec_erf(x * 0.70710678118654752f));
-    case SEC_GELUTANH: return 0.5f * x * (1.0f + sec_tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-    case SEC_SILU: return x * sec_sigmoid(x);
-    case SEC_ELU: return x < 0 ? alpha * sec_expm1(x) : x;
-    case SEC_SOFTPLUS: return (x > 0 ? x : 0) + sec_log1p(sec_exp(-fabsf(x)));
+#define CASE(kind, y) case kind: return SEC_ACTS >> kind & 1 ? (y) : x
+#define WITHIN(y, low, high) ((y) < (low) ? (low) : (y) > (high) ? (high) : (y))
+    CASE(SEC_RELU, x < 0 ? 0 : x);
+    CASE(SEC_LEAKY, x < 0 ? alpha * x : x);
+    CASE(SEC_CLIP, WITHIN(x, alpha, beta));
+    CASE(SEC_SIGMOID, sec_sigmoid(x));
+    CASE(SEC_HARDSIGMOID, WITHIN(alpha * x + beta, 0, 1));
+    CASE(SEC_HARDSWISH, x * WITHIN(x * (1.0f / 6) + 0.5f, 0, 1));
+    CASE(SEC_TANH, sec_tanh(x));
+    CASE(SEC_GELU, 0.5f * x * (1.0f + sec_erf(x * 0.70710678118654752f)));
+    CASE(SEC_GELUTANH, 0.5f * x * (1.0f + sec_tanh(0.7978845608028654f * (x + 0.044715f * x * x * x))));
+    CASE(SEC_SILU, x * sec_sigmoid(x));
+    CASE(SEC_ELU, x < 0 ? alpha * sec_expm1(x) : x);
+    CASE(SEC_SOFTPLUS, (x > 0 ? x : 0) + sec_log1p(sec_exp(-fabsf(x))));
+#undef WITHIN
+#undef CASE
     default: return x;
   }
 }
@@ -217,6 +227,15 @@ INLINE vec sec_within(vec x, float low, float high) {
   return sec_pick(x < sec_all(low), sec_all(low), sec_pick(x > sec_all(high), sec_all(high), x));
 }
 
+/* Of what compilers vectorise by themselves. */
+INLINE vec sec_act_each(vec x, const int act, const float alpha, const float beta) {
+  float y[LANES] __attribute__((aligned(LANES * 4)));
+  memcpy(y, &x, sizeof y);
+  for (int l = 0; l < LANES; l++) y[l] = sec_act1(y[l], act, alpha, beta);
+  memcpy(&x, y, sizeof y);
+  return x;
+}
+
 INLINE vec sec_act(vec x, const int act, const float alpha, const float beta) {
   if (act == SEC_NONE) return x;
   if (act == SEC_RELU) return (vec)((veci)x & ~(x < sec_all(0)));
@@ -225,10 +244,6 @@ INLINE vec sec_act(vec x, const int act, const float alpha, const float beta) {
   if (act == SEC_CLIP) return sec_within(x, alpha, beta);
   if (act == SEC_HARDSIGMOID) return sec_within(alpha * x + beta, 0, 1);
   if (act == SEC_HARDSWISH) return x * sec_within(x * (1.0f / 6) + 0.5f, 0, 1);
-  float y[LANES] __attribute__((aligned(LANES * 4)));
-  memcpy(y, &x, sizeof y);
-  for (int l = 0; l < LANES; l++) y[l] = sec_act1(y[l], act, alpha, beta);
-  memcpy(&x, y, sizeof y);
-  return x;
+  return sec_act_each(x, act, alpha, beta);
 }
 #endif

@@ -128,12 +128,15 @@ class Step:
             not skip them.
         fill: C that fills the halo of output 0 for channels `from`..`to`, or "" where it has none;
             a kernel that calls it itself sets `fills`.
+        function: (kind, C from the arguments on) -> the name of a function that returns nothing;
+            one serves all steps that ask for the same.
         scratch: C, the memory that the kernel asked for, `char *`; "" where it asked for none.
     """
 
     machine: Machine
     weights: Weights
     sparse: Callable[[Node], int]
+    function: Callable[[str, str], str]
     fill: Callable[[str, str], str] = lambda _from, _to: ""
     scratch: str = ""
 

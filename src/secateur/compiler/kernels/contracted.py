@@ -36,6 +36,7 @@ class Contraction:
     res_channel: int
     axes: tuple[Axis, ...]  # outermost first
     positions: int  # of one sample
+    residual: bool  # whether there is one
 
 
 def describe(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Contraction:
@@ -75,7 +76,13 @@ def _conv(node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> Con
     axes = merged([*samples, *spatial])
     weight = w.reshape(w.shape[0], w.shape[1], -1)
     return Contraction(
-        weight, node.get("group", 1), taps, xs[1], ys[1], rs[1], axes, prod(y.layout.shape[2:])
+        weight,
+        node.get("group", 1),
+        taps,
+        *(xs[1], ys[1], rs[1]),
+        axes,
+        prod(y.layout.shape[2:]),
+        r is not None,
     )
 
 
@@ -92,7 +99,8 @@ def _linear(_node: Node, x: Place, w: np.ndarray, y: Place, r: Place | None) -> 
     axes = [Axis(y.layout.blocks[a], xs[a], ys[a], rs[a]) for a in range(last)]
     weight = w.reshape(*w.shape, 1)
     positions = prod(y.layout.shape[1:last])
-    return Contraction(weight, 1, (0,), xs[last], ys[last], rs[last], merged(axes), positions)
+    strides = xs[last], ys[last], rs[last]
+    return Contraction(weight, 1, (0,), *strides, merged(axes), positions, r is not None)
 
 
 def macs(node: Node, types: Types) -> int:

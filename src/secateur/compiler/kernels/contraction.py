@@ -20,16 +20,17 @@ from secateur.compiler.kernels import (
     packing,
     quad_single,
     single,
+    spots,
     tiles,
 )
 from secateur.compiler.kernels.contracted import Axis, Contraction, describe, is_vector
 from secateur.compiler.kernels.elementwise import activation
+from secateur.compiler.kernels.spots import Levels, Spots
 from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
 from secateur.compiler.layout import PLAIN, Cut, Layout
 
 CHUNK = 16
 """Output channels of a chunk, at least: what threads share. A wide layer has eight chunks."""
-
 
 WAITING, ROOM = 32, 16
 """As `c/quad_sparse.h` has them: most outputs of a chunk, whose sums wait for each other, and most
@@ -76,7 +77,7 @@ def write(
     step: Step,
     *,
     sums: int = 0,
-    levels: str = "0",
+    levels: Levels | None = None,
     least: int = 1,
 ) -> tuple[str, str]:
     """Write a contraction of `in`, with the residual `res` or null, to `out`.
@@ -84,7 +85,7 @@ def write(
     Args:
         bias: C, a pointer to the bias of every output.
         sums: see `Step.sparse`.
-        levels: C, what `sec_dense` has; where it is not null, weights and bias are int32.
+        levels: of integers, which are then in scope as `levels`; weights and bias are int32.
         least: outputs that must be done at once.
 
     Returns:
@@ -94,16 +95,15 @@ def write(
     z, high, wide = (Axis(1, 0, 0, 0),) * (3 - len(inner)) + inner
     body.line(_shape(node, (z, high, wide), c))
     names = [f"n{k}" for k in range(len(outer))]
+    act, plane = activation(node), (high, wide)
     if sums:
-        plane = high.count, wide.count
-        call = _sparse(body, c, bias, plane, lanes, step, sums, levels)
+        call = _sparse(body, c, bias, plane, lanes, step, sums, levels, act)
         channels = (
             "(long)sec_share(w.chunks, t, T) * w.chunk",
             f"SEC_LEAST((long)sec_share(w.chunks, t + 1, T) * w.chunk, {len(c.weight)})",
         )
     else:
-        plane = high.count, wide.count
-        call, channels = _dense(body, c, bias, plane, lanes, step, levels, least)
+        call, channels = _dense(body, c, bias, plane, lanes, step, levels, least, act)
     opened = body.loops([a.count for a in outer], names, shared=False)
     moved = [
         pointer
@@ -123,7 +123,7 @@ def _shape(node: Node, positions: Sequence[Axis], c: Contraction) -> str:
 
     return (
         f"const sec_shape g = {{{three('count')}, {three('input')}, {three('output')}, "
-        f"{three('residual')}, {c.out_channel}, {c.res_channel}, {activation(node)}}};"
+        f"{three('residual')}, {c.out_channel}, {c.res_channel}, {activation(node)}}}; (void)g;"
     )
 
 
@@ -131,14 +131,15 @@ def _sparse(
     body: Body,
     c: Contraction,
     bias: str,
-    plane: tuple[int, int],
+    plane: tuple[Axis, Axis],
     lanes: int,
     step: Step,
     sums: int,
-    levels: str,
+    levels: Levels | None,
+    act: str,
 ) -> str:
     outputs, width, taps = c.weight.shape
-    words = levels != "0"
+    words = levels is not None
     # the same blocks for every program of an artifact: they share the weights
     blocks = packing.blocks_of(width * c.groups, taps, _channels_a_block(taps, c.positions))
     most = WAITING if words else 4 * CHUNK
@@ -165,7 +166,7 @@ def _sparse(
             f"const sec_sparse w = {{{blocks.count}, {s.chunks}, {chunk}, {in_block}, {stride}, "
             f"{p(s.start)}, {p(s.rows)}, {p(s.codes)}, (const float *){p(s.values)}, "
             f"(const float *){biases}, "
-            f"{offset}, {places}, {unit}, {even:d}}};"
+            f"{offset}, {places}, {unit}, {even:d}, {outputs}}};"
         )
 
     # while an engine is made there is nothing that a network computes
@@ -185,13 +186,11 @@ def _sparse(
             f"{layer('0', '0', 0, early)} "
             f"sec_{form.name}_prepare(&w, {size}, {blocks.channels}, to);",
         )
-        return (
-            f"sec_{form.name}_layer(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, "
-            "g.act, g.alpha, g.beta, t, T);"
-        )
+        name = spots.single(step, form.name, act, residual=c.residual)
+        return f"{name}(s, f->prepared + {at}, w.bias, {{}}, {{}}, {{}}, t, T);"
     if lanes == 1 and words and is_vector(c):
         stored = f"{layer('0', '0', 0, early)} ", blocks.channels
-        return _lines(body, c, bias, step, levels, stored, f"lines {key}")
+        return _lines(body, c, bias, step, stored, f"lines {key}")
     table = _table("int32_t", "offset", [4 * (o - low) for o in offsets])
     body.line(table)
     if low:
@@ -199,9 +198,9 @@ def _sparse(
     if lanes == 1:
         body.line(layer("offset", "0", 0, bias))
         if words:
-            return f"sec_quad_sparse_plain(&w, {levels}, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
+            return f"sec_quad_sparse_plain(&w, &levels, &g, {{}}, {{}}, {{}}, {outputs}, t, T);"
         return "sec_sparse_plain(&w, &g, {}, {}, {}, t, T);"
-    tile = tiles.sparse(*plane, min(sums, ROOM) if words else sums)
+    tile = tiles.sparse(plane[0].count, plane[1].count, min(sums, ROOM) if words else sums)
     reach = 4 * (max(offsets) - low)
     # loads of few sums are many: x86 scales an index by 8 for nothing
     unit = 8 if tile.high * tile.wide <= 8 and reach < 8 * 2**16 else 4 * lanes
@@ -213,13 +212,15 @@ def _sparse(
         )
         body.line(layer("offset", f"(const uint16_t *)(f->prepared + {at})", unit, bias))
     else:
+        unit = 0
         body.line(layer("offset", "0", 0, bias))
     apart = c.groups > 1 and outputs // c.groups <= chunk
-    shape, rests = f"{tile.high}, {tile.wide}, {apart:d}", tile.rests(*plane)
-    if words:
-        more = f"{outputs}, t, T, {shape}"
-        return f"sec_quad_sparse_layer_{rests}(&w, {levels}, &g, {{}}, {{}}, {{}}, {more});"
-    return f"sec_sparse_layer_{rests}(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
+    spot = Spots(plane, (tile.high, tile.wide), act, c.residual, levels)
+    spot.sparse(body, step, unit=unit, even=even)
+    return (
+        f"sec_sparse_layer(&w, {'&levels' if words else '0'}, &g, {{}}, {{}}, {{}}, t, T, spots, "
+        f"{tile.high}, {tile.wide}, {apart:d});"
+    )
 
 
 def _lines(
@@ -227,7 +228,6 @@ def _lines(
     c: Contraction,
     bias: str,
     step: Step,
-    levels: str,
     stored: tuple[str, int],
     key: str,
 ) -> str:
@@ -244,7 +244,7 @@ def _lines(
     at = step.weights.prepare(key, read.bytes, prepared)
     body.line(f"const sec_quad_blocked lines = {of};")
     return (
-        f"sec_quad_blocked_layer(lines, f->prepared + {at}, (const int32_t *){bias}, {levels}, "
+        f"sec_quad_blocked_layer(lines, f->prepared + {at}, (const int32_t *){bias}, &levels, "
         "&g, {}, {}, {}, t, T);"
     )
 
@@ -253,19 +253,21 @@ def _dense(
     body: Body,
     c: Contraction,
     bias: str,
-    plane: tuple[int, int],
+    plane: tuple[Axis, Axis],
     lanes: int,
     step: Step,
-    levels: str,
+    levels: Levels | None,
     least: int,
+    act: str,
 ) -> tuple[str, tuple[str, str]]:
     outputs, width, taps = c.weight.shape
     mine = outputs // c.groups
-    together, tile = tiles.dense(*plane, mine, step.machine, least=least)
-    spots = -(-plane[0] // tile.high) * -(-plane[1] // tile.wide)
-    words = levels != "0"
+    high, wide = (a.count for a in plane)
+    together, tile = tiles.dense(high, wide, mine, step.machine, least=least)
+    places = -(-high // tile.high) * -(-wide // tile.wide)
+    words = levels is not None
     deep = matrix_depth(c, lanes, step.machine) if words else 0
-    heavy = spots > 1 and 4 * c.weight.size > tiles.SECOND
+    heavy = places > 1 and 4 * c.weight.size > tiles.SECOND
     # sums of words wait nowhere, so a tile reads all channels, and only a matrix reads them so fast
     heavy = heavy and (not words or deep > 0)
     if heavy:  # weights of some outputs at a time, for all positions
@@ -281,12 +283,13 @@ def _dense(
     kept = [f"(const float *){a}" for a in (p(packing.dense(c.weight, c.groups)), bias)]
     body.line(
         f"const sec_dense w = {{{mine}, {c.groups}, {width}, {taps}, {a_block}, {c.channel}, "
-        f"{', '.join(kept)}, offset, {levels}}};"
+        f"{', '.join(kept)}, offset, {'&levels' if words else '0'}}};"
     )
     if lanes == 1:
         a_group = -(-mine // 16)
-        unit, kind = 16, "vector" if is_vector(c) else "plain"
-        name = "sec_quad_plain" if words else f"sec_dense_{kind}"
+        unit, name = 16, "sec_quad_plain" if words else "sec_dense_plain"
+        if is_vector(c) and not words:
+            name = spots.vector(step, act, residual=c.residual)
         call = f"{name}(&w, &g, {{}}, {{}}, {{}}, t, T);"
     elif deep:
         lines = 2 if mine % 32 == 0 else 1
@@ -298,16 +301,14 @@ def _dense(
             f"const sec_dense w = {{{mine}, 1, {width}, {taps}, 0, 0, {kept[0]}}}; "
             f"sec_matrix_prepare(&w, {deep}, to);",
         )
-        form = f"{deep}, {lines}, {heavy:d}"
-        call = (
-            f"sec_matrix_layer(&w, &g, (sec_matrix){{{{{form}}}}}, f->prepared + {at}, "
-            "{}, {}, {}, t, T);"
-        )
+        form = f"(sec_matrix){{{{{deep}, {lines}, {heavy:d}}}}}"
+        call = f"sec_matrix_layer(&w, &g, {form}, f->prepared + {at}, {{}}, {{}}, {{}}, t, T);"
     else:
         a_group, unit = -(-mine // together), together
-        shape = f"{together}, {tile.high}, {tile.wide}" + ("" if words else f", {heavy:d}")
-        name = f"sec_{'quad' if words else 'dense'}_layer_{tile.rests(*plane)}"
-        call = f"{name}(&w, &g, {{}}, {{}}, {{}}, t, T, {shape});"
+        shape = f"{together}, {tile.high}, {tile.wide}, {heavy:d}"
+        spot = Spots(plane, (tile.high, tile.wide), act, c.residual, levels)
+        spot.dense(body, step, together, groups=c.groups > 1, taps=c.taps)
+        call = f"sec_dense_layer(&w, &g, {{}}, {{}}, {{}}, t, T, spots, {shape});"
     bounds = []
     for share in ("t", "t + 1"):
         q = f"sec_share({c.groups * a_group}, {share}, T)"

@@ -21,6 +21,7 @@ from secateur.compiler.kernels import (
     quad_depthwise,
 )
 from secateur.compiler.kernels.elementwise import floating
+from secateur.compiler.kernels.spots import Levels
 from secateur.compiler.kernels.windows import spatial_cuts, window, window_halo
 from secateur.compiler.layout import PLAIN, Cut
 from secateur.compiler.ops.quads import count
@@ -89,6 +90,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
     zero = node.get("out_zero", 0)
     ends = [floating(node.get(end, 0) - zero) for end in ("low", "high")]
     narrow = step.machine.lanes == 4 and -128 not in weight
+    levels = Levels(quads, narrow, more is not None)
     body.line(
         f"const struct sec_levels levels = {{(const float *){factors}, {quads:d}, {narrow:d}, "
         f"{_residual(node, r, 'res_zero', step)}, {_residual(node, r, 'res_factor', step)}, "
@@ -101,7 +103,7 @@ def emit(node: Node, inputs: Sequence[Place | None], outputs: Sequence[Place], s
         lanes = y.layout.lanes
         sums = step.sparse(node)
         bounds = contraction.write(
-            body, node, c, biases, lanes, step, sums=sums, levels="&levels", least=least
+            body, node, c, biases, lanes, step, sums=sums, levels=levels, least=least
         )
         first, end = (f"({bound}) / {least}" for bound in bounds)
     if fill := step.fill(first, end):

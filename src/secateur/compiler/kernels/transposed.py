@@ -190,6 +190,7 @@ def _phase(
         0,
         merged([samples, *spatial]),
         prod(y.layout.shape[2:]),
+        residual=False,
     )
 
 

@@ -67,7 +67,7 @@ def pool_divisors(node: Node, form: Window, spatial: tuple[int, ...]) -> np.ndar
 
 def _infer_max(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     if any(node.outputs[1:]):
-        raise unsupported(node, "output Indices is not supported")
+        raise unsupported(node, "output Indices, which only `fold` can make")
     rules.arity(node, operands, 1, 1)
     return (_pooled(node, rules.operand(node, operands, 0, "X", NUMBERS)),)
 
@@ -128,7 +128,7 @@ def _global_max(_node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
 _WINDOW = {"auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides"}
 
 OPERATORS = (
-    # storage_order says how Indices count; Indices are refused, so it says nothing here.
+    # storage_order says how Indices count, which a rewrite makes: it says nothing here.
     Operator("MaxPool", _infer_max, _max, frozenset(_WINDOW | {"storage_order"})),
     Operator("AveragePool", _infer_average, _average, frozenset(_WINDOW | {"count_include_pad"})),
     Operator("GlobalAveragePool", _infer_global, _global_average),

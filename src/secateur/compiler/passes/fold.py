@@ -129,7 +129,10 @@ class _Walk:
     def _rewrite(self, node: Node) -> None:
         with _fitting(node):
             made = self.rules[node.op](node, self._builder(node))
-        self._give(node, made)
+        if made is None:
+            self._node(node)
+        else:
+            self._give(node, made)
 
     def _keep(self, name: str, array: np.ndarray) -> None:
         array.flags.writeable = False  # a graph would copy it

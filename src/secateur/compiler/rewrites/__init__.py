@@ -90,8 +90,8 @@ class Builder:
         return self.add("Unsqueeze", places, axes)
 
 
-Rule = Callable[[Node, Builder], tuple[str, ...]]
-"""(node, where to build) -> for each output of the node, the value that is it.
+Rule = Callable[[Node, Builder], tuple[str, ...] | None]
+"""(node, where to build) -> for each output of the node, the value that is it; None: it stays.
 
 It raises `unsupported(node, ...)` as shape inference does.
 """
