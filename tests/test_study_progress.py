@@ -109,7 +109,9 @@ def test_the_announcement_says_what_is_to_be_done_and_about_how_long(ran: Study)
     assert second.endswith(" if all is still to be done")
     assert "certif" in third
     assert "2 processes" in ran.announcement(2)[1]
-    assert "in 2 processes, then compiling and timing: about" in ran.announcement(2, measured=True)[1]
+    assert (
+        "in 2 processes, then compiling and timing: about" in ran.announcement(2, measured=True)[1]
+    )
 
 
 def test_the_estimate_counts_what_is_measured_and_the_network_that_is_as_fast(ran: Study) -> None:
