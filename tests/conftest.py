@@ -74,6 +74,14 @@ def as_shipped() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def barely_optimised() -> Iterator[None]:
+    """Compile in half the time, where code is many small steps: that of tiles takes longer so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain, "OPTIMIZE", "-Og")
+        yield
+
+
+@pytest.fixture(scope="module")
 def compiled_anew(as_shipped: None) -> Iterator[None]:
     """Run the compiler every time, where it is the compiler's work that is tested."""
     with pytest.MonkeyPatch.context() as patch:

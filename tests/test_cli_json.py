@@ -24,6 +24,8 @@ from secateur.terminal.application import COMMANDS
 from secateur.terminal.printing import show_json
 from test_cli import QUICK, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
 HOSTILE = "a[/b]\x1b[2J\u202eb"
 

@@ -32,6 +32,8 @@ from secateur.pruning.parameters import axes_of
 from secateur.pruning.selecting.patterns import parse
 from secateur.pruning.selecting.ranking import tensor_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 PATTERNS = ["dot4", "1x4", "3x2", "2:4"]
 

@@ -18,6 +18,8 @@ from secateur.compiler.passes import identity, shapes, verify
 from secateur.compiler.plan import plan
 from secateur.errors import CompileError
 
+pytestmark = pytest.mark.usefixtures("barely_optimised")
+
 DTYPES = tuple(C_TYPES)
 NUMBERS = {dtype.name: number for number, dtype in ELEMENT_TYPES.items()}
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 1e38, -1e38, 88.7, -104, 0.5, 1.5, 2.5, -0.5]

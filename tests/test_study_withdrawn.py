@@ -10,6 +10,8 @@ from secateur import Study, Task
 from secateur.errors import UsageError
 from test_cli import QUICK, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_a_study_without_fine_tuning_is_what_it_was(digits: Task, tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning, match="finetune of a study goes with 0.3.0; leave it"):

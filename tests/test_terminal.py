@@ -33,6 +33,8 @@ from secateur.terminal.inspection import inspection
 from study_records import plan, trials
 from test_cli import QUICK, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Capture = pytest.CaptureFixture[str]
 
 # Ends markup that was never begun, begins some, names an emoji, clears the screen in three ways,
