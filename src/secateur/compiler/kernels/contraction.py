@@ -216,7 +216,15 @@ def _sparse(
         body.line(layer("offset", "0", 0, bias))
     apart = c.groups > 1 and outputs // c.groups <= chunk
     spot = Spots(plane, (tile.high, tile.wide), act, c.residual, levels)
-    spot.sparse(body, step, unit=unit, even=even)
+    spot.sparse(
+        body,
+        step,
+        counts=(blocks.count, s.chunks, chunk, in_block, stride),
+        channels=(c.out_channel, c.res_channel),
+        unit=unit,
+        even=even,
+        outputs=outputs,
+    )
     return (
         f"sec_sparse_layer(&w, {'&levels' if words else '0'}, &g, {{}}, {{}}, {{}}, t, T, spots, "
         f"{tile.high}, {tile.wide}, {apart:d});"

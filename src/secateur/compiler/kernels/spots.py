@@ -2,7 +2,7 @@
 
 A kernel is inlined for the sums of its tile to stay in registers, and a compiler takes long over
 each copy. So there is one for each kind of tile: its size, strides of a few vectors, activation.
-Weights, channels and the positions of the layer are arguments.
+Weights, channels and the positions of a dense layer are arguments.
 """
 
 from __future__ import annotations
@@ -85,13 +85,29 @@ class Spots:
 
         body.line(f"static sec_dense_spot *const spots[] = {self._each(step, text)};")
 
-    def sparse(self, body: Body, step: Step, *, unit: int, even: bool) -> None:
+    def sparse(
+        self,
+        body: Body,
+        step: Step,
+        *,
+        counts: Sequence[int],
+        channels: tuple[int, int],
+        unit: int,
+        even: bool,
+        outputs: int,
+    ) -> None:
         """Write the functions of a sparse layer, and to `body` that they are `spots`.
+
+        Its numbers are constants in them, unlike those of a dense one: there are few products to
+        hide behind, and with arguments int8 layers took 5 % longer.
 
         Args:
             body, step: that are being written.
-            unit, even: of `sec_sparse`.
+            counts: of `sec_sparse`, from `blocks` to `table`.
+            channels: strides of the output's channels and of the residual's.
+            unit, even, outputs: of `sec_sparse`.
         """
+        strides = f"{channels[0]}, {channels[1]}"
 
         def text(high: int, wide: int) -> str:
             levels = self.levels.declared("q") if self.levels else ""
@@ -100,11 +116,11 @@ class Spots:
                 "(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g, "
                 "const float *in, float *out, const float *res, int c0, int c1) {\n"
                 f"  {levels}\n"
-                f"  {self._shape(high, wide)}\n"
-                "  const sec_sparse v = {w->blocks, w->chunks, w->chunk, w->in_block, w->table, "
+                f"  {self._shape(high, wide, strides)}\n"
+                f"  const sec_sparse v = {{{', '.join(map(str, counts))}, "
                 "w->start, w->rows, w->codes, w->values, w->bias, w->offset, w->places, "
-                f"{unit}, {even:d}, w->outputs}};\n"
-                "  (void)q; (void)res;\n"
+                f"{unit}, {even:d}, {outputs}}};\n"
+                "  (void)q; (void)g; (void)res;\n"
                 f"  {call}, &s, in, out, {self._res}, c0, c1, {high}, {wide});\n"
                 "}"
             )
@@ -125,7 +141,7 @@ class Spots:
         ]
         return f"{{{', '.join(names)}}}"
 
-    def _shape(self, high: int, wide: int) -> str:
+    def _shape(self, high: int, wide: int, channels: str = "g->out_channel, g->res_channel") -> str:
         """Return C of a tile's `sec_shape`: a stride is there where it is taken."""
 
         def two(which: str) -> str:
@@ -137,7 +153,7 @@ class Spots:
 
         return (
             f"const sec_shape s = {{{{1, 1, 1}}, {two('input')}, {two('output')}, "
-            f"{two('residual')}, g->out_channel, g->res_channel, {self.act}}};"
+            f"{two('residual')}, {channels}, {self.act}}};"
         )
 
 
