@@ -173,8 +173,8 @@ INLINE void sec_sparse_tiles(const sec_sparse *w, const sec_shape *g, const floa
 /* What is done at a tile is a function that layers share: copies of it would be most of the time that
    compiling takes. There are up to four of a layer: for whole tiles and for what is left at the right,
    at the bottom and in the corner, which tiles of their own size do. */
-typedef void sec_sparse_spot(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g,
-                             const float *in, float *out, const float *res, int c0, int c1);
+typedef void sec_sparse_spot(const sec_sparse *w, const struct sec_levels *q, const float *in,
+                             float *out, const float *res, int c0, int c1);
 
 /* What a tile at (y, x) of plane z reads and writes, and adds. */
 #define SEC_AT(z, y, x) \
@@ -201,7 +201,7 @@ SHARED void sec_sparse_layer(const sec_sparse *w, const struct sec_levels *q, co
   const int c0 = (int)sec_share(w->chunks, t, T), c1 = (int)sec_share(w->chunks, t + 1, T);
   for (int c = c0; c < c1; c += apart ? 1 : c1 - c0) {
     const int end = apart ? c + 1 : c1;
-#define SPOT(which, z, y, x) spots[which](w, q, g, SEC_AT(z, y, x), c, end)
+#define SPOT(which, z, y, x) spots[which](w, q, SEC_AT(z, y, x), c, end)
     SEC_EACH_SPOT(SPOT);
 #undef SPOT
   }

@@ -113,14 +113,14 @@ class Spots:
             levels = self.levels.declared("q") if self.levels else ""
             call = "sec_quad_sparse_tile(&v, &levels" if levels else "sec_sparse_tiles(&v"
             return (
-                "(const sec_sparse *w, const struct sec_levels *q, const sec_shape *g, "
-                "const float *in, float *out, const float *res, int c0, int c1) {\n"
+                "(const sec_sparse *w, const struct sec_levels *q, const float *in, float *out, "
+                "const float *res, int c0, int c1) {\n"
                 f"  {levels}\n"
                 f"  {self._shape(high, wide, strides)}\n"
                 f"  const sec_sparse v = {{{', '.join(map(str, counts))}, "
                 "w->start, w->rows, w->codes, w->values, w->bias, w->offset, w->places, "
                 f"{unit}, {even:d}, {outputs}}};\n"
-                "  (void)q; (void)g; (void)res;\n"
+                "  (void)q; (void)res;\n"
                 f"  {call}, &s, in, out, {self._res}, c0, c1, {high}, {wide});\n"
                 "}"
             )
