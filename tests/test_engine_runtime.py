@@ -272,6 +272,14 @@ def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
         np.testing.assert_array_equal(engine(same)[0], tiny.expected(x))
 
 
+def test_one_sample_comes_in_any_form(engine: Engine) -> None:
+    x = tiny.samples(1)
+    fixed = np.frombuffer(x.tobytes(), np.float32).reshape(x.shape)  # may not be written to
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    for same in (x, fixed, unaligned, np.repeat(x, 2, axis=1)[:, ::2], x.view(np.matrix)):
+        np.testing.assert_array_equal(engine(same)[0], tiny.expected(x))
+
+
 @pytest.mark.parametrize("order", [np.asarray, np.asfortranarray])
 def test_booleans_are_0_and_1_whatever_their_bytes(order: Callable[[Any], Any]) -> None:
     """Masks of 255 are often looked at as booleans."""

@@ -178,19 +178,20 @@ class Engine:
                 f"were given{'; give each by itself: engine(*arrays)' if packed else ''}"
             )
         try:
+            batched = self._batched
             given = [
-                port.check(array, self._batched)
-                for port, array in zip(self._inputs, arrays, strict=True)
+                port.check(array, batched)
+                for port, array in zip(self._inputs, arrays)  # noqa: B905 (as many, seen above)
             ]
-            batch = len(given[0]) if self._batched and given else native.fixed
-            if self._batched and len(given) > 1 and any(len(array) != batch for array in given):
+            batch = len(given[0]) if batched and given else native.fixed
+            if batched and len(given) > 1 and any(len(array) != batch for array in given):
                 sizes = ", ".join(
                     f"{port.name!r} has {len(array)}"
                     for port, array in zip(self._inputs, given, strict=True)
                 )
                 raise UsageError(f"all inputs must have the same number of samples, but {sizes}")
-            first = (batch,) if self._batched else ()
-            outputs = [np.empty((*first, *port.shape), port.dtype) for port in self._outputs]
+            many = batch if batched else None
+            outputs = [port.empty(many) for port in self._outputs]
         except MemoryError as error:
             raise CompileError(
                 "the engine cannot run: out of memory for the arrays; give fewer samples at once"
