@@ -48,7 +48,7 @@ class SoftTargets:
 class Remembered:
     """A teacher's outputs on passes over the data that come again, so that it runs once for all.
 
-    That is for CPUs: on a GPU a teacher runs in less time than it takes to ask what a batch sums to.
+    On a CPU alone: a GPU would have to be waited for to know what a batch sums to.
     A batch is known by the state of the generator that its pass was drawn with, its place in the
     pass, and the sum of its inputs, so that data that are shuffled otherwise are only slower.
     """
