@@ -14,6 +14,8 @@ BIN = $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 FUZZ ?= 20
+# Python compiles what it imports, so pip need not compile all: half of the time.
+INSTALL = python -m pip install -q --no-compile
 
 .PHONY: study test docs test-long test-ray test-lowest lint types figures release clean
 
@@ -28,20 +30,20 @@ test: $(VENV)/dev $(VENV)/docs
 # for FUZZ seconds. Faults are done to a study; `benchmarks/faults.py` without --few does some 850 of them.
 test-long: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile long -m "hypothesis or long"
-	$(BIN)/python -m pip install -q -e '.[fuzz]' -c constraints.txt
+	$(BIN)/$(INSTALL) -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ)
 	$(BIN)/python tests/fuzz_networks.py --mutants 20000
 	$(BIN)/python tests/fuzz_networks.py --mutants 60 --compile
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --few
 
 test-ray: $(VENV)/dev
-	$(BIN)/python -m pip install -q -e '.[ray]' -c constraints.txt
+	$(BIN)/$(INSTALL) -e '.[ray]' -c constraints.txt
 	$(BIN)/python -m pytest -m cluster
 
 # The same tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python -m pip install -q -e '.[lightning,transformers,hub,cross,mlflow,tensorboard]' -c constraints-lowest.txt \
+	$(VENV)-lowest/bin/$(INSTALL) -e '.[lightning,transformers,hub,cross,mlflow,tensorboard]' -c constraints-lowest.txt \
 		onnxruntime selenium pytest hypothesis
 	$(VENV)-lowest/bin/python -m pytest -o filterwarnings=default
 
@@ -57,7 +59,7 @@ docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 $(VENV)/docs: $(VENV)/base
-	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
+	$(BIN)/$(INSTALL) -e '.[docs]' -c constraints.txt
 	touch $@
 
 # The figures in README and docs other than the study's and benchmarks/accuracy.py's.
@@ -80,7 +82,7 @@ figures: $(VENV)/dev
 release:
 	rm -rf dist $(VENV)-tools $(VENV)-release
 	$(PYTHON) -m venv $(VENV)-tools
-	$(VENV)-tools/bin/python -m pip install -q build cyclonedx-bom pip-audit
+	$(VENV)-tools/bin/$(INSTALL) build cyclonedx-bom pip-audit
 	$(VENV)-tools/bin/python -m build --outdir dist .
 	$(PYTHON) -m venv --without-pip $(VENV)-release
 	$(VENV)-tools/bin/pip --python $(VENV)-release/bin/python install -q dist/*.whl -c constraints.txt
@@ -93,16 +95,16 @@ release:
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secateur needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -e . -c constraints.txt
+	$(BIN)/$(INSTALL) -e . -c constraints.txt
 	touch $@
 
 # The engines that a study's networks are measured beside; without them it says what is missing.
 $(VENV)/study: $(VENV)/base
-	-$(BIN)/python -m pip install -q -e '.[peers]' -c constraints.txt
+	-$(BIN)/$(INSTALL) -e '.[peers]' -c constraints.txt
 	touch $@
 
 $(VENV)/dev: $(VENV)/base
-	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
+	$(BIN)/$(INSTALL) -e '.[dev]' -c constraints.txt
 	touch $@
 
 clean:

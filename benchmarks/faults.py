@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import shutil
 import socket
 import subprocess
@@ -156,6 +157,8 @@ def _apart() -> None:
 @contextmanager
 def _head() -> Iterator[tuple[str, Callable[[Running], list[int]]]]:
     """Start a Ray cluster of two cores; yield its address, and what returns its workers."""
+    # Else the head makes a token of its own, which studies do not know.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -165,7 +168,9 @@ def _head() -> Iterator[tuple[str, Callable[[Running], list[int]]]]:
     head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def workers(_: Running) -> list[int]:
-        return [pid for pid in below(head.pid) if _title(pid).startswith("ray::")]
+        named = {pid: _title(pid) for pid in below(head.pid)}
+        # Without its agents, which are named alike, a node ends; this cluster has but one.
+        return [p for p, name in named.items() if name.startswith("ray::") and "Agent" not in name]
 
     try:
         deadline = time.monotonic() + 60

@@ -42,6 +42,16 @@ def test_a_fixed_batch_is_told(tmp_path: Path) -> None:
         inputs.draw(given, 64)
 
 
+def test_inputs_without_axes_make_one_sample(tmp_path: Path) -> None:
+    given = (inputs.Input("rate", "float32", ()),)
+    for alone in (given, ()):
+        assert inputs.extent(inputs.draw(alone, 1)) == 1
+        with pytest.raises(UsageError, match=r"no input of this network has an axis.*--batch 1"):
+            inputs.draw(alone, 2)
+    beside = (*given, inputs.Input("x", "float32", ("n", 3)))
+    assert inputs.extent(inputs.draw(beside, 5)) == 5
+
+
 def test_another_dynamic_axis_must_be_fixed(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     path = saved(tmp_path / "m.onnx", [node], {"x": ("FLOAT", ["n", "length"])}, {})

@@ -77,7 +77,13 @@ def test_every_criterion_gives_scores_that_can_be_selected(name: str, model: nn.
         score_of(model, ["1.weight", "missing.weight"], calibration=data)
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net",
+    [
+        pytest.param(net, marks=[pytest.mark.long] if net in ("vgg16", "resnet18") else [])
+        for net in NETS
+    ],
+)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_scores_every_net(name: str, net: str) -> None:
     torch.manual_seed(0)

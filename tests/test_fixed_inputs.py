@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,30 @@ def test_other_commands_take_values_too(
     code, _, err = run(command, monkeypatch, capsys)
     assert code
     assert "no input 'rate'" in err
+
+
+def test_a_network_whose_inputs_are_all_fixed_is_timed_and_not_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(rated(), "net.onnx")
+    np.save("x.npy", np.ones((1, 2), F32))
+    values = ["sr=8000", "gain=[[1],[3]]", "x=@x.npy"]
+    given = [word for value in values for word in ("--input-value", value)]
+    code, _, err = run(
+        ["quantize", "net.onnx", "--calibrate", "x.npy", *given], monkeypatch, capsys
+    )
+    assert code
+    assert "no input, or all of them are fixed, so there is nothing to calibrate" in err
+    short = ["--rounds", "2", "--against", "onnxruntime", *given]
+    code, _, err = run(["bench", "net.onnx", *short], monkeypatch, capsys)
+    assert code
+    assert "no input of this network has an axis for a batch" in err
+    code, out, err = run(
+        ["bench", "net.onnx", "--batch", "1", "--json", *short], monkeypatch, capsys
+    )
+    assert code == 0, err
+    assert {timing["batch"] for timing in json.loads(out)["timings"]} == {1}
 
 
 def test_a_module_has_no_inputs_to_fix() -> None:

@@ -68,3 +68,9 @@ def test_a_batch_is_known_by_what_is_in_it() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert remembered.outputs(("b",), one, lambda: torch.full((4,), 9.0)).sum() == 36
+
+
+def test_a_device_that_computes_by_itself_is_not_waited_for() -> None:
+    remembered, given = Remembered(), torch.empty(4, 2, device="meta")  # whose sum nobody can read
+    for wanted in (torch.zeros(4), torch.ones(4)):
+        assert remembered.outputs(("key",), given, lambda found=wanted: found) is wanted

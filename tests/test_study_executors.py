@@ -19,6 +19,7 @@ import forked
 from secateur.errors import StudyError
 from secateur.study.executors import processes
 from secateur.study.executors.messages import event_of, line, of_event, packed, unpacked
+from secateur.study.executors.turn import reproducible
 from secateur.study.loading import load_task
 from secateur.study.plan import Event, Stage, Trial, items, seed_for
 from secateur.study.reading import CorruptFile
@@ -307,3 +308,16 @@ def test_the_messages_of_processes_bear_any_item() -> None:
         assert event_of(json.loads(line(of_event(event)))) == event
     nan = of_event(Event("epoch", Stage(0, "start"), epoch=Epoch(1, float("nan"), 0.1, 2.0)))
     assert event_of(json.loads(line(nan))) == Event("epoch", Stage(0, "start"))
+
+
+@pytest.mark.parametrize("own", [None, ":16:8"])
+def test_sums_on_a_gpu_are_asked_to_be_the_same_each_time(
+    monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", own or "")
+    if own is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with reproducible(torch.device("cuda")):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (own or ":4096:8")
+        assert torch.get_deterministic_debug_mode() == 1  # warn
+    assert torch.get_deterministic_debug_mode() == 0

@@ -97,9 +97,14 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
     """Return name → a batch for each input: normal floats; zeros and ones for integers, booleans.
 
     Raises:
-        UsageError: an input's first axis is fixed at another number, or the batch does not go into
-            memory.
+        UsageError: an input's first axis is fixed at another number, or no input has one; or the
+            batch does not go into memory.
     """
+    if batch != 1 and not any(given.shape for given in inputs):
+        raise UsageError(
+            f"no input of this network has an axis for a batch, so {batch} cannot be measured; "
+            "give --batch 1"
+        )
     generator = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for given in inputs:
@@ -121,6 +126,11 @@ def draw(inputs: Sequence[Input], batch: int, *, seed: int = 0) -> dict[str, Arr
                 "give a smaller one with --batch"
             ) from None
     return arrays
+
+
+def extent(feeds: Mapping[str, Array]) -> int:
+    """Return the batch of drawn inputs; 1 where none has an axis for it."""
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)
 
 
 def axes(inputs: Sequence[Input], batch: int) -> dict[str, int]:

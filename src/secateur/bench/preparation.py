@@ -23,7 +23,7 @@ from secateur.errors import CompileError, FileError, UsageError
 QUANTISING = 3600
 """Seconds that a peer may take to quantise a network."""
 
-Models = Path | Mapping[str, Path]
+Models = Path | str | Mapping[str, Path | str]
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def prepared(
         FileError: a file that cannot be read.
         CompileError: the network cannot be compiled here, or a peer cannot be installed.
     """
-    models = dict(model) if isinstance(model, Mapping) else {"secateur": model}
+    models = _named(model)
     rivals = environments.peers(against)
     compiled = _check(models, onnx, rivals)
     with tempfile.TemporaryDirectory() as name:
@@ -144,6 +144,11 @@ def _fixed(
         for number, (name, path) in enumerate(models.items())
     }
     return found, fixing.fixed(onnx, values, folder / "onnx") if onnx else None
+
+
+def _named(model: Models) -> dict[str, Path]:
+    named = model if isinstance(model, Mapping) else {"secateur": model}
+    return {name: Path(path) for name, path in named.items()}
 
 
 def _check(

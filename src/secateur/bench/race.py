@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from secateur.bench.energy import Energy
-from secateur.bench.inputs import Array
+from secateur.bench.inputs import Array, extent
 from secateur.bench.process import Process
 from secateur.bench.result import Refusal, Step, Timing
 from secateur.errors import CompileError
@@ -96,7 +96,7 @@ class Race:
         Raises:
             CompileError: a required engine fails.
         """
-        batch = len(next(iter(feeds.values())))
+        batch = extent(feeds)
         loaded: list[_Ready] = []
         refusals = []
         with ExitStack() as stack:
@@ -251,7 +251,7 @@ def profile(
     Raises:
         CompileError: the engine fails.
     """
-    batch = len(next(iter(feeds.values())))
+    batch = extent(feeds)
     with Process(runner.name, runner.python, len(cores)) as process:
         load(runner, process, cores, feeds, {})
         answer = process.ask("profile", seconds=seconds)

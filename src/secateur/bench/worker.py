@@ -123,7 +123,7 @@ class State:
             outputs: path of an npz file to write: each output of all samples.
         """
         numpy = import_module("numpy")
-        batch = len(next(iter(self.feeds.values())))
+        batch = _extent(self.feeds)
         parts: list[list[Any]] = []
         for feeds, meant in _batches(_arrays(inputs, names), batch):
             found = self.call(feeds)
@@ -196,10 +196,14 @@ def _arrays(path: str, names: list[str]) -> dict[str, Any]:
         return {name: file[f"arr_{i}"] for i, name in enumerate(names)}
 
 
+def _extent(feeds: dict[str, Any]) -> int:
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)
+
+
 def _batches(feeds: dict[str, Any], batch: int) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield feeds of exactly `batch` samples, and how many are meant; the last sample fills up."""
     numpy = import_module("numpy")
-    count = max((len(array) for array in feeds.values() if array.ndim), default=1)
+    count = _extent(feeds)
     for start in range(0, count, batch):
         meant = min(batch, count - start)
         places = numpy.minimum(numpy.arange(start, start + batch), count - 1)

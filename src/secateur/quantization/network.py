@@ -114,6 +114,11 @@ def read(
             "for example with input_shapes={'input': (1, 3, 32, 32)}, --input-shape "
             "input=1,3,32,32"
         ) from error
+    if not few.inputs:
+        raise UsageError(
+            "this network has no input, or all of them are fixed, so there is nothing to calibrate "
+            "it on; leave one free"
+        )
     extents = {(few.types[name].shape or (0,))[0] for name in few.inputs}
     samples = extents.pop() if len(extents) == 1 else 0
     if samples < 1:

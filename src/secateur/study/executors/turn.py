@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,10 +84,13 @@ class Turn:
 def reproducible(device: torch.device) -> Iterator[None]:
     """Compute with one thread, so that numbers do not depend on how many there are.
 
-    On a GPU, ask for kernels that give the same sums each time; a CPU's do.
+    On a GPU, ask for kernels that give the same sums each time; a CPU's do. cuBLAS's do with a
+    workspace of a fixed size, which it reads when it is first used (NVIDIA's documentation of
+    cuBLAS, "Results Reproducibility").
     """
     before, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_deterministic_debug_mode("warn")
     else:
         torch.set_num_threads(1)
