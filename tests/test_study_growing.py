@@ -120,6 +120,7 @@ def damage(path: Path) -> None:
         (f"records/{STAGE}.json", unlink),
         ("records/seed-0_gate_keep-0.5_ladder.json", damage),
         (f"checkpoints/{STAGE}.safetensors", unlink),
+        (f"checkpoints/{STAGE}.safetensors", lambda path: path.write_bytes(b"damaged")),
     ],
 )
 def test_a_seed_that_is_not_complete_is_done_anew(

@@ -12,6 +12,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from secateur import files
 from secateur.errors import FileError, StudyError
 from secateur.study import matched
 from secateur.study.hashed import read_record
@@ -100,7 +101,8 @@ def _records(source: Path, address: str, planned: tuple[Item, ...]) -> dict[Item
     for item in planned:
         with suppress(OSError, ValueError):
             record = read_record(source / "records" / f"{item.id}.json", address, item)
-            if not isinstance(item, Stage) or _checkpoint(source, item).exists():
+            network = _checkpoint(source, item) if isinstance(item, Stage) else None
+            if network is None or files.sha256_of(network) == record["checkpoint"]:
                 found[item] = record
     return found
 
