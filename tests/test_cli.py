@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 SHORT = ["--data", "digits", "--net", "mlp", "--seeds", "1", "--epochs", "1"]
 SHORT += ["--gate-epochs", "1", "--calibration", "64", "--device", "cpu"]
+SHORT += ["--workers", "1"]  # others take seconds to import torch
 QUICK = [*SHORT, "--keep", "0.5", "--no-measure"]
 """Measuring has its own tests, in test_study_shipping.py."""
 
@@ -58,7 +59,8 @@ def test_a_study_prints_its_table_and_where_the_report_is(
     monkeypatch.setattr(
         "secateur.terminal.doctor.crowded", lambda device: f"no room on the {device}"
     )
-    code, out, err = run(["study", *QUICK, "--out", str(out_dir)], monkeypatch, capsys)
+    command = ["study", *QUICK, "--workers", "2", "--out", str(out_dir)]
+    code, out, err = run(command, monkeypatch, capsys)
     assert code == 0, err
     assert err == "warning: no room on the cpu\n"
     assert "gate ladder, the primary sequence" in out

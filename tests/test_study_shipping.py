@@ -309,7 +309,7 @@ def test_the_command_measures_once_and_again_when_it_is_asked(
 
     monkeypatch.setattr(matching, "match", match)
     command = ["study", *SHORT, "--keep", "0.5", "--smaller", "0.5", "--criteria", "magnitude"]
-    command += ["--out", str(tmp_path), "--workers", "1"]
+    command += ["--out", str(tmp_path)]
     written = tmp_path / "shipped.json"
 
     def asked(*more: str) -> tuple[str, str]:
