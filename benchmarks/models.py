@@ -34,22 +34,7 @@ from secateur.compiler import toolchain
 from secateur.errors import SecateurError
 
 SECONDS = 600
-REFUSED: dict[tuple[str, str], str] = {
-    **dict.fromkeys(
-        (("transformers: fnet", "ONNX"), ("transformers: fnet", "compile")),
-        "aten::fft_fftn",
-    ),
-    **dict.fromkeys(
-        (("transformers: nystromformer", "ONNX"), ("transformers: nystromformer", "compile")),
-        "torch cannot export",
-    ),
-    **dict.fromkeys(
-        (("transformers: dinov2 registers", "ONNX"), ("transformers: dinov2 registers", "compile")),
-        "aten::_upsample_bicubic2d_aa",
-    ),
-    ("transformers: bit", "compile"): "updates its statistics",
-    ("transformers: xlnet", "compile"): "the samples of a batch meet",
-}
+REFUSED: dict[tuple[str, str], str] = {}
 """(model, way) → part of the reason, where one is refused on purpose."""
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 LIBRARIES = ("torch", "transformers", "timm", "onnxruntime")

@@ -114,13 +114,18 @@ ENCODERS: dict[str, Entry] = {
         **{"n_head": 4, "d_head": 8, "d_inner": 48},
     ),
     "convbert": encoder("ConvBertModel", embedding_size=32, conv_kernel_size=3),
+    # as many landmarks as tokens, which is the default: of fewer, transformers 5.24 itself takes
+    # no mask, and its traces have one
     "nystromformer": of_transformers(
-        "NystromformerModel", partial(ids, 8), **BODY, num_landmarks=4, segment_means_seq_len=8
+        "NystromformerModel", partial(ids, 8), **BODY, num_landmarks=8, segment_means_seq_len=8
     ),
     "esm": encoder("EsmModel", pad_token_id=1, position_embedding_type="rotary"),
     "rembert": encoder("RemBertModel", input_embedding_size=16, output_embedding_size=16),
     "xlnet": of_transformers(
-        "XLNetModel", ids, vocab_size=WORDS, d_model=32, n_layer=2, n_head=4, d_inner=48
+        "XLNetModel",
+        ids,
+        **{"vocab_size": WORDS, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+        use_mems_eval=False,
     ),
     "nomic-bert": encoder("NomicBertModel"),
 }
