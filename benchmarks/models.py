@@ -5,7 +5,8 @@
 
 Nothing is downloaded: configurations are small, weights random. Every model runs in a process of
 its own, which has SECONDS; its record is FOLDER/NAME.json, and one that exists is not made again
-but for --again. Models of packages that are not installed are left out, and counted. Exit status
+but for --again. Models of packages that are not installed are left out, and counted; timm wants
+torchvision beside it (`pip install --no-deps timm torchvision`), built for any torch. Exit status
 1: something failed.
 """
 

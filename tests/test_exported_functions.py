@@ -67,6 +67,10 @@ SPECTRA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "padded and cut": lambda x, _: fft.ifft2((2 - 1j) * fft.fft2(x, s=(9, 6))).imag,
     "low ones": lambda x, _: fft.irfft(fft.rfft(x)[..., :3], n=8),
     "as parts": lambda x, _: torch.view_as_real(fft.ifftn(x, dim=(1, 2), norm="forward")),
+    "turned": lambda x, w: torch.view_as_real(
+        torch.view_as_complex(x.unflatten(-1, (4, 2)))
+        * torch.polar(w[:, 0, :1].square(), w[:, :4, 1]).unsqueeze(0).to(x.device)
+    ).flatten(-2),
     "differences": lambda x, w: (torch.view_as_complex(w) + fft.rfft(x) - fft.rfft(3 * x)).abs(),
 }
 
@@ -89,6 +93,11 @@ def test_what_has_no_product_is_refused(
 ) -> None:
     with pytest.raises(CompileError, match=f"torch cannot export Net to ONNX: .*{match}"):
         secateur.export_onnx(Net(function), torch.randn(2, 7, 8), tmp_path / "net.onnx")
+
+
+def test_bools_are_counted_up(tmp_path: Path) -> None:
+    agrees(Net(lambda x, _: (x > 0).cumsum(-1).float()), (3, 7), tmp_path / "net.onnx")
+    agrees(Net(lambda x, _: x.int().cumsum(dim=1) / 2), (3, 7), tmp_path / "net.onnx")
 
 
 class Standardized(nn.Conv2d):

@@ -184,11 +184,23 @@ EXPERT_DECODERS: dict[str, Entry] = {
     "qwen2-moe": experts("Qwen2MoeForCausalLM", num_experts=4, shared_expert_intermediate_size=24),
     "qwen3-moe": experts("Qwen3MoeForCausalLM", num_experts=4, head_dim=8),
     "olmoe": experts("OlmoeForCausalLM", num_experts=4),
+    "deepseek-v2": experts(
+        "DeepseekV2ForCausalLM",
+        **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+        **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8},
+        **{"v_head_dim": 8, "num_key_value_heads": 4},
+    ),
     "deepseek-v3": experts(
         "DeepseekV3ForCausalLM",
         **{"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
         **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8},
         **{"v_head_dim": 8, "num_key_value_heads": 4},
+    ),
+    "llama-4": experts(
+        "Llama4ForCausalLM",
+        config="Llama4TextConfig",
+        **{"num_local_experts": 4, "intermediate_size_mlp": 48, "head_dim": 8},
+        attention_chunk_size=4,
     ),
     "gpt-oss": experts("GptOssForCausalLM", num_local_experts=4, head_dim=8, sliding_window=4),
 }

@@ -19,11 +19,9 @@ from secateur import files
 from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
 from secateur.model.batch import rows
-from secateur.model.fourier import Spectra
+from secateur.model.exportable import Exportable
 from secateur.model.inputs import Inputs, arguments, described, each, names_of, run, tensors_in
 from secateur.model.modes import evaluating, experts_in_batches, uncompiled, without_cache
-from secateur.model.pooling import UnevenPools
-from secateur.model.resizing import SmoothResizes
 from secateur.onnx_outputs import difference, outputs
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ def exported(module: torch.nn.Module, example: Inputs, batched: bool) -> tuple[b
             free = {name: {0: "batch"} for name, tensor in ports if tensor.dim()}
             # The older exporter needs no more than the package onnx, and its graphs are plain.
             path = Path(folder) / "network.onnx"
-            with UnevenPools(), SmoothResizes(), Spectra():
+            with Exportable():
                 torch.onnx.export(
                     _plain(module, example, given, differs=differences.taken),
                     tuple(inputs.values()),

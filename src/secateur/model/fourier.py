@@ -1,4 +1,4 @@
-"""Fourier transforms, in operators that exporters know: no complex number is among those."""
+"""Complex numbers and Fourier transforms, in operators that exporters know, which are all real."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fft
-from torch.overrides import TorchFunctionMode
 
 from secateur.model.tracing import untraced
 
 Transform = Callable[..., Tensor]
 
-_ALONG_ONE: dict[object, Transform] = {f: f for f in (fft.fft, fft.ifft, fft.rfft, fft.irfft)}
 _ALONG_SEVERAL: dict[object, tuple[Transform, Transform]] = {
     **dict.fromkeys((fft.fft2, fft.fftn), (fft.fft, fft.fft)),
     **dict.fromkeys((fft.ifft2, fft.ifftn), (fft.ifft, fft.ifft)),
@@ -41,6 +39,19 @@ class Spectrum:
     def shape(self) -> torch.Size:
         """That of either part."""
         return self.real.shape
+
+    @property
+    def device(self) -> torch.device:
+        """That of both parts."""
+        return self.real.device
+
+    def to(self, device: torch.device) -> Spectrum:
+        """Return them on a device."""
+        return Spectrum(self.real.to(device), self.imag.to(device))
+
+    def unsqueeze(self, dim: int) -> Spectrum:
+        """Return them with one more axis, of extent 1."""
+        return Spectrum(self.real.unsqueeze(dim), self.imag.unsqueeze(dim))
 
     def abs(self) -> Tensor:
         """Return the sizes."""
@@ -95,33 +106,18 @@ _OF_SPECTRA: dict[object, Callable[..., Any]] = {
 }
 
 
-class Spectra(TorchFunctionMode):
-    """Computes `torch.fft` by products while it is entered, with spectra as `Spectrum`.
-
-    Each transform along an axis is linear in the real and in the imaginary parts, and torch tells
-    the matrices: they are what becomes of the identity.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _ALONG_ONE:
-            return _along_one(_ALONG_ONE[func], *args, **kwargs)
-        if func in _ALONG_SEVERAL:
-            return _along_several(func, *args, **kwargs)
-        if func is torch.view_as_complex:
-            return Spectrum(*args[0].unbind(-1))
-        return func(*args, **kwargs)
-
-
 def _along_one(
-    transform: Transform,
+    transform: Any,
     input: Tensor | Spectrum,
     n: int | None = None,
     dim: int = -1,
     norm: str | None = None,
 ) -> Tensor | Spectrum:
+    """Transform by products.
+
+    What lies along the axis is mapped linearly, its real and its imaginary parts, and torch tells
+    the matrices: they are what becomes of the identity.
+    """
     extent, n = int(input.shape[dim]), None if n is None else int(n)
     if extent * max(extent, n or 0) > MOST:
         raise NotImplementedError(f"a Fourier transform of {extent} numbers is no product here")
@@ -149,7 +145,7 @@ def _along_one(
 
 
 def _along_several(
-    func: object,
+    func: Any,
     input: Tensor | Spectrum,
     s: Sequence[int] | None = None,
     dim: Sequence[int] | int | None = None,
@@ -170,3 +166,12 @@ def _along_several(
     for transform, axis in steps + of_last if last is fft.irfft else of_last + steps:
         input = _along_one(transform, input, sizes[axis], axis, norm)
     return input
+
+
+REPLACED: dict[object, Callable[..., Any]] = {
+    **dict.fromkeys((fft.fft, fft.ifft, fft.rfft, fft.irfft), _along_one),
+    **dict.fromkeys(_ALONG_SEVERAL, _along_several),
+    torch.complex: lambda _, real, imag: Spectrum(real, imag),
+    torch.polar: lambda _, abs, angle: Spectrum(abs * angle.cos(), abs * angle.sin()),
+    torch.view_as_complex: lambda _, input: Spectrum(*input.unbind(-1)),
+}

@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from secateur.model.tracing import untraced
 
 _ARGUMENTS = inspect.signature(functional.interpolate)
 
 
-class SmoothResizes(TorchFunctionMode):
-    """Computes `interpolate(..., antialias=True)` as two products while it is entered.
+def _resized(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Resize by two products where it smooths; ONNX does so from operator set 18 on only.
 
-    ONNX has it from operator set 18 on only. What lies along an axis is mapped linearly, and torch
-    tells the matrix of that: it is how the identity is resized.
+    What lies along an axis is mapped linearly, and torch tells the matrix of that: it is how the
+    identity is resized.
     """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not functional.interpolate:
-            return func(*args, **kwargs)
-        given = _ARGUMENTS.bind(*args, **kwargs).arguments
-        if not given.get("antialias"):
-            return func(*args, **kwargs)
-        x = given.pop("input")
-        size, scale = given.pop("size", None), given.pop("scale_factor", None)
-        for axis, k in ((-2, 0), (-1, 1)):
-            wanted: dict[str, Any] = {}
-            if size is not None:
-                wanted["size"] = int(size[k] if isinstance(size, (tuple, list)) else size)
-            if scale is not None:
-                factor = scale[k] if isinstance(scale, (tuple, list)) else scale
-                wanted["scale_factor"] = float(factor)
-            matrix = _matrix(int(x.shape[axis]), wanted, given).to(x)
-            x = (x.transpose(axis, -1) @ matrix).transpose(axis, -1)
-        return x
+    given = _ARGUMENTS.bind(*args, **kwargs).arguments
+    if not given.get("antialias"):
+        return func(*args, **kwargs)
+    x = given.pop("input")
+    size, scale = given.pop("size", None), given.pop("scale_factor", None)
+    for axis, k in ((-2, 0), (-1, 1)):
+        wanted: dict[str, Any] = {}
+        if size is not None:
+            wanted["size"] = int(size[k] if isinstance(size, (tuple, list)) else size)
+        if scale is not None:
+            factor = scale[k] if isinstance(scale, (tuple, list)) else scale
+            wanted["scale_factor"] = float(factor)
+        matrix = _matrix(int(x.shape[axis]), wanted, given).to(x)
+        x = (x.transpose(axis, -1) @ matrix).transpose(axis, -1)
+    return x
 
 
 def _matrix(extent: int, wanted: dict[str, Any], given: dict[str, Any]) -> Tensor:
@@ -52,3 +44,6 @@ def _matrix(extent: int, wanted: dict[str, Any], given: dict[str, Any]) -> Tenso
     both: dict[str, Any] = {key: (rows[key], value) for key, value in wanted.items()}
     with untraced():
         return functional.interpolate(torch.eye(extent)[None, None], **both, **given)[0, 0]
+
+
+REPLACED: dict[object, Callable[..., Any]] = {functional.interpolate: _resized}
