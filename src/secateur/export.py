@@ -48,7 +48,7 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
 
     The file's inputs are the example's tensors in their order, its outputs the tensors that the
     module gives, in tuples, dicts or dataclasses. A decoder of transformers is exported without
-    its cache of keys and values.
+    its cache of keys and values, XLNet without its memory.
 
     Args:
         module: it is left in the mode that it was in.
