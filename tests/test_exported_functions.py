@@ -95,6 +95,25 @@ def test_what_has_no_product_is_refused(
         secateur.export_onnx(Net(function), torch.randn(2, 7, 8), tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((12, 12), {"kernel_size": 2, "stride": 2}),
+        ((12, 35), {"kernel_size": (2, 2)}),
+        (
+            (18, 15),
+            {"kernel_size": (3, 2), "padding": (1, 0), "stride": (2, 1), "dilation": (1, 3)},
+        ),
+    ],
+    ids=str,
+)
+def test_windows_are_added_up(
+    shape: tuple[int, int], options: dict[str, object], tmp_path: Path
+) -> None:
+    net = Net(lambda x, _: functional.fold(x, (6, 8), **options))  # type: ignore[arg-type]
+    agrees(net, shape, tmp_path / "net.onnx")
+
+
 def test_bools_are_counted_up(tmp_path: Path) -> None:
     agrees(Net(lambda x, _: (x > 0).cumsum(-1).float()), (3, 7), tmp_path / "net.onnx")
     agrees(Net(lambda x, _: x.int().cumsum(dim=1) / 2), (3, 7), tmp_path / "net.onnx")

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from secateur.model import fourier, pooling, resizing, sums
+from secateur.model import folding, fourier, pooling, resizing, sums
 
 _REPLACED: dict[object, Callable[..., Any]] = {
+    **folding.REPLACED,
     **fourier.REPLACED,
     **pooling.REPLACED,
     **resizing.REPLACED,
