@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from model_ways import WAYS, made
+from model_ways import FIXED, WAYS, made
 from model_zoo import MODELS
 from secateur import files
 from secateur.compiler import toolchain
@@ -139,8 +139,10 @@ def installed(package: str) -> str:
 
 
 def cell(record: Record, way: str) -> str:
-    """Return what a table says of one way: yes, stays, refused, FAILED; "–": it was not reached."""
+    """Return what a table says of one way; "–": it was not reached."""
     outcome, told = record["ways"].get(way, ["–", ""])
+    if told == FIXED:
+        return FIXED
     if outcome == "refused" and told.startswith(STAYS):
         return "stays"
     return "FAILED" if outcome == "failed" else str(outcome)
@@ -151,7 +153,7 @@ def failures(record: Record) -> list[str]:
 
 
 def works(record: Record) -> bool:
-    return all(cell(record, way) in ("yes", "stays") for way in WAYS)
+    return all(cell(record, way) in ("yes", "stays", FIXED) for way in WAYS)
 
 
 # The page.

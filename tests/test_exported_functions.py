@@ -114,6 +114,29 @@ def test_windows_are_added_up(
     agrees(net, shape, tmp_path / "net.onnx")
 
 
+def test_windows_of_any_axis(tmp_path: Path) -> None:
+    for axis in (-2, -1, 1):
+        net = Net(lambda x, _, axis=axis: x.unfold(axis, 3, 2).sum(-1))  # type: ignore[misc]
+        agrees(net, (7, 8), tmp_path / "net.onnx")
+
+
+def test_elements_are_repeated(tmp_path: Path) -> None:
+    for axis in (-2, -1, 1):
+        net = Net(lambda x, _, axis=axis: x.repeat_interleave(3, dim=axis))  # type: ignore[misc]
+        agrees(net, (4, 5), tmp_path / "net.onnx")
+    agrees(
+        Net(lambda x, w: x * w[0, 0].repeat_interleave(2).repeat_interleave(torch.tensor(2))),
+        (3, 8),
+        tmp_path / "net.onnx",
+    )
+
+
+def test_differences_of_neighbours(tmp_path: Path) -> None:
+    net = Net(lambda x, w: torch.diff(x, 2, 1, prepend=x[:, :1], append=w[0, 0, :1] * x[:, :1]))
+    agrees(net, (7, 5), tmp_path / "net.onnx")
+    agrees(Net(lambda x, _: (x > 0).diff().float()), (7, 5), tmp_path / "net.onnx")
+
+
 def test_bools_are_counted_up(tmp_path: Path) -> None:
     agrees(Net(lambda x, _: (x > 0).cumsum(-1).float()), (3, 7), tmp_path / "net.onnx")
     agrees(Net(lambda x, _: x.int().cumsum(dim=1) / 2), (3, 7), tmp_path / "net.onnx")

@@ -171,7 +171,7 @@ def _run(module: torch.nn.Module, example: Inputs) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    said = str(error).strip()
+    said = str(error).strip().partition("  [Caused by")[0]  # a line of torch's own code
     return said.splitlines()[0] if said else type(error).__name__
 
 
@@ -271,8 +271,9 @@ def export_onnx(
     """Write a module, in evaluation mode, to an ONNX file that gives what torch gives.
 
     Both are run on the example and on random inputs like it (floats: normal; all others: the
-    example's own values in another order) before anything is written: by onnxruntime, or by
-    onnx's reference where that is missing or lacks the operators or dtypes.
+    example's own values in another order), as far as the model takes those, before anything is
+    written: by onnxruntime, or by onnx's reference where that is missing or lacks the operators or
+    dtypes.
 
     Args:
         model: it is left in the modes that it was in.
@@ -304,11 +305,9 @@ def export_onnx(
         inputs += [each(example, lambda e: _fresh(e, generator)) for _ in range(FRESH)]
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the model's own
-            wanted = [
-                [tensor.cpu() for tensor in _tensors(run(model, each(given, torch.clone)))]
-                for given in inputs
-            ]
-    feeds = [{name: _array(e) for name, e in names_of(given).items()} for given in inputs]
+            answers = list(_answers(model, inputs))
+    feeds = [{name: _array(e) for name, e in names_of(given).items()} for given, _ in answers]
+    wanted = [tensors for _, tensors in answers]
     given = outputs(content, feeds)
     worst = 0.0
     for tensors, arrays in zip(wanted, given, strict=True):
@@ -332,6 +331,23 @@ def export_onnx(
     files.refuse_loss(path, _is_onnx, "ONNX file", force=force)
     files.write(path, content)
     return worst
+
+
+def _answers(
+    model: torch.nn.Module, inputs: Sequence[Inputs]
+) -> Iterator[tuple[Inputs, list[torch.Tensor]]]:
+    """Yield inputs with what a model gives for them; of all but the first, those that it takes.
+
+    The example's integers in another order need not be boxes, or lengths.
+    """
+    for number, given in enumerate(inputs):
+        try:
+            found = _tensors(run(model, each(given, torch.clone)))
+        except Exception:
+            if not number:
+                raise
+            continue
+        yield given, [tensor.cpu() for tensor in found]
 
 
 def _is_onnx(path: Path) -> bool:

@@ -11,12 +11,13 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from secateur.model import folding, fourier, pooling, resizing, sums
+from secateur.model import folding, fourier, pooling, repeats, resizing, sums
 
 _REPLACED: dict[object, Callable[..., Any]] = {
     **folding.REPLACED,
     **fourier.REPLACED,
     **pooling.REPLACED,
+    **repeats.REPLACED,
     **resizing.REPLACED,
     **sums.REPLACED,
 }
