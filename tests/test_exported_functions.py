@@ -120,6 +120,12 @@ def test_windows_of_any_axis(tmp_path: Path) -> None:
         agrees(net, (7, 8), tmp_path / "net.onnx")
 
 
+def test_axes_in_another_order(tmp_path: Path) -> None:
+    agrees(Net(lambda x, _: x.permute(0, -1, -2).exp()), (3, 5), tmp_path / "net.onnx")
+    agrees(Net(lambda x, _: torch.permute(x, dims=(0, -1, 1)).exp()), (3, 5), tmp_path / "net.onnx")
+    agrees(Net(lambda x, _: x.permute([0, 2, -2]).exp()), (3, 5), tmp_path / "net.onnx")
+
+
 def test_elements_are_repeated(tmp_path: Path) -> None:
     for axis in (-2, -1, 1):
         net = Net(lambda x, _, axis=axis: x.repeat_interleave(3, dim=axis))  # type: ignore[misc]

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from secateur.model import folding, fourier, pooling, repeats, resizing, sums
+from secateur.model import axes, folding, fourier, pooling, resizing, sums
 
 _REPLACED: dict[object, Callable[..., Any]] = {
+    **axes.REPLACED,
     **folding.REPLACED,
     **fourier.REPLACED,
     **pooling.REPLACED,
-    **repeats.REPLACED,
     **resizing.REPLACED,
     **sums.REPLACED,
 }

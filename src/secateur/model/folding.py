@@ -1,4 +1,4 @@
-"""Windows of an axis, and such as are added up to an image, in operators that exporters know."""
+"""Windows that are added up to the image that they were cut from, in operators exporters know."""
 
 from __future__ import annotations
 
@@ -42,10 +42,4 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _cut(func: Any, input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Cut windows along an axis that is counted from the first: exporters misread the others."""
-    windows: Tensor = func(input, dimension % max(input.dim(), 1), size, step)
-    return windows
-
-
-REPLACED: dict[object, Callable[..., Any]] = {functional.fold: _folded, Tensor.unfold: _cut}
+REPLACED: dict[object, Callable[..., Any]] = {functional.fold: _folded}
