@@ -35,7 +35,15 @@ from secateur.compiler import toolchain
 from secateur.errors import SecateurError
 
 SECONDS = 600
-REFUSED: dict[tuple[str, str], str] = {}
+REFUSED: dict[tuple[str, str], str] = {
+    **dict.fromkeys(  # a Python loop over the experts that tokens were sent to
+        (("transformers: switch", "ONNX"), ("transformers: switch", "compile")),
+        "cannot be run to compare",
+    ),
+    **dict.fromkeys(  # draws patches at random
+        (("transformers: vilt", "ONNX"), ("transformers: vilt", "compile")), "multinomial"
+    ),
+}
 """(model, way) → part of the reason, where one is refused on purpose."""
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 LIBRARIES = ("torch", "transformers", "timm", "onnxruntime")
