@@ -173,11 +173,13 @@ def page(records: dict[str, Record]) -> str:
     failed = sum(bool(failures(record)) for record in records.values())
     share = whole / len(records)
     whole_channels = sum(cell(record, "channels") == "stays" for record in records.values())
+    fixed = sum(FIXED in (cell(record, way) for way in WAYS) for record in records.values())
     lines = [
         *("# Models of other libraries", ""),
         f"{len(records)} models were tried, each in seven ways. {whole} ({share:.0%}) work in",
         f"every way, {len(records) - whole - failed} are refused in some way, with a reason, and",
-        f"{failed} fail. {whole_channels} of those that work have no channels that can be cut.",
+        f"{failed} fail. {whole_channels} of those that work have no channels that can be cut, and",
+        f"{fixed} are compiled for a batch that is fixed, because samples meet in them.",
         "",
         "Configurations are small and weights random, and nothing is downloaded. The list is in",
         "`benchmarks/model_zoo`; `python benchmarks/models.py FOLDER` tries it and writes this",
