@@ -63,7 +63,6 @@ The tests give them while the network runs; here they are fixed to the values of
 """
 
 SKIPPED: Mapping[str, str] = {
-    "test_batchnorm_*_training_mode": "training: statistics are updated",
     "test_maxunpool_export_with_output_shape": "runtimes do not agree where numbers then lie",
     "test_qlinearmatmul_*_float16": "scales are of float32",
     "test_training_dropout*": "training: elements are dropped",

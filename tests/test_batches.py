@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
+import onnx_models as om
 import secateur
 from secateur.errors import CompileError
 
@@ -168,6 +169,13 @@ def test_a_batch_that_is_sorted_is_refused() -> None:
 
     with pytest.raises(CompileError, match=r"output .* of a sample depends on the others"):
         secateur.compile(exported(Sorted(), (torch.randn(3, 1),)))
+
+
+def test_a_batch_that_is_normalized_by_its_own_statistics_is_refused() -> None:
+    node = om.node("BatchNormalization", "x s s s s", "y mean variance", training_mode=1)
+    model = om.model([node], {"x": ["N", 3, 4]}, constants={"s": np.ones(3, np.float32)})
+    with pytest.raises(CompileError, match=r"samples of a batch meet .*fix the batch"):
+        secateur.compile(model.SerializeToString())
 
 
 class First(nn.Module):

@@ -105,7 +105,7 @@ def test_resize_with_empty_inputs() -> None:
     ("node", "opset", "match"),
     [
         (om.node("BatchNormalization", "x s s s s", "y", spatial=0), 7, "spatial=0"),
-        (om.node("BatchNormalization", "x s s s s", "y a b", training_mode=1), 15, "in training"),
+        (om.node("BatchNormalization", "x s s s s", "y a b", training_mode=0), 15, "in training"),
         (om.node("BatchNormalization", "x s s s s", "y a b c d"), 9, "in training"),
         (om.node("Dropout", "x ratio yes", "y"), 13, "in training"),
         (om.node("Resize", "x mixed", "y"), 10, "operator set 13 or newer"),

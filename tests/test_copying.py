@@ -179,3 +179,44 @@ def test_teachers_and_compiled_models_that_keep_a_tensor() -> None:
     engine = secateur.compile(model, x[:1])
     with torch.no_grad():
         assert abs(engine(x[:1].numpy()) - model(x[:1]).numpy()).max() < 1e-5
+
+
+class Remembering(nn.Module):
+    """Keeps in evaluation what it made of a parameter, until its mode is set, as timm's LeViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.scales = nn.Parameter(torch.randn(8))
+        self.made: Tensor | None = None
+
+    def train(self, mode: bool = True) -> Remembering:
+        self.made = None
+        super().train(mode)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or self.made is None:
+            self.made = self.scales.exp()
+        y: Tensor = self.b(self.a(x) * self.made)
+        return y
+
+
+def test_what_is_made_of_weights_is_made_anew() -> None:
+    model, x = nn.Sequential(Remembering(), nn.Dropout()).eval(), torch.randn(3, 6)
+    model[1].train()
+    with torch.no_grad():
+        model(x)
+    scores = {name: p.detach().abs() for name, p in model.named_parameters() if p.dim() > 1}
+    groups = secateur.channel_groups(model, x)
+    cut = secateur.select_channels(scores, groups, secateur.Budget(0.5))
+    small = secateur.shrink(model, cut, x).model
+    assert [module.training for module in small.modules()] == [False] * 4 + [True]
+    small[1].eval()
+    with torch.no_grad():
+        assert small(x).shape == (3, 4)
+        plan = secateur.prunable(model, include=["*.scales"], include_first=True)
+        pruned, _ = secateur.prune(model, 0.25, plan=plan)
+        pruned[1].eval()
+        old = pruned(x)
+        assert torch.equal(old, pruned.train().eval()(x))

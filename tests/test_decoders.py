@@ -57,6 +57,14 @@ def bloom() -> nn.Module:
     return model
 
 
+def xlnet() -> nn.Module:
+    config = transformers.XLNetConfig(
+        vocab_size=96, d_model=32, n_layer=1, n_head=4, d_inner=48, **ENDS
+    )
+    model: nn.Module = transformers.XLNetLMHeadModel(config)
+    return model
+
+
 def t5() -> nn.Module:
     config = transformers.T5Config(
         vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4,
@@ -130,13 +138,14 @@ def test_conv1d_is_the_linear_layer_that_it_is(options: dict[str, Any]) -> None:
             assert (ours(IDS).logits - dense).norm() < (plain(IDS).logits - dense).norm()
 
 
-@pytest.mark.parametrize("make", [gpt2, llama, mistral, bloom, t5])
+@pytest.mark.parametrize("make", [gpt2, llama, mistral, bloom, xlnet, t5])
 def test_they_compile_without_their_cache(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model, example = make().eval(), example_of(make)
-    held = [getattr(m.config, "use_cache", None) for m in model.modules() if hasattr(m, "config")]
+    keeps = "use_mems_eval" if make is xlnet else "use_cache"
+    held = [getattr(m.config, keeps, None) for m in model.modules() if hasattr(m, "config")]
     engine = secateur.compile(model, example)
-    after = [getattr(m.config, "use_cache", None) for m in model.modules() if hasattr(m, "config")]
+    after = [getattr(m.config, keeps, None) for m in model.modules() if hasattr(m, "config")]
     assert held == after
     assert True in after
     with torch.no_grad(), without_cache(model):

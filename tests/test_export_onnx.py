@@ -181,3 +181,22 @@ def test_what_torch_cannot_export_is_one_sentence(
     with pytest.raises(CompileError, match="torch cannot export Bilinear to ONNX"):
         export_onnx(nn.Bilinear(2, 3, 4), (torch.randn(2, 2), torch.randn(2, 3)), path)
     assert capfd.readouterr() == ("", "")
+
+
+class Spans(nn.Module):
+    """Takes spans, whose ends are not before their starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths = nn.Embedding(4, 3)
+
+    def forward(self, spans: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.lengths(spans[:, 1] - spans[:, 0])
+        return found
+
+
+def test_random_inputs_that_a_model_does_not_take_are_left_out(path: Path) -> None:
+    export_onnx(Spans(), torch.tensor([[0, 3], [5, 8], [20, 22], [31, 31]]), path)
+    assert path.exists()
+    with pytest.raises(CompileError, match="fails on the example"):
+        export_onnx(Spans(), torch.tensor([[3, 0]]), path)

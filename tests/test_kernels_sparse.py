@@ -46,3 +46,26 @@ def test_a_rest_both_ways_has_a_tile_of_its_own(plane: tuple[int, int], register
     wanted = [interpreter.run(network.reference, {"x": x[k : k + 1]})["y"] for k in range(count)]
     with Engine(pipeline.built(written, toolchain.native()), 2) as engine:
         np.testing.assert_allclose(engine(x), np.concatenate(wanted), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["planes", "vectors", "transposed"])
+def test_layers_of_equal_numbers_at_other_places(kind: str) -> None:
+    """What is prepared from the places of non-zeros is each layer's own."""
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(64) for _ in range(3)]
+    layers = [np.eye(64, dtype=np.float32)[order] for order in orders]
+    x = rng.standard_normal((3, 64, *(() if kind == "vectors" else (6, 8)))).astype(np.float32)
+    nodes, constants, value, wanted = [], {}, "x", x
+    for number, (order, layer) in enumerate(zip(orders, layers, strict=True)):
+        weight = {"planes": layer[:, :, None, None], "vectors": layer.T}.get(
+            kind, layer.T[:, :, None, None]
+        )
+        constants[f"w{number}"] = np.ascontiguousarray(weight)
+        op = {"planes": "Conv", "vectors": "MatMul"}.get(kind, "ConvTranspose")
+        nodes.append(om.node(op, f"{value} w{number}", f"t{number}"))
+        nodes.append(om.node("Tanh", f"t{number}", f"y{number}"))
+        value, wanted = f"y{number}", np.tanh(wanted[:, order])
+    proto = om.model(nodes, {"x": ["N", *x.shape[1:]]}, value, constants)
+    with pipeline.compile_network(proto.SerializeToString()).engine() as engine:
+        for count in (1, 3):
+            np.testing.assert_allclose(engine(x[:count]), wanted[:count], rtol=1e-4, atol=1e-5)

@@ -47,11 +47,31 @@ def of_transformers(
     return Entry("transformers", make, inputs)
 
 
+def timm() -> Any:
+    """Return the package timm, which imports torchvision, and uses of it no operator of its own.
+
+    Where that was built for another torch, with a GPU say, it lacks those, and cannot be imported
+    before the two that it describes have names.
+    """
+    try:
+        import_module("torchvision")
+    except RuntimeError:
+        names = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        KEPT.append(names)
+    return import_module("timm")
+
+
+KEPT: list[torch.library.Library] = []
+"""A name is gone with its library."""
+
+
 def of_timm(name: str, side: int = 64, **settings: Any) -> Entry:
     """Return a network of timm, of few classes."""
 
     def make() -> nn.Module:
-        model: nn.Module = import_module("timm").create_model(name, num_classes=8, **settings)
+        model: nn.Module = timm().create_model(name, num_classes=8, **settings)
         return model
 
     return Entry("timm", make, picture(side))
@@ -70,6 +90,7 @@ def of_timm_class(
 
     def make() -> nn.Module:
         module, _, name = place.partition(".")
+        timm()
         library = import_module(f"timm.models.{module}")
         given = {key: getattr(library, kind)(**more) for key, (kind, more) in objects.items()}
         model: nn.Module = getattr(library, name)(num_classes=8, **settings, **given)

@@ -106,6 +106,7 @@ PICTURES: dict[str, Entry] = {
     "efficientnet": small(
         "EfficientNetModel",
         **{"width_coefficient": 0.25, "depth_coefficient": 0.3, "image_size": 32},
+        hidden_dim=320,  # 1280 at this width
     ),
     "mobilevit": large(
         "MobileViTModel",

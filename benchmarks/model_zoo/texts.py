@@ -114,13 +114,18 @@ ENCODERS: dict[str, Entry] = {
         **{"n_head": 4, "d_head": 8, "d_inner": 48},
     ),
     "convbert": encoder("ConvBertModel", embedding_size=32, conv_kernel_size=3),
+    # as many landmarks as tokens, which is the default: of fewer, transformers 5.24 itself takes
+    # no mask, and its traces have one
     "nystromformer": of_transformers(
-        "NystromformerModel", partial(ids, 8), **BODY, num_landmarks=4, segment_means_seq_len=8
+        "NystromformerModel", partial(ids, 8), **BODY, num_landmarks=8, segment_means_seq_len=8
     ),
     "esm": encoder("EsmModel", pad_token_id=1, position_embedding_type="rotary"),
     "rembert": encoder("RemBertModel", input_embedding_size=16, output_embedding_size=16),
     "xlnet": of_transformers(
-        "XLNetModel", ids, vocab_size=WORDS, d_model=32, n_layer=2, n_head=4, d_inner=48
+        "XLNetModel",
+        ids,
+        **{"vocab_size": WORDS, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+        use_mems_eval=False,
     ),
     "nomic-bert": encoder("NomicBertModel"),
 }
@@ -179,11 +184,23 @@ EXPERT_DECODERS: dict[str, Entry] = {
     "qwen2-moe": experts("Qwen2MoeForCausalLM", num_experts=4, shared_expert_intermediate_size=24),
     "qwen3-moe": experts("Qwen3MoeForCausalLM", num_experts=4, head_dim=8),
     "olmoe": experts("OlmoeForCausalLM", num_experts=4),
+    "deepseek-v2": experts(
+        "DeepseekV2ForCausalLM",
+        **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+        **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8},
+        **{"v_head_dim": 8, "num_key_value_heads": 4},
+    ),
     "deepseek-v3": experts(
         "DeepseekV3ForCausalLM",
         **{"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
         **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8},
         **{"v_head_dim": 8, "num_key_value_heads": 4},
+    ),
+    "llama-4": experts(
+        "Llama4ForCausalLM",
+        config="Llama4TextConfig",
+        **{"num_local_experts": 4, "intermediate_size_mlp": 48, "head_dim": 8},
+        attention_chunk_size=4,
     ),
     "gpt-oss": experts("GptOssForCausalLM", num_local_experts=4, head_dim=8, sliding_window=4),
 }

@@ -19,9 +19,9 @@ from secateur import files
 from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
 from secateur.model.batch import rows
+from secateur.model.exportable import Exportable
 from secateur.model.inputs import Inputs, arguments, described, each, names_of, run, tensors_in
 from secateur.model.modes import evaluating, experts_in_batches, uncompiled, without_cache
-from secateur.model.pooling import UnevenPools
 from secateur.onnx_outputs import difference, outputs
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
 
     The file's inputs are the example's tensors in their order, its outputs the tensors that the
     module gives, in tuples, dicts or dataclasses. A decoder of transformers is exported without
-    its cache of keys and values.
+    its cache of keys and values, XLNet without its memory.
 
     Args:
         module: it is left in the mode that it was in.
@@ -108,7 +108,7 @@ def exported(module: torch.nn.Module, example: Inputs, batched: bool) -> tuple[b
             free = {name: {0: "batch"} for name, tensor in ports if tensor.dim()}
             # The older exporter needs no more than the package onnx, and its graphs are plain.
             path = Path(folder) / "network.onnx"
-            with UnevenPools():
+            with Exportable():
                 torch.onnx.export(
                     _plain(module, example, given, differs=differences.taken),
                     tuple(inputs.values()),
@@ -171,7 +171,7 @@ def _run(module: torch.nn.Module, example: Inputs) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    said = str(error).strip()
+    said = str(error).strip().partition("  [Caused by")[0]  # a line of torch's own code
     return said.splitlines()[0] if said else type(error).__name__
 
 
@@ -271,8 +271,9 @@ def export_onnx(
     """Write a module, in evaluation mode, to an ONNX file that gives what torch gives.
 
     Both are run on the example and on random inputs like it (floats: normal; all others: the
-    example's own values in another order) before anything is written: by onnxruntime, or by
-    onnx's reference where that is missing or lacks the operators or dtypes.
+    example's own values in another order), as far as the model takes those, before anything is
+    written: by onnxruntime, or by onnx's reference where that is missing or lacks the operators or
+    dtypes.
 
     Args:
         model: it is left in the modes that it was in.
@@ -304,11 +305,9 @@ def export_onnx(
         inputs += [each(example, lambda e: _fresh(e, generator)) for _ in range(FRESH)]
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the model's own
-            wanted = [
-                [tensor.cpu() for tensor in _tensors(run(model, each(given, torch.clone)))]
-                for given in inputs
-            ]
-    feeds = [{name: _array(e) for name, e in names_of(given).items()} for given in inputs]
+            answers = list(_answers(model, inputs))
+    feeds = [{name: _array(e) for name, e in names_of(given).items()} for given, _ in answers]
+    wanted = [tensors for _, tensors in answers]
     given = outputs(content, feeds)
     worst = 0.0
     for tensors, arrays in zip(wanted, given, strict=True):
@@ -332,6 +331,23 @@ def export_onnx(
     files.refuse_loss(path, _is_onnx, "ONNX file", force=force)
     files.write(path, content)
     return worst
+
+
+def _answers(
+    model: torch.nn.Module, inputs: Sequence[Inputs]
+) -> Iterator[tuple[Inputs, list[torch.Tensor]]]:
+    """Yield inputs with what a model gives for them; of all but the first, those that it takes.
+
+    The example's integers in another order need not be boxes, or lengths.
+    """
+    for number, given in enumerate(inputs):
+        try:
+            found = _tensors(run(model, each(given, torch.clone)))
+        except Exception:
+            if not number:
+                raise
+            continue
+        yield given, [tensor.cpu() for tensor in found]
 
 
 def _is_onnx(path: Path) -> bool:

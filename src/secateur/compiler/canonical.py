@@ -16,6 +16,7 @@ from secateur.compiler.graph import Node, unsupported
 
 OLDEST, NEWEST = 7, 28  # operator sets whose meaning is known here
 ALWAYS = NEWEST + 1
+_OWN_STATISTICS = 14  # from here on it is defined what a batch normalization in training gives
 REPLACED = frozenset({"Constant", "Dropout", "Scatter", "Upsample"})  # no newest form has them
 
 
@@ -162,7 +163,9 @@ def _dropout(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
 
 
 def _batch_normalization(node: Node, scope: Scope, opset: int) -> tuple[Node, ...]:
-    if node.get("training_mode", 0) or len(node.outputs) > 1:
+    if opset >= _OWN_STATISTICS and node.get("training_mode", 0):
+        return (node,)
+    if len(node.outputs) > 1:
         raise unsupported(node, "it updates its statistics, as in training; export for inference")
     if node.get("spatial", 1) != 1:
         raise unsupported(node, "spatial=0 normalises every position apart")

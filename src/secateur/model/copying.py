@@ -36,7 +36,8 @@ def copied(model: Module, *, otherwise: str = "") -> Module:
 
     Tensors that are kept from an earlier pass with their gradient's graph, in attributes, lists,
     settings or buffers, are copied without the graph, which torch's own copy refuses. Weak
-    references to parts of the model refer to the copy's parts.
+    references to parts of the model refer to the copy's parts. What modules keep in evaluation of
+    what they made of their weights is made anew, because a copy's weights are there to be changed.
 
     Args:
         model: any module.
@@ -74,7 +75,18 @@ def copied(model: Module, *, otherwise: str = "") -> Module:
         if ours is not None and target is not None:
             make = weakref.ref if isinstance(reference, weakref.ref) else weakref.proxy
             _put(ours, key, make(target))
+    _forget(again)
     return again
+
+
+def _forget(model: nn.Module) -> None:
+    """Let modules drop what they made of their weights: they do so where their mode is set."""
+    modes = [(module, module.training) for module in model.modules()]
+    for module, training in modes:
+        if type(module).train is not nn.Module.train:
+            module.train(training)
+    for module, training in modes:
+        module.training = training
 
 
 def _held(model: nn.Module) -> Iterator[tuple[Any, Any, Any]]:

@@ -25,19 +25,23 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_cache(model: nn.Module) -> Iterator[None]:
-    """Let a decoder of transformers keep no keys and values of its tokens inside the block.
+    """Let a model of transformers keep nothing of its tokens for the next call inside the block.
 
-    Its configs say so, known without an import by their `use_cache`.
+    Its configs say that it does, known without an import by the names of `_KEPT`.
     """
     held: list[Any] = [getattr(module, "config", None) for module in model.modules()]
-    configs = [config for config in held if getattr(config, "use_cache", None) is True]
-    for config in configs:
-        config.use_cache = False
+    found = [(c, name) for c in held for name in _KEPT if getattr(c, name, None) is True]
+    for config, name in found:
+        setattr(config, name, False)
     try:
         yield
     finally:
-        for config in configs:
-            config.use_cache = True
+        for config, name in found:
+            setattr(config, name, True)
+
+
+_KEPT = ("use_cache", "use_mems_eval")
+"""Keys and values of a decoder; hidden states of a recurrent one, which lie [tokens, samples]."""
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 _POOLS: dict[object, int] = {
     torch.adaptive_avg_pool1d: 1,
@@ -18,30 +17,23 @@ _POOLS: dict[object, int] = {
 """Functions, and over how many of the last axes they pool."""
 
 
-class UnevenPools(TorchFunctionMode):
-    """Computes adaptive average pools as products while it is entered, where windows differ.
+def _pooled(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Pool by products where windows differ.
 
     Output i of n, over an axis of s, is the mean of what lies from floor(i s / n) to
     ceil((i + 1) s / n), so that windows overlap, and differ in size, unless n divides s. ONNX has
     no such operator.
     """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        axes = _POOLS.get(func, 0)
-        if not axes:
-            return func(*args, **kwargs)
-        x, asked = _input_and_size(*args, **kwargs)
-        sizes = [int(size) for size in x.shape[-axes:]]
-        asked = asked if isinstance(asked, (tuple, list)) else [asked] * axes
-        wanted = [size if n is None else int(n) for size, n in zip(sizes, asked, strict=True)]
-        if all(size % n == 0 for size, n in zip(sizes, wanted, strict=True)):
-            return func(*args, **kwargs)
-        for axis, (size, n) in enumerate(zip(sizes, wanted, strict=True), -axes):
-            x = (x.transpose(axis, -1) @ _means(size, n).to(x)).transpose(axis, -1)
-        return x
+    axes = _POOLS[func]
+    x, asked = _input_and_size(*args, **kwargs)
+    sizes = [int(size) for size in x.shape[-axes:]]
+    asked = asked if isinstance(asked, (tuple, list)) else [asked] * axes
+    wanted = [size if n is None else int(n) for size, n in zip(sizes, asked, strict=True)]
+    if all(size % n == 0 for size, n in zip(sizes, wanted, strict=True)):
+        return func(*args, **kwargs)
+    for axis, (size, n) in enumerate(zip(sizes, wanted, strict=True), -axes):
+        x = (x.transpose(axis, -1) @ _means(size, n).to(x)).transpose(axis, -1)
+    return x
 
 
 def _input_and_size(input: Tensor, output_size: Any) -> tuple[Tensor, Any]:
@@ -56,3 +48,6 @@ def _means(size: int, n: int) -> Tensor:
         first, end = i * size // n, -(-(i + 1) * size // n)
         matrix[first:end, i] = 1 / (end - first)
     return matrix
+
+
+REPLACED: dict[object, Callable[..., Any]] = dict.fromkeys(_POOLS, _pooled)

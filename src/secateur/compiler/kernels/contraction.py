@@ -171,7 +171,8 @@ def _sparse(
 
     # while an engine is made there is nothing that a network computes
     early = "0" if words else bias
-    key = f"{p(s.values)} {p(s.rows)}"
+    # equal numbers may lie elsewhere
+    key = " ".join(p(part) for part in (s.start, s.rows, s.codes, s.values))
     alone = lanes == 1 and not words and is_vector(c)
     if alone and (form := single.form(c.weight, step.machine)):
         counts = f"{width}, {outputs}, {form.steps}"
@@ -304,7 +305,7 @@ def _dense(
         unit = 16 * lines
         a_group = mine // unit
         at = step.weights.prepare(
-            f"matrix {kept[0]}",
+            f"matrix {deep} {mine} {width} {taps} {kept[0]}",
             4 * c.weight.size,
             f"const sec_dense w = {{{mine}, 1, {width}, {taps}, 0, 0, {kept[0]}}}; "
             f"sec_matrix_prepare(&w, {deep}, to);",

@@ -27,7 +27,7 @@ def standardized(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> tuple[
     return centred * inverse, mean, inverse
 
 
-def _of_channels(node: Node, operands: Operands, names: tuple[str, ...]) -> Operand:
+def of_channels(node: Node, operands: Operands, names: tuple[str, ...]) -> Operand:
     """Return the first operand [N, C, ...]; those after it must be [C]."""
     rules.arity(node, operands, len(names) + 1, len(names) + 1)
     x = rules.operand(node, operands, 0, "X", FLOATS)
@@ -45,7 +45,7 @@ def _infer_batch(node: Node, operands: Operands) -> tuple[Tensor, ...]:
         raise unsupported(node, "training_mode=1; export the model for inference")
     if any(node.outputs[1:]):
         raise unsupported(node, "running statistics as outputs are not supported")
-    x = _of_channels(node, operands, ("scale", "B", "input_mean", "input_var"))
+    x = of_channels(node, operands, ("scale", "B", "input_mean", "input_var"))
     return (Tensor(x.dtype, x.shape),)
 
 
@@ -61,7 +61,7 @@ def _batch(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
 
 
 def _infer_instance(node: Node, operands: Operands) -> tuple[Tensor, ...]:
-    x = _of_channels(node, operands, ("scale", "B"))
+    x = of_channels(node, operands, ("scale", "B"))
     rules.same_dtype(node, *operands)
     if len(x.shape) < 3:
         raise unsupported(node, f"an input of shape {x.shape}; it has no spatial axis")
@@ -79,7 +79,7 @@ def _instance(node: Node, arrays: Arrays) -> tuple[np.ndarray, ...]:
 
 
 def _infer_group(node: Node, operands: Operands) -> tuple[Tensor, ...]:
-    x = _of_channels(node, operands, ("scale", "bias"))
+    x = of_channels(node, operands, ("scale", "bias"))
     rules.same_dtype(node, *operands)
     _single_precision(node)
     groups = node.get("num_groups", 0)
