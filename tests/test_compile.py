@@ -354,7 +354,9 @@ def test_an_engine_that_is_wrong_is_not_handed_over(wrong: int) -> None:
         (["net.onnx", "--input-shape", "x"], "NAME=1,3,32,32"),
         (["net.onnx", "--keep", "0.5"], "study directory"),
         ([".", "--keep", "0.5"], "holds no study"),
-        (["."], "give --keep"),
+        (["."], "is a folder, and holds no study"),
+        (["a study"], "a study is a study: give --keep"),
+        (["in C"], "in C is a folder of C, compiled already"),
         (["text.onnx"], "not an ONNX"),
     ],
 )
@@ -368,6 +370,9 @@ def test_bad_requests_get_one_error_and_write_nothing(
     monkeypatch.chdir(tmp_path)
     Path("net.onnx").write_bytes(mixing().SerializeToString())
     Path("text.onnx").write_text("hello")
+    for folder, name in (("a study", "spec.json"), ("in C", "bundle.json")):
+        Path(folder).mkdir()
+        Path(folder, name).write_text("{}")
     before = sorted(tmp_path.iterdir())
     code, _, err = run(["compile", *arguments], monkeypatch, capsys)
     assert code in (1, 2)

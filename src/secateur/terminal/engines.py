@@ -127,7 +127,7 @@ def compile_(
     name = model.stem
     if model.is_dir():
         if keep is None:
-            raise UsageError(f"{model} is a study: give --keep, the keep ratio to compile")
+            raise UsageError(_folder(model))
         name = f"{model.resolve().name}-keep-{keep:g}"
     elif keep is not None or task is not None:
         raise UsageError(
@@ -176,6 +176,21 @@ def compile_(
         compiled.write(path, force=force)
     lines.append(compiled.summary(path))
     show({"kind": "library", **compiled.document(path), **more}, lines, json_=json_)
+
+
+def _folder(path: Path) -> str:
+    """Return why a folder is not compiled, without a keep ratio, and what to give."""
+    from secateur.compiler import bundle
+    from secateur.study.checking import SPEC
+
+    if (path / SPEC).exists():
+        return f"{path} is a study: give --keep, the keep ratio to compile"
+    if (path / bundle.MANIFEST).exists():
+        return f"{path} is a folder of C, compiled already: run `make` in it"
+    return (
+        f"{path} is a folder, and holds no study (no spec.json); give an ONNX file, or the "
+        "directory that `secateur study` wrote to and --keep"
+    )
 
 
 def _quantised(
