@@ -110,6 +110,12 @@ def compile_(
         int | None,
         typer.Option(help="Of a study.  \\[default: its first]", show_default=False),
     ] = None,
+    recovery: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a study.  \\[default: that of its primary sequence]", show_default=False
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +155,8 @@ def compile_(
 
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):
-            source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
+            study = opened(model, task=own)
+            source = study.onnx(keep, criterion=criterion, seed=seed, recovery=recovery)
     shapes, fixed = input_shapes(input_shape), input_values(input_value)
     made = _quantised(source, calibrate, max_drop, shapes, fixed) if int8 else None
     source = made.content if made else source
