@@ -20,7 +20,7 @@ from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.division import divided
 from secateur.pruning.selecting.masks import Masks
-from secateur.pruning.selecting.ranking import PIECE, Scores
+from secateur.pruning.selecting.ranking import PIECE, Scores, values_of
 from secateur.pruning.selecting.selection import select
 from secateur.pruning.selecting.streaming import TOGETHER, select_streaming, streams
 
@@ -113,7 +113,7 @@ class Weights:
         axis = self.job.plan.axes.get(name)
         axis, pattern = 1 if axis is None else axis, budget.pattern
         units = pattern.units(mask.shape, axis)
-        kept = int(pattern.scores(mask, axis, PIECE).count_nonzero())
+        kept = int(values_of(pattern.scores(mask, axis, PIECE)).count_nonzero())
         return kept == budget.least(units)
 
     def _budget(self, keep: float) -> Budget:
