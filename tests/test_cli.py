@@ -143,6 +143,8 @@ def test_doctor_says_what_the_machine_can_do(
         (["study", *QUICK, "--primary", "gate/batchnorm"], 2, "must be one of gate/ladder"),
         (["study", *QUICK, "--finetune", "1"], 2, "the ladder trains what is cut"),
         (["report", "nowhere"], 1, "holds no study"),
+        (["report", __file__], 1, "holds no study"),
+        (["inspect", "."], 2, "no spec.json or bundle.json, so it is no study and no folder of C"),
         (["inspect", "nowhere"], 2, "cannot inspect nowhere"),
         (["prune"], 2, "No such command"),
     ],

@@ -258,12 +258,16 @@ def test_a_study_is_compiled_at_any_keep_ratio(
         keep=(0.5,), seeds=1, epochs=1, gate_epochs=1, calibration=64, out="study", device="cpu",
     )  # fmt: skip
     module = study.network(0.25)
-    assert sum(layer["nonzeros"] for layer in layers) == sum(
-        int((p != 0).sum()) for n, p in module.named_parameters() if p.ndim > 1
-    )
+    kept = sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
+    assert sum(layer["nonzeros"] for layer in layers) == kept
     shape = engine.info["inputs"][0]["shape"]
     x = np.random.default_rng(0).random((5, *shape), np.float32)
     assert_close(engine(x), of_torch(module, x))
+    words = "compile study --keep 0.25 -o other.so --criterion magnitude --recovery batchnorm"
+    assert run(words.split(), monkeypatch, capsys)[0] == 0
+    wanted = of_torch(study.network(0.25, criterion="magnitude", recovery="batchnorm"), x)
+    assert_close(secateur.Engine("other.so")(x), wanted)
+    assert np.abs(wanted - of_torch(study.network(0.25, criterion="magnitude"), x)).max() > 0.01
 
 
 def mixing() -> onnx.ModelProto:
@@ -354,7 +358,9 @@ def test_an_engine_that_is_wrong_is_not_handed_over(wrong: int) -> None:
         (["net.onnx", "--input-shape", "x"], "NAME=1,3,32,32"),
         (["net.onnx", "--keep", "0.5"], "study directory"),
         ([".", "--keep", "0.5"], "holds no study"),
-        (["."], "give --keep"),
+        (["."], "is a folder, and holds no study"),
+        (["a study"], "a study is a study: give --keep"),
+        (["in C"], "in C is a folder of C, compiled already"),
         (["text.onnx"], "not an ONNX"),
     ],
 )
@@ -368,6 +374,9 @@ def test_bad_requests_get_one_error_and_write_nothing(
     monkeypatch.chdir(tmp_path)
     Path("net.onnx").write_bytes(mixing().SerializeToString())
     Path("text.onnx").write_text("hello")
+    for held in (Path("a study/spec.json"), Path("in C/bundle.json")):
+        held.parent.mkdir()
+        held.touch()
     before = sorted(tmp_path.iterdir())
     code, _, err = run(["compile", *arguments], monkeypatch, capsys)
     assert code in (1, 2)

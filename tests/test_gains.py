@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from secateur.compiler.runtime import Engine
 from secateur.errors import CompileError
 from secateur.terminal import gains
 
@@ -15,6 +16,22 @@ def test_every_pattern_and_type_is_measured() -> None:
     found = gains.measure()
     assert list(found) == ["fp32 weight", "fp32 1x4", "fp32 dot4", "int8", "int8 dot4"]
     assert all(speed > 0 for speed in found.values())
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler here")
+def test_interruptions_of_some_runs_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(10**6))
+
+    def profile(engine: Engine, *arrays: object, repeats: int = 1) -> list[tuple[str, float]]:
+        """Dense takes 4 ms, the others 1; nine of ten runs of dense are interrupted for 50."""
+        steps = [step["name"] for step in engine.info["steps"][0]]
+        waits = [0.05 if next(calls) % 10 else 0.0 for _ in range(repeats)]
+        dense = 0.004 + sum(waits) / repeats
+        return [(name, dense if "/fp32/" in name else 0.001) for name in steps]
+
+    monkeypatch.setattr(Engine, "profile", profile)
+    found = gains.measure()
+    assert found == pytest.approx(dict.fromkeys(found, 4.0))
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

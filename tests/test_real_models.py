@@ -189,3 +189,16 @@ def test_a_layer_that_falls_to_its_floor_is_named() -> None:
     assert "scope='layer'" in note
     _, result = secateur.prune(model, secateur.Budget(0.1, "layer"))
     assert result.notes == ()
+
+
+@pytest.mark.parametrize(("pattern", "kept"), [("dot4", 4), ("1x4", 4), ("4x1", 4), ("16x4", 64)])
+def test_a_layer_that_falls_to_its_floor_of_blocks_is_named(pattern: str, kept: int) -> None:
+    model = mlp()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-4)
+    _, result = secateur.prune(model, 0.1, pattern=pattern)
+    (note,) = result.notes
+    assert note.startswith(f"2.weight fell to its floor: it keeps {kept} of 1,024 weights")
+    assert f"scope='layer', pattern='{pattern}')" in note
+    _, result = secateur.prune(model, secateur.Budget(0.1, "layer", pattern=pattern))
+    assert result.notes == ()

@@ -106,6 +106,29 @@ def test_slider_moves_the_figures_to_those_of_the_records(
         assert _value(browser, "certified") == ("yes" if row.certified else tested)
         shown = browser.find_element("id", "out-metric").text
         assert shown.replace("\u00a0", " ") == f"{row.test.mean:.2f} %"
+        command = browser.find_element("id", "out-command").text
+        chosen = "" if criterion == "gate" else f" --criterion {criterion}"
+        chosen += "" if recovery == "ladder" else f" --recovery {recovery}"
+        assert command == f"secateur compile STUDY --keep {row.keep}{chosen}"
+    assert_silent(browser)
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        (
+            {"source": "my task.py:task"},
+            "secateur compile STUDY --keep 0.5 --task 'my task.py:task'",
+        ),
+        ({}, 'secateur.compile(study.onnx(0.5), out="net.so")'),
+    ],
+)
+def test_a_task_of_ones_own_is_in_the_command_that_ships(
+    browser: Browser, tmp_path: Path, given: Record, command: str
+) -> None:
+    spec = make_spec(levels=(0.5,), name="mine", task={"data": None, "net": None, **given})
+    open_page(browser, write_page(tmp_path, spec, make_trials(spec), make_stages(spec)))
+    assert browser.find_element("id", "out-command").text == command
     assert_silent(browser)
 
 

@@ -157,6 +157,15 @@ def test_the_command_that_ships_can_be_pasted(tmp_path: Path) -> None:
     assert words == ["secateur", "compile", str(there), "--keep", "0.2"]
 
 
+def test_a_task_of_ones_own_is_given_to_the_command_that_ships() -> None:
+    own = {"data": None, "net": None, "source": "my task.py:task"}
+    line = _lines(*_study(spread=0.02, name="mine", task=own))[-1]
+    assert shlex.split(line)[-4:] == ["--keep", "0.2", "--task", "my task.py:task"]
+    made_here = {"data": None, "net": None}
+    line = _lines(*_study(spread=0.02, name="mine", task=made_here))[-1]
+    assert line == "Ship it: secateur.compile(study.onnx(0.2), out='net.so')  # task: mine"
+
+
 DOCUMENT = {
     "study", "verdict", "certified", "complete", "rows", "comparisons", "regions", "shipped",
     "shipping", "mixed", "matched", "grown",

@@ -54,6 +54,7 @@ class Compiled:
         path = Path(path)
         destination.refuse_file(path, force=force)
         files.write(path, self.content)
+        destination.warn_of_module(path)
 
     def summary(self, path: Path) -> str:
         """Return what to tell of the file that was written."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from secateur import files
@@ -63,6 +65,23 @@ def refuse_file(path: Path, *, force: bool = False) -> None:
         UsageError, FileError: see `files.refuse_loss`.
     """
     files.refuse_loss(path, artifact.is_engine, "secateur engine", force=force)
+
+
+def warn_of_module(path: Path) -> None:
+    """Warn where a library takes the place of a module of Python's that lies beside it.
+
+    `import net` looks for net.so before net.py, as for a module that is written in C.
+    """
+    endings = (ending for ending in EXTENSION_SUFFIXES if path.name.endswith(ending))
+    module = next(
+        (path.with_name(path.name.removesuffix(ending) + ".py") for ending in endings), None
+    )
+    if module is not None and _is(module, Path.is_file):
+        warnings.warn(
+            f"{path} is in the way of {module}: `import {module.stem}` now finds the library, and "
+            "fails; give it another name, or another folder",
+            stacklevel=3,
+        )
 
 
 def refuse_folder(folder: Path, source: Path | bytes, *, force: bool = False) -> None:

@@ -19,6 +19,7 @@ from secateur.compiler import (
     destination,
     diagnosis,
     emit,
+    nan_weights,
     own_inputs,
     samples,
     toolchain,
@@ -180,6 +181,7 @@ def _planned(
         raise UsageError(f"tuning measures on this machine, which cannot run code for {goal.name}")
     machine = Machine(goal.lanes, goal.registers, goal.matrix)
     network, known = _prepared(source, machine, input_shapes, fixed)
+    nan_weights.warn(network.reference)
     name = name or (source.stem if isinstance(source, Path) else "network")
     # the name of a file need not be text, but JSON is
     name = name.encode("utf-8", "backslashreplace").decode()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.model.copying import copied
 from secateur.model.parameters import parameters
@@ -20,7 +20,7 @@ from secateur.pruning.recovery.reconstruct import reconstruct
 from secateur.pruning.selecting.budget import Budget
 from secateur.pruning.selecting.division import divided
 from secateur.pruning.selecting.masks import Masks
-from secateur.pruning.selecting.ranking import Scores
+from secateur.pruning.selecting.ranking import PIECE, Scores, values_of
 from secateur.pruning.selecting.selection import select
 from secateur.pruning.selecting.streaming import TOGETHER, select_streaming, streams
 
@@ -95,17 +95,26 @@ class Weights:
         A layer far below all others lets little through, and there the floor has no part in it.
         """
         budget = self._budget(keep)
-        if budget.pattern.unit != "weights" or budget.pattern.ratio or keep <= 4 * budget.floor:
+        if budget.pattern.ratio or keep <= 4 * budget.floor or budget.scope in ("layer", "row"):
             return []
-        if budget.scope in ("layer", "row"):
-            return []
+        own = "" if budget.pattern.unit == "weights" else f", pattern={str(budget.pattern)!r}"
         return [
             f"{name} fell to its floor: it keeps {kept:,} of {size:,} weights ({kept / size:.2g}), "
-            f"where {keep:.2g} was asked for in all; Budget({keep:.4g}, scope='layer') keeps the "
-            "same fraction of every layer"
+            f"where {keep:.2g} was asked for in all; Budget({keep:.4g}, scope='layer'{own}) keeps "
+            "the same fraction of every layer"
             for name, (kept, size) in masks.layers.items()
-            if kept and kept == budget.least(size) and budget.override(name) is None
+            if 0 < kept < keep * size
+            and budget.override(name) is None
+            and self._is_at_floor(budget, name, masks[name])
         ]
+
+    def _is_at_floor(self, budget: Budget, name: str, mask: Tensor) -> bool:
+        """Return whether a tensor keeps no more weights, or blocks, than its floor guarantees."""
+        axis = self.job.plan.axes.get(name)
+        axis, pattern = 1 if axis is None else axis, budget.pattern
+        units = pattern.units(mask.shape, axis)
+        kept = int(values_of(pattern.scores(mask, axis, PIECE)).count_nonzero())
+        return kept == budget.least(units)
 
     def _budget(self, keep: float) -> Budget:
         return replace(self.job.budget, keep=keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -52,6 +53,6 @@ def _implied(name: str, given: dict[str, Any], task: dict[str, Any]) -> bool:
     return False
 
 
-def is_built_in(task: dict[str, Any]) -> bool:
+def is_built_in(task: Mapping[str, Any]) -> bool:
     """Whether the task is one of `classification`; a user's may describe itself by a net too."""
     return "source" not in task and task["name"] == f"{task.get('data')}/{task.get('net')}"

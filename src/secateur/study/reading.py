@@ -52,7 +52,7 @@ def read_spec(directory: Path) -> Record:
         options_of(spec)
     except UsageError as error:
         raise StudyError(f"cannot read {path}: {error}; put the file back") from None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise StudyError(
             f"{directory} holds no study (no spec.json); give the directory that "
             "`secateur study` wrote to"

@@ -347,13 +347,20 @@ class Study:
             return local.network(Subject(self.task, self.spec, self.device), store, trial)
 
     @checked(keep=_KEEP)
-    def onnx(self, keep: float, *, criterion: str | None = None, seed: int | None = None) -> bytes:
+    def onnx(
+        self,
+        keep: float,
+        *,
+        criterion: str | None = None,
+        seed: int | None = None,
+        recovery: str | None = None,
+    ) -> bytes:
         """Return `network(keep)` as the content of an ONNX file, its batch free.
 
         Its output is the tensor that the metric is taken of. In a study with `int8` it is the
         quantised network that was measured, in QDQ form.
         """
-        model = self._network(keep, criterion, seed, None).cpu()
+        model = self._network(keep, criterion, seed, recovery).cpu()
         data = self.task.data(torch.device("cpu"))
         if self.spec.options.int8:
             number = self.spec.seeds[0] if seed is None else seed

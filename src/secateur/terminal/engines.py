@@ -110,6 +110,12 @@ def compile_(
         int | None,
         typer.Option(help="Of a study.  \\[default: its first]", show_default=False),
     ] = None,
+    recovery: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a study.  \\[default: that of its primary sequence]", show_default=False
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +133,7 @@ def compile_(
     name = model.stem
     if model.is_dir():
         if keep is None:
-            raise UsageError(f"{model} is a study: give --keep, the keep ratio to compile")
+            raise UsageError(_folder(model))
         name = f"{model.resolve().name}-keep-{keep:g}"
     elif keep is not None or task is not None:
         raise UsageError(
@@ -149,7 +155,8 @@ def compile_(
 
         own = None if task is None else chosen(task, {})
         with working(f"cutting the study's network to {keep:g}"):
-            source = opened(model, task=own).onnx(keep, criterion=criterion, seed=seed)
+            study = opened(model, task=own)
+            source = study.onnx(keep, criterion=criterion, seed=seed, recovery=recovery)
     shapes, fixed = input_shapes(input_shape), input_values(input_value)
     made = _quantised(source, calibrate, max_drop, shapes, fixed) if int8 else None
     source = made.content if made else source
@@ -176,6 +183,21 @@ def compile_(
         compiled.write(path, force=force)
     lines.append(compiled.summary(path))
     show({"kind": "library", **compiled.document(path), **more}, lines, json_=json_)
+
+
+def _folder(path: Path) -> str:
+    """Return why a folder is not compiled, without a keep ratio, and what to give."""
+    from secateur.compiler import bundle
+    from secateur.study.checking import SPEC
+
+    if (path / SPEC).exists():
+        return f"{path} is a study: give --keep, the keep ratio to compile"
+    if (path / bundle.MANIFEST).exists():
+        return f"{path} is a folder of C, compiled already: run `make` in it"
+    return (
+        f"{path} is a folder, and holds no study (no spec.json); give an ONNX file, or the "
+        "directory that `secateur study` wrote to and --keep"
+    )
 
 
 def _quantised(

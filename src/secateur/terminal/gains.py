@@ -25,7 +25,9 @@ CHANNELS, SIDE = 128, 16
 FLOAT, INT8 = ("weight", "1x4", "dot4"), ("dot4",)
 """Patterns that are measured, by the type that is computed in. Zeros at single places are not
 skipped in int8: the instructions take four products at a time."""
-ROUNDS, REPEATS = 5, 10
+RUNS = 50
+"""Of each layer; the fastest counts. No run is averaged with others: on a busy machine a slow layer
+is interrupted more often than a fast one, and an average would call the fast one faster still."""
 
 
 class _Layers(nn.Module):
@@ -77,8 +79,8 @@ def measure() -> dict[str, float]:
     )
     found: dict[str, float] = {}
     with Engine(pipeline.built(pipeline.source_of(network, "gains"), target), 1) as engine:
-        for _ in range(ROUNDS):
-            for step, seconds in engine.profile(images[:1].numpy(), repeats=REPEATS):
+        for _ in range(RUNS):
+            for step, seconds in engine.profile(images[:1].numpy()):
                 kind, _, node = step.partition(" ")
                 if kind in (*choice.LAYERS, *choice.INTEGER):
                     name = _name(node)

@@ -17,7 +17,7 @@ from secateur.console import Words
 from secateur.errors import UsageError, printable
 from secateur.pruning.files import description
 from secateur.pruning.files.reading import read
-from secateur.study import checkpoints
+from secateur.study import checking, checkpoints
 from secateur.study.reading import read_failures, read_records, read_spec, spec_hash
 from secateur.study.summary import summarise
 from secateur.terminal import networks
@@ -35,12 +35,12 @@ def document(path: Path) -> Record:
     Raises:
         UsageError: the path is something else.
         FileError: the file cannot be read.
-        StudyError: the directory holds no study.
+        StudyError: the study has no spec, or one that cannot be read.
         CompileError: of an ONNX file: see `onnx_description.described`.
     """
     if path.is_dir() and (path / bundle.MANIFEST).exists():
         return {"kind": "c", "path": str(path)} | networks.folder(path)
-    if path.is_dir():
+    if path.is_dir() and ((path / checking.SPEC).exists() or (path / "records").is_dir()):
         return {"kind": "study", "path": str(path)} | _study(path)
     if path.suffix == ".json":
         with files.refusing(path, "give a record of a study"):
@@ -54,6 +54,11 @@ def document(path: Path) -> Record:
         return {"kind": "onnx", "path": str(path)} | networks.onnx(path)
     if path.is_file() and artifact.is_engine(path):
         return {"kind": "engine", "path": str(path)} | networks.engine(path)
+    if path.is_dir():
+        raise UsageError(
+            f"cannot inspect {path}: it holds no {checking.SPEC} or {bundle.MANIFEST}, so it is no "
+            "study and no folder of C; give one, or a file in it"
+        )
     raise UsageError(
         f"cannot inspect {path}: give a study directory, a folder of C, an engine, an .onnx file, "
         "a .json record or a .safetensors file" + ("" if path.exists() else " that exists")

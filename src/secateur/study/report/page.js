@@ -8,6 +8,18 @@ function put(id, text, value) {
   else $(id).dataset.value = value;
 }
 
+// What compiles the chosen network; a task that was made in Python has no name for a shell.
+function shipping(keep) {
+  const others = ["criterion", "recovery"].filter((what) => state[what] !== data.ship[what]);
+  if (data.ship.task === "") {
+    const given = others.map((what) => `, ${what}="${state[what]}"`).join("");
+    return `secateur.compile(study.onnx(${keep}${given}), out="net.so")`;
+  }
+  const options = others.map((what) => ` --${what} ${state[what]}`).join("");
+  const task = data.ship.task === null ? "" : ` --task ${data.ship.task}`;
+  return `secateur compile STUDY --keep ${keep}${options}${task}`;
+}
+
 function explore() {
   const keep = data.levels[state.level];
   const row = rowOf(state.criterion, state.recovery, keep);
@@ -35,8 +47,7 @@ function explore() {
   put("out-prunable", count(row.prunable), row.prunable);
   put("out-parameters", count(row.parameters), row.parameters);
   put("out-bytes", size(row.estimated_bytes), row.estimated_bytes);
-  put("out-command", `secateur compile STUDY --keep ${keep}` +
-    (row.criterion === data.start.criterion ? "" : ` --criterion ${row.criterion}`));
+  put("out-command", shipping(keep));
   put("out-bytes-share", start ? `of ${size(start.estimated_bytes)} uncut` : "");
 }
 

@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -26,6 +27,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from secateur.study.command import is_built_in
 from secateur.study.options import LADDER
 from secateur.study.plan import UNCUT
 from secateur.study.report import tables
@@ -145,10 +147,22 @@ def _data(
             "recovery": headline.recovery,
             "level": levels.index(keep) if keep in levels else 0,
         },
+        "ship": {
+            "criterion": summary.primary[0],  # what is shipped where nothing is said
+            "recovery": summary.primary[1],
+            "task": _reference(spec["task"]),
+        },
         "rows": [{**asdict(row), "verdict": row.verdict} for row in summary.lines],
         "suggested": [[*pair, each.keep] for pair, each in summary.suggested.items()],
         "charts": [{"name": name, **asdict(chart)} for name, chart in charts.items()],
     }
+
+
+def _reference(task: Record) -> str | None:
+    """Return what names a task to a shell: None of a built-in one, "" where nothing does."""
+    if is_built_in(task):
+        return None
+    return shlex.quote(str(task["source"])) if "source" in task else ""
 
 
 def _pattern(spec: Record, *, trained: bool) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.study.command import is_built_in
 from secateur.study.report.as_fast import gain
 from secateur.study.report.findings import headline
 from secateur.study.report.units import percent, size
@@ -33,9 +34,20 @@ def verdict(summary: Summary, spec: Mapping[str, Any], directory: Path) -> list[
         return [*lines, dense] if dense else lines
     measured = shipped(summary, found.row.keep)
     lines += [" ".join([*measured, dense])] if dense else measured  # five lines at most
-    keep = f"{found.row.keep:g}"
-    lines.append(f"Ship it: {shlex.join(['secateur', 'compile', str(directory), '--keep', keep])}")
-    return lines
+    return [*lines, f"Ship it: {_shipping(spec, directory, found.row.keep)}"]
+
+
+def _shipping(spec: Mapping[str, Any], directory: Path, keep: float) -> str:
+    """Return what compiles a level's network, as it can be pasted.
+
+    A task of the user's own is given again, since a study never runs code that it names. Where it
+    has no reference, because it was made in Python, it is a call there.
+    """
+    task = spec["task"]
+    if not is_built_in(task) and "source" not in task:
+        return f"secateur.compile(study.onnx({keep:g}), out='net.so')  # task: {task['name']}"
+    own = [] if is_built_in(task) else ["--task", str(task["source"])]
+    return shlex.join(["secateur", "compile", str(directory), "--keep", f"{keep:g}", *own])
 
 
 def shipped(summary: Summary, keep: float) -> list[str]:
