@@ -179,9 +179,9 @@ def judge(
         off = np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
     wrong = off > tolerance + room
     among = wanted.size if stepped else np.count_nonzero(room > tolerance)
-    fine = np.count_nonzero(wrong) <= FEW * among
+    fine = bool(np.count_nonzero(wrong) <= FEW * among)
     judged = off[~wrong if fine else wrong]
-    return float(np.max(judged, initial=0.0, where=np.isfinite(judged) | ~fine)), bool(fine)
+    return float(np.max(judged, initial=0.0, where=np.isfinite(judged) | (not fine))), fine
 
 
 def scale(wanted: np.ndarray) -> float:
