@@ -236,7 +236,7 @@ def test_bad_ladders_are_refused_before_anything_changes(dense: nn.Module, digit
     with pytest.raises(UsageError, match="calibration is missing; give descend"):
         refused(Rung(0.5, reconstruct=True))
     wrong: Any = [torch.randn(64, 3)]
-    with pytest.raises(UsageError, match="calibration is a list; give descend"):
+    with pytest.raises(UsageError, match="calibration is of type list; give descend"):
         descend(model, [Rung(0.5, reconstruct=True)], data, digits.loss, calibration=wrong, seed=0)
     with pytest.raises(UsageError, match="reconstruct is 1, but must be"):
         replace(Rung(0.5), reconstruct=1)

@@ -101,7 +101,7 @@ def test_what_cannot_be_compared_is_refused(path: Path) -> None:
 
     with pytest.raises(CompileError, match="tuple without a tensor"):
         export_onnx(Text(), torch.ones(2), path)
-    with pytest.raises(UsageError, match=r"example is a list, but must be .* a tensor"):
+    with pytest.raises(UsageError, match=r"example is of type list, but must be .* a tensor"):
         export_onnx(nn.Linear(2, 2), [], path)
     with pytest.raises(FileError, match="cannot write"):
         export_onnx(nn.Linear(2, 2), torch.ones(1, 2), path / "no" / "folder")

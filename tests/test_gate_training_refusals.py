@@ -66,7 +66,7 @@ class Lion(torch.optim.Optimizer):
         (lambda m: torch.optim.SGD(m.parameters(), 0.1, maximize=True), "maximises"),
         (lambda m: torch.optim.SGD(m[0].parameters(), 0.1), r"does not hold '3\.weight'"),
         (lambda m: Lion(m.parameters(), 0.1), "Lion decays weights in a way"),
-        (lambda m: "sgd", "the optimizer is a str"),
+        (lambda m: "sgd", "the optimizer is of type str"),
         (
             of_deepspeed("deepspeed.runtime.zero.stage_1_and_2", "DeepSpeedZeroOptimizer"),
             "DeepSpeed's DeepSpeedZeroOptimizer, which splits .* gathered model afterwards",

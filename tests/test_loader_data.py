@@ -76,5 +76,5 @@ def test_what_is_no_loader_is_refused() -> None:
         LoaderData([])
     with pytest.raises(UsageError, match="there are no test data"):
         data().evaluation("test")
-    with pytest.raises(UsageError, match="batch 0 is a Tensor"):
+    with pytest.raises(UsageError, match="batch 0 is of type Tensor"):
         list(LoaderData([torch.zeros(3)]).epoch(1, torch.Generator()))  # type: ignore[list-item]

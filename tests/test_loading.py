@@ -121,11 +121,11 @@ def test_a_file_finds_its_neighbours(folder: Path, monkeypatch: pytest.MonkeyPat
         ("mytask.py:taks", r"nothing named 'taks': its tasks are built_in, task, told; did you "
          r"mean mytask.py:task\?"),
         ("garden:task", "garden has nothing named 'task': it holds no secateur.Task at all"),
-        ("mytask.py:SIZE", r"SIZE is a int, not a secateur.Task.*its tasks are built_in, task"),
-        ("mytask.py:wrong", "wrong returns a int, not a secateur.Task"),
+        ("mytask.py:SIZE", r"SIZE is of type int, not a secateur.*its tasks are built_in, task"),
+        ("mytask.py:wrong", "wrong returns a value of type int, not a secateur"),
         ("mytask.py:asking", "asking takes size; a function that gives a task takes nothing"),
         ("mytask.py:failing", r"KeyError: 'no such width' \(.*mytask.py, line 20\)"),
-        ("mytask.py:ACCURACY", "is a Metric, not a secateur.Task"),
+        ("mytask.py:ACCURACY", "is of type Metric, not a secateur"),
     ],
 )  # fmt: skip
 def test_what_is_no_task_is_one_clear_error(folder: Path, reference: str, message: str) -> None:
@@ -179,7 +179,7 @@ def test_the_command_runs_resumes_and_reports_an_own_task(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mytask.py:task", "--data", "digits"], "--data belong to a built-in task"),
+        (["mytask.py:task", "--data", "digits"], "only a built-in task takes --data"),
         (["mytask.py:task", "--net", "mlp", "--label-smoothing", "0"], "--net, --label-smoothing"),
         (["mytask.py:task", "--data-dir", "."], "--data-dir"),
         (["mytask.py:nothing"], "nothing named 'nothing'"),

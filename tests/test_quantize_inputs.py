@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "empty": (data(0), "calibration data are empty; give a few hundred samples"),
     "another name": ({"z": data()}, "have the names 'z', but the network's inputs are 'x'"),
     "no name": ({}, "have the names of nothing"),
-    "two arrays": ([data(), data()], "are 2 arrays, but the network has the inputs 'x'"),
+    "two arrays": ([data(), data()], "inputs 'x', but the calibration data are arrays for 2"),
     "lists of different lengths": ([[1.0, 2.0], [3.0]], "give an array or a tensor"),
     "nothing": (None, r"input 'x' are None; give an array or a tensor"),
 }

@@ -64,11 +64,11 @@ class Compiled:
             off = f"within {self.difference:.1e} of" if self.difference else "equal to"
             mine = f", on {self.own} inputs of yours, too" if self.own else ""
             checked = f"verified: {off} the reference{mine}"
-        layers = f"{self.sparse} layers skip zeros, {self.dense} do not"
+        layers = f"layers that skip zeros: {self.sparse} of {self.sparse + self.dense}"
         if self.integer:
             floats = f"; of those in float32, {layers}" if self.sparse + self.dense else ""
-            skip = f", of which {self.words} skip zeros in fours" if self.words else ""
-            layers = f"{self.integer} layers in int8{skip}{floats}"
+            skip = f", {self.words} of them with zeros in fours" if self.words else ""
+            layers = f"layers in int8: {self.integer}{skip}{floats}"
         return f"{path}: {len(self.content):,} bytes for {self.target.name}; {layers}; {checked}"
 
     def document(self, path: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class LoaderData:
             pair = (batch, None) if isinstance(batch, Mapping) else batch
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise UsageError(
-                    f"batch {number} is a {type(batch).__name__}; give pairs of inputs and "
+                    f"batch {number} is of type {type(batch).__name__}; give pairs of inputs and "
                     "targets, or dicts of tensors by the names of forward's arguments"
                 )
             yield self._there(pair[0]), self._there(pair[1])

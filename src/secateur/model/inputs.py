@@ -61,8 +61,8 @@ def arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return tuple(cast(Sequence[Any], inputs)), {}
     if isinstance(inputs, PLAIN):
         raise UsageError(
-            f"the example is a {type(inputs).__name__}; give the model's inputs: a tensor, a tuple "
-            "of arguments, or a dict of arguments by name"
+            f"the example is of type {type(inputs).__name__}; give the model's inputs: a "
+            "tensor, a tuple of arguments, or a dict of arguments by name"
         )
     return (inputs,), {}
 
@@ -182,8 +182,8 @@ def names_of(example: object) -> dict[str, Tensor]:
     found = named(example)
     if found is None:
         raise UsageError(
-            f"example is a {type(example).__name__}, but must be the module's inputs: a tensor, or "
-            "a tuple or dict of arguments with tensors in them"
+            f"example is of type {type(example).__name__}, but must be the module's inputs: a "
+            "tensor, or a tuple or dict of arguments with tensors in them"
         )
     own = {} if isinstance(example, Mapping) else {path: _own_name(path) for path in found}
     if len(found) == 1 and not all(own.values()):

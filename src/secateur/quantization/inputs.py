@@ -47,8 +47,8 @@ def checked_data(network: Float, data: Any) -> dict[str, np.ndarray]:
         arrays = list(data) if several and all(map(_is_array, data)) else [data]
         if len(arrays) != len(names):
             raise UsageError(
-                f"calibration data are {len(arrays)} arrays, but the network has the inputs "
-                f"{', '.join(map(repr, names))}; give one array for each, by name"
+                f"the network has the inputs {', '.join(map(repr, names))}, but the calibration "
+                f"data are arrays for {len(arrays)}; give one array for each, by name"
             )
         data = dict(zip(names, arrays, strict=True))
     if set(data) != set(names):

@@ -109,11 +109,11 @@ def _task(module: ModuleType, name: str, reference: str, where: str) -> Task:
             )
         value = _run(value, reference)
     if not isinstance(value, Task):
-        verb = "returns" if called else "is"
+        verb = "returns a value" if called else "is"
         found = f" (its tasks are {', '.join(tasks)})" if tasks else ""
         raise UsageError(
-            f"{reference} {verb} a {type(value).__name__}, not a secateur.Task, nor a function "
-            f"without arguments that returns one{found}"
+            f"{reference} {verb} of type {type(value).__name__}, not a secateur.Task, nor a "
+            f"function without arguments that returns one{found}"
         )
     return value
 

@@ -147,7 +147,7 @@ def chosen(reference: str | None, built_in: dict[str, Any]) -> Task:
     if built_in:
         given = ", ".join("--" + name.replace("_", "-") for name in built_in)
         raise UsageError(
-            f"{given} belong to a built-in task, and {reference!r} is one of your own with its own "
-            "data and network; leave out one or the other"
+            f"only a built-in task takes {given}, and {reference!r} is one of your own with its "
+            "own data and network; leave out one or the other"
         )
     return load_task(reference)

@@ -149,6 +149,6 @@ def _halved(name: str, tensor: SparseSemiStructuredTensor) -> Tensor:
         return plain.detach()
     except RuntimeError as error:  # what NVIDIA's library packs, only it can unpack
         raise ValueError(
-            f"{name[:80]!r} is a {type(tensor).__name__} on {tensor.device}, which torch cannot "
-            "make dense there; move the state to the GPU that it was made on"
+            f"{name[:80]!r} is of type {type(tensor).__name__} on {tensor.device}, which torch "
+            "cannot make dense there; move the state to the GPU that it was made on"
         ) from error

@@ -32,7 +32,9 @@ def plain_optimizer(optimizer: Any) -> Optimizer:
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = inner
     if not isinstance(optimizer, Optimizer):
-        raise UsageError(f"the optimizer is a {type(optimizer).__name__}; give a torch optimizer")
+        raise UsageError(
+            f"the optimizer is of type {type(optimizer).__name__}; give a torch optimizer"
+        )
     return optimizer
 
 

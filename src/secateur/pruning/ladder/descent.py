@@ -153,7 +153,7 @@ def descend(
         if not isinstance(calibration, Calibration):
             raise UsageError(
                 "a rung reconstructs, but calibration is "
-                f"{'missing' if calibration is None else f'a {type(calibration).__name__}'}; "
+                f"{'missing' if calibration is None else f'of type {type(calibration).__name__}'}; "
                 "give descend a Calibration, some thousand unlabelled inputs"
             )
         calibration.check(model)

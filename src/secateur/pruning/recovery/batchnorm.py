@@ -83,7 +83,7 @@ def with_statistics(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 def _run(model: nn.Module, batch: Inputs, where: str, autocast: bool) -> None:
     if next(tensors_in(batch), None) is None:
-        raise UsageError(f"{where} is a {type(batch).__name__} without tensors; give {_FORM}")
+        raise UsageError(f"{where} is of type {type(batch).__name__} without tensors; give {_FORM}")
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     hint = "; of pairs with targets give the inputs, (x for x, _ in pairs)" if pair else ""
     what = described(batch) if named(batch) else f"a {type(batch).__name__}"
