@@ -218,8 +218,10 @@ class Cutting:
         hold = secateur.MaskHold(model, optimizer, masks)
         order, many = random.Random(0), len(self.lessons)
         steps = [each for _ in range(self.epochs) for each in order.sample(self.lessons, many)]
+        total = max(3, len(steps))
+        rising = max(0.1, 2.5 / total)  # for a step at least
         rates = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.rate, total_steps=len(steps), pct_start=0.1, cycle_momentum=False
+            optimizer, self.rate, total_steps=total, pct_start=rising, cycle_momentum=False
         )
         losses: list[float] = []
         for batch, wanted in steps:

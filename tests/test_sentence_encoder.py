@@ -14,7 +14,7 @@ import forked
 SCRIPT = Path(__file__).parent.parent / "examples" / "sentence_encoder.py"
 WORDNET = Path("/usr/share/wordnet")
 WORDS = ("a", "the", "old", "red", "small", "cat", "dog", "tree", "sees", "finds", "of", "in")
-FEW = ["--keep", "0.5", "--calibration", "64", "--sentences", "64", "--held-out", "20"]
+FEW = ["--keep", "0.5", "--calibration", "64", "--sentences", "320", "--held-out", "20"]
 
 
 def run(out: Path, *options: str) -> list[dict]:
