@@ -65,7 +65,7 @@ def test_data_of_several_inputs_go_by_name_or_in_order() -> None:
     one = secateur.quantize(two_inputs(), {"b": more, "a": data()})
     other = secateur.quantize(two_inputs(), (data(), more))
     assert one.content == other.content
-    with pytest.raises(UsageError, match="inputs 'a', 'b', but the calibration data are arrays for 1"):
+    with pytest.raises(UsageError, match="'a', 'b', but the calibration data are arrays for 1"):
         secateur.quantize(two_inputs(), data())
     with pytest.raises(UsageError, match="hold 16 of 'a', 8 of 'b'; give as many samples"):
         secateur.quantize(two_inputs(), {"a": data(), "b": more[:8]})
