@@ -45,7 +45,7 @@ class Port:
 
     def check(self, value: Any, batched: bool) -> Array:
         """Return an array as C wants it: this dtype and shape, contiguous, aligned."""
-        # Most arrays are right as they are; a small network takes no longer than to ask all below.
+        # One sample is mostly right as it is: a small network takes no longer than what is below.
         if type(value) is np.ndarray and value.dtype is self._as_is and value.flags.carray:
             extents = value.shape
             if extents == self._one if batched else extents == self.shape:

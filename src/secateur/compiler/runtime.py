@@ -180,8 +180,7 @@ class Engine:
         try:
             batched = self._batched
             given = [
-                port.check(array, batched)
-                for port, array in zip(self._inputs, arrays)  # noqa: B905 (as many, seen above)
+                port.check(array, batched) for port, array in zip(self._inputs, arrays, strict=True)
             ]
             batch = len(given[0]) if batched and given else native.fixed
             if batched and len(given) > 1 and any(len(array) != batch for array in given):
