@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import secateur
 from secateur.errors import CompileError, FileError, UsageError
 from secateur.export import export_onnx, to_onnx
+from secateur.model.inputs import tensors_in
 
 
 class Several(nn.Module):
@@ -58,6 +62,47 @@ def test_several_inputs_and_outputs(path: Path) -> None:
     example = (torch.tensor([[0, 4], [3, 3]]), torch.randn(2, 4), torch.ones(2))
     assert export_onnx(Several(), example, path) < 1e-5
     assert path.exists()
+
+
+class Gives(nn.Module):
+    """Gives what a function makes of its input."""
+
+    def __init__(self, made: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made(x + 1)
+
+
+Pair = namedtuple("Pair", ["left", "right"])
+
+
+@pytest.mark.parametrize(
+    ("made", "names"),
+    [
+        (lambda x: x, ["output"]),
+        (lambda x: (x,), ["output0"]),
+        (lambda x: [x, (2 * x, 3 * x)], ["output0", "output1", "output2"]),
+        (lambda x: {"logits": x}, ["logits"]),
+        (lambda x: {"b": x, "none": None, "a": {"one": 2 * x}}, ["b", "a_one"]),
+        (
+            lambda x: {"a.b": x, "a_b": 2 * x, "x": 3 * x, "": 4 * x},
+            ["a_b", "a_b_", "x_", "output"],
+        ),
+        (lambda x: Pair(x, 2 * x), ["left", "right"]),
+        (lambda x: (x, {"loss": 2 * x}), ["output0", "loss"]),
+    ],
+)
+def test_outputs_are_called_what_the_model_calls_them(
+    made: Callable[[Tensor], Any], names: list[str]
+) -> None:
+    content = to_onnx(Gives(made), {"x": torch.ones(2, 3)})
+    assert [each.name for each in onnx.load_from_string(content).graph.output] == names
+    got = secateur.compile(content)({"x": np.zeros((5, 3), np.float32)})
+    wanted = [tensor.numpy() for tensor in tensors_in(made(torch.ones(5, 3)))]
+    arrays = got if len(names) > 1 else [got]
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, wanted, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -20,7 +20,16 @@ from secateur.arguments import BOOL, PATH, between, checked, shown
 from secateur.errors import CompileError, SecateurError, UsageError
 from secateur.model.batch import rows
 from secateur.model.exportable import Exportable
-from secateur.model.inputs import Inputs, arguments, described, each, names_of, run, tensors_in
+from secateur.model.inputs import (
+    Inputs,
+    arguments,
+    described,
+    each,
+    ends_of,
+    names_of,
+    run,
+    tensors_in,
+)
 from secateur.model.modes import evaluating, experts_in_batches, uncompiled, without_cache
 from secateur.onnx_outputs import difference, outputs
 
@@ -47,7 +56,8 @@ def to_onnx(module: torch.nn.Module, example: Inputs, *, batched: bool = True) -
     """Export a module, in evaluation mode, with its weights.
 
     The file's inputs are the example's tensors in their order, its outputs the tensors that the
-    module gives, in tuples, dicts or dataclasses. A decoder of transformers is exported without
+    module gives, in tuples, dicts or dataclasses: "output"; "output0", "output1", ...; or by the
+    names in dicts, dataclasses and named tuples. A decoder of transformers is exported without
     its cache of keys and values, XLNet without its memory.
 
     Args:
@@ -102,8 +112,7 @@ def exported(module: torch.nn.Module, example: Inputs, batched: bool) -> tuple[b
             with _Differences() as differences:
                 given = _run(module, example)
             made = _tensors(given)
-            several = len(made) > 1 or isinstance(given, (tuple, list))
-            ends = [f"output{i}" if several else "output" for i in range(len(made))]
+            ends = ends_of(given, inputs)
             ports = [*inputs.items(), *zip(ends, made, strict=True)]
             free = {name: {0: "batch"} for name, tensor in ports if tensor.dim()}
             # The older exporter needs no more than the package onnx, and its graphs are plain.

@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -196,6 +196,21 @@ def names_of(example: object) -> dict[str, Tensor]:
         while name in names:
             name += "_"
         names[name] = tensor
+    return names
+
+
+def ends_of(outputs: object, inputs: Collection[str]) -> list[str]:
+    """Return what the outputs of an ONNX file are called, for each tensor that a model gives.
+
+    By the names in mappings, dataclasses and named tuples, else by number; none as an input is.
+    """
+    paths = [path for path, leaf in leaves(outputs) if isinstance(leaf, Tensor)]
+    names: list[str] = []
+    for number, path in enumerate(paths):
+        name = _own_name(path).replace(".", "_") or (f"output{number}" if path else "output")
+        while name in names or name in inputs:
+            name += "_"
+        names.append(name)
     return names
 
 
