@@ -145,7 +145,7 @@ def test_doctor_says_what_the_machine_can_do(
         (["report", "nowhere"], 1, "holds no study"),
         (["report", __file__], 1, "holds no study"),
         (["inspect", "."], 2, "no spec.json or bundle.json, so it is no study and no folder of C"),
-        (["inspect", "nowhere"], 2, "cannot inspect nowhere"),
+        (["inspect", "nowhere"], 1, "cannot inspect nowhere: there is no such file"),
         (["prune"], 2, "No such command"),
     ],
 )

@@ -13,7 +13,7 @@ import onnx_models as om
 from secateur.compiler import artifact, pipeline, targets
 from secateur.compiler.kernels import Machine
 from secateur.compiler.network import prepare
-from secateur.errors import FileError, UsageError
+from secateur.errors import FileError
 from secateur.terminal.inspection import document
 from test_cli import run
 
@@ -118,5 +118,5 @@ def test_what_is_damaged_or_something_else(place: Path) -> None:
     with pytest.raises(FileError, match=r"bundle\.json: .*write the folder again"):
         document(place / "c")
     for name in ("none.onnx", "none"):
-        with pytest.raises(UsageError, match=r"cannot inspect .*an engine, an \.onnx file.*exists"):
+        with pytest.raises(FileError, match=r"cannot inspect .*no such file.*an \.onnx file"):
             document(place / name)

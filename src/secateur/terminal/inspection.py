@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur import files
 from secateur.compiler import artifact, bundle
 from secateur.console import Words
-from secateur.errors import UsageError, printable
+from secateur.errors import FileError, UsageError, printable
 from secateur.pruning.files import description
 from secateur.pruning.files.reading import read
 from secateur.study import checking, checkpoints
@@ -23,6 +23,11 @@ from secateur.study.summary import summarise
 from secateur.terminal import networks
 
 Record = dict[str, Any]
+
+KINDS = (
+    "a study directory, a folder of C, an engine, an .onnx file, a .json record or a .safetensors "
+    "file"
+)
 
 
 def document(path: Path) -> Record:
@@ -34,7 +39,7 @@ def document(path: Path) -> Record:
 
     Raises:
         UsageError: the path is something else.
-        FileError: the file cannot be read.
+        FileError: there is nothing, or it cannot be read.
         StudyError: the study has no spec, or one that cannot be read.
         CompileError: of an ONNX file: see `onnx_description.described`.
     """
@@ -54,15 +59,14 @@ def document(path: Path) -> Record:
         return {"kind": "onnx", "path": str(path)} | networks.onnx(path)
     if path.is_file() and artifact.is_engine(path):
         return {"kind": "engine", "path": str(path)} | networks.engine(path)
+    if not path.exists():
+        raise FileError(f"cannot inspect {path}: there is no such file or folder; give {KINDS}")
     if path.is_dir():
         raise UsageError(
             f"cannot inspect {path}: it holds no {checking.SPEC} or {bundle.MANIFEST}, so it is no "
             "study and no folder of C; give one, or a file in it"
         )
-    raise UsageError(
-        f"cannot inspect {path}: give a study directory, a folder of C, an engine, an .onnx file, "
-        "a .json record or a .safetensors file" + ("" if path.exists() else " that exists")
-    )
+    raise UsageError(f"cannot inspect {path}: give {KINDS}")
 
 
 def inspection(path: Path) -> RenderableType:

@@ -23,6 +23,10 @@ _PLAIN = (None, "pt", "np", "tf", "flax", "mlx")
 """What other libraries write as the format of safetensors."""
 _OURS = ("description", "digest", "sha256", "state")
 """Entries of metadata that nobody else writes."""
+KINDS = (
+    "a study directory, a folder of C, a folder that save_pretrained wrote, a .json record, a "
+    ".safetensors file or an engine"
+)
 _SHELL = "secateur study "
 _COPY = "copy the file again, or make it again"
 
@@ -78,6 +82,7 @@ def verify(path: Path) -> Verified:
 
     Raises:
         UsageError: it is something else.
+        FileError: there is nothing.
         StudyError: it is a study of another version of secateur.
     """
     if path.is_dir():
@@ -88,11 +93,9 @@ def verify(path: Path) -> Verified:
         return _safetensors(path)
     if path.is_file() and (path.suffix in targets.SUFFIXES.values() or artifact.is_engine(path)):
         return _file(path, "engine", _engine)
-    raise UsageError(
-        f"cannot verify {path}: give a study directory, a folder of C, a folder that "
-        "save_pretrained wrote, a .json record, a .safetensors file or an engine"
-        + ("" if path.exists() else " that exists")
-    )
+    if not path.exists():
+        raise FileError(f"cannot verify {path}: there is no such file or folder; give {KINDS}")
+    raise UsageError(f"cannot verify {path}: give {KINDS}")
 
 
 def _folder(path: Path) -> Verified:
