@@ -15,13 +15,16 @@ that nothing was fitted to, and text of another kind, say how near a cut encoder
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
+import itertools
 import json
 import random
 import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +42,8 @@ WORDNET = Path("/usr/share/wordnet")
 TOKENS = 32  # of a file's sentences: shorter ones are padded, longer ones end there
 BATCH = 32  # sentences; of about one length where they train or calibrate
 SHORT = SDPBackend.MATH  # of 17 tokens torch's fused attention takes 14 times as long backwards
+WAYS = ["wanda", "reconstruct", "gates"]
+LEARN = 0.4  # of all steps: those in which gates learn, before they cut
 PEERS = "onnxruntime,onnxruntime-int8,openvino,openvino-int8"
 
 Batch = dict[str, Tensor]
@@ -191,7 +196,7 @@ def unlike(states: Tensor, wanted: Tensor, attention_mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Cutting:
-    """How the encoder is cut: the same sentences, steps and rates for every pattern."""
+    """How the encoder is cut: the same sentences, steps and rates for every pattern and way."""
 
     dense: Encoder
     calibration: secateur.Calibration
@@ -199,7 +204,7 @@ class Cutting:
     epochs: int
     rate: float
 
-    def cut(self, pattern: str, keep: float, recover: str) -> tuple[Encoder, secateur.Masks]:
+    def cut(self, pattern: str, keep: float, way: str) -> tuple[Encoder, secateur.Masks]:
         """Return an encoder cut by wanda, in one shot, its kept weights solved again or not."""
         cut, result = secateur.prune(
             self.dense,
@@ -207,15 +212,21 @@ class Cutting:
             pattern=pattern,
             criterion="wanda",
             data=self.calibration,
-            recover=recover,
+            recover="reconstruct" if way == "reconstruct" else "none",
         )
         return cut.eval(), result.masks
 
-    def train(self, model: Encoder, masks: secateur.Masks) -> None:
-        """Train what is kept towards the dense encoder; cut weights stay at zero."""
+    def train(
+        self, model: Encoder, pattern: str, keep: float, masks: secateur.Masks | None
+    ) -> None:
+        """Train what is kept towards the dense encoder; without masks gates learn them first."""
         moving = [each for each in model.parameters() if each.requires_grad]
         optimizer = torch.optim.AdamW(moving, betas=(0.9, 0.98), weight_decay=0, fused=True)
-        hold = secateur.MaskHold(model, optimizer, masks)
+        if masks:
+            hold = secateur.MaskHold(model, optimizer, masks)
+        else:
+            phase = secateur.GatePhase(lowest_keep=keep, pattern=pattern)
+            gates = secateur.GateTraining(model, optimizer, phase=phase)
         order, many = random.Random(0), len(self.lessons)
         steps = [each for _ in range(self.epochs) for each in order.sample(self.lessons, many)]
         total = max(3, len(steps))
@@ -225,10 +236,14 @@ class Cutting:
         )
         losses: list[float] = []
         for batch, wanted in steps:
-            with sdpa_kernel(SHORT), fast():
-                states = model.states(**batch)
-            loss = unlike(states.float(), wanted.float(), batch["attention_mask"])
-            loss.backward()
+            if not masks and len(losses) >= LEARN * len(steps):
+                masks = gates.finish(secateur.Budget(keep, pattern=pattern))
+                hold = secateur.MaskHold(model, optimizer, masks)
+            with nullcontext() if masks else gates.step():
+                with sdpa_kernel(SHORT), fast():
+                    states = model.states(**batch)
+                loss = unlike(states.float(), wanted.float(), batch["attention_mask"])
+                loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             rates.step()
@@ -306,22 +321,21 @@ def cut_all(given: argparse.Namespace, folder: Path) -> None:
     )
 
     def ship(pattern: str, keep: float, way: str, model: Encoder, *, int8: bool) -> None:
-        name = "-".join(
-            ["dense" if keep == 1 else f"{pattern}-{100 - 100 * keep:.0f}", *["int8"] * int8]
-        )
+        name = "-".join([way.partition(",")[0], *["int8"] * int8])
+        if keep < 1:
+            name = f"{pattern}-{100 - 100 * keep:.0f}-{name}"
         encode = shipped(model, given.out / f"{name}.onnx", samples, int8=int8)
         table.add(pattern, keep, f"{way}{', int8' if int8 else ', file'}", encode, f"{name}.onnx")
 
-    for pattern in given.pattern:
-        for keep in given.keep:
-            model, masks = cutting.cut(pattern, keep, "none")
-            table.add(pattern, keep, "wanda", of(model))
-            if given.recover == "reconstruct":
-                model, masks = cutting.cut(pattern, keep, "reconstruct")
-                table.add(pattern, keep, "reconstructed", of(model))
-            cutting.train(model, masks)
-            table.add(pattern, keep, "and trained", of(model.eval()))
-            ship(pattern, keep, "and trained", model, int8=pattern == "dot4")
+    for pattern, keep, way in itertools.product(given.pattern, given.keep, given.way):
+        if way == "gates":
+            model, masks = copy.deepcopy(dense), None
+        else:
+            model, masks = cutting.cut(pattern, keep, way)
+            table.add(pattern, keep, way, of(model))
+        cutting.train(model, pattern, keep, masks)
+        table.add(pattern, keep, f"{way}, trained", of(model.eval()))
+        ship(pattern, keep, f"{way}, trained", model, int8=pattern == "dot4")
     for int8 in (False, True):
         ship("none", 1.0, "dense", dense, int8=int8)
 
@@ -356,12 +370,7 @@ def main() -> None:
     parser.add_argument("--pattern", nargs="+", default=["weight", "dot4"])
     parser.add_argument("--keep", nargs="+", type=float, default=[0.5, 0.3, 0.2])
     parser.add_argument("--calibration", type=int, default=1024, help="sentences to look at")
-    parser.add_argument(
-        "--recover",
-        choices=["none", "reconstruct"],
-        default="reconstruct",
-        help="whether kept weights are solved again before they train",
-    )
+    parser.add_argument("--way", nargs="+", choices=WAYS, default=WAYS, help="how it is cut")
     parser.add_argument("--sentences", type=int, default=6400, help="to train on")
     parser.add_argument("--epochs", type=int, default=1, help="how often to train on them")
     parser.add_argument("--rate", type=float, default=0.001)
