@@ -257,7 +257,7 @@ class Cutting:
 def shipped(model: nn.Module, path: Path, samples: Batch, *, int8: bool) -> Encode:
     """Write an encoder as a file, in float32 or int8, and return what the compiled one computes."""
     if int8:
-        secateur.quantize(model, samples).save(path, force=True)
+        secateur.quantize(model, samples, exact=True).save(path, force=True)
     else:
         secateur.export_onnx(model, {name: each[:2] for name, each in samples.items()}, path)
     engine = secateur.compile(path)

@@ -222,17 +222,21 @@ def test_a_rung_in_fours_settles_in_8_bit_and_compiles_to_what_it_was_trained_as
 
 
 def test_it_wins_back_what_quantising_loses(digits: Task) -> None:
-    """Two weights of 200 that cancel leave steps of 1.6 for all others of an output."""
+    """Two weights of 200 that cancel leave steps of 1.6 for all others of an output.
+
+    Of a convolution: what a linear layer reads would be made larger, and such weights smaller.
+    """
     data = digits.data(torch.device("cpu"))
 
     def part(split: str) -> tuple[Tensor, Tensor]:
         found = list(data.evaluation(split))
         x = torch.cat([x.flatten(1) for x, _ in found])
-        return torch.cat([x, x[:, 20:21], x[:, 20:21]], 1), torch.cat([y for _, y in found])
+        x = torch.cat([x, x[:, 20:21], x[:, 20:21]], 1)[:, :, None, None]
+        return x, torch.cat([y for _, y in found])
 
     (x, y), (test, labels) = part("validation"), part("test")
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(66, 32), nn.ReLU(), nn.Linear(32, 10))
+    model = nn.Sequential(nn.Conv2d(66, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 10))
 
     def train(epochs: int) -> None:
         optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)

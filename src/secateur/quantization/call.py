@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.arguments import FUNCTION, TEXTS, Wanted, checked, is_real, shown
+from secateur.arguments import BOOL, FUNCTION, TEXTS, Wanted, checked, is_real, shown
 from secateur.compiler import destination
 from secateur.compiler.fixed_inputs import VALUES as FIXED
 from secateur.compiler.fixed_inputs import Value
@@ -20,6 +20,7 @@ from secateur.quantization import (
     inputs,
     running,
     sensitivity,
+    smoothing,
     weights,
     writing,
 )
@@ -40,7 +41,11 @@ EXAMPLE = 2
 """Samples of the data that a torch module is traced with."""
 
 ANEW = 0.75
-"""Below this part of the error that there was, an equalised network gets a choice of its own."""
+"""Below this part of the error that there was, a changed network gets a choice of its own."""
+
+WORTH = 0.75
+"""Float values are divided, which takes time in use, where the error is then at most so many times
+what it is without."""
 
 Score = Callable[[Any], float]
 
@@ -63,6 +68,7 @@ _SHAPES = Wanted(
     fixed=FIXED,
     score=FUNCTION,
     keep_float=TEXTS,
+    exact=BOOL,
     max_drop=Wanted(lambda v: is_real(v) and float(v) >= 0, "a number, 0 or more"),
     progress=FUNCTION,
 )
@@ -73,6 +79,7 @@ def quantize(
     score: Score | None = None,
     max_drop: float | None = None,
     keep_float: Iterable[str] = (),
+    exact: bool = False,
     ranges: str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] = EMPTY,
     fixed: Mapping[str, Value] = EMPTY,
@@ -82,9 +89,10 @@ def quantize(
 
     Weights have one scale for each output, symmetric in [-127, 127]; zeros stay zeros. Values have
     one scale and zero point, and 0 is exact. Ranges (the least and the greatest number seen, three
-    percentiles, the smallest mean squared error), clipped weights, corrected biases and equalised
-    channels are tried, and what gives the smallest error of the outputs on held-back samples is
-    taken.
+    percentiles, the smallest mean squared error), clipped weights, corrected biases and channels of
+    more equal size are tried, and what gives the smallest error of the outputs on held-back samples
+    is taken. What a linear layer rounds itself has its channels divided before where the error is
+    smaller by a quarter, for that takes time in use.
 
     Args:
         model: an ONNX file, its content, or a torch module.
@@ -97,6 +105,8 @@ def quantize(
             the outputs may be (0.05 for 5 %). Layers go back to float32, the most sensitive first,
             until that holds.
         keep_float: names of layers that stay in float32.
+        exact: compute functions of one number, such as GELU, in float32 on what a layer gives, and
+            not from a table of its 256 rounded values: nearer to the float network, and slower.
         ranges: how ranges of values are chosen, of `METHODS`; by default the best is found.
         input_shapes: shapes of inputs that are dynamic beyond the batch.
         fixed: inputs of an ONNX file that become constants, for which there are no data: input → a
@@ -117,12 +127,15 @@ def quantize(
     reasons = _reasons(network, layers, tuple(keep_float))
     search = Search(network, layers, given, progress)
     methods = METHODS if ranges is None else (ranges,)
-    choice = search.best({*reasons}, methods)
-    equal = _equalized(search, choice, given, {*reasons}, methods)
+    choice = search.best({*reasons}, methods, exact=exact)
     errors = search.errors
+    equal = _equalized(search, choice, given, {*reasons}, methods)
     if equal is not None:
         search, choice = equal
-        errors = search.errors or errors
+    smooth = _smoothed(search, choice, given, {*reasons}, methods)
+    if smooth is not None:
+        search, choice = smooth
+    errors = search.errors or errors
     plan = search.plan(choice, {*reasons}, final=True)
     reasons |= plan.refused
     drop, alone = None, {}
@@ -181,6 +194,8 @@ def result_of(
         choice.clipped,
         choice.corrected,
         equalized,
+        network.divided,
+        choice.exact,
         dict(errors),
         search.samples,
     )
@@ -265,8 +280,24 @@ def _equalized(
     other = Search(network, layers_of(network.graph), data, search.progress)
     before, after = (one.error(one.plan(choice, kept)) for one in (search, other))
     if after < ANEW * before:
-        choice = other.best(kept, methods)
+        choice = other.best(kept, methods, exact=choice.exact)
     return (other, choice) if after < before else None
+
+
+def _smoothed(
+    search: Search, choice: Choice, data: running.Arrays, kept: set[str], methods: Sequence[str]
+) -> tuple[Search, Choice] | None:
+    """Return the search of a network whose float values are divided, if that is worth its time."""
+    parts = search.network, search.layers, kept, search.first
+    network = smoothing.smoothed(*parts, exact=choice.exact)
+    if network is None:
+        return None
+    search.progress("trying divided channels")
+    other = Search(network, layers_of(network.graph), data, search.progress)
+    before, after = (one.error(one.plan(choice, kept)) for one in (search, other))
+    if after > WORTH * before:
+        return None
+    return other, other.best(kept, methods, exact=choice.exact)
 
 
 def _scored(network: Float, data: running.Arrays, score: Score) -> sensitivity.Drop:

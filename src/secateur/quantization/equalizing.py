@@ -82,7 +82,8 @@ def equalized(
         found: its pairs.
         data: what the sizes of channels are seen on.
     """
-    sizes = _sizes(network, found, data)
+    axes = {pair.value: 1 if pair.second.node.op == "Conv" else -1 for pair in found}
+    size = sizes(network, axes, data)
     graph = network.graph
     scope = Scope(values={*graph.types})
     constants = dict(graph.constants)
@@ -97,7 +98,7 @@ def equalized(
 
     for pair in found:
         first, second = pair.first, pair.second
-        factors = _factors(graph, pair, sizes[pair.value])
+        factors = _factors(graph, pair, size[pair.value])
         weight = graph.constants[first.weight]
         scale(first.node, first.weight, _along(1 / factors, weight.ndim, first.axis))
         if first.bias:
@@ -122,25 +123,30 @@ def _along(factors: np.ndarray, rank: int, axis: int) -> np.ndarray:
     return factors.reshape(shape)
 
 
-def _sizes(network: Float, found: list[Pair], data: Arrays) -> dict[str, np.ndarray]:
-    """Return by value the largest number of each channel, whatever its sign."""
-    axes = {pair.value: 1 if pair.second.node.op == "Conv" else -1 for pair in found}
-    sizes: dict[str, np.ndarray] = {}
+def sizes(network: Float, axes: Mapping[str, int], data: Arrays) -> dict[str, np.ndarray]:
+    """Return by value the largest number of each channel, whatever its sign.
+
+    Args:
+        network: that is run.
+        axes: by value, which of its axes counts channels.
+        data: what it is run on.
+    """
+    found: dict[str, np.ndarray] = {}
 
     def seen(name: str, array: np.ndarray) -> np.ndarray:
         if name in axes:
             axis = axes[name] % array.ndim
             most = np.abs(array).max(tuple(a for a in range(array.ndim) if a != axis))
-            sizes[name] = np.maximum(sizes.get(name, most), most)
+            found[name] = np.maximum(found.get(name, most), most)
         return array
 
     for part in running.chunks(network, data):
         running.run(network, part, seen=seen)
-    return sizes
+    return found
 
 
 def _factors(graph: Graph, pair: Pair, sizes: np.ndarray) -> np.ndarray:
-    """Return what each channel is divided by, float64; it is 1 in the geometric mean.
+    """Return what each channel is divided by.
 
     Scales of the second layer's weights are shared by its channels unless it is depthwise, so
     that a factor then moves the lack of steps from values to weights: half of it is.
@@ -148,15 +154,21 @@ def _factors(graph: Graph, pair: Pair, sizes: np.ndarray) -> np.ndarray:
     wide = sizes.astype(np.float64)
     if not pair.depthwise:
         weight = graph.constants[pair.second.weight]
-        axis = 1 - pair.second.axis
-        others = tuple(a for a in range(weight.ndim) if a != axis)
+        others = tuple(a for a in range(weight.ndim) if a != 1 - pair.second.axis)
         reads = np.abs(weight).max(others).astype(np.float64)
         wide = np.sqrt(np.where(reads > 0, wide / np.where(reads > 0, reads, 1), 0))
+    return powers(wide)
+
+
+def powers(wide: np.ndarray) -> np.ndarray:
+    """Return factors as powers of two, float64, of a geometric mean of about 1; 1 for those of 0.
+
+    Nothing is rounded by them, so the network gives exactly the same.
+    """
     used = wide > 0
     if not used.any():
         return np.ones(len(wide))
     mean = np.exp(np.log(wide[used]).mean())
     factors = np.where(used, wide / mean, 1.0)
-    # powers of two: nothing is rounded, so the network gives exactly the same
     rounded: np.ndarray = 2.0 ** np.rint(np.log2(np.clip(factors, 1 / MOST, MOST)))
     return rounded

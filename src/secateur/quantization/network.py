@@ -72,12 +72,14 @@ class Float:
         samples: how many a call has, where the file fixes that; 0 where any number is.
         counted: constants of `graph` that depend on the number of samples.
         growing: values whose shape depends on it: which axes.
+        divided: whether channels of its values were made of more equal size, as `smoothing` does.
     """
 
     graph: Graph
     samples: int
     counted: Mapping[str, Counted]
     growing: Mapping[str, tuple[int, ...]]
+    divided: bool = False
 
     def constants(self, count: int) -> dict[str, np.ndarray]:
         """Return all constants for so many samples."""

@@ -179,15 +179,18 @@ def _bounds(graph: Graph, node: Node) -> bool:
     return node.op == "Relu"
 
 
-def place(graph: Graph, layers: Mapping[str, Layer], kept: Collection[str] = ()) -> Placement:
+def place(
+    graph: Graph, layers: Mapping[str, Layer], kept: Collection[str] = (), *, exact: bool = False
+) -> Placement:
     """Return what becomes 8 bit.
 
     Args:
         graph: the float network.
         layers: as `layers_of` gives them.
         kept: names of those that stay in float32.
+        exact: functions of one number get what a layer gives before it is rounded.
     """
-    walk = _Walk(graph, layers, kept)
+    walk = _Walk(graph, layers, kept, exact)
     for node in reversed(graph.nodes):
         walk.visit(node)
     made = [*graph.inputs, *(name for node in graph.nodes for name in node.outputs)]
@@ -202,11 +205,24 @@ def place(graph: Graph, layers: Mapping[str, Layer], kept: Collection[str] = ())
     return Placement(quantised, values, group, observed)
 
 
+def in_integers(
+    graph: Graph, layers: Mapping[str, Layer], kept: Collection[str] = (), *, exact: bool = False
+) -> Collection[str]:
+    """Return the values that come of layers in int8 alone; all others are in float32 at hand.
+
+    Args:
+        graph, layers, kept, exact: as in `place`.
+    """
+    return _Walk(graph, layers, kept, exact).whole
+
+
 class _Walk:
     """A walk from the outputs to the inputs; `needed` are the values that must be 8 bit."""
 
-    def __init__(self, graph: Graph, layers: Mapping[str, Layer], kept: Collection[str]) -> None:
-        self.graph, self.layers, self.kept = graph, layers, kept
+    def __init__(
+        self, graph: Graph, layers: Mapping[str, Layer], kept: Collection[str], exact: bool
+    ) -> None:
+        self.graph, self.layers, self.kept, self.exact = graph, layers, kept, exact
         self.needed: set[str] = set()
         self.makers = graph.producers()
         self.uses = graph.consumers()
@@ -231,7 +247,10 @@ class _Walk:
             elif node.op in SAME | MEANS:
                 given = node.inputs[:1]
             elif node.op in UNARY | BINARY:
-                given = [self._source(value) or ""]
+                source = self._source(value)
+                if source is None or (self.exact and source in self.ends):
+                    continue
+                given = [source]
             elif node.op != "Concat":
                 continue
             if found.issuperset(given):
@@ -283,7 +302,8 @@ class _Walk:
                     self.need(value)
         else:
             found = self._source(node.outputs[0])
-            if found is not None and found in self.whole:
+            at_hand = self.exact and found in self.ends
+            if found is not None and found in self.whole and not at_hand:
                 self.need(found)
 
     def _source(self, value: str) -> str | None:

@@ -25,11 +25,13 @@ class Choice:
         method: of `ranges.METHODS`, for values.
         clipped: whether weights end where their mean squared error is smallest.
         corrected: whether biases make up for the mean of what rounding does.
+        exact: whether functions behind layers are computed in float32, as in `place`.
     """
 
     method: str
     clipped: bool = False
     corrected: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def make(
     store = store or weights.Store(graph)
     refused: dict[str, str] = {}
     while True:
-        placement = place(graph, layers, {*kept, *refused})
+        placement = place(graph, layers, {*kept, *refused}, exact=choice.exact)
         scales = _scales(placement, histograms, choice.method)
         found: dict[str, Weights] = {}
         for name, layer in placement.layers.items():

@@ -47,7 +47,10 @@ class Quantized:
         method: how ranges of values were chosen.
         clipped: whether ranges of weights end before the largest weight.
         corrected: whether biases were corrected.
-        equalized: whether channels were made of more equal size.
+        equalized: whether channels between layers were made of more equal size.
+        smoothed: whether channels of float32 values were, before layers round them.
+        exact: whether functions of one number behind layers, such as GELU, are computed in float32
+            on what the layer gives, and not from a table of its 256 rounded values.
         errors: by method, the error with which it was compared.
         samples: of calibration data.
     """
@@ -60,6 +63,8 @@ class Quantized:
     clipped: bool
     corrected: bool
     equalized: bool
+    smoothed: bool
+    exact: bool
     errors: dict[str, float]
     samples: int
 
@@ -102,6 +107,8 @@ class Quantized:
             "clipped": self.clipped,
             "corrected": self.corrected,
             "equalized": self.equalized,
+            "smoothed": self.smoothed,
+            "exact": self.exact,
         }
 
     def summary(self) -> str:
@@ -112,6 +119,8 @@ class Quantized:
             + (", weights clipped" if self.clipped else "")
             + (", biases corrected" if self.corrected else "")
             + (", channels equalised" if self.equalized else "")
+            + (", channels of float32 values divided" if self.smoothed else "")
+            + (", functions in float32" if self.exact else "")
             + f"; error of the outputs {self.error:.2%}"
             + ("" if self.drop is None else f"; drop {self.drop:.4g}")
         ]

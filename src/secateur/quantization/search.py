@@ -113,12 +113,14 @@ class Search:
         counts = [_count(part) for part in chunks]
         return {name: correction.mean([part[name] for part in parts], counts) for name in parts[0]}
 
-    def best(self, kept: Collection[str], methods: Sequence[str] = METHODS) -> Choice:
-        """Return the choice of the smallest error."""
+    def best(
+        self, kept: Collection[str], methods: Sequence[str] = METHODS, *, exact: bool = False
+    ) -> Choice:
+        """Return the choice of the smallest error, with functions in float32 or not."""
         for method in methods:
             self.progress(f"trying ranges: {method}")
-            self.errors[method] = self.error(self.plan(Choice(method), kept))
-        choice = Choice(min(self.errors, key=self.errors.__getitem__))
+            self.errors[method] = self.error(self.plan(Choice(method, exact=exact), kept))
+        choice = Choice(min(self.errors, key=self.errors.__getitem__), exact=exact)
         least = self.errors[choice.method]
         self.progress("trying clipped weights")
         clipped = replace(choice, clipped=True)

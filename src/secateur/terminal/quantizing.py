@@ -46,6 +46,12 @@ def quantize(
         list[str] | None,
         typer.Option(help="A layer that stays in float32. Repeats.", show_default=False),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Functions such as GELU in float32, not from a table: nearer, slower."
+        ),
+    ] = False,
     input_shape: Shapes = None,
     input_value: Values = None,
     json_: Json = False,
@@ -62,6 +68,7 @@ def quantize(
             data,
             max_drop=max_drop,
             keep_float=keep_float or (),
+            exact=exact,
             input_shapes=input_shapes(input_shape),
             fixed=input_values(input_value),
             progress=lambda text: status.update(Words(text)),

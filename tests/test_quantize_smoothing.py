@@ -1,0 +1,98 @@
+"""Float values with channels of any sizes are divided before layers round them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor, nn
+
+import onnx_models as om
+import secateur
+from secateur.export import to_onnx
+from secateur.quantization import network as networks
+from secateur.quantization import running, smoothing
+from secateur.quantization.placement import layers_of
+
+ROWS = np.random.default_rng(0).standard_normal((64, 5, 8)).astype(np.float32)
+
+
+class Block(nn.Module):
+    """A norm that two layers and a sum read, as in transformers."""
+
+    def __init__(self, gain: np.ndarray) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.LayerNorm(8)
+        self.left, self.right = nn.Linear(8, 12), nn.Linear(8, 12, bias=False)
+        self.back = nn.Linear(12, 8)
+        with torch.no_grad():
+            self.norm.weight.copy_(torch.from_numpy(gain))
+            for layer in (self.left, self.right):
+                layer.weight.div_(self.norm.weight.abs())
+                layer.weight[torch.rand_like(layer.weight) < 0.5] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return y + self.back(torch.relu(self.left(y)) * self.right(y))
+
+
+@settings(max_examples=15)  # each exports a network
+@given(hnp.arrays(np.float32, 8, elements=st.floats(2**-8, 2**8, width=32)))
+def test_divided_channels_change_nothing_in_float(gain: np.ndarray) -> None:
+    network = networks.read(to_onnx(Block(gain).eval(), torch.from_numpy(ROWS[:1])))
+    layers = layers_of(network.graph)
+    data = {network.graph.inputs[0]: ROWS}
+    other = smoothing.smoothed(network, layers, (), data)
+    if other is None:  # all are of about one size
+        assert gain.max() < 8 * gain.min()
+        return
+    before, after = (running.run(one, data)["output"] for one in (network, other))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+    zeros = [
+        {name: int((layer.values(one.graph)[0] == 0).sum()) for name, layer in layers.items()}
+        for one, layers in ((network, layers), (other, layers_of(other.graph)))
+    ]
+    assert zeros[0] == zeros[1]
+
+
+def test_outliers_of_a_norm_cost_no_accuracy() -> None:
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    made = {}
+    for largest in (1.0, 100.0):
+        gain = np.ones(8, np.float32)
+        gain[3] = largest
+        module = Block(gain).eval()
+        made[largest] = secateur.quantize(module, ROWS)
+    assert not made[1].smoothed
+    assert made[100].smoothed
+    assert made[100].document()["smoothed"]
+    assert "channels of float32 values divided" in made[100].summary()
+    assert len(made[100].int8) == 3
+    # beside the sum, which is all outlier, the layers count for little: look at them alone
+    assert made[100].error < made[1].error
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(ROWS)).numpy()
+    theirs = om.onnxruntime_gives(onnx.load_from_string(made[100].content), {"input": ROWS})
+    ours = secateur.compile(made[100].content)(ROWS)
+    size = np.abs(np.delete(wanted, 3, -1)).max()
+    for found in (*theirs.values(), ours):
+        assert np.abs(np.delete(found - wanted, 3, -1)).max() < 0.05 * size
+
+
+def test_a_layer_that_stays_in_float_is_left_as_it_is() -> None:
+    gain = np.float32([1, 1, 1, 100, 1, 1, 1, 1])
+    network = networks.read(to_onnx(Block(gain).eval(), torch.from_numpy(ROWS[:1])))
+    layers = layers_of(network.graph)
+    data = {network.graph.inputs[0]: ROWS}
+    first = [name for name, layer in layers.items() if layer.data != layers[[*layers][-1]].data]
+    assert smoothing.smoothed(network, layers, layers, data) is None
+    other = smoothing.smoothed(network, layers, first[:1], data)
+    assert other is not None
+    kept = next(node for node in other.graph.nodes if node.name == first[0])
+    assert kept == layers[first[0]].node
