@@ -12,7 +12,7 @@ import numpy as np
 from secateur.compiler import halves, onnx_reader, passes
 from secateur.compiler.fixed_inputs import Value
 from secateur.compiler.graph import EMPTY, Graph, Node, unsupported
-from secateur.compiler.passes import dead
+from secateur.compiler.passes import dead, idioms
 from secateur.compiler.rewrites import qoperators
 from secateur.errors import CompileError, UsageError
 
@@ -21,8 +21,9 @@ COUNTS = (5, 7)
 these extents, and nothing hangs on it."""
 
 _BEFORE_FUSE = next(k for k, (name, _) in enumerate(passes.PASSES) if name == "fuse")
-FLOAT_PASSES = tuple(
-    (name, dead.in_fours if run is dead.run else run) for name, run in passes.PASSES[:_BEFORE_FUSE]
+FLOAT_PASSES = (
+    *((n, dead.in_fours if run is dead.run else run) for n, run in passes.PASSES[:_BEFORE_FUSE]),
+    ("idioms", idioms.gelus),  # a product behind one would hide what it is
 )
 """Passes after which all operators are ONNX's own, and batch norm is in the weights."""
 

@@ -68,6 +68,18 @@ def run(graph: Graph) -> Graph:
     return sweep(graph.with_(nodes=nodes, constants=view.constants))
 
 
+def gelus(graph: Graph) -> Graph:
+    """Return the graph with ONNX's own `Gelu` where it is spelt out."""
+    view = View(graph)
+    new: dict[str, Node] = {}
+    for node in graph.nodes:
+        found = _spelt_out(view, node)
+        if found is not None and found.get("activation") in ("Gelu", "GeluTanh"):
+            form = {"approximate": "tanh" if found.get("activation") == "GeluTanh" else "none"}
+            new[found.name] = Node("Gelu", found.name, found.inputs, found.outputs, form)
+    return sweep(graph.with_(nodes=tuple(new.get(node.name, node) for node in graph.nodes)))
+
+
 class View:
     """A graph with its edges both ways, to ask about; constants can be added.
 
