@@ -86,7 +86,8 @@ def _readers(
     whole = in_integers(graph, layers, kept, exact=exact)
     found: dict[str, list[Layer]] = {}
     for name, layer in layers.items():
-        linear = layer.node.op != "Conv" and graph.types[layer.data].dtype == SINGLE
+        tensor = graph.types[layer.data]
+        linear = layer.node.op != "Conv" and tensor.dtype == SINGLE and tensor.size > 0
         if linear and name not in kept and layer.data not in whole:
             found.setdefault(layer.data, []).append(layer)
     return found
@@ -142,6 +143,7 @@ def _shared(sizes: np.ndarray, weights: np.ndarray, part: float) -> np.ndarray:
     return factors
 
 
+@np.errstate(all="ignore")  # an error that is not finite is not smaller
 def _error(rows: np.ndarray, weights: Sequence[np.ndarray], factors: np.ndarray) -> float:
     """Return by how much layers are off where rows and weights are rounded: squares, summed."""
     given = rows / factors
