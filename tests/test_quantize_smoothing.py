@@ -1,8 +1,9 @@
-"""Float values with channels of any sizes are divided before layers round them."""
+"""What is computed in float32 before it is rounded: divided channels, and functions."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +17,13 @@ from secateur.export import to_onnx
 from secateur.quantization import network as networks
 from secateur.quantization import running, smoothing
 from secateur.quantization.placement import layers_of
+
+pytest.importorskip("onnxruntime")
+
+
+def away(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
 
 ROWS = np.random.default_rng(0).standard_normal((64, 5, 8)).astype(np.float32)
 
@@ -60,9 +68,6 @@ def test_divided_channels_change_nothing_in_float(gain: np.ndarray) -> None:
 
 
 def test_outliers_of_a_norm_cost_no_accuracy() -> None:
-    pytest.importorskip("onnxruntime")
-    import onnx
-
     made = {}
     for largest in (1.0, 100.0):
         gain = np.ones(8, np.float32)
@@ -96,3 +101,28 @@ def test_a_layer_that_stays_in_float_is_left_as_it_is() -> None:
     assert other is not None
     kept = next(node for node in other.graph.nodes if node.name == first[0])
     assert kept == layers[first[0]].node
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_functions_may_read_what_a_layer_gives_before_it_is_rounded(approximate: str) -> None:
+    """Half of what the first layer gives is far below zero, where GELU gives nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.GELU(approximate), nn.Linear(32, 4)).eval()
+    with torch.no_grad():
+        model[0].bias[::2] -= 40
+    data = np.random.default_rng(0).standard_normal((256, 16)).astype(np.float32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(data)).numpy()
+    table, made = (secateur.quantize(model, data, exact=exact) for exact in (False, True))
+    assert not table.exact
+    assert made.exact
+    assert made.document()["exact"]
+    assert made.int8 == table.int8
+    assert "functions in float32" in made.summary()
+    assert made.error < 0.02 < table.error
+    file = onnx.load_from_string(made.content)
+    (found,) = om.onnxruntime_gives(file, {"input": data}).values()
+    assert away(found, wanted) < 0.02
+    assert "Gelu" in [node.op_type for node in file.graph.node]
+    # levels may differ by one, where ONNX Runtime's GELU and ours round to both sides of a half
+    assert away(secateur.compile(made.content)(data), found) < 0.01
