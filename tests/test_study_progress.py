@@ -88,6 +88,18 @@ def test_the_time_left_is_shared_among_workers(ran: Study, monkeypatch: Patch) -
         assert left == pytest.approx((30 + 1.5 * trials) / workers)
 
 
+def test_the_time_left_is_known_after_one_pass(ran: Study, monkeypatch: Patch) -> None:
+    clock = iter(range(0, 10**9, 7))
+    monkeypatch.setattr("secateur.terminal.progress.time.perf_counter", lambda: next(clock))
+    progress, first = StudyProgress(ran.spec, Console(file=io.StringIO())), Stage(0, START)
+    progress(Event("begin", first))
+    assert progress._seconds_left() is None
+    progress(Event("epoch", first, epoch=1))
+    trials = sum(isinstance(item, Trial) for item in items(ran.spec.options, ran.spec.seeds))
+    # 7 seconds for one of five epochs, and trials at a guess
+    assert progress._seconds_left() == pytest.approx(7 * (4 + 0.15 * trials))
+
+
 def test_what_was_done_before_is_counted_once(ran: Study) -> None:
     stream = io.StringIO()
     progress = StudyProgress(ran.spec, Console(file=stream, width=100))

@@ -14,12 +14,12 @@ from rich.console import Console
 from secateur.errors import StudyError
 from secateur.study.executors import local
 from secateur.study.executors.side import Side
-from secateur.study.plan import groups
+from secateur.study.plan import Event, Item, groups, items
 from secateur.study.store import Store
 from secateur.study.study import Study
 from secateur.study.subject import Subject
 from secateur.study.task import Task
-from secateur.terminal import running
+from secateur.terminal import progress, running
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -89,6 +89,59 @@ def test_the_width_is_looked_for_while_there_is_work_to_do_beside_it(
     digits: Task, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], wanted: list[str]
 ) -> None:
     assert asked(digits, monkeypatch, **{"seeds": 3, "measures": True, **changes}) == wanted
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("width", [True, False], ids=["found", "not found"])
+def test_one_counter_goes_through_all_runs_of_a_study(
+    digits: Task, monkeypatch: pytest.MonkeyPatch, workers: int, width: bool
+) -> None:
+    """Nothing is counted twice, and the network that is as fast is expected from the start."""
+    plan = {**PLAN, "criteria": ("gate",), "seeds": 3, "smaller": 0.5}
+    spec = Study(digits, **plan).spec
+    monkeypatch.setattr(running, "matched", lambda job, console: width)
+    monkeypatch.setattr(progress, "TOLD_EVERY", 0.0)
+    has: set[Item] = set()
+
+    class Running:
+        unmatched = True
+
+        def __init__(self) -> None:
+            self.spec, self.runs = spec, 0
+
+        def run(self, observe: Callable[..., None], *, workers: int, executor: Any) -> None:
+            self.runs += 1
+            seeds = spec.seeds if executor is None else spec.seeds[: executor.keywords["seeds"]]
+            for item in items(spec.options, seeds, matched=width and self.runs > 1):
+                if item in has:
+                    observe(Event("found", item))
+                else:
+                    observe(Event("begin", item))
+                    observe(Event("done", item, {"seconds": 1.0, "metrics": {"test": 90.0}}))
+                    has.add(item)
+
+    stream = io.StringIO()
+    running.completed(
+        Running(),  # type: ignore[arg-type]
+        lambda event: None,
+        shown=Console(file=stream, width=100),
+        console=Console(file=io.StringIO()),
+        workers=workers,
+        cluster=None,
+        measures=True,
+    )
+    assert "resuming" not in stream.getvalue()
+    told = [line.split(" items")[0] for line in stream.getvalue().splitlines() if line]
+    every, whole = (
+        len(list(items(spec.options, spec.seeds, matched=matched))) for matched in (width, True)
+    )
+    assert len(has) == every
+    assert told[0] == f"0 of {whole}"
+    assert told[-1] == f"{every} of {every}"
+    counts = [int(line.split(" of ")[0]) for line in told]
+    assert counts == sorted(counts)
+    assert {line.split(" of ")[1] for line in told} == {f"{whole}", f"{every}"}
+    assert width or every < whole
 
 
 def test_the_first_seeds_are_done_alone_and_then_the_others(digits: Task, tmp_path: Path) -> None:

@@ -32,7 +32,11 @@ TOLD_EVERY = 30.0  # seconds between two lines in a log
 
 
 class StudyProgress:
-    """A live line on a terminal, and plain lines in a log; an observer for `Study.run`."""
+    """A live line on a terminal, and plain lines in a log; an observer for `Study.run`.
+
+    It may be entered several times, for the runs that one command makes of a study: what one of
+    them did is done for the next, and the clock goes on.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,8 @@ class StudyProgress:
     ) -> None:
         """Take what the study is, and how many workers share it, or on which cluster it is.
 
-        `matched` says whether it is known which dense network is as fast, so that it is trained.
+        `matched` says whether a dense network that is as fast is trained, now or once its width
+        is found.
         """
         self._spec, self._console, self._workers = spec, console, workers
         self._cluster = cluster
@@ -53,7 +58,9 @@ class StudyProgress:
         planned = items(spec.options, spec.seeds, matched=matched)
         self._left = {item: epochs(spec.options, item) for item in planned}
         self._all = len(self._left)
-        self._rates: list[float] = []  # seconds an epoch
+        self._rates: list[float] = []  # seconds an epoch, of whole stages
+        self._passes: list[float] = []  # of single passes, which serve until a stage is done
+        self._since: dict[Item, float] = {}  # when the pass began that runs
         self._trials: list[float] = []  # seconds each
         self._found = 0
         self._begun = self._told = time.perf_counter()
@@ -81,12 +88,20 @@ class StudyProgress:
     ) -> None:
         self._bar.stop()
 
+    def expect_none_as_fast(self) -> None:
+        """Count no dense network that is as fast any more: no width was found."""
+        fast = [item for item in self._left if _named(item) == AS_FAST]
+        self._all -= len(fast)
+        for item in fast:
+            del self._left[item]
+        if fast and not self._left and not self._console.is_terminal:
+            self._log(time.perf_counter(), "")
+
     def __call__(self, event: Event) -> None:
         """Take in one event of the study."""
         item = event.item
-        if event.kind == "found":
-            self._found += 1
-            self._left.pop(item, None)
+        if event.kind == "found":  # before, or by the run before this one
+            self._found += self._left.pop(item, None) is not None
             return
         if self._found:
             self._say(f"resuming: {self._found} items were done before")
@@ -94,17 +109,22 @@ class StudyProgress:
         if event.kind == "lost":
             self._left[item] = epochs(self._spec.options, item)
             self._say(f"seed {item.seed}: {_describe(item)}: its worker was lost; it begins again")
-        if event.kind in ("begin", "epoch"):
-            self._running.add(item)
-        else:
-            self._running.discard(item)
+        now = time.perf_counter()
         if event.kind == "epoch":  # a pass is an epoch, or less
             self._left[item] = max(0.0, self._left.get(item, 0.0) - 1.0)
+            if item in self._since:
+                self._passes.append(now - self._since[item])
+        if event.kind in ("begin", "epoch"):
+            self._running.add(item)
+            self._since[item] = now
+        else:
+            self._running.discard(item)
+            self._since.pop(item, None)
         if event.kind in ("done", "failed", "omitted"):
             self._left.pop(item, None)
             if event.kind == "done" and event.record:
                 self._done(item, event.record, epochs(self._spec.options, item))
-        self._update(item)
+        self._update(item, now)
 
     def _done(self, item: Item, record: object, whole: float) -> None:
         assert isinstance(record, dict)
@@ -121,8 +141,7 @@ class StudyProgress:
     def _say(self, text: str) -> None:
         self._console.print(Words(text))
 
-    def _update(self, item: Item) -> None:
-        now = time.perf_counter()
+    def _update(self, item: Item, now: float) -> None:
         spent, left = now - self._begun, self._seconds_left()
         shown = "" if left is None or not self._left else f"{duration(left)} left"
         if self._console.is_terminal:
@@ -133,10 +152,13 @@ class StudyProgress:
                 left=", ".join(filter(None, (self._where(), shown))),
             )
         elif now - self._told >= TOLD_EVERY or not self._left:
-            self._told = now
-            done = self._all - len(self._left)
-            said = f"{done} of {self._all} items done", self._where(), duration(spent), shown
-            self._say(", ".join(filter(None, said)))
+            self._log(now, shown)
+
+    def _log(self, now: float, left: str) -> None:
+        self._told = now
+        done = f"{self._all - len(self._left)} of {self._all} items done"
+        said = done, self._where(), duration(now - self._begun), left
+        self._say(", ".join(filter(None, said)))
 
     def _where(self) -> str:
         """Say how many nodes there are and how many items run; nothing where it is one machine."""
@@ -145,18 +167,22 @@ class StudyProgress:
         return f"{counted(len(self._cluster.nodes), 'node')}, {len(self._running)} running"
 
     def _seconds_left(self) -> float | None:
-        if not self._rates:
+        if not (rates := self._rates or self._passes):
             return None
-        rate = fmean(self._rates)
+        rate = fmean(rates)
         trial = fmean(self._trials) if self._trials else TRIAL_IN_EPOCHS * rate
         trials = sum(isinstance(item, Trial) for item in self._left)
         workers = self._workers if self._cluster is None else max(1, self._cluster.slots)
         return (sum(self._left.values()) * rate + trials * trial) / workers
 
 
+def _named(item: Item) -> str:
+    return item.name if isinstance(item, Stage) else item.criterion
+
+
 def _describe(item: Item) -> str:
     sparsity = f"{100 * (1 - item.keep):g} % sparsity"
-    name = item.name if isinstance(item, Stage) else item.criterion
+    name = _named(item)
     if name == START:
         said = "the start, trained with all weights"
     elif name == AS_FAST:

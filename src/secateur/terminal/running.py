@@ -49,26 +49,37 @@ def completed(
         UsageError, StudyError, DataError, FileError: as `Study.run` and `Study.match`.
     """
 
-    def done(executor: Execute | None, *, counted: bool) -> Results:
-        with StudyProgress(
-            job.spec, shown, workers=workers, cluster=cluster, matched=counted
-        ) as progress:
+    searches = measures and job.unmatched
+    progress = StudyProgress(
+        job.spec,
+        shown,
+        workers=workers,
+        cluster=cluster,
+        matched=searches or not job.unmatched,
+    )
 
-            def observe(event: Event) -> None:
-                progress(event)
-                follow(event)
+    def observe(event: Event) -> None:
+        progress(event)
+        follow(event)
 
+    def done(executor: Execute | None) -> Results:
+        with progress:
             return job.run(observe, workers=workers, executor=executor)
 
+    def found() -> bool:
+        if matched(job, console=console):
+            return True
+        progress.expect_none_as_fast()
+        return False
+
     executor = None if cluster is None else on_ray(cluster)
-    searches = measures and job.unmatched
     if searches and cluster is None and 1 < workers < len(job.spec.seeds):
         first = partial(execute, workers=workers, seeds=workers)
         with suppress(StudyError):  # what failed is tried once more below, and told of there
-            done(first, counted=True)
-            matched(job, console=console)
+            done(first)
+            found()
             searches = False
-    results = done(executor, counted=not job.unmatched)
-    if searches and matched(job, console=console):
-        results = done(executor, counted=True)
+    results = done(executor)
+    if searches and found():
+        results = done(executor)
     return results
