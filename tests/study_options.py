@@ -22,15 +22,18 @@ def options(draw: st.DrawFn, **fixed: Any) -> Options:
     """Draw options that a study may have; those that are given stay as they are."""
     names = st.lists(st.sampled_from(sorted(CRITERIA)), min_size=1, max_size=4, unique=True)
     keep = draw(st.lists(RATIOS, min_size=1, max_size=6, unique=True))
+    gates = fixed.get("gates") or draw(st.sampled_from(("ladder", "ladder", "trunk", "frozen")))
+    ladder = gates == "ladder"
     given: dict[str, Any] = {
         "keep": tuple(sorted(keep, reverse=True)),
         "criteria": tuple(draw(names)),
-        "gates": draw(st.sampled_from(("ladder", "ladder", "trunk", "frozen"))),
+        "gates": gates,
         "seeds": draw(st.integers(1, 3)),
         "first_seed": draw(st.integers(0, 5)),
         "epochs": draw(st.integers(1, 20)),
         "gate_epochs": draw(st.floats(0.01, 30.0)),
-        "ladder_from": draw(st.sampled_from((1.0, 0.6, 0.3))),
+        "ladder_from": draw(st.sampled_from((1.0, 0.6, 0.3))) if ladder else 0.6,
+        "dense_steps": 0.2 if ladder else draw(st.sampled_from((0.0, 0.2, 0.5))),
         "reconstruct": draw(st.sampled_from((0, 64))),
         "unrepaired": draw(st.booleans()),
         **fixed,

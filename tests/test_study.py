@@ -251,7 +251,7 @@ def test_a_model_with_nothing_to_prune(digits: Task, tmp_path: Path) -> None:
     "changes",
     [
         {"keep": (0.1,), "criteria": ("magnitude",)},
-        {"keep": (0.5,), "lowest_keep": 0.05},
+        {"keep": (0.1,), "criteria": ("gate",)},
         {"keep": (0.5,), "lowest_keep": 0.05, "gates": "trunk"},
     ],
 )
@@ -261,6 +261,17 @@ def test_floors_that_cannot_be_met_are_said_before_training(
     with pytest.raises(BudgetError, match=r"the floor of 0\.3 in every tensor"):
         study(digits, tmp_path / "study", floor=0.3, **changes).run()
     assert not (tmp_path / "study").exists()
+
+
+def test_floors_are_refused_only_where_something_is_cut_so_far(
+    digits: Task, tmp_path: Path
+) -> None:
+    """A ladder learns at its own levels; what a trunk learns at is named."""
+    floors: dict[str, Any] = {"keep": (0.5,), "floor": 0.3}
+    assert study(digits, tmp_path / "ladder", **floors).run(workers=1).summary.rows
+    trunk = study(digits, tmp_path / "trunk", gates="trunk", **floors)
+    with pytest.raises(BudgetError, match=r"down to lowest_keep=0\.03, and that is too low"):
+        trunk.run()
 
 
 def test_a_users_own_task_is_the_same_kind_of_thing(digits: Task, tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ from synthetic_study import make_spec
         ({"keep": (0.8,)}, "gates would learn nothing: no keep ratio is 0.6 or less"),
         ({"keep": (1.0,)}, "gates would learn nothing"),
         ({"keep": (0.5,), "ladder_from": 0.4}, "no keep ratio is 0.4 or less"),
+        (
+            {"dense_steps": 0.5},
+            "dense_steps is 0.5, but says nothing of gates='ladder', only of trunk",
+        ),
+        ({"lowest_keep": 0.1}, "only of trunk and frozen; leave it out"),
+        ({"gates": "trunk", "ladder_from": 0.4}, "ladder_from is 0.4, .* only of ladder; leave it"),
+        ({"gates": "frozen", "learn": 0.5}, "learn is 0.5, but says nothing of gates='frozen'"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(
@@ -107,7 +114,11 @@ def test_every_field_changes_the_address(digits: Task) -> None:
         "margin": 1.0, "confidence": 0.9, "precision": "fp32",
     }  # fmt: skip
     assert set(changed) == set(Options.__dataclass_fields__)
-    hashes = {Spec.of(digits, replace(Options(), **{k: v})).hash for k, v in changed.items()}
+    trunk = Options(gates="trunk")  # to which some belong
+    bases = {
+        name: trunk if name in ("lowest_keep", "dense_steps") else Options() for name in changed
+    }
+    hashes = {Spec.of(digits, replace(bases[k], **{k: v})).hash for k, v in changed.items()}
     hashes.add(Spec.of(replace(digits, name="other"), Options()).hash)
     assert len(hashes) == len(changed) + 1
     assert base.hash not in hashes

@@ -24,6 +24,9 @@ ONE_SHOT = ("none", "batchnorm", "reconstruct")
 """Ways to repair a cut without training it."""
 LADDER = "ladder"
 """The recovery of what was trained on the way down."""
+_LADDER, _DRAWN = (LADDER,), ("trunk", "frozen")
+_OF_GATES = {"ladder_from": _LADDER, "learn": _LADDER, "lowest_keep": _DRAWN, "dense_steps": _DRAWN}
+"""Options that say how gates of some kinds learn, and nothing of the others."""
 
 
 def _modules(package: str) -> list[str]:
@@ -299,11 +302,22 @@ def _check(o: Options) -> None:
     )
     Recipe(o.epochs, o.batch_size, o.rate, weight_decay=o.weight_decay, precision=o.precision)
     Recipe(1, o.batch_size, o.gate_rate)
+    _check_gates(o)
     _check_claim(o)
     try:
         check_size(o.seeds, len(o.keep), len(o.criteria), len(o.recoveries))
     except ValueError as error:
         raise UsageError(f"the study is too large: {error}; give fewer seeds or levels") from None
+
+
+def _check_gates(o: Options) -> None:
+    for each in fields(o):
+        kinds, given = _OF_GATES.get(each.name, (o.gates,)), getattr(o, each.name)
+        if o.gates not in kinds and given != each.default:
+            raise UsageError(
+                f"{each.name} is {given:g}, but says nothing of gates={o.gates!r}, only of "
+                f"{' and '.join(kinds)}; leave it out"
+            )
 
 
 def _check_claim(o: Options) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur import machine
 from secateur.distillation import Remembered, distilled
-from secateur.errors import TrainingError, UsageError
+from secateur.errors import BudgetError, TrainingError, UsageError
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.gates.gates import SUFFIX
 from secateur.pruning.parameters import prunable
@@ -50,8 +50,14 @@ class Subject:
         )
         scores = CRITERIA["magnitude"].scores(self.model, self.prunable.names)
         select(scores, spec.budget(min(options.keep)), axes=self.prunable.axes)
-        if "gate" in options.criteria:
-            select(scores, spec.gate_phase.lowest, axes=self.prunable.axes)
+        if "gate" in options.criteria and not options.down:  # a rung learns at its own ratio
+            try:
+                select(scores, spec.gate_phase.lowest, axes=self.prunable.axes)
+            except BudgetError as error:
+                raise BudgetError(
+                    f"gates learn at keep ratios down to lowest_keep={options.lowest_keep:g}, and "
+                    f"that is too low: {error}"
+                ) from error
 
     def fresh(self) -> nn.Module:
         """Return a new network on the device, whose output is one tensor."""
