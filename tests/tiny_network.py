@@ -79,7 +79,7 @@ static const size_t input_bytes[] = {4 * WIDTH}, output_bytes[] = {4 * WIDTH, 8}
 static const sec_section sections[] = {{0, 0, WIDTH, SECTION}};
 const sec_model sec_the_model = {
   INFO, 1, 2, input_bytes, output_bytes, programs, FIXED ? 1 : 2, FIXED, sec_stored,
-  sizeof(short) * WIDTH, 4 * WIDTH, sections, SECTION ? 1 : 0, 4 * WIDTH, prepare};
+  sizeof(short) * WIDTH, 4 * WIDTH, sections, SECTION ? 1 : 0, 4 * WIDTH, prepare, 0, 0};
 """
 
 

@@ -34,7 +34,7 @@ from secateur.version import VERSION
 
 RUNTIME = (
     *("runtime.c", "pool.c", "guard.c", "required.c"),
-    *("runtime.h", "system.h", "pool.h", "constants.h", "guard.h", "instructions.h"),
+    *("runtime.h", "system.h", "pool.h", "constants.h", "guard.h", "ranges.h", "instructions.h"),
 )
 """The C files that every network needs, but those made from templates."""
 

@@ -166,6 +166,7 @@ def emit(
             f"static const sec_program programs[] = {{\n  {rows}}};",
             _sizes("input_bytes", graph.inputs, first, fixed),
             _sizes("output_bytes", graph.outputs, first, fixed),
+            _ranges(info),
         ]
     )
     stored, sections, decoded = _store(blob, values)
@@ -185,7 +186,8 @@ const sec_model sec_the_model = {{
   info, {len(graph.inputs)}, {len(graph.outputs)}, input_bytes, output_bytes,
   programs, {len(programs)}, {fixed if first.batched else first.batch},
   sec_stored, {len(stored)}, {decoded}, sections, {sections.count("{") if sections else 0},
-  {prepared.size}, {"prepare" if prepared.size else "0"}}};
+  {prepared.size}, {"prepare" if prepared.size else "0"},
+  ranges, sizeof ranges / sizeof *ranges - 1}};
 """
     return Source(model, stored, network)
 
@@ -317,6 +319,16 @@ def _sizes(name: str, values: Sequence[str], program: Program, fixed: int) -> st
         samples = tensor.shape[0] if program.batched else 1
         sizes.append(max(1, fixed) * tensor.size * tensor.dtype.itemsize // samples)
     return f"static const size_t {name}[] = {{{', '.join(map(str, sizes))}}};"
+
+
+def _ranges(info: Mapping[str, Any]) -> str:
+    """Return a table of what inputs of indices may be, ended by a row that does not count."""
+    rows = []
+    for number, port in enumerate(info["inputs"]):
+        if "indices" in port:
+            low, high = port["indices"]
+            rows.append(f"{{{number}, {np.dtype(port['dtype']).itemsize}, {low}LL, {high}LL}}")
+    return f"static const sec_range ranges[] = {{{', '.join([*rows, '{0, 1, 0, 0}'])}}};"
 
 
 def _store(blob: _Blob, values: str) -> tuple[bytes, str, int]:

@@ -19,6 +19,7 @@ from secateur.compiler import (
     destination,
     diagnosis,
     emit,
+    indices,
     nan_weights,
     own_inputs,
     samples,
@@ -305,6 +306,7 @@ def source_of(
 ) -> emit.Source:
     """Write the C of a network; `values` is one of `VALUES`."""
     graph = network.graphs[0]
+    picking = indices.ranges(network.reference, batched=network.batched)
     info = {
         "name": name,
         "secateur": VERSION,
@@ -313,7 +315,7 @@ def source_of(
         "values": values,
         "precision": _precision(graph),
         "origin": hashlib.sha256(origin).hexdigest(),
-        "inputs": [_described(network, graph, v) for v in graph.inputs],
+        "inputs": [_described(network, graph, v, picking) for v in graph.inputs],
         "outputs": [_described(network, graph, v) for v in graph.outputs],
         "merged": [] if network.fixed else list(network.rows),
         "batches": [p.batch for p in network.programs],
@@ -338,10 +340,16 @@ def _precision(graph: Graph) -> str:
     return "int8" if ops.isdisjoint(choice.LAYERS) else "int8, rest f32"
 
 
-def _described(network: Network, graph: Graph, value: str) -> dict[str, Any]:
+def _described(
+    network: Network,
+    graph: Graph,
+    value: str,
+    picking: Mapping[str, indices.Range] = EMPTY,
+) -> dict[str, Any]:
     tensor = graph.types[value]
     shape = list(tensor.shape[1:] if network.batched else tensor.shape)
     if network.fixed:  # the caller's array
         own = shape.pop(0) if value in network.rows else 1
         shape.insert(0, network.fixed * own)
-    return {"name": value, "dtype": tensor.dtype.name, "shape": shape}
+    range_ = {"indices": list(picking[value])} if value in picking else {}
+    return {"name": value, "dtype": tensor.dtype.name, "shape": shape, **range_}

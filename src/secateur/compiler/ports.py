@@ -23,6 +23,9 @@ class Port:
         self.dtype = np.dtype(str(described["dtype"]))
         self.shape = tuple(map(int, described["shape"]))
         self.merged = merged
+        indices = described.get("indices")
+        self.indices = None if indices is None else (int(indices[0]), int(indices[1]))
+        """The least and the greatest number that it may hold, where it picks from an axis."""
         self.boolean = self.dtype == np.bool_
         self._as_is = None if self.boolean else self.dtype
         self._one = (1, *self.shape)
@@ -65,6 +68,24 @@ class Port:
         if array.flags.c_contiguous and array.flags.aligned:
             return array
         return np.array(array, order="C")
+
+    def refuse_outside(self, array: Array) -> None:
+        """Refuse an input with an index outside of the axis that it picks from.
+
+        Raises:
+            UsageError: says which index, where it is, and what it may be.
+        """
+        if self.indices is None:
+            return
+        low, high = self.indices
+        bad = np.argwhere((array < low) | (array > high))
+        if len(bad):
+            at, more = tuple(bad[0]), len(bad) - 1
+            raise UsageError(
+                f"input {self.name!r} has {array[at]} at {list(map(int, at))}"
+                f"{f' and {more:,} more like it' if more else ''}, but picks one of {high + 1:,}: "
+                f"give 0 to {high:,}, or {low:,} to -1, which count from the end"
+            )
 
     def _array(self, value: Any, batched: bool) -> Array:
         try:

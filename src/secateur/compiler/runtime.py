@@ -79,7 +79,8 @@ class Engine:
         """Run the network on arrays in the order of its inputs, or on a dict of them by name.
 
         Raises:
-            UsageError: wrong names, shapes or dtypes, or the engine is closed.
+            UsageError: wrong names, shapes or dtypes, an input that picks from an axis has an index
+                outside of it, or the engine is closed.
             CompileError: there is not enough memory.
         """
         if named:
@@ -88,8 +89,8 @@ class Engine:
                 "inputs, or one dict of them by name"
             )
         native, given, outputs, batch = self._prepare(arrays)
-        if batch:
-            native.run(*self._addresses(given, outputs), batch)
+        if batch and (code := native.run(*self._addresses(given, outputs), batch)):
+            self._fail(native, code, given)
         if self._merged:
             pairs = zip(self._outputs, outputs, strict=True)
             outputs = [port.merge(array) for port, array in pairs]
@@ -108,7 +109,9 @@ class Engine:
         native, given, outputs, batch = self._prepare(arrays)
         if not batch:
             raise UsageError("an empty batch takes no time; give at least one sample")
-        program, steps = native.profile(*self._addresses(given, outputs), batch, repeats)
+        code, program, steps = native.profile(*self._addresses(given, outputs), batch, repeats)
+        if code:
+            self._fail(native, code, given)
         names = _step_names(self._info.network, program)
         if len(names) != len(steps):  # it was not described; its C knows operators alone
             return steps
@@ -208,6 +211,11 @@ class Engine:
             raise UsageError(f"the inputs are {known}: {'; '.join(parts)}")
         return [given[name] for name in names]
 
+    def _fail(self, native: _Native, code: int, given: Sequence[Array]) -> None:
+        for port, array in zip(self._inputs, given, strict=True):
+            port.refuse_outside(array)
+        raise CompileError(f"the engine cannot run: {native.error_text(code)}")
+
     def _addresses(self, given: Sequence[Array], outputs: Sequence[Array]) -> tuple[Any, Any]:
         inputs, results = self._pointers
         return inputs(*map(address, given)), results(*map(address, outputs))
@@ -237,26 +245,24 @@ class _Native:
     def threads(self) -> int:
         return int(self._functions["threads"](self._engine))
 
-    def run(self, inputs: Any, outputs: Any, batch: int) -> None:
-        if code := self._run(self._engine, inputs, outputs, batch):
-            self._fail(code)
+    def run(self, inputs: Any, outputs: Any, batch: int) -> int:
+        """Return 0, or the code of an error."""
+        return int(self._run(self._engine, inputs, outputs, batch))
 
     def profile(
         self, inputs: Any, outputs: Any, batch: int, repeats: int
-    ) -> tuple[int, list[tuple[str, float]]]:
-        """Return which program ran, and of each of its steps what the C calls it and seconds."""
+    ) -> tuple[int, int, list[tuple[str, float]]]:
+        """Return 0 or an error's code, which program ran, and its steps' names in C and seconds."""
         call = self._functions
         program = call["program_for"](batch)
         count = call["steps"](program)
         seconds = (ctypes.c_double * count)()
-        if code := call["profile"](self._engine, inputs, outputs, batch, repeats, seconds, program):
-            self._fail(code)
+        code = call["profile"](self._engine, inputs, outputs, batch, repeats, seconds, program)
         names = (call["step_name"](program, k).decode(errors="replace") for k in range(count))
-        return program, list(zip(names, seconds, strict=True))
+        return code, program, list(zip(names, seconds, strict=True))
 
-    def _fail(self, code: int) -> None:
-        text = self._functions["error_text"](code).decode()
-        raise CompileError(f"the engine cannot run: {text}")
+    def error_text(self, code: int) -> str:
+        return str(self._functions["error_text"](code).decode())
 
 
 def _step_names(network: Mapping[str, Any], program: int) -> list[str]:

@@ -6,9 +6,10 @@
 #include "constants.h"
 #include "guard.h"
 #include "pool.h"
+#include "ranges.h"
 #include SEC_HEADER
 
-enum { OK, WRONG_BATCH, NO_MEMORY, NO_PROGRAM };
+enum { OK, WRONG_BATCH, NO_MEMORY, NO_PROGRAM, WRONG_INDEX };
 enum { KEPT = 8, LINE = 64, PROGRAMS = 8 };
 enum { SELDOM = 64, RARELY = 4096, TRIED = 3 };  /* calls: between trials, at most; of a trial */
 
@@ -246,6 +247,9 @@ static int do_call(engine *e, call *c, size_t batch, int repeats) {
 }
 
 static int wrong_batch(size_t batch) { return M->fixed && batch != 1; }
+static int wrong(const void *const *inputs, size_t batch) {
+  return wrong_batch(batch) ? WRONG_BATCH : sec_outside(M, inputs, batch) ? WRONG_INDEX : OK;
+}
 static size_t samples_of(size_t batch) { return M->fixed ? M->fixed : batch; }
 
 /* ---- The public functions; see the header. ---- */
@@ -270,6 +274,7 @@ const char *SEC_NAME(error_text)(int code) {
     case WRONG_BATCH: return "the batch is not the one that this network is fixed to";
     case NO_MEMORY: return "out of memory";
     case NO_PROGRAM: return "there is no such program";
+    case WRONG_INDEX: return "an input picks from an axis, by an index outside of it";
     default: return "unknown error";
   }
 }
@@ -311,13 +316,13 @@ void SEC_NAME(destroy)(engine *e) {
 }
 
 int SEC_NAME(run)(engine *e, const void *const *inputs, void *const *outputs, size_t batch) {
-  if (wrong_batch(batch)) return WRONG_BATCH;
-  if (!batch) return OK;
+  int code = wrong(inputs, batch);
+  if (code || !batch) return code;
   context *own = take_context(e);
   if (!own) return NO_MEMORY;
   call c = {own, inputs, outputs, 0, 0, 0, {{0, 0, 0, 0}}};
   by_all(c.shares, samples_of(batch));
-  const int code = do_call(e, &c, batch, 1);
+  code = do_call(e, &c, batch, 1);
   give_context(e, own);
   return code;
 }
@@ -340,12 +345,12 @@ size_t SEC_NAME(program_for)(size_t batch) {
 
 int SEC_NAME(profile)(engine *e, const void *const *inputs, void *const *outputs, size_t batch,
                       int repeats, double *seconds, size_t program) {
-  if (wrong_batch(batch)) return WRONG_BATCH;
-  if (program >= M->program_count) return NO_PROGRAM;
+  int code = wrong(inputs, batch);
+  if (code || program >= M->program_count) return code ? code : NO_PROGRAM;
   const size_t steps = M->programs[program].steps;
   double *all = calloc((size_t)e->threads * steps, sizeof *all);
   context *own = take_context(e);
-  int code = NO_MEMORY;
+  code = NO_MEMORY;
   if (all && own) {
     call c = {own, inputs, outputs, 0, all, steps, {{0, 0, 0, 0}}};
     by_one(c.shares, program, 0, samples_of(batch));

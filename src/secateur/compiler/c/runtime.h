@@ -39,6 +39,12 @@ typedef struct {
   int kind;                  /* 0: bytes as they are, 1: IEEE half -> float, 2: bfloat16 -> float */
 } sec_section;
 
+/* An input of indices, `width` bytes each, and what they may be. */
+typedef struct {
+  size_t input, width;
+  int64_t low, high;
+} sec_range;
+
 typedef struct {
   const char *info;                /* JSON: see artifact.py */
   size_t inputs, outputs;
@@ -53,6 +59,8 @@ typedef struct {
   size_t section_count;
   size_t prepared_bytes;           /* memory that prepare fills, once, when an engine is made */
   void (*prepare)(const char *weights, char *prepared);  /* null where prepared_bytes is 0 */
+  const sec_range *ranges;
+  size_t range_count;
 } sec_model;
 
 extern const sec_model sec_the_model;
