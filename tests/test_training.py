@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from secateur.data.images import ImageData
 from secateur.errors import TrainingError, UsageError
 from secateur.measure.accuracy import evaluate
 from secateur.pruning.criteria import CRITERIA
+from secateur.pruning.gates.gates import Gates
+from secateur.pruning.gates.learning import learn_gates
 from secateur.pruning.parameters import prunable
 from secateur.pruning.recovery.batchnorm import recalibrate
 from secateur.pruning.recovery.finetune import finetune
@@ -90,11 +94,63 @@ def test_a_gradient_of_nan_stops_training_and_names_the_step(digits: Task) -> No
         ("schedule", "steps"),
         ("warmup", 1.0),
         ("precision", "int8"),
+        ("optimizer", "adam"),
     ],
 )
 def test_bad_recipes_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"{field} is .* but must be"):
         Recipe(**{"epochs": 1, field: value})  # type: ignore[arg-type]
+
+
+def test_adamw_is_torchs_own_at_the_rates_of_the_schedule(digits: Task) -> None:
+    recipe = Recipe.adamw(epochs=2, rate=0.004, batch_size=64, precision="fp32")
+    assert (recipe.optimizer, recipe.weight_decay) == ("adamw", 0.01)
+    torch.manual_seed(0)
+    mine, wanted = digits.model(), digits.model()
+    wanted.load_state_dict(mine.state_dict())
+    data = digits.data(CPU)
+    train(mine, data, recipe, digits.loss, seed=5)
+
+    optimizer = torch.optim.AdamW(wanted.parameters(), weight_decay=0.01)
+    steps, done = 2 * data.batches_per_epoch(64), 0
+    wanted.train()
+    for epoch in range(2):
+        generator = torch.Generator().manual_seed(5 * 1_000_003 + epoch)
+        for inputs, targets in data.epoch(64, generator):
+            optimizer.zero_grad()
+            digits.loss(wanted(inputs), targets).backward()
+            optimizer.param_groups[0]["lr"] = recipe.rate_at(done / steps)
+            optimizer.step()
+            done += 1
+    for name, value in wanted.state_dict().items():
+        torch.testing.assert_close(mine.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_adamw_has_rates_of_its_own() -> None:
+    assert (Recipe.adamw(3).rate, Recipe.adamw(3).epochs) == (0.001, 3)
+    assert Recipe.adamw(1, weight_decay=0.0, warmup=0.1).warmup == 0.1
+    with pytest.raises(UsageError, match=r"rate is 0\.1, but AdamW .* or take Recipe\.adamw\(1\)"):
+        Recipe(1, optimizer="adamw")
+
+
+def test_gates_learn_and_masks_are_held_beside_adamw(digits: Task) -> None:
+    data, loss = digits.data(CPU), digits.loss
+    model = trained(digits, epochs=6, optimizer="adamw", rate=0.003)
+    names, recipe = prunable(model).names, Recipe.adamw(4, rate=0.002)
+    learned = copy.deepcopy(model)
+    learn_gates(learned, names, data, recipe, loss, seed=1)
+    by_gate = select(Gates.of(learned).scores(), Budget(0.05))
+    by_size = select(CRITERIA["magnitude"].scores(learned, names), Budget(0.05))
+    Gates.of(learned).remove()
+    other = copy.deepcopy(learned)
+    for cut, masks in ((learned, by_gate), (other, by_size)):
+        masks.apply(cut)
+    assert accuracy(digits, learned) > accuracy(digits, other)
+    before = accuracy(digits, learned)
+    finetune(learned, by_gate, data, loss, recipe=recipe, seed=2)
+    assert accuracy(digits, learned) > before
+    for name, mask in by_gate.items():
+        assert torch.equal(learned.get_parameter(name) != 0, mask)
 
 
 def pruned(task: Task, model: nn.Module, keep: float):

@@ -163,6 +163,7 @@ CALLS: dict[str, Call] = {
             "schedule": ["x", 3, []],
             "warmup": ["x", 1],
             "precision": ["x", 3],
+            "optimizer": ["x", 3, None],
         },
     ),
     "Rung": (

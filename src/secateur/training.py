@@ -1,4 +1,4 @@
-"""The one training loop: SGD with Nesterov momentum, one-cycle rate, bf16 where it helps."""
+"""The one training loop: SGD or AdamW, one-cycle rate, bf16 where it helps."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from secateur.model.inputs import Inputs, run
 
 MOST_EPOCHS = 1_000_000
 LARGEST_BATCH = 10**9  # examples; more than any memory holds
+ADAM_RATE, ADAM_DECAY = 1e-3, 0.01  # torch's own
+SECOND_MOMENT = 0.999  # of AdamW: what its mean of squared gradients keeps from step to step
 CHECK_EVERY = 32  # steps between two looks at the gradient's health: one device sync each
 
 
@@ -52,12 +54,31 @@ class Recipe:
     rate: float = 0.1
     """Peak learning rate."""
     momentum: float = 0.9
+    """Nesterov's; of AdamW what its mean of gradients keeps from step to step."""
     weight_decay: float = 5e-4
     schedule: Literal["triangular", "cosine"] = "triangular"
     warmup: float = 0.25
     """Fraction of all steps in which the rate rises linearly from 0 to its peak."""
     precision: Literal["auto", "fp32"] = "auto"
     """auto: bf16 autocast where the machine computes in it, fp32 elsewhere."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd, which suits convolutions, or adamw, which suits transformers: see `Recipe.adamw`."""
+
+    @classmethod
+    def adamw(cls, epochs: int, **others: Any) -> Recipe:
+        """Return a recipe of AdamW, with a rate of 0.001 and a weight decay of 0.01 if not given.
+
+        I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101.
+
+        Args:
+            epochs: as of `Recipe`.
+            others: its other fields, apart from `optimizer`.
+
+        Raises:
+            UsageError: as `Recipe`.
+        """
+        usual = {"rate": ADAM_RATE, "weight_decay": ADAM_DECAY}
+        return cls(epochs, **{**usual, **others}, optimizer="adamw")
 
     def __post_init__(self) -> None:
         refuse_wrong(
@@ -78,7 +99,13 @@ class Recipe:
             ("schedule", lambda v: v in ("triangular", "cosine"), "triangular or cosine"),
             ("warmup", lambda v: 0 <= v < 1, "in [0, 1)"),
             ("precision", lambda v: v in ("auto", "fp32"), "auto or fp32"),
+            ("optimizer", lambda v: v in ("sgd", "adamw"), "sgd or adamw"),
         )
+        if self.optimizer == "adamw" and self.rate >= 0.1:  # such as the default, of SGD
+            raise UsageError(
+                f"rate is {self.rate:g}, but AdamW moves every weight by about its rate in a step; "
+                f"give one such as {ADAM_RATE:g}, or take Recipe.adamw({self.epochs})"
+            )
 
     def rate_at(self, progress: float) -> float:
         """Return the learning rate when `progress`, in [0, 1), of all steps are done."""
@@ -154,7 +181,7 @@ def train(
         model: on the data's device.
         data: its `epoch` is asked once per epoch, with a generator made of `seed` and the
             epoch's number, so that the same seed gives the same batches.
-        recipe: epochs, rates and precision.
+        recipe: epochs, optimizer, rates and precision.
         loss: (outputs as float32, targets) → scalar; outputs that are no tensor come as they are.
         seed: of shuffling and augmentation; dropout takes torch's global generator, which is
             seeded with it too.
@@ -170,9 +197,7 @@ def train(
     device = next(model.parameters()).device
     autocast = precision_of(recipe, device) != "fp32"
     own: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(
-        own, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-    )
+    optimizer = _optimizer(own, recipe)
     steps = data.batches_per_epoch(recipe.batch_size)
     health = _Health(device)
     log: list[Epoch] = []
@@ -202,6 +227,13 @@ def train(
         log.append(Epoch(epoch + 1, total.item() / steps, rate, seconds))
         watch(log[-1])
     return tuple(log)
+
+
+def _optimizer(parameters: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    rate, momentum, decay = recipe.rate, recipe.momentum, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, (momentum, SECOND_MOMENT), weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, momentum, weight_decay=decay, nesterov=True)
 
 
 def _refuse_no_loss(value: object) -> None:

@@ -46,7 +46,7 @@ def finetune(
         masks: of the model.
         data: as for `secateur.train`, and the errors are those of `secateur.train`.
         loss: (outputs as float32, targets) → scalar.
-        recipe: epochs, rates and precision.
+        recipe: epochs, optimizer, rates and precision; of a transformer take `Recipe.adamw`.
         seed: of shuffling and augmentation.
         watch: told of each finished epoch.
 
