@@ -103,6 +103,56 @@ def test_a_layer_that_stays_in_float_is_left_as_it_is() -> None:
     assert kept == layers[first[0]].node
 
 
+def outlying() -> nn.Sequential:
+    """A norm with a channel of 80 times the size, and two layers that read it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 6)).eval()
+    with torch.no_grad():
+        net[0].weight[2] = 80
+        net[1].weight[:, 2] /= 80
+    return net
+
+
+def test_what_nobody_rounds_any_more_is_not_divided() -> None:
+    """A layer that goes back to float32 afterwards has the value and the weights that it had."""
+    net, rows = outlying(), ROWS[:, 0]
+    made = secateur.quantize(net, rows)
+    assert made.smoothed
+    assert "Mul" in {node.op_type for node in onnx.load_from_string(made.content).graph.node}
+    back = secateur.quantize(net, rows, max_drop=1e-9)
+    assert (back.int8, back.smoothed) == ((), False)
+    assert "divided" not in back.summary()
+    graph = onnx.load_from_string(back.content).graph
+    assert [node.op_type for node in graph.node] == ["LayerNormalization", "Gemm"]
+    weights = {tuple(onnx.numpy_helper.to_array(c).ravel()) for c in graph.initializer}
+    assert tuple(net[1].weight.detach().numpy().ravel()) in weights
+    assert len(graph.initializer) == 4
+
+
+def test_outputs_that_are_infinite_for_good_are_no_error() -> None:
+    """Such as masked scores; and where no error can be told, nothing is divided."""
+    net = outlying()
+    mask = torch.zeros(6)
+    mask[4] = -torch.inf
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+            self.register_buffer("mask", mask)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.net(x) + self.mask
+            return scores
+
+    rows = ROWS[:, 0]
+    made, plain = secateur.quantize(Masked().eval(), rows), secateur.quantize(net, rows)
+    assert made.smoothed
+    assert 0 < made.error < 2 * plain.error
+    (found,) = om.onnxruntime_gives(onnx.load_from_string(made.content), {"input": rows}).values()
+    assert (found[:, 4] == -np.inf).all()
+
+
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_functions_may_read_what_a_layer_gives_before_it_is_rounded(approximate: str) -> None:
     """Half of what the first layer gives is far below zero, where GELU gives nothing."""

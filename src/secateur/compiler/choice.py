@@ -75,7 +75,9 @@ def sums(graph: Graph, machine: Machine) -> dict[str, int]:
     return {
         node.name: tiles.sums(prod(graph.types[node.inputs[1]].shape[2:]), machine)
         for node in graph.nodes
-        if node.op in LAYERS or (node.op in INTEGER and not _windows(node, graph))
+        if node.op in (*LAYERS, *INTEGER)
+        and graph.types[node.inputs[1]].size
+        and not (node.op in INTEGER and _windows(node, graph))
     }
 
 

@@ -194,7 +194,7 @@ def result_of(
         choice.clipped,
         choice.corrected,
         equalized,
-        network.divided,
+        smoothing.needed(network, plan.placement.layers),
         choice.exact,
         dict(errors),
         search.samples,
@@ -295,7 +295,7 @@ def _smoothed(
     search.progress("trying divided channels")
     other = Search(network, layers_of(network.graph), data, search.progress)
     before, after = (one.error(one.plan(choice, kept)) for one in (search, other))
-    if after > WORTH * before:
+    if not after < WORTH * before:  # also where there is none to make smaller, or it is not finite
         return None
     return other, other.best(kept, methods, exact=choice.exact)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,15 @@ class Float:
         samples: how many a call has, where the file fixes that; 0 where any number is.
         counted: constants of `graph` that depend on the number of samples.
         growing: values whose shape depends on it: which axes.
-        divided: whether channels of its values were made of more equal size, as `smoothing` does.
+        divided: by value that is another one with its channels divided, as `smoothing` does: the
+            layers that read it, and their weights for what is not divided.
     """
 
     graph: Graph
     samples: int
     counted: Mapping[str, Counted]
     growing: Mapping[str, tuple[int, ...]]
-    divided: bool = False
+    divided: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: EMPTY)
 
     def constants(self, count: int) -> dict[str, np.ndarray]:
         """Return all constants for so many samples."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.compiler.canonical import Scope
 from secateur.compiler.graph import EMPTY, Graph, Node, Tensor
-from secateur.quantization import running, weights
+from secateur.quantization import running, smoothing, weights
 from secateur.quantization.network import Float
 from secateur.quantization.placement import Layer, Placement, place
 from secateur.quantization.ranges import Histogram, Scale, scale_of
@@ -160,7 +160,7 @@ def _nodes(layer: Layer, made: Weights, scope: Scope) -> tuple[list[Node], dict[
 
 def qdq(plan: Plan) -> Graph:
     """Return the graph with QuantizeLinear and DequantizeLinear where values are 8 bit."""
-    graph = plan.network.graph
+    graph = smoothing.without_needless(plan.network, plan.placement.layers)
     parts = _Parts(plan)
     for name in graph.inputs:
         parts.put(name)

@@ -140,15 +140,19 @@ def _count(data: Arrays) -> int:
 def difference(found: Arrays, wanted: Arrays) -> float:
     """Return how far outputs are off: the root of the mean square, relative to that of the wanted.
 
-    The mean over all outputs of floats; of others it is the share that differs.
+    The mean over all outputs of floats; of others it is the share that differs. Numbers that are
+    to be infinite or NaN, such as masked scores, are off only where they are not so.
     """
     parts = []
     for name, array in wanted.items():
         if array.dtype.kind != "f":
             parts.append(float((found[name] != array).mean()) if array.size else 0.0)
             continue
-        scale = float(np.square(array, dtype=np.float64).sum())
-        off = float(np.square(found[name].astype(np.float64) - array).sum())
+        finite = np.isfinite(array)
+        alike = np.array_equal(found[name][~finite], array[~finite], equal_nan=True)
+        right = array[finite].astype(np.float64)
+        scale = float(np.square(right).sum())
+        off = float(np.square(found[name][finite] - right).sum())
         part = (off / scale) ** 0.5 if scale else off**0.5
-        parts.append(part if np.isfinite(part) else np.inf)
+        parts.append(part if alike and np.isfinite(part) else np.inf)
     return float(np.mean(parts)) if parts else 0.0

@@ -58,6 +58,7 @@ def smoothed(
     constants, types, growing = dict(graph.constants), dict(graph.types), dict(network.growing)
     swapped: dict[str, Node] = {}
     before: dict[str, Node] = {}  # by value: the product that divides it
+    done: dict[str, dict[str, str]] = {}
     for value, row in factors.items():
         divided, inverse = scope.value(f"{value} divided"), scope.value(f"{value} factors")
         constants[inverse] = (1 / row).astype(np.float32)
@@ -65,6 +66,7 @@ def smoothed(
         if value in growing:
             growing[divided] = growing[value]
         before[value] = Node("Mul", scope.node(divided), (value, inverse), (divided,))
+        done[divided] = {layer.name: layer.weight for layer in readers[value]}
         for layer in readers[value]:
             weight = scope.value(f"{layer.weight} of {layer.name}")
             along = row.reshape((1, -1) if layer.axis == 0 else (-1, 1))
@@ -76,7 +78,29 @@ def smoothed(
         nodes.append(swapped.get(node.name, node))
         nodes += [before[value] for value in node.outputs if value in before]
     graph = graph.with_(nodes=tuple(nodes), constants=constants, types=types)
-    return replace(network, graph=graph, growing=growing, divided=True)
+    return replace(network, graph=graph, growing=growing, divided=done)
+
+
+def needed(network: Float, whole: Collection[str]) -> bool:
+    """Return whether one of these layers reads what is divided."""
+    return any(not layers.keys().isdisjoint(whole) for layers in network.divided.values())
+
+
+def without_needless(network: Float, whole: Collection[str]) -> Graph:
+    """Return the graph without divisions that none of these layers, which round, reads."""
+    divided = network.divided
+    needless = {value for value in divided if divided[value].keys().isdisjoint(whole)}
+    undivided, nodes = {}, []
+    for node in network.graph.nodes:
+        if node.output in needless:
+            undivided[node.output] = node.inputs[0]
+        elif node.inputs and node.inputs[0] in undivided:
+            value = node.inputs[0]
+            inputs = undivided[value], divided[value][node.name], *node.inputs[2:]
+            nodes.append(replace(node, inputs=inputs))
+        else:
+            nodes.append(node)
+    return network.graph.with_(nodes=tuple(nodes))
 
 
 def _readers(

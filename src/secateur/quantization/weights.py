@@ -106,7 +106,7 @@ def refusal(graph: Graph, layer: Layer) -> str:
     weight, bias = layer.values(graph)
     if not np.isfinite(weight).all() or (bias is not None and not np.isfinite(bias).all()):
         return "its weights are not finite"
-    return ""
+    return "" if weight.size else "it has no weights"
 
 
 def weights_of(

@@ -167,7 +167,7 @@ def conv_shape(
     """
     group = node.get("group", 1)
     fits = len(x) == len(w) and group >= 1 and x[1] == w[1] * group and w[0] % group == 0
-    if not fits or b not in {None, w[:1]}:
+    if not fits or 0 in w or b not in {None, w[:1]}:
         raise unsupported(node, f"input {x}, weight {w} and bias {b} in {group} groups")
     if tuple(node.get("kernel_shape") or w[2:]) != w[2:]:
         raise unsupported(node, f"kernel_shape={node.get('kernel_shape')} with weight {w}")
@@ -246,7 +246,7 @@ def _infer_transpose(node: Node, operands: Operands) -> tuple[Tensor, ...]:
     x, w, b = _operands(node, operands)
     group = node.get("group", 1)
     fits = len(x.shape) == len(w.shape) and group >= 1 and x.shape[1] == w.shape[0]
-    if not fits or w.shape[0] % group or (b and b.shape != (w.shape[1] * group,)):
+    if not fits or 0 in w.shape or w.shape[0] % group or (b and b.shape != (w.shape[1] * group,)):
         raise unsupported(
             node, f"input {x.shape}, weight {w.shape}, bias {b and b.shape} in {group} groups"
         )

@@ -400,7 +400,7 @@ def matrix_of(node: Node, weights: np.ndarray) -> np.ndarray | None:
         return None
     outputs_first = node.op == "Conv" or node.get("transB", 0)
     matrix = weights if outputs_first else weights.swapaxes(0, 1)
-    return matrix.reshape(*matrix.shape[:2], -1)
+    return matrix.reshape(*matrix.shape[:2], math.prod(matrix.shape[2:]))  # of no channels, too
 
 
 def _padded(node: Node) -> bool:

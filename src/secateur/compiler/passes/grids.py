@@ -52,8 +52,10 @@ def of_layer(node: Node, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | 
         node: a FusedConv or FusedLinear. weight: of it, float32 [outputs, ...].
 
     Returns:
-        As `of_weights`; None also for groups whose channels do not come in fours.
+        As `of_weights`; None also for no weights, and groups whose channels do not come in fours.
     """
+    if not weight.size:
+        return None
     group, shape = node.get("group", 1), weight.shape
     depthwise = shape[1] == 1 and shape[0] == group and len(shape) < 5
     fits = group % 4 == 0 if depthwise else shape[1] % 4 == shape[0] // group % 4 == 0
