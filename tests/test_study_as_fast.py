@@ -22,7 +22,7 @@ from secateur.study import artifacts, matched, matching, shipping
 from secateur.study.executors import local
 from secateur.study.loading import load_task
 from secateur.study.matched import Matched, Tried
-from secateur.study.matching import FINEST, NOISE, widest
+from secateur.study.matching import FINEST, NOISE, Timed, steady, widest
 from secateur.study.options import Options
 from secateur.study.plan import AS_FAST, LADDER, SMALLER, Stage, Trial, epochs, groups
 from secateur.study.reading import CorruptFile, read_matched
@@ -342,6 +342,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(matching, "SECONDS", 0.005)
     monkeypatch.setattr(matching, "FINEST", 0.5)
     monkeypatch.setattr(artifacts, "CALIBRATION", 64)
+
+
+@pytest.mark.parametrize(
+    ("others", "ratio"), [((None,), 1.7), ((0.01,), 1.7), ((0.4, 0.3, 0.0), 1.1)]
+)
+def test_a_busy_machine_is_asked_three_times(
+    others: tuple[float | None, ...], ratio: float
+) -> None:
+    races = iter([Timed(2.0, r, 1.0, o) for r, o in zip((1.7, 0.9, 1.1), others, strict=False)])
+    assert steady(lambda: next(races)).ratio == ratio
+    assert not list(races)
 
 
 @needs_cc
