@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from secateur.study import pace
-from secateur.study.plan import START, Event, Stage, Trial, items
+from secateur.study.plan import START, Event, Stage, Trial, epochs, items
 from secateur.study.study import Study
 from secateur.study.subject import Subject
 from secateur.study.task import Task
@@ -86,6 +86,22 @@ def test_the_time_left_is_shared_among_workers(ran: Study, monkeypatch: Patch) -
         trials = sum(isinstance(item, Trial) for item in items(spec.options, spec.seeds))
         # one epoch of each of the three arms, and trials at a guess
         assert left == pytest.approx((30 + 1.5 * trials) / workers)
+
+
+def test_the_time_left_is_of_what_is_left(ran: Study) -> None:
+    """Each kind of training has a pace of its own, and the last of them count."""
+    spec = ran.spec
+    stages = [item for item in items(spec.options, spec.seeds) if isinstance(item, Stage)]
+    trials = sum(isinstance(item, Trial) for item in items(spec.options, spec.seeds))
+    progress = StudyProgress(spec, Console(file=io.StringIO()))
+    last = next(item for item in reversed(stages) if item.name == "gate")
+    for stage in stages:
+        slow = 100.0 if stage.name == START else 10.0
+        if stage != last:
+            progress(Event("done", stage, {"seconds": slow * epochs(spec.options, stage)}))
+    others = [*[10.0] * (len(stages) - 2), 100.0]
+    wanted = 10 * epochs(spec.options, last) + 0.15 * trials * sum(others) / len(others)
+    assert progress._seconds_left() == pytest.approx(wanted)
 
 
 def test_the_time_left_is_known_after_one_pass(ran: Study, monkeypatch: Patch) -> None:

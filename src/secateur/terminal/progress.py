@@ -28,6 +28,7 @@ from secateur.study.report.units import Units, counted, duration
 from secateur.study.spec import Spec
 
 TRIAL_IN_EPOCHS = 0.15  # a first guess of what a trial costs, until some have been timed
+LATEST = 8  # of stages of a kind, and of trials, which say how long the next take
 TOLD_EVERY = 30.0  # seconds between two lines in a log
 
 
@@ -58,7 +59,7 @@ class StudyProgress:
         planned = items(spec.options, spec.seeds, matched=matched)
         self._left = {item: epochs(spec.options, item) for item in planned}
         self._all = len(self._left)
-        self._rates: list[float] = []  # seconds an epoch, of whole stages
+        self._rates: dict[str, list[float]] = {}  # by kind of stage, seconds an epoch
         self._passes: list[float] = []  # of single passes, which serve until a stage is done
         self._since: dict[Item, float] = {}  # when the pass began that runs
         self._trials: list[float] = []  # seconds each
@@ -129,7 +130,8 @@ class StudyProgress:
     def _done(self, item: Item, record: object, whole: float) -> None:
         assert isinstance(record, dict)
         if isinstance(item, Stage):
-            self._rates.append(record["seconds"] / whole if whole else 0.0)
+            rates = self._rates.setdefault(item.name, [])
+            rates.append(record["seconds"] / whole if whole else 0.0)
             return
         self._trials.append(record["seconds"])
         unit, margin = str(self._spec.metric["unit"]), self._spec.options.margin or 1.0
@@ -167,13 +169,18 @@ class StudyProgress:
         return f"{counted(len(self._cluster.nodes), 'node')}, {len(self._running)} running"
 
     def _seconds_left(self) -> float | None:
-        if not (rates := self._rates or self._passes):
+        if not (
+            usual := [rate for rates in self._rates.values() for rate in rates] or self._passes
+        ):
             return None
-        rate = fmean(rates)
-        trial = fmean(self._trials) if self._trials else TRIAL_IN_EPOCHS * rate
+        # what ran last says most of what other work the machine has now
+        rates = {name: fmean(rates[-LATEST:]) for name, rates in self._rates.items()}
+        rate = fmean(usual)
+        trial = fmean(self._trials[-LATEST:]) if self._trials else TRIAL_IN_EPOCHS * rate
         trials = sum(isinstance(item, Trial) for item in self._left)
+        training = sum(left * rates.get(_named(item), rate) for item, left in self._left.items())
         workers = self._workers if self._cluster is None else max(1, self._cluster.slots)
-        return (sum(self._left.values()) * rate + trials * trial) / workers
+        return (training + trials * trial) / workers
 
 
 def _named(item: Item) -> str:
