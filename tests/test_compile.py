@@ -22,6 +22,7 @@ import kernel_harness
 import secateur
 from mixed_network import Mixed
 from secateur.compiler import artifact, choice, pipeline, toolchain, verification
+from secateur.compiler.kernels import Machine
 from secateur.compiler.network import prepare
 from secateur.errors import CompileError, UsageError
 from secateur.export import to_onnx
@@ -325,20 +326,21 @@ def test_a_batch_that_fills_no_tile_runs_as_is_cheaper(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "alone"), [(8, True), (160, False)])
 def test_a_small_network_is_left_to_one_thread(width: int, alone: bool) -> None:
     module = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3)).eval()
-    network = prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
+    network = prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), Machine(16, 32))
     assert network.loads[0].alone == alone
 
 
-@pytest.mark.parametrize("wrong", [1, 17])
-def test_an_engine_that_is_wrong_is_not_handed_over(wrong: int) -> None:
+@pytest.mark.parametrize("full", [True, False])
+def test_an_engine_that_is_wrong_is_not_handed_over(full: bool) -> None:
     """Also where only one sample of a tile is, in the full one or in the part of one behind it."""
     module = convnet()
     network = prepare(to_onnx(module, torch.zeros(2, 3, 32, 32)), kernel_harness.machine())
     known = verification.truth(network)
+    wrong = 0 if full else network.programs[-1].batch
 
     def run(given: Mapping[str, np.ndarray]) -> np.ndarray:
         made = of_torch(module, given["input"])
-        made[wrong - 1 :: 100] *= 1.01
+        made[wrong::100] *= 1.01
         return made
 
     with pytest.raises(CompileError, match=r"differs from the reference by .*nothing was written"):

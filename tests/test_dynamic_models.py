@@ -85,6 +85,7 @@ def quantised(made: Model, folder: Path, **options: Any) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
+    om.need_exact_sums()
     build, options = NETWORKS[name]
     proto = quantised(build(), tmp_path, **options)
     products = Counter(node.op_type for node in proto.graph.node)
@@ -140,6 +141,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_other_forms_are_computed_right(name: str) -> None:
+    om.need_exact_sums()
     proto, given = product(ODD[name], rows=np.linspace(1, 2, 5, dtype=F32)[:, None])
     (wanted,) = om.onnxruntime_gives(proto, given).values()
     with pipeline.compile_network(proto.SerializeToString()).engine() as engine:

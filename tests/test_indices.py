@@ -139,6 +139,13 @@ def test_only_indices_that_are_given_are_looked_at(nodes: list[Node], refused: b
         mine(np.array([[0, 1, 1]]))
 
 
+def test_an_index_that_is_computed_counts_as_the_nearest_one_inside() -> None:
+    """What it reads is then wrong, but the network's own."""
+    with engine(model([node("Mul", "ids six", "a"), node("Gather", "table a")], "ids")) as mine:
+        picked = np.array([[1, 0, -2], [2**60, -(2**60), -1]])
+        np.testing.assert_array_equal(mine(picked), TABLE[[[5, 0, 0], [5, 0, 0]]])
+
+
 def test_what_nobody_asked_for_is_not_picked() -> None:
     content = model(
         [node("Gather", "table ids", "a"), node("Cast", "ids", to=TensorProto.FLOAT)], "ids"

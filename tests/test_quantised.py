@@ -101,6 +101,7 @@ def test_dynamic_quantize_takes_in_zero(x: np.ndarray) -> None:
 
 
 def test_quantised_layers_agree_to_a_step() -> None:
+    om.need_exact_sums()
     x, w = zero("uint8", 2, 3, 8, 8), zero("int8", 5, 3, 3, 3)
     scales = np.linspace(0.01, 0.02, 5, dtype=np.float32)
     bias = np.arange(-2, 3, dtype=np.int32) * 1000
@@ -117,6 +118,8 @@ def test_quantised_layers_agree_to_a_step() -> None:
 
 @pytest.mark.parametrize("edge", [False, True])
 def test_sums_of_integers_are_exact(edge: bool) -> None:
+    om.need_exact_sums()
+
     def data(dtype: str, *shape: int) -> np.ndarray:
         return np.full(shape, np.iinfo(dtype).max, dtype) if edge else zero(dtype, *shape)
 

@@ -150,7 +150,10 @@ def test_what_float32_cannot_give_is_no_fault_of_the_engine(name: str) -> None:
         x = np.arange(24).reshape(4, 6).astype(dtype)
         wanted = om.onnxruntime_gives(proto, {"x": x})["y"]
         room = 8 if name == "cancelled" else 1e-4  # 1e8 has steps of 8
-        np.testing.assert_allclose(engine(x), wanted, rtol=1e-4, atol=room)
+        found = engine(x)
+        # numbers below the least normal one, whose logarithm is -87.3, may be 0
+        lost = np.isneginf(wanted) & (found < -87.3)
+        np.testing.assert_allclose(found[~lost], wanted[~lost], rtol=1e-4, atol=room)
 
 
 def test_a_wrong_overflow_is_found() -> None:
