@@ -68,10 +68,12 @@ INLINE void sec_blocked_layer(const sec_blocked g, const char *prepared, const f
   const sec_blocked_parts p = sec_blocked_at(g, (char *)prepared);
   for (int q = (int)sec_share(g.groups, t, T); q < (int)sec_share(g.groups, t + 1, T); q++) {
     const uint32_t to = p.first[q + 1];
-    sec_sixteen sums[4];
-    UNROLL for (int i = 0; i < 4; i++) sums[i] = (sec_sixteen){0};
+    vec sums[4][SEC_PARTS];
+    UNROLL for (int i = 0; i < 4; i++)
+      UNROLL for (int h = 0; h < SEC_PARTS; h++) sums[i][h] = (vec){0};
     uint32_t k = p.first[q];
-#define ADD(i) sums[i] += *(const sec_sixteen *)(p.value + (size_t)(k + i) * 16) * in[p.index[k + i]]
+#define ADD(i) UNROLL for (int h = 0; h < SEC_PARTS; h++) \
+      sums[i][h] += *(const vec *)(p.value + (size_t)(k + i) * 16 + h * LANES) * in[p.index[k + i]]
     ROLLED for (; k + 4 <= to; k += 4) {
       ADD(0);
       ADD(1);
@@ -81,7 +83,8 @@ INLINE void sec_blocked_layer(const sec_blocked g, const char *prepared, const f
     ROLLED for (; k < to; k++) ADD(0);
 #undef ADD
     float sum[16] __attribute__((aligned(64)));
-    *(sec_sixteen *)sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    UNROLL for (int h = 0; h < SEC_PARTS; h++)
+      *(vec *)(sum + h * LANES) = (sums[0][h] + sums[1][h]) + (sums[2][h] + sums[3][h]);
     sec_sixteen_out(sum, (int)g.begin[q], (int)g.begin[q + 1], bias, out, res, act, alpha, beta);
   }
 }

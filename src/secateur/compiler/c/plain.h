@@ -3,7 +3,8 @@
 #define SECATEUR_PLAIN_H
 #include "contract.h"
 
-typedef float sec_sixteen __attribute__((vector_size(64)));
+/* Sixteen numbers, as vectors of the machine: gcc keeps sums of longer ones in memory. */
+enum { SEC_PARTS = 16 / LANES };
 
 /* One output channel's non-zeros of one block against one position. */
 INLINE float sec_dot(const char *base, const int32_t *offset, const uint8_t *code,
@@ -62,11 +63,13 @@ INLINE void sec_dense_lines(const sec_dense *w, const sec_shape *g, const float 
                             const float *res, const long q, const int n) {
   const long line = 16L * w->channels;
   const float *v = w->weights + q * line;
-  sec_sixteen sums[4][2];
-  UNROLL for (int i = 0; i < n; i++) sums[i][0] = sums[i][1] = (sec_sixteen){0};
+  vec sums[4][2][SEC_PARTS];
+  UNROLL for (int i = 0; i < n; i++)
+    UNROLL for (int h = 0; h < SEC_PARTS; h++) sums[i][0][h] = sums[i][1][h] = (vec){0};
   int c = 0;
 #define ADD(m) UNROLL for (int i = 0; i < n; i++) \
-    sums[i][m] += *(const sec_sixteen *)(v + i * line + 16L * (c + m)) * in[c + m]
+    UNROLL for (int h = 0; h < SEC_PARTS; h++) \
+      sums[i][m][h] += *(const vec *)(v + i * line + 16L * (c + m) + h * LANES) * in[c + m]
   ROLLED for (; c + 2 <= w->channels; c += 2) {  /* two sets of sums hide an addition's latency */
     ADD(0);
     ADD(1);
@@ -75,7 +78,7 @@ INLINE void sec_dense_lines(const sec_dense *w, const sec_shape *g, const float 
 #undef ADD
   UNROLL for (int i = 0; i < n; i++) {
     float sum[16] __attribute__((aligned(64)));
-    *(sec_sixteen *)sum = sums[i][0] + sums[i][1];
+    UNROLL for (int h = 0; h < SEC_PARTS; h++) *(vec *)(sum + h * LANES) = sums[i][0][h] + sums[i][1][h];
     for (int o = (int)(q + i) * 16, l = 0; l < 16 && o < w->outputs; l++, o++)
       out[o] = sec_act1(sum[l] + w->bias[o] + (res ? res[o] : 0), g->act, g->alpha, g->beta);
   }
